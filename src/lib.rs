@@ -1,0 +1,10 @@
+//! Generate samples from a diffusion model on the device itself.
+#![warn(missing_docs)]
+
+pub mod condition;
+pub mod config;
+mod error;
+pub mod network;
+pub mod schedule;
+
+pub use error::{Error, ErrorKind, Result};
