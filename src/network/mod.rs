@@ -1,5 +1,15 @@
 //! The network boundary: one sample in, one prediction out, through slices that the caller owns.
 
+#[cfg(feature = "onnx")]
+mod fold;
+pub mod metadata;
+#[cfg(feature = "onnx")]
+mod onnx;
+pub mod roles;
+
+#[cfg(feature = "onnx")]
+pub use onnx::{Input, Model, ModelOptions, OnnxNetwork};
+
 use crate::{Result, condition::Condition};
 
 /// A network that predicts the noise in a sample (or `v`, or the clean sample: see
@@ -16,10 +26,32 @@ pub trait Network {
     /// training step, `0..num_train_timesteps`; it may be fractional) and writes the prediction to `out`.
     ///
     /// `x` and `out` hold [`sample_len`](Network::sample_len) numbers each.
+    ///
+    /// # Errors
+    /// When the condition lacks what the network needs, or the network fails.
     fn predict(&mut self, x: &[f32], t: f64, condition: &Condition, out: &mut [f32]) -> Result<()>;
 
     /// The number of elements of one sample.
     fn sample_len(&self) -> usize {
         self.sample_shape().iter().product()
+    }
+
+    /// The network calls that one [`predict`](Network::predict) makes, for counting.
+    fn calls(&self) -> usize {
+        1
+    }
+}
+
+impl<N: Network + ?Sized> Network for Box<N> {
+    fn sample_shape(&self) -> &[usize] {
+        (**self).sample_shape()
+    }
+
+    fn predict(&mut self, x: &[f32], t: f64, condition: &Condition, out: &mut [f32]) -> Result<()> {
+        (**self).predict(x, t, condition, out)
+    }
+
+    fn calls(&self) -> usize {
+        (**self).calls()
     }
 }

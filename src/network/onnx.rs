@@ -1,0 +1,527 @@
+//! ONNX networks, run by tract.
+
+use super::Network;
+use super::fold::drop_activation_quantization;
+use super::metadata::Metadata;
+use super::roles::{self, InputInfo, Role};
+use crate::condition::Condition;
+use crate::config::SchedulerConfig;
+use crate::{Error, ErrorKind, Result};
+use prost::Message;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use tract_onnx::pb;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::{Factoid, InferenceModel, InferenceModelExt};
+
+type Plan = TypedRunnableModel;
+
+/// How a model file is read.
+#[derive(Clone, Debug, Default)]
+pub struct ModelOptions {
+    /// The roles of inputs that the caller names; they come before what the file says.
+    pub roles: Vec<(Role, String)>,
+    /// The noise schedule, instead of the one that the file or its folder gives.
+    pub scheduler: Option<SchedulerConfig>,
+    /// One sample's shape, for a graph that leaves it open.
+    pub sample_shape: Option<Vec<usize>>,
+    /// Whether an int8 (QDQ) graph rounds its activations exactly as the file says. Off, such a graph
+    /// runs in float with its int8 weights, which is faster for now and no less accurate.
+    pub exact_quantization: bool,
+}
+
+/// One input of a loaded model.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Its name in the file.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Its shape at a batch of one.
+    pub shape: Vec<usize>,
+    datum_type: DatumType,
+}
+
+impl Input {
+    /// The name of its element type, such as `F32` or `I64`.
+    pub fn element_type(&self) -> String {
+        format!("{:?}", self.datum_type)
+    }
+}
+
+/// A loaded network, ready to run: immutable, shared between threads. Each thread runs it through a
+/// [`network`](Model::network) of its own.
+#[derive(Clone)]
+pub struct Model {
+    plan: Arc<Plan>,
+    inputs: Arc<[Input]>,
+    sample_shape: Arc<[usize]>,
+    metadata: Arc<Metadata>,
+    scheduler: SchedulerConfig,
+    operators: Arc<[(String, usize)]>,
+    parameters: usize,
+}
+
+impl Model {
+    /// Reads an ONNX file. The noise schedule is, in this order, the one in `options`, in the file's own
+    /// metadata, or in a `scheduler_config.json` beside the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not ONNX, has an operator that is not supported, or does not map
+    /// (sample, time, conditions…) to one tensor of the sample's shape; when no schedule is given.
+    pub fn open(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path)
+            .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read the model {}: {e}", path.display())))?;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut options = options.clone();
+        let beside = folder.join("scheduler_config.json");
+        let load = |options: &ModelOptions| Self::load(&bytes, Some(folder), options);
+        let result = match (&options.scheduler, std::fs::read_to_string(&beside)) {
+            (None, Ok(text)) => match load(&options) {
+                Err(e) if e.message_is(NO_SCHEDULE) => {
+                    let config = SchedulerConfig::from_json(&text).map_err(|e| e.context(beside.display()))?;
+                    options.scheduler = Some(config);
+                    load(&options)
+                }
+                result => result,
+            },
+            _ => load(&options),
+        };
+        result.map_err(|e| e.context(path.display()))
+    }
+
+    /// Reads an ONNX model from memory: see [`open`](Model::open).
+    ///
+    /// # Errors
+    /// As [`open`](Model::open).
+    pub fn from_bytes(bytes: &[u8], options: &ModelOptions) -> Result<Self> {
+        Self::load(bytes, None, options)
+    }
+
+    /// The model that comes with the library: 28×28 pictures of garments in ten classes
+    /// (`models/README.md` describes it).
+    ///
+    /// # Errors
+    /// None that a caller could cause.
+    #[cfg(feature = "embedded-model")]
+    pub fn embedded() -> Result<Self> {
+        Self::embedded_with(&ModelOptions::default())
+    }
+
+    /// The model that comes with the library, read with `options`.
+    ///
+    /// # Errors
+    /// When the options do not fit it.
+    #[cfg(feature = "embedded-model")]
+    pub fn embedded_with(options: &ModelOptions) -> Result<Self> {
+        Self::from_bytes(include_bytes!("../../models/fashion-mnist.int8.onnx"), options)
+    }
+
+    fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<Self> {
+        // tract checks its input, but not to the last byte: what it does not check must not take the caller down.
+        catch_unwind(AssertUnwindSafe(|| load(bytes, folder, options)))
+            .unwrap_or_else(|_| Err(model_error("the graph is malformed: loading it failed an internal check")))
+    }
+
+    /// The shape of one sample: `[C, H, W]`, `[T, D]` or `[D]`.
+    pub fn sample_shape(&self) -> &[usize] {
+        &self.sample_shape
+    }
+
+    /// The noise schedule that the model was trained with.
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
+    /// What the file says of itself.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The model's inputs, in the file's order.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    /// The operators of the optimised graph, with how often each stands in it, the most frequent first.
+    pub fn operators(&self) -> &[(String, usize)] {
+        &self.operators
+    }
+
+    /// The number of stored weights.
+    pub fn parameters(&self) -> usize {
+        self.parameters
+    }
+
+    /// Whether the model takes a class label.
+    pub fn takes_class(&self) -> bool {
+        self.inputs.iter().any(|i| i.role == Role::Class)
+    }
+
+    /// The number of classes that one may ask for; `None` if the file does not say.
+    pub fn num_classes(&self) -> Option<usize> {
+        match (self.metadata.classes.len(), self.metadata.null_class) {
+            (0, null) => null,
+            (n, _) => Some(n),
+        }
+    }
+
+    /// The index of the class that `name` names, or that it is the number of.
+    ///
+    /// # Errors
+    /// When the model has no such class.
+    pub fn class(&self, name: &str) -> Result<usize> {
+        if !self.takes_class() {
+            return Err(Error::invalid("this model takes no class"));
+        }
+        let names = &self.metadata.classes;
+        if let Some(i) = names.iter().position(|n| n.eq_ignore_ascii_case(name)) {
+            return Ok(i);
+        }
+        let count = self.num_classes();
+        match name.parse::<usize>() {
+            Ok(i) if count.is_none_or(|n| i < n) => Ok(i),
+            _ => {
+                let known = match count {
+                    None => "a class index".to_string(),
+                    Some(n) if names.is_empty() => format!("an index from 0 to {}", n.saturating_sub(1)),
+                    Some(n) => format!("an index from 0 to {}, or one of: {}", n.saturating_sub(1), names.join(", ")),
+                };
+                Err(Error::invalid(format!("unknown class '{name}': give {known}")))
+            }
+        }
+    }
+
+    /// A network of its own state over this model, for one thread.
+    ///
+    /// # Errors
+    /// When the engine cannot set up its state.
+    pub fn network(&self) -> Result<OnnxNetwork> {
+        OnnxNetwork::new(self)
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("inputs", &self.inputs)
+            .field("scheduler", &self.scheduler)
+            .finish_non_exhaustive()
+    }
+}
+
+fn model_error(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Model, message)
+}
+
+/// The whole chain of causes on one line.
+fn one_line(e: &TractError) -> String {
+    format!("{e:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+const NO_SCHEDULE: &str = "the model does not say what noise schedule it was trained with: put its scheduler_config.json beside it, or name one with --scheduler-config";
+
+impl Error {
+    fn message_is(&self, text: &str) -> bool {
+        self.to_string() == text
+    }
+}
+
+fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<Model> {
+    let mut proto = pb::ModelProto::decode(bytes)
+        .map_err(|_| model_error("not an ONNX model, or one cut short: its protobuf encoding cannot be read"))?;
+    let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
+    let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
+
+    if !options.exact_quantization {
+        drop_activation_quantization(graph);
+    }
+    let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    let infos: Vec<InputInfo> =
+        graph.input.iter().filter(|i| !stored.contains(i.name.as_str())).map(input_info).collect::<Result<_>>()?;
+    let parameters = graph.initializer.iter().map(|t| t.dims.iter().product::<i64>().max(0) as usize).sum();
+    let named: Vec<(Role, String)> = options.roles.iter().chain(&metadata.roles).cloned().collect();
+    let roles = roles::resolve(&infos, &named)?;
+
+    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    let unsupported = unsupported_operators(graph, &onnx);
+    if !unsupported.is_empty() {
+        return Err(model_error(format!(
+            "the model uses operators that are not supported: {}",
+            unsupported.join(", ")
+        )));
+    }
+    let scheduler = match (&options.scheduler, &metadata.scheduler) {
+        (Some(s), _) | (None, Some(s)) => s.clone(),
+        (None, None) => return Err(model_error(NO_SCHEDULE)),
+    };
+
+    let tract = |e: TractError| model_error(format!("the graph cannot be loaded: {}", one_line(&e)));
+    let parsed = onnx.parse(&proto, folder.and_then(Path::to_str)).map_err(tract)?;
+    if !parsed.unresolved_inputs.is_empty() {
+        return Err(model_error(format!("nothing in the graph makes: {}", parsed.unresolved_inputs.join(", "))));
+    }
+    let mut graph = parsed.model;
+    let inputs = set_concrete_inputs(&mut graph, &infos, &roles, options, &metadata)?;
+    if graph.outputs.len() != 1 {
+        return Err(model_error(format!(
+            "the model has {} outputs; a diffusion network has one, of the sample's shape",
+            graph.outputs.len()
+        )));
+    }
+    graph.set_output_fact(0, Default::default()).map_err(tract)?;
+    let graph = graph.into_optimized().map_err(tract)?;
+    let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
+    check_output(&graph, &sample.shape)?;
+    let operators = count_operators(&graph);
+    Ok(Model {
+        sample_shape: sample.shape[1..].into(),
+        inputs: inputs.into(),
+        plan: graph.into_runnable().map_err(tract)?,
+        metadata: Arc::new(metadata),
+        scheduler,
+        operators: operators.into(),
+        parameters,
+    })
+}
+
+fn input_info(input: &pb::ValueInfoProto) -> Result<InputInfo> {
+    use pb::tensor_shape_proto::dimension::Value;
+    let no_type = || model_error(format!("input {} is not a tensor", input.name));
+    let Some(pb::type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+        return Err(no_type());
+    };
+    let element = pb::tensor_proto::DataType::try_from(tensor.elem_type).map_err(|_| no_type())?;
+    use pb::tensor_proto::DataType as T;
+    let integer = !matches!(element, T::Float | T::Float16 | T::Double | T::Bfloat16);
+    let dims = tensor.shape.as_ref().map(|s| s.dim.as_slice()).unwrap_or_default();
+    let shape = dims
+        .iter()
+        .map(|d| match d.value {
+            Some(Value::DimValue(n)) if n > 0 => Some(n as usize),
+            _ => None,
+        })
+        .collect();
+    Ok(InputInfo { name: input.name.clone(), integer, shape })
+}
+
+/// Operators that tract does not know, in the graph and the graphs inside its nodes.
+fn unsupported_operators(graph: &pb::GraphProto, onnx: &tract_onnx::Onnx) -> Vec<String> {
+    fn walk(graph: &pb::GraphProto, onnx: &tract_onnx::Onnx, found: &mut BTreeSet<String>) {
+        for node in &graph.node {
+            if !onnx.op_register.0.contains_key(&node.op_type) {
+                found.insert(node.op_type.clone());
+            }
+            for inner in node.attribute.iter().filter_map(|a| a.g.as_ref()) {
+                walk(inner, onnx, found);
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(graph, onnx, &mut found);
+    found.into_iter().collect()
+}
+
+/// Pins every input to a batch of one. Symbolic dimensions make tract more than twice as slow, and a
+/// batch makes it slower a sample, so samples are run one by one.
+fn set_concrete_inputs(
+    graph: &mut InferenceModel,
+    infos: &[InputInfo],
+    roles: &[Role],
+    options: &ModelOptions,
+    metadata: &Metadata,
+) -> Result<Vec<Input>> {
+    let mut inputs = Vec::with_capacity(infos.len());
+    for (index, (info, &role)) in infos.iter().zip(roles).enumerate() {
+        let given = match role {
+            Role::Sample => options.sample_shape.as_ref().or(metadata.sample_shape.as_ref()),
+            _ => None,
+        };
+        let shape = concrete_shape(info, given.map(Vec::as_slice))?;
+        let tract = |e: TractError| model_error(format!("input {}: {}", info.name, one_line(&e)));
+        let fact = graph.input_fact(index).map_err(tract)?;
+        let datum_type = fact
+            .datum_type
+            .concretize()
+            .ok_or_else(|| model_error(format!("input {} has no element type", info.name)))?;
+        graph.set_input_fact(index, InferenceFact::dt_shape(datum_type, &shape)).map_err(tract)?;
+        inputs.push(Input { name: info.name.clone(), role, shape, datum_type });
+    }
+    Ok(inputs)
+}
+
+/// An input's shape at a batch of one; `sample_shape` stands in for dimensions that the file leaves open.
+fn concrete_shape(info: &InputInfo, sample_shape: Option<&[usize]>) -> Result<Vec<usize>> {
+    if let Some(given) = sample_shape {
+        let fits = info.shape.len() == given.len() + 1
+            && info.shape[1..].iter().zip(given).all(|(known, g)| known.is_none_or(|k| k == *g) && *g > 0);
+        if !fits {
+            return Err(Error::invalid(format!(
+                "a sample of shape {given:?} does not fit the model's input {}",
+                info.describe()
+            )));
+        }
+        return Ok(std::iter::once(1).chain(given.iter().copied()).collect());
+    }
+    info.shape
+        .iter()
+        .enumerate()
+        .map(|(axis, dim)| match (axis, dim) {
+            // the batch, whatever the file was exported with
+            (0, _) if info.shape.len() > 1 => Ok(1),
+            (0, None) => Ok(1),
+            (_, Some(n)) => Ok(*n),
+            (_, None) => Err(model_error(format!(
+                "the model leaves dimension {axis} of its input {} open: give the sample's shape with --shape, such as 3,32,32",
+                info.describe()
+            ))),
+        })
+        .collect()
+}
+
+fn check_output(graph: &TypedModel, sample: &[usize]) -> Result<()> {
+    let fact = graph.output_fact(0).map_err(|e| model_error(one_line(&e)))?;
+    let shape = fact.shape.as_concrete();
+    if shape != Some(sample) {
+        let got = shape.map_or_else(|| format!("{:?}", fact.shape), |s| format!("{s:?}"));
+        return Err(model_error(format!(
+            "this is not a diffusion network: its output has shape {got}, but it must have the sample's shape {sample:?}"
+        )));
+    }
+    let float = [DatumType::F32, DatumType::F16, DatumType::F64];
+    if !float.contains(&fact.datum_type) {
+        return Err(model_error(format!("the model's output must be of a float type, but is {:?}", fact.datum_type)));
+    }
+    Ok(())
+}
+
+fn count_operators(graph: &TypedModel) -> Vec<(String, usize)> {
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for node in graph.nodes() {
+        *counts.entry(node.op().name().to_string()).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    counts
+}
+
+/// A [`Model`] with the state to run it, for one thread. Inputs are written into tensors that live as
+/// long as this does.
+pub struct OnnxNetwork {
+    state: TypedSimpleState,
+    inputs: Arc<[Input]>,
+    tensors: Vec<Arc<Tensor>>,
+    sample_shape: Arc<[usize]>,
+    null_class: Option<usize>,
+}
+
+impl OnnxNetwork {
+    fn new(model: &Model) -> Result<Self> {
+        let network = |e: TractError| Error::new(ErrorKind::Network, one_line(&e));
+        let tensors = model
+            .inputs
+            .iter()
+            .map(|i| Ok(Arc::new(Tensor::zero_dt(i.datum_type, &i.shape).map_err(network)?)))
+            .collect::<Result<_>>()?;
+        Ok(OnnxNetwork {
+            state: model.plan.spawn().map_err(network)?,
+            inputs: model.inputs.clone(),
+            tensors,
+            sample_shape: model.sample_shape.clone(),
+            null_class: model.metadata.null_class,
+        })
+    }
+
+    fn fill_inputs(&mut self, x: &[f32], t: f64, condition: &Condition) -> Result<()> {
+        for (input, tensor) in self.inputs.iter().zip(&mut self.tensors) {
+            if Arc::get_mut(tensor).is_none() {
+                // the engine kept a hold of it
+                *tensor = Arc::new(tensor.deep_clone());
+            }
+            let tensor = Arc::get_mut(tensor).expect("just made unique");
+            match input.role {
+                Role::Sample => fill(tensor, x.iter().map(|v| f64::from(*v)))?,
+                Role::Time => fill(tensor, std::iter::repeat_n(t, tensor.len()))?,
+                Role::Class => {
+                    let class = condition.class.or(self.null_class).ok_or_else(|| {
+                        Error::invalid(format!(
+                            "the model needs a class (its input {}): give one with --class",
+                            input.name
+                        ))
+                    })?;
+                    fill(tensor, std::iter::repeat_n(class as f64, tensor.len()))?;
+                }
+                Role::Condition => {
+                    let values = condition.named.get(&input.name).ok_or_else(|| {
+                        Error::invalid(format!(
+                            "the model needs the condition {} of shape {:?}: give it with --cond {}=VALUE",
+                            input.name, input.shape, input.name
+                        ))
+                    })?;
+                    if values.len() != tensor.len() {
+                        return Err(Error::invalid(format!(
+                            "condition {} has {} numbers, but the model takes {} (shape {:?})",
+                            input.name,
+                            values.len(),
+                            tensor.len(),
+                            input.shape
+                        )));
+                    }
+                    fill(tensor, values.iter().map(|v| f64::from(*v)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes numbers into a tensor of any element type; integers are rounded to the nearest.
+fn fill(tensor: &mut Tensor, values: impl Iterator<Item = f64>) -> Result<()> {
+    macro_rules! write {
+        ($t:ty, $convert:expr) => {{
+            let mut view = tensor.try_as_plain_ram_mut().map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
+            let slice = view.as_slice_mut::<$t>().map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
+            slice.iter_mut().zip(values).for_each(|(d, v)| *d = $convert(v));
+        }};
+    }
+    match tensor.datum_type() {
+        DatumType::F32 => write!(f32, |v| v as f32),
+        DatumType::F64 => write!(f64, |v| v),
+        DatumType::F16 => write!(f16, f16::from_f64),
+        DatumType::I64 => write!(i64, |v: f64| v.round() as i64),
+        DatumType::I32 => write!(i32, |v: f64| v.round() as i32),
+        other => return Err(model_error(format!("inputs of type {other:?} are not supported"))),
+    }
+    Ok(())
+}
+
+impl Network for OnnxNetwork {
+    fn sample_shape(&self) -> &[usize] {
+        &self.sample_shape
+    }
+
+    fn predict(&mut self, x: &[f32], t: f64, condition: &Condition, out: &mut [f32]) -> Result<()> {
+        let len = self.sample_len();
+        if x.len() != len || out.len() != len {
+            return Err(Error::invalid(format!(
+                "a sample of this model has {len} numbers (shape {:?}), but the input has {} and the output {}",
+                self.sample_shape,
+                x.len(),
+                out.len()
+            )));
+        }
+        self.fill_inputs(x, t, condition)?;
+        let inputs: TVec<TValue> = self.tensors.iter().map(|t| TValue::from_const(t.clone())).collect();
+        let state = &mut self.state;
+        let network = |e: TractError| Error::new(ErrorKind::Network, format!("the network failed: {}", one_line(&e)));
+        let outputs = catch_unwind(AssertUnwindSafe(|| state.run(inputs)))
+            .map_err(|_| Error::new(ErrorKind::Network, "the network failed an internal check"))?
+            .map_err(network)?;
+        let output = outputs[0].cast_to::<f32>().map_err(network)?;
+        out.copy_from_slice(output.try_as_plain_ram().and_then(|v| v.as_slice::<f32>()).map_err(network)?);
+        Ok(())
+    }
+}
