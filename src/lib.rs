@@ -5,6 +5,8 @@ pub mod condition;
 pub mod config;
 mod error;
 pub mod network;
+#[cfg(feature = "output")]
+pub mod output;
 pub mod schedule;
 
 pub use error::{Error, ErrorKind, Result};
