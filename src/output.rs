@@ -69,7 +69,9 @@ impl Picture {
     pub fn new(shape: &[usize], range: (f32, f32)) -> Result<Self> {
         let (lo, hi) = range;
         if !(lo.is_finite() && hi.is_finite() && lo < hi) {
-            return Err(Error::invalid(format!("a range of values must go from a lesser number to a greater, not from {lo} to {hi}")));
+            return Err(Error::invalid(format!(
+                "a range of values must go from a lesser number to a greater, not from {lo} to {hi}"
+            )));
         }
         match *shape {
             [channels @ (1 | 3), height, width] => Ok(Picture { channels, height, width, range }),
@@ -195,7 +197,10 @@ pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
         Err(npy) => match npy.try_data::<f64>() {
             Ok(data) => data.map(|v| v.map(|v| v as f32)).collect(),
             Err(npy) => {
-                return Err(failed(&format!("its numbers are {}, but must be float32 or float64", npy.dtype().descr())));
+                return Err(failed(&format!(
+                    "its numbers are {}, but must be float32 or float64",
+                    npy.dtype().descr()
+                )));
             }
         },
     };
