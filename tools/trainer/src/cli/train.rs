@@ -1,0 +1,354 @@
+//! `edgegen-trainer train`.
+
+use crate::checkpoint::{Checkpoint, write_atomically};
+use crate::data::{Dataset, Split};
+use crate::sample;
+use crate::train::{TrainConfig, Trainer, Weighting, device};
+use crate::unet::UnetConfig;
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use edgegen::config::{BetaSchedule, PredictionType, SchedulerConfig};
+use edgegen::output::{Format, Picture, encode_picture, write_file};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Train a network on your own pictures.
+#[derive(Args, Debug)]
+pub struct TrainArgs {
+    /// The folder of the data: IDX files (train-images-idx3-ubyte[.gz] …), CIFAR-10's data_batch_*.bin, or one folder of pictures a class
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+    /// The folder for the checkpoint, the loss curve and the sample grids
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Go on from the checkpoint in --out; the network's options are then the checkpoint's
+    #[arg(long)]
+    resume: bool,
+    /// Training steps in all; on resuming, a new end for the learning rate's course [default: 20000]
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Samples a step
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// The greatest learning rate
+    #[arg(long, default_value_t = 1.5e-3)]
+    rate: f64,
+    /// Steps over which the learning rate rises
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    warm_up: u64,
+    /// AdamW's weight decay
+    #[arg(long, default_value_t = 0.0)]
+    weight_decay: f64,
+    /// The greatest norm of the gradient
+    #[arg(long, default_value_t = 1.0)]
+    clip: f64,
+    /// The decay of the weights' moving average, which is what is sampled and exported
+    #[arg(long, default_value_t = 0.999)]
+    ema: f64,
+    /// The share of samples whose label is dropped, so that the network can be guided
+    #[arg(long, default_value_t = 0.1)]
+    label_dropout: f64,
+    /// Mirror samples at random
+    #[arg(long)]
+    flip: bool,
+    /// How the loss of each noise level is weighted
+    #[arg(long, value_enum, default_value = "simple")]
+    weighting: Weighting,
+    /// What the network predicts: the noise (epsilon) or v
+    #[arg(long, default_value = "v", value_parser = ["epsilon", "v"])]
+    prediction: String,
+    /// How the noise grows: linear, scaled_linear, squaredcos_cap_v2 or sigmoid, as in diffusers
+    #[arg(long, default_value = "squaredcos_cap_v2", value_parser = parse_schedule)]
+    beta_schedule: BetaSchedule,
+    /// The number of noise levels
+    #[arg(long, default_value_t = 1000, value_name = "T")]
+    train_timesteps: usize,
+    /// Channels of the first level
+    #[arg(long, default_value_t = 48)]
+    base: usize,
+    /// Channels of each level in multiples of --base; each level halves the resolution
+    #[arg(long, default_value = "1,2", value_delimiter = ',')]
+    mult: Vec<usize>,
+    /// Residual blocks a level, down and up
+    #[arg(long, default_value_t = 1)]
+    blocks: usize,
+    /// Residual blocks in the middle, 1 or 2
+    #[arg(long, default_value_t = 1)]
+    middle: usize,
+    /// Leave the attention at the lowest resolution out
+    #[arg(long)]
+    no_attention: bool,
+    /// The side of the square patches that become channels: 2 makes the network four times as fast for its channels
+    #[arg(long, default_value_t = 2)]
+    patch: usize,
+    /// Groups of the group norms
+    #[arg(long, default_value_t = 8)]
+    groups: usize,
+    /// The side that pictures of a folder are scaled to [default: 32]
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    /// The classes' names, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    class_names: Option<Vec<String>>,
+    /// What all random numbers come from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    save_every: u64,
+    /// Steps between sample grids; 0 for none
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    sample_every: u64,
+    /// Threads [default: every core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Train on the first NVIDIA GPU (needs a build with the cuda feature)
+    #[arg(long)]
+    gpu: bool,
+}
+
+fn parse_schedule(name: &str) -> Result<BetaSchedule, String> {
+    serde_json::from_value(serde_json::Value::String(name.into()))
+        .map_err(|_| "give linear, scaled_linear, squaredcos_cap_v2 or sigmoid".into())
+}
+
+/// The file name of the checkpoint in the output folder.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+const LOSS_CURVE: &str = "loss.csv";
+
+impl TrainArgs {
+    fn unet(&self, data: &Dataset) -> UnetConfig {
+        UnetConfig {
+            shape: data.shape,
+            classes: data.class_names.len(),
+            patch: self.patch,
+            base: self.base,
+            multipliers: self.mult.clone(),
+            blocks: self.blocks,
+            middle_blocks: self.middle,
+            attention: !self.no_attention,
+            groups: self.groups,
+        }
+    }
+
+    fn scheduler(&self) -> SchedulerConfig {
+        SchedulerConfig {
+            num_train_timesteps: self.train_timesteps,
+            beta_schedule: self.beta_schedule,
+            prediction_type: if self.prediction == "v" { PredictionType::V } else { PredictionType::Epsilon },
+            ..SchedulerConfig::default()
+        }
+    }
+
+    fn train(&self) -> TrainConfig {
+        TrainConfig {
+            steps: self.steps.unwrap_or(20_000),
+            batch: self.batch,
+            rate: self.rate,
+            warm_up: self.warm_up,
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+            ema: self.ema,
+            label_dropout: self.label_dropout,
+            flip: self.flip,
+            weighting: self.weighting,
+            seed: self.seed,
+        }
+    }
+
+    fn trainer(&self, data: &Dataset) -> Result<Trainer> {
+        let device = device(self.gpu)?;
+        let path = self.out.join(CHECKPOINT);
+        if self.resume {
+            let mut trainer = Trainer::from_checkpoint(Checkpoint::load(&path, &device)?, device)?;
+            if let Some(steps) = self.steps {
+                trainer.set_steps(steps)?;
+            }
+            return Ok(trainer);
+        }
+        ensure!(
+            !path.exists(),
+            "{} is there already: give --resume to go on from it, or another --out",
+            path.display()
+        );
+        self.train().check()?;
+        Trainer::new(self.unet(data), self.scheduler(), self.train(), data.class_names.clone(), device)
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the data, an option or the checkpoint does not fit, or a file cannot be written.
+pub fn run(args: &TrainArgs) -> Result<()> {
+    configure_process(args.threads);
+    let data = Dataset::open(&args.data, Split::Train, args.size, args.class_names.as_deref())?;
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    let mut trainer = args.trainer(&data)?;
+    let header = trainer.header();
+    eprintln!(
+        "{} samples of {:?} in {} classes; {} parameters, {:.1} M multiply-adds a call; {} threads",
+        data.len(),
+        data.shape,
+        data.class_names.len(),
+        header.unet.parameter_count(),
+        header.unet.multiply_adds() as f64 / 1e6,
+        rayon::current_num_threads()
+    );
+    train(args, &mut trainer, &data)
+}
+
+fn train(args: &TrainArgs, trainer: &mut Trainer, data: &Dataset) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    ctrlc::set_handler({
+        let stop = stop.clone();
+        move || stop.store(true, Ordering::Relaxed)
+    })?;
+    let checkpoint_path = args.out.join(CHECKPOINT);
+    let steps = trainer.header().train.steps;
+    let before = trainer.header().seconds;
+    let start = Instant::now();
+    let mut curve = LossCurve::open(&args.out.join(LOSS_CURVE), trainer.header().step)?;
+    let progress = Progress::new(steps, trainer.header().step);
+    while trainer.header().step < steps && !stop.load(Ordering::Relaxed) {
+        let report = trainer.step(data)?;
+        let step = trainer.header().step;
+        let seconds = before + start.elapsed().as_secs_f64();
+        progress.advance(step, report.loss);
+        curve.add(step, seconds, report.loss, report.rate)?;
+        if step % args.save_every.max(1) == 0 {
+            curve.flush()?;
+            trainer.checkpoint(seconds)?.save(&checkpoint_path)?;
+        }
+        if args.sample_every > 0 && step % args.sample_every == 0 {
+            save_grid(trainer, &args.out.join(format!("samples-{step:06}.png")))?;
+        }
+    }
+    curve.flush()?;
+    let seconds = before + start.elapsed().as_secs_f64();
+    trainer.checkpoint(seconds)?.save(&checkpoint_path)?;
+    progress.finish();
+    let step = trainer.header().step;
+    if step == steps && args.sample_every > 0 {
+        save_grid(trainer, &args.out.join("samples-final.png"))?;
+    }
+    let state = if step == steps { "done" } else { "stopped; --resume goes on" };
+    eprintln!("{state}: {step} of {steps} steps, {seconds:.0} s in all, checkpoint {}", checkpoint_path.display());
+    Ok(())
+}
+
+/// A row of samples for each class, from the moving average of the weights.
+fn save_grid(trainer: &Trainer, path: &Path) -> Result<()> {
+    const COLUMNS: usize = 8;
+    let header = trainer.header();
+    let labels: Vec<usize> = (0..header.unet.classes * COLUMNS).map(|i| i / COLUMNS).collect();
+    let request = sample::Request { labels: &labels, steps: 20, guidance: 1.5, seed: 0 };
+    let device = trainer.ema().values().next().context("a network without parameters")?.device().clone();
+    let samples = sample::ddim(&header.unet, trainer.ema(), &header.scheduler, &device, &request)?;
+    let rows: Vec<&[f32]> = samples.iter().map(Vec::as_slice).collect();
+    let Ok(picture) = Picture::new(&header.unet.shape, (-1.0, 1.0)) else { return Ok(()) };
+    Ok(write_file(path, &encode_picture(&picture.grid(&rows, COLUMNS), Format::Png)?)?)
+}
+
+/// `loss.csv`, a line for each [`EVERY`](LossCurve::EVERY) steps with their mean loss.
+struct LossCurve {
+    path: PathBuf,
+    text: String,
+    sum: f64,
+    count: u64,
+}
+
+impl LossCurve {
+    const EVERY: u64 = 50;
+
+    /// The curve so far, cut back to what was known at `step`.
+    fn open(path: &Path, step: u64) -> Result<Self> {
+        let mut text = String::from("step,seconds,loss,rate\n");
+        if step > 0
+            && let Ok(old) = std::fs::read_to_string(path)
+        {
+            let known =
+                |line: &&str| line.split(',').next().and_then(|s| s.parse::<u64>().ok()).is_some_and(|s| s <= step);
+            old.lines().filter(known).for_each(|line| {
+                text += line;
+                text.push('\n');
+            });
+        }
+        Ok(LossCurve { path: path.into(), text, sum: 0.0, count: 0 })
+    }
+
+    fn add(&mut self, step: u64, seconds: f64, loss: f64, rate: f64) -> Result<()> {
+        self.sum += loss;
+        self.count += 1;
+        if step % Self::EVERY == 0 {
+            self.text += &format!("{step},{seconds:.1},{:.6},{rate:.3e}\n", self.sum / self.count as f64);
+            (self.sum, self.count) = (0.0, 0);
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        write_atomically(&self.path, self.text.as_bytes())
+    }
+}
+
+/// A progress bar on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    start: Instant,
+    first: u64,
+    steps: u64,
+    smoothed: std::cell::Cell<Option<f64>>,
+}
+
+impl Progress {
+    fn new(steps: u64, first: u64) -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(steps) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, loss {msg}, {per_sec}, {eta} left");
+        bar.set_style(style.expect("the template is well formed"));
+        bar.set_position(first);
+        bar.reset_eta();
+        Progress { bar, start: Instant::now(), first, steps, smoothed: Default::default() }
+    }
+
+    fn advance(&self, step: u64, loss: f64) {
+        let smoothed = self.smoothed.get().map_or(loss, |s| 0.98 * s + 0.02 * loss);
+        self.smoothed.set(Some(smoothed));
+        self.bar.set_message(format!("{smoothed:.4}"));
+        self.bar.set_position(step);
+        if self.bar.is_hidden() && step % 100 == 0 {
+            let pace = self.start.elapsed().as_secs_f64() / (step - self.first) as f64;
+            let left = pace * (self.steps - step) as f64 / 60.0;
+            // A closed pipe is no reason to lose the training.
+            let _ = writeln!(
+                std::io::stderr(),
+                "step {step}/{}: loss {smoothed:.4}, {pace:.2} s a step, {left:.0} minutes left",
+                self.steps
+            );
+        }
+    }
+
+    fn finish(&self) {
+        self.bar.finish();
+    }
+}
+
+/// Settings of the whole process that make a CPU step quicker.
+fn configure_process(threads: Option<usize>) {
+    if let Some(threads) = threads {
+        // fails only if the pool is already there, and then the first setting holds
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes plain numbers. glibc would otherwise map and unmap every activation anew,
+    // and the page faults cost about a third of a step.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 256 << 20);
+    }
+}

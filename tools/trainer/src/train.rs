@@ -1,0 +1,332 @@
+//! Training a noise predictor: algorithm 1 of DDPM (arXiv 2006.11239).
+//!
+//! A sample x_0, a training step t and noise ε give `x_t = γ_t x_0 + σ_t ε`; the network learns ε, or
+//! `v = γ_t ε - σ_t x_0` (arXiv 2202.00512), from (x_t, t, label). The loss of ε is
+//! `λ(t)/σ_t² ‖ε - ε_θ‖²`: λ = σ_t² is L_simple, λ = β_t the negative ELBO (arXiv 2101.09258). An error
+//! of v is an error of ε divided by γ_t.
+
+use crate::checkpoint::{Checkpoint, Header};
+use crate::data::{Dataset, to_unit};
+use crate::optimizer::{AdamW, tensors};
+use crate::unet::{Tensors, Unet, UnetConfig};
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor, Var};
+use edgegen::config::{PredictionType, SchedulerConfig};
+use edgegen::schedule::Schedule;
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use rand_distr::{Distribution, StandardNormal};
+use rand_pcg::Pcg64;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How the loss of each training step t is weighted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Weighting {
+    /// Every t counts the same for what the network predicts (L_simple): the better pictures.
+    Simple,
+    /// λ = β_t, the negative evidence lower bound: the better likelihood.
+    Likelihood,
+}
+
+/// How a model is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// Steps in all; the learning rate falls to its least at the last.
+    pub steps: u64,
+    /// Samples a step.
+    pub batch: usize,
+    /// The greatest learning rate.
+    pub rate: f64,
+    /// Steps over which the learning rate rises to its greatest.
+    pub warm_up: u64,
+    /// AdamW's weight decay.
+    pub weight_decay: f64,
+    /// The greatest norm of the gradient.
+    pub clip: f64,
+    /// The decay of the weights' moving average.
+    pub ema: f64,
+    /// The share of samples whose label is dropped, for guidance.
+    pub label_dropout: f64,
+    /// Whether samples are mirrored at random.
+    pub flip: bool,
+    /// How the loss of each t is weighted.
+    pub weighting: Weighting,
+    /// What all random numbers come from.
+    pub seed: u64,
+}
+
+/// The last learning rate, as a share of the greatest.
+const LAST_RATE: f64 = 0.02;
+
+impl TrainConfig {
+    /// The learning rate of `step`, counting from 0: a linear warm-up, then a cosine.
+    pub fn rate_at(&self, step: u64) -> f64 {
+        let warm = ((step + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);
+        let progress = (step as f64 / self.steps.max(1) as f64).min(1.0);
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+        self.rate * warm * (LAST_RATE + (1.0 - LAST_RATE) * cosine)
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// One line naming the option that is out of range.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.steps > 0, "--steps must be at least 1");
+        ensure!(self.batch > 0, "--batch must be at least 1");
+        ensure!(self.rate > 0.0 && self.rate.is_finite(), "--rate must be a positive number, not {}", self.rate);
+        ensure!((0.0..1.0).contains(&self.ema), "--ema must lie in [0, 1), not {}", self.ema);
+        ensure!(
+            (0.0..=1.0).contains(&self.label_dropout),
+            "--label-dropout must lie in [0, 1], not {}",
+            self.label_dropout
+        );
+        ensure!(self.clip > 0.0, "--clip must be positive, not {}", self.clip);
+        ensure!(self.weight_decay >= 0.0, "--weight-decay must not be negative, but is {}", self.weight_decay);
+        Ok(())
+    }
+}
+
+/// A model in training.
+pub struct Trainer {
+    header: Header,
+    schedule: Schedule,
+    /// The loss's weight at each training step, one on average.
+    weights: Vec<f64>,
+    variables: BTreeMap<String, Var>,
+    ema: Tensors,
+    optimizer: AdamW,
+    device: Device,
+}
+
+/// What one training step came to.
+#[derive(Clone, Copy, Debug)]
+pub struct StepReport {
+    /// The mean loss over the batch.
+    pub loss: f64,
+    /// The norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// The learning rate.
+    pub rate: f64,
+}
+
+/// A batch as the network sees it.
+struct Batch {
+    x: Tensor,
+    t: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    weight: Tensor,
+}
+
+/// What the random numbers of a stream are for, so that no two uses share a stream.
+#[derive(Clone, Copy)]
+enum Stream {
+    Init,
+    Order,
+    Step,
+}
+
+fn rng(seed: u64, stream: Stream, index: u64) -> Pcg64 {
+    Pcg64::new(u128::from(seed) << 64 | u128::from(index), stream as u128)
+}
+
+impl Trainer {
+    /// A fresh model.
+    ///
+    /// # Errors
+    /// When a size or an option does not fit, or the device fails.
+    pub fn new(
+        unet: UnetConfig,
+        scheduler: SchedulerConfig,
+        train: TrainConfig,
+        class_names: Vec<String>,
+        device: Device,
+    ) -> Result<Self> {
+        unet.check()?;
+        let initial = unet.init(&mut rng(train.seed, Stream::Init, 0), &device)?;
+        let zeros = initial.iter().map(|(n, t)| Ok((n.clone(), t.zeros_like()?))).collect::<Result<Tensors>>()?;
+        let header = Header { unet, scheduler, train, class_names, step: 0, seconds: 0.0 };
+        let checkpoint =
+            Checkpoint { header, ema: initial.clone(), model: initial, adam_mean: zeros.clone(), adam_square: zeros };
+        Self::from_checkpoint(checkpoint, device)
+    }
+
+    /// The model that a checkpoint holds, to be trained on.
+    ///
+    /// # Errors
+    /// When its parts do not fit together.
+    pub fn from_checkpoint(checkpoint: Checkpoint, device: Device) -> Result<Self> {
+        let Checkpoint { header, model, ema, adam_mean, adam_square } = checkpoint;
+        header.train.check()?;
+        let schedule = Schedule::from_config(&header.scheduler)?;
+        ensure!(
+            header.scheduler.prediction_type != PredictionType::Sample,
+            "networks that predict the clean sample are not trained here: use epsilon or v"
+        );
+        let variables =
+            model.into_iter().map(|(n, t)| Ok((n, Var::from_tensor(&t)?))).collect::<Result<BTreeMap<_, _>>>()?;
+        let mut optimizer = AdamW::new(&variables, header.train.weight_decay, header.train.clip)?;
+        (optimizer.mean, optimizer.square) = (adam_mean, adam_square);
+        let weights = loss_weights(&schedule, header.train.weighting, header.scheduler.prediction_type);
+        // a copy: the variables are updated in place
+        let ema = ema.into_iter().map(|(n, t)| Ok((n, t.copy()?))).collect::<Result<Tensors>>()?;
+        Ok(Trainer { header, schedule, weights, variables, ema, optimizer, device })
+    }
+
+    /// What training has come to, to be saved.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn checkpoint(&self, seconds: f64) -> Result<Checkpoint> {
+        let header = Header { seconds, ..self.header.clone() };
+        Ok(Checkpoint {
+            header,
+            model: tensors(&self.variables),
+            ema: self.ema.clone(),
+            adam_mean: self.optimizer.mean.clone(),
+            adam_square: self.optimizer.square.clone(),
+        })
+    }
+
+    /// What it is and how far it is.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The moving average of the weights.
+    pub fn ema(&self) -> &Tensors {
+        &self.ema
+    }
+
+    /// Takes one step on `data`. What it does depends on the weights, the options and the step's number alone.
+    ///
+    /// # Errors
+    /// When the data does not fit the network, or the loss is no longer finite.
+    pub fn step(&mut self, data: &Dataset) -> Result<StepReport> {
+        let step = self.header.step;
+        let batch = self.batch(data, step)?;
+        let parameters = tensors(&self.variables);
+        let output = Unet::new(&self.header.unet, &parameters).forward(&batch.x, &batch.t, &batch.labels)?;
+        let error = (output - &batch.target)?.sqr()?;
+        let loss = error.broadcast_mul(&batch.weight)?.mean_all()?;
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        ensure!(value.is_finite(), "the loss is no longer finite at step {step}: lower --rate");
+        let rate = self.header.train.rate_at(step);
+        let gradients = loss.backward()?;
+        let gradient_norm = self.optimizer.step(&self.variables, &gradients, step + 1, rate)?;
+        self.update_ema(step)?;
+        self.header.step = step + 1;
+        Ok(StepReport { loss: value, gradient_norm, rate })
+    }
+
+    fn update_ema(&mut self, step: u64) -> Result<()> {
+        let decay = self.header.train.ema.min((1 + step) as f64 / (10 + step) as f64);
+        for (name, variable) in &self.variables {
+            let mixed = ((&self.ema[name] * decay)? + (variable.as_tensor() * (1.0 - decay))?)?;
+            self.ema.insert(name.clone(), mixed.detach());
+        }
+        Ok(())
+    }
+
+    /// The samples of step `step`: each epoch visits every sample once, in an order of its own.
+    fn indices(&self, len: usize, step: u64) -> Vec<usize> {
+        let batch = self.header.train.batch;
+        let steps_an_epoch = (len / batch).max(1) as u64;
+        let mut order: Vec<usize> = (0..len).collect();
+        order.shuffle(&mut rng(self.header.train.seed, Stream::Order, step / steps_an_epoch));
+        let start = (step % steps_an_epoch) as usize * batch;
+        (start..start + batch).map(|i| order[i % len]).collect()
+    }
+
+    fn batch(&self, data: &Dataset, step: u64) -> Result<Batch> {
+        let Header { unet, train, scheduler, .. } = &self.header;
+        ensure!(
+            data.shape == unet.shape,
+            "the data's samples have shape {:?}, but the network was made for {:?}",
+            data.shape,
+            unet.shape
+        );
+        let indices = self.indices(data.len(), step);
+        let mut rng = rng(train.seed, Stream::Step, step);
+        let (batch, len, width) = (indices.len(), data.sample_len(), data.shape[2]);
+        let (mut x, mut target) = (Vec::with_capacity(batch * len), Vec::with_capacity(batch * len));
+        let (mut times, mut labels, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for (j, &i) in indices.iter().enumerate() {
+            // one t in each of `batch` equal parts of the training steps: less variance than independent ones
+            let u = (j as f64 + rng.random::<f64>()) / batch as f64;
+            let t = ((u * self.schedule.len() as f64) as usize).min(self.schedule.len() - 1);
+            let (gamma, sigma) = (self.schedule.gamma(t) as f32, self.schedule.sigma(t) as f32);
+            let mirrored = train.flip && rng.random::<bool>();
+            let sample = data.sample(i);
+            for k in 0..len {
+                let k = if mirrored { k - k % width + (width - 1 - k % width) } else { k };
+                let x0 = to_unit(sample[k]);
+                let eps: f32 = StandardNormal.sample(&mut rng);
+                x.push(gamma * x0 + sigma * eps);
+                target.push(match scheduler.prediction_type {
+                    PredictionType::V => gamma * eps - sigma * x0,
+                    _ => eps,
+                });
+            }
+            let dropped = rng.random::<f64>() < train.label_dropout;
+            labels.push(if dropped { unet.classes } else { data.labels[i] } as u32);
+            times.push(t as f32);
+            weights.push(self.weights[t] as f32);
+        }
+        let [c, h, w] = data.shape;
+        let device = &self.device;
+        Ok(Batch {
+            x: Tensor::from_vec(x, (batch, c, h, w), device)?,
+            target: Tensor::from_vec(target, (batch, c, h, w), device)?,
+            t: Tensor::from_vec(times, batch, device)?,
+            labels: Tensor::from_vec(labels, batch, device)?,
+            weight: Tensor::from_vec(weights, (batch, 1, 1, 1), device)?,
+        })
+    }
+
+    /// Changes the number of steps in all, and with it the learning rate's course.
+    ///
+    /// # Errors
+    /// When training is already past it.
+    pub fn set_steps(&mut self, steps: u64) -> Result<()> {
+        ensure!(
+            steps >= self.header.step,
+            "{} steps are done already: --steps must be at least that",
+            self.header.step
+        );
+        self.header.train.steps = steps;
+        Ok(())
+    }
+}
+
+/// The weight of each training step's loss of what the network predicts, one on average.
+fn loss_weights(schedule: &Schedule, weighting: Weighting, prediction: PredictionType) -> Vec<f64> {
+    let weight = |t: usize| match weighting {
+        Weighting::Simple => 1.0,
+        Weighting::Likelihood => {
+            let of_eps = schedule.beta(t) / schedule.sigma(t).powi(2);
+            match prediction {
+                PredictionType::V => of_eps * schedule.alpha_bar(t),
+                _ => of_eps,
+            }
+        }
+    };
+    let weights: Vec<f64> = (0..schedule.len()).map(weight).collect();
+    let mean = weights.iter().sum::<f64>() / weights.len() as f64;
+    weights.into_iter().map(|w| w / mean).collect()
+}
+
+/// The device to train on.
+///
+/// # Errors
+/// When a GPU is asked for and this build has none, or none is there.
+pub fn device(gpu: bool) -> Result<Device> {
+    if !gpu {
+        return Ok(Device::Cpu);
+    }
+    Device::new_cuda(0)
+        .context("no CUDA device can be used: build with --features cuda on a machine with one, or leave --gpu out")
+}
