@@ -5,8 +5,11 @@ pub mod condition;
 pub mod config;
 mod error;
 pub mod network;
+pub mod noise;
 #[cfg(feature = "output")]
 pub mod output;
+pub mod sampler;
 pub mod schedule;
+pub mod solver;
 
 pub use error::{Error, ErrorKind, Result};

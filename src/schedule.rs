@@ -3,8 +3,34 @@
 //! The marginal of the forward process is `q_t(x_t | x_0) = N(γ_t x_0, σ_t² I)` with `γ_t² + σ_t² = 1`.
 //! In discrete time `alpha_bar_t = Π_{s≤t} (1 - β_s) = γ_t²`. All arithmetic is f64.
 
-use crate::config::{BetaSchedule, SchedulerConfig};
+use crate::config::{BetaSchedule, SchedulerConfig, Spacing};
 use crate::{Error, Result};
+
+/// One noise level: a time as the network counts it, and the marginal `N(γ x_0, σ² I)` there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Level {
+    /// The network's time: for a discrete schedule the training step, which may be fractional.
+    pub time: f64,
+    /// γ, the scale of the signal.
+    pub gamma: f64,
+    /// σ, the scale of the noise; `γ² + σ² = 1`.
+    pub sigma: f64,
+}
+
+impl Level {
+    /// No noise at all: where sampling ends. It has no time, since no network is evaluated there.
+    pub const CLEAN: Level = Level { time: f64::NAN, gamma: 1.0, sigma: 0.0 };
+
+    /// The logarithm of the signal-to-noise ratio, `ln(γ²/σ²)`; +∞ without noise, -∞ without signal.
+    pub fn log_snr(&self) -> f64 {
+        2.0 * (self.gamma / self.sigma).ln()
+    }
+
+    /// σ/γ, the noise's scale where the signal's is 1: the σ of the EDM paper (arXiv 2206.00364).
+    pub fn edm_sigma(&self) -> f64 {
+        self.sigma / self.gamma
+    }
+}
 
 /// A discrete VP schedule: β, ᾱ and what follows from them at each training step `t = 0..len`.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +61,8 @@ impl Schedule {
                 (0..n).map(|i| start + (end - start) * sigmoid(lerp(-6.0, 6.0, i))).collect()
             }
         };
-        Self::from_betas(beta)
+        let schedule = Self::from_betas(beta)?;
+        if config.rescale_betas_zero_snr { schedule.with_zero_terminal_snr() } else { Ok(schedule) }
     }
 
     /// The schedule with these β.
@@ -89,5 +116,267 @@ impl Schedule {
     /// σ_t = √(1 - ᾱ_t), the scale of the noise.
     pub fn sigma(&self, t: usize) -> f64 {
         (1.0 - self.alpha_bar(t)).sqrt()
+    }
+
+    /// The same schedule with √ᾱ shifted and scaled so that the last training step is pure noise and the
+    /// first is as it was (arXiv 2305.08891, algorithm 1).
+    ///
+    /// # Errors
+    /// When the schedule has only one step.
+    pub fn with_zero_terminal_snr(&self) -> Result<Self> {
+        let n = self.len();
+        if n < 2 {
+            return Err(Error::invalid("a schedule of one step cannot be rescaled to zero terminal SNR"));
+        }
+        let (first, last) = (self.gamma(0), self.gamma(n - 1));
+        let alpha_bar: Vec<f64> = (0..n).map(|t| ((self.gamma(t) - last) * first / (first - last)).powi(2)).collect();
+        let beta = (0..n).map(|t| 1.0 - alpha_bar[t] / if t == 0 { 1.0 } else { alpha_bar[t - 1] }).collect();
+        Ok(Schedule { beta, alpha_bar })
+    }
+
+    /// ln(γ²/σ²) at training step `t`: it falls as t grows.
+    ///
+    /// # Panics
+    /// When `t >= len`.
+    pub fn log_snr(&self, t: usize) -> f64 {
+        (self.alpha_bar(t) / (1.0 - self.alpha_bar(t))).ln()
+    }
+
+    /// The level at a time from 0 to `len - 1`; between training steps log-SNR is interpolated linearly.
+    pub fn level(&self, time: f64) -> Level {
+        let last = (self.len() - 1) as f64;
+        let time = time.clamp(0.0, last);
+        let (below, fraction) = (time.floor() as usize, time.fract());
+        let alpha_bar = if fraction == 0.0 {
+            self.alpha_bar(below)
+        } else {
+            let log_snr = self.log_snr(below) * (1.0 - fraction) + self.log_snr(below + 1) * fraction;
+            1.0 / (1.0 + (-log_snr).exp())
+        };
+        Level { time, gamma: alpha_bar.sqrt(), sigma: (1.0 - alpha_bar).sqrt() }
+    }
+
+    /// The time at which the log-SNR is `log_snr`, the inverse of [`level`](Self::level); times outside
+    /// the schedule become its ends.
+    pub fn time_of_log_snr(&self, log_snr: f64) -> f64 {
+        // the first training step whose log-SNR is below
+        let above = (0..self.len()).collect::<Vec<_>>().partition_point(|&t| self.log_snr(t) >= log_snr);
+        match above {
+            0 => 0.0,
+            t if t == self.len() => (self.len() - 1) as f64,
+            t => {
+                let (high, low) = (self.log_snr(t - 1), self.log_snr(t));
+                if low == f64::NEG_INFINITY { t as f64 } else { (t - 1) as f64 + (high - log_snr) / (high - low) }
+            }
+        }
+    }
+
+    /// The levels that a run of `steps` steps visits, from the noisiest on, and the level at which it
+    /// ends: `steps + 1` in all. `spacing` chooses the times; `steps_offset` shifts those of
+    /// [`Spacing::Leading`]; the last level is [`Level::CLEAN`], or without `to_clean` training step 0.
+    ///
+    /// # Errors
+    /// When `steps` is 0 or more than the schedule's.
+    pub fn levels(&self, steps: usize, spacing: Spacing, steps_offset: usize, to_clean: bool) -> Result<Vec<Level>> {
+        let n = self.len();
+        if steps == 0 || steps > n {
+            return Err(Error::invalid(format!("the number of steps must be from 1 to {n}, not {steps}")));
+        }
+        let count = steps as f64;
+        let last = (n - 1) as f64;
+        let between = |a: f64, b: f64, i: usize| if steps == 1 { a } else { a + (b - a) * i as f64 / (count - 1.0) };
+        let time = |i: usize| -> f64 {
+            match spacing {
+                Spacing::Leading => (((steps - 1 - i) * (n / steps)) + steps_offset).min(n - 1) as f64,
+                Spacing::Trailing => (n as f64 * (count - i as f64) / count).round_ties_even() - 1.0,
+                Spacing::Linspace => between(last, 0.0, i).round_ties_even(),
+                Spacing::LogSnr => self.time_of_log_snr(between(self.log_snr_bound(n - 1), self.log_snr_bound(0), i)),
+                Spacing::Karras => {
+                    const RHO: f64 = 7.0;
+                    let root = |t: usize| (-0.5 * self.log_snr_bound(t)).exp().powf(1.0 / RHO);
+                    let sigma = between(root(n - 1), root(0), i).powf(RHO);
+                    self.time_of_log_snr(-2.0 * sigma.ln())
+                }
+            }
+        };
+        let end = if to_clean { Level::CLEAN } else { self.level(0.0) };
+        Ok((0..steps).map(|i| self.level(time(i))).chain([end]).collect())
+    }
+
+    /// The log-SNR of training step `t`, or of the step before where that one has no signal at all.
+    fn log_snr_bound(&self, t: usize) -> f64 {
+        let log_snr = self.log_snr(t);
+        if log_snr.is_finite() || t == 0 { log_snr } else { self.log_snr(t - 1) }
+    }
+}
+
+/// The continuous VP-SDE `dx = -½ β(t) x dt + √β(t) dW` with β linear in t from 0 to 1 (arXiv 2011.13456).
+///
+/// `γ_t = exp(-½ ∫β)` and `σ_t² = 1 - exp(-∫β)`. (One prints `1 - exp(-½ ∫β)` now and then; variance
+/// preservation, `γ² + σ² = 1`, shows that for a slip.)
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VpSde {
+    /// β(0).
+    pub beta_min: f64,
+    /// β(1).
+    pub beta_max: f64,
+}
+
+impl Default for VpSde {
+    /// β from 0.1 to 20, the usual choice.
+    fn default() -> Self {
+        VpSde { beta_min: 0.1, beta_max: 20.0 }
+    }
+}
+
+impl VpSde {
+    /// β(t).
+    pub fn beta(&self, t: f64) -> f64 {
+        self.beta_min + (self.beta_max - self.beta_min) * t
+    }
+
+    /// ∫β from 0 to t.
+    pub fn beta_integral(&self, t: f64) -> f64 {
+        self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t * t
+    }
+
+    /// The level at time `t`, in [0, 1].
+    pub fn level(&self, t: f64) -> Level {
+        let integral = self.beta_integral(t);
+        Level { time: t, gamma: (-0.5 * integral).exp(), sigma: (-(-integral).exp_m1()).sqrt() }
+    }
+
+    /// The time at which the log-SNR is `log_snr`: the inverse of `level(t).log_snr()`.
+    pub fn time_of_log_snr(&self, log_snr: f64) -> f64 {
+        // log-SNR = -ln(e^B - 1), and B is quadratic in t
+        let integral = (-log_snr).exp().ln_1p();
+        let slope = self.beta_max - self.beta_min;
+        2.0 * integral / (self.beta_min + (self.beta_min * self.beta_min + 2.0 * slope * integral).sqrt())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(beta_schedule: BetaSchedule) -> Schedule {
+        Schedule::from_config(&SchedulerConfig { beta_schedule, ..SchedulerConfig::default() }).unwrap()
+    }
+
+    fn close(a: f64, b: f64, relative: f64) {
+        assert!((a - b).abs() <= relative * b.abs().max(1e-300), "{a} is not {b}");
+    }
+
+    #[test]
+    fn linear_betas_have_the_known_closed_form() {
+        let s = schedule(BetaSchedule::Linear);
+        close(s.beta(0), 1e-4, 1e-14);
+        close(s.beta(999), 0.02, 1e-14);
+        // Σ ln(1 - β), summed from the formula for β rather than step by step
+        let expected: f64 = (0..1000).map(|t| (-(1e-4 + (0.02 - 1e-4) * t as f64 / 999.0)).ln_1p()).sum();
+        close(s.alpha_bar(999).ln(), expected, 1e-12);
+    }
+
+    #[test]
+    fn scaled_linear_betas_are_squares_of_a_line() {
+        let s = schedule(BetaSchedule::ScaledLinear);
+        let middle = (s.beta(499).sqrt() + s.beta(500).sqrt()) / 2.0;
+        close(middle, (1e-4f64.sqrt() + 0.02f64.sqrt()) / 2.0, 1e-12);
+    }
+
+    #[test]
+    fn squared_cosine_alpha_bar_is_a_squared_cosine_until_beta_is_capped() {
+        let s = schedule(BetaSchedule::SquaredCosine);
+        let f = |u: f64| ((u + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+        for t in [0, 10, 500, 900, 997] {
+            close(s.alpha_bar(t), f((t + 1) as f64 / 1000.0) / f(0.0), 1e-9);
+        }
+        assert_eq!(s.beta(999), 0.999);
+    }
+
+    #[test]
+    fn variance_is_preserved_and_noise_only_grows() {
+        for kind in
+            [BetaSchedule::Linear, BetaSchedule::ScaledLinear, BetaSchedule::SquaredCosine, BetaSchedule::Sigmoid]
+        {
+            let s = schedule(kind);
+            for t in 0..s.len() {
+                close(s.gamma(t).powi(2) + s.sigma(t).powi(2), 1.0, 1e-14);
+                assert!(t == 0 || s.log_snr(t) < s.log_snr(t - 1), "{kind:?} at {t}");
+            }
+        }
+    }
+
+    #[test]
+    fn zero_terminal_snr_ends_in_pure_noise_and_begins_as_before() {
+        let plain = schedule(BetaSchedule::ScaledLinear);
+        let s = plain.with_zero_terminal_snr().unwrap();
+        assert_eq!((s.alpha_bar(999), s.beta(999)), (0.0, 1.0));
+        close(s.alpha_bar(0), plain.alpha_bar(0), 1e-14);
+        let product: f64 = (0..500).map(|t| 1.0 - s.beta(t)).product();
+        close(product, s.alpha_bar(499), 1e-10);
+    }
+
+    #[test]
+    fn time_is_the_inverse_of_log_snr() {
+        let s = schedule(BetaSchedule::SquaredCosine);
+        for time in [0.0, 0.25, 17.5, 400.0, 998.75, 999.0] {
+            let level = s.level(time);
+            close(level.gamma.powi(2) + level.sigma.powi(2), 1.0, 1e-14);
+            assert!((s.time_of_log_snr(level.log_snr()) - time).abs() < 1e-6, "{time}");
+        }
+        let sde = VpSde::default();
+        for t in [1e-5, 0.1, 0.5, 1.0] {
+            close(sde.time_of_log_snr(sde.level(t).log_snr()), t, 1e-9);
+        }
+    }
+
+    #[test]
+    fn the_continuous_sde_is_the_limit_of_the_discrete_schedule() {
+        let (sde, n) = (VpSde::default(), 100_000);
+        let beta = (0..n).map(|i| sde.beta((i as f64 + 0.5) / n as f64) / n as f64).collect();
+        let s = Schedule::from_betas(beta).unwrap();
+        for t in [0.1, 0.5, 0.9] {
+            let i = (t * n as f64) as usize - 1;
+            assert!((s.gamma(i) - sde.level(t).gamma).abs() < 1e-3 * sde.level(t).gamma, "{t}");
+        }
+        let level = sde.level(1.0);
+        close(level.gamma, (-0.25f64 * 20.1).exp(), 1e-12);
+        close(level.sigma.powi(2), 1.0 - (-0.5f64 * 20.1).exp(), 1e-12);
+    }
+
+    #[test]
+    fn spacings_visit_the_times_that_the_papers_give() {
+        let s = schedule(BetaSchedule::Linear);
+        let times = |spacing, offset| -> Vec<f64> {
+            s.levels(4, spacing, offset, true).unwrap()[..4].iter().map(|l| l.time).collect()
+        };
+        assert_eq!(times(Spacing::Leading, 0), [750.0, 500.0, 250.0, 0.0]);
+        assert_eq!(times(Spacing::Leading, 1), [751.0, 501.0, 251.0, 1.0]);
+        assert_eq!(times(Spacing::Trailing, 0), [999.0, 749.0, 499.0, 249.0]);
+        assert_eq!(times(Spacing::Linspace, 0), [999.0, 666.0, 333.0, 0.0]);
+        for (spacing, measure) in [
+            (Spacing::LogSnr, (|l: &Level| l.log_snr()) as fn(&Level) -> f64),
+            (Spacing::Karras, |l: &Level| l.edm_sigma().powf(1.0 / 7.0)),
+        ] {
+            let levels = s.levels(5, spacing, 0, false).unwrap();
+            let ends = [levels[0].time - 999.0, levels[4].time, levels[5].time];
+            assert!(ends.iter().all(|d| d.abs() < 1e-9), "{ends:?}");
+            let steps: Vec<f64> = levels[..5].windows(2).map(|w| measure(&w[1]) - measure(&w[0])).collect();
+            steps.iter().for_each(|d| close(*d, steps[0], 1e-9));
+        }
+    }
+
+    #[test]
+    fn impossible_numbers_are_named() {
+        let s = schedule(BetaSchedule::Linear);
+        for steps in [0, 1001, 1_000_000_000] {
+            let error = s.levels(steps, Spacing::Trailing, 0, true).unwrap_err().to_string();
+            assert_eq!(error, format!("the number of steps must be from 1 to 1000, not {steps}"));
+        }
+        for bad in [0.0, 1.0, f64::NAN, -0.1] {
+            assert!(Schedule::from_betas(vec![0.1, bad]).unwrap_err().to_string().contains("training step 1"));
+        }
+        assert!(Schedule::from_betas(vec![]).is_err());
     }
 }

@@ -1,0 +1,272 @@
+//! Runs a compiled solver against a network, in a workspace made once.
+
+use crate::condition::Condition;
+use crate::config::PredictionType;
+use crate::network::Network;
+use crate::noise::Noise;
+use crate::schedule::Level;
+use crate::solver::{Program, SAMPLE, Stage, Update};
+use crate::{Error, ErrorKind, Result};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// How far a run is, for its callback.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Steps done, from 1.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// The sample x_t now.
+    pub x: &'a [f32],
+    /// The estimate of the clean sample from the last evaluation.
+    pub x0: &'a [f32],
+}
+
+/// What may end a run before its last step. All of it is looked at between network calls.
+#[derive(Default)]
+pub struct Control<'a> {
+    /// Called after every step; `Break` ends the run.
+    pub on_step: Option<&'a mut dyn FnMut(Progress<'_>) -> ControlFlow<()>>,
+    /// Ends the run once it is true.
+    pub cancel: Option<&'a AtomicBool>,
+    /// Ends the run once it is past.
+    pub deadline: Option<Instant>,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Every step was taken.
+    Complete,
+    /// The callback asked for it.
+    Callback,
+    /// The cancel flag was set.
+    Cancelled,
+    /// The deadline passed.
+    Deadline,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it ended.
+    pub ending: Ending,
+    /// Steps taken.
+    pub steps: usize,
+    /// Network calls made.
+    pub nfe: usize,
+}
+
+/// A compiled solver and the buffers to run it in.
+///
+/// ```
+/// use edgegen::condition::Condition;
+/// use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
+/// use edgegen::network::Network;
+/// use edgegen::noise::Noise;
+/// use edgegen::sampler::{Control, Sampler};
+/// use edgegen::schedule::Schedule;
+/// use edgegen::solver::{Prediction, Solver};
+///
+/// /// If the data is one point, the best guess of the clean sample is that point.
+/// struct Point;
+/// impl Network for Point {
+///     fn sample_shape(&self) -> &[usize] {
+///         &[2]
+///     }
+///     fn predict(&mut self, _x: &[f32], _t: f64, _c: &Condition, out: &mut [f32]) -> edgegen::Result<()> {
+///         out.copy_from_slice(&[0.25, -0.5]);
+///         Ok(())
+///     }
+/// }
+///
+/// let schedule = Schedule::from_config(&SchedulerConfig::default())?;
+/// let levels = schedule.levels(10, Spacing::Trailing, 0, true)?;
+/// let prediction = Prediction { kind: PredictionType::Sample, clip: None };
+/// let program = Solver::Heun.compile(&levels, prediction)?;
+///
+/// let mut sampler = Sampler::new(program, 2);
+/// let mut noise = Noise::new(0, 0);
+/// let mut x = [0.0; 2];
+/// noise.fill(&mut x);
+/// let outcome = sampler.run(&mut Point, &Condition::default(), &mut noise, &mut x, &mut Control::default())?;
+/// assert_eq!(outcome.nfe, 19);
+/// assert!((x[0] - 0.25).abs() < 1e-6 && (x[1] + 0.5).abs() < 1e-6);
+/// # Ok::<(), edgegen::Error>(())
+/// ```
+pub struct Sampler {
+    program: Program,
+    len: usize,
+    /// All registers, one after the other.
+    registers: Vec<f32>,
+    prediction: Vec<f32>,
+}
+
+/// Elements that a linear combination works on at a time: few enough to stay in the first cache.
+const BLOCK: usize = 512;
+
+impl Sampler {
+    /// The program with buffers for samples of `len` numbers. Nothing is allocated after this.
+    pub fn new(program: Program, len: usize) -> Self {
+        let registers = vec![0.0; program.registers * len];
+        Sampler { program, len, registers, prediction: vec![0.0; len] }
+    }
+
+    /// The program that this runs.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Turns the noise `x` (x_T, standard normal) into a sample, in place. Stochastic solvers draw from `noise`.
+    ///
+    /// A run that `control` ends early leaves the best there is by then in `x`: the estimate of the clean
+    /// sample, or, before the first evaluation, `x` as it was.
+    ///
+    /// # Errors
+    /// When `x` is not of this sampler's length or not finite, the network fails, or its prediction is not
+    /// finite; `x` is then as it was.
+    pub fn run(
+        &mut self,
+        network: &mut dyn Network,
+        condition: &Condition,
+        noise: &mut Noise,
+        x: &mut [f32],
+        control: &mut Control,
+    ) -> Result<Outcome> {
+        if x.len() != self.len {
+            return Err(Error::invalid(format!("the noise must have {} numbers, but has {}", self.len, x.len())));
+        }
+        if let Some(i) = x.iter().position(|v| !v.is_finite()) {
+            return Err(Error::new(
+                ErrorKind::NotFinite,
+                format!("the noise must be finite, but element {i} is {}", x[i]),
+            ));
+        }
+        self.registers[..self.len].copy_from_slice(x);
+        let total = self.program.steps();
+        let mut outcome = Outcome { ending: Ending::Complete, steps: 0, nfe: 0 };
+        let mut best = None;
+        for index in 0..self.program.stages.len() {
+            if let Some(ending) = control.ending() {
+                outcome.ending = ending;
+                break;
+            }
+            self.evaluate(index, network, condition)?;
+            outcome.nfe += network.calls();
+            for update in 0..self.program.stages[index].updates.len() {
+                self.update(index, update, noise);
+            }
+            let stage = &self.program.stages[index];
+            best = Some(stage.x0);
+            if stage.ends_step {
+                outcome.steps += 1;
+                if let Some(on_step) = &mut control.on_step {
+                    let progress = Progress {
+                        step: outcome.steps,
+                        steps: total,
+                        x: self.register(SAMPLE),
+                        x0: self.register(stage.x0),
+                    };
+                    if on_step(progress).is_break() && outcome.steps < total {
+                        outcome.ending = Ending::Callback;
+                        break;
+                    }
+                }
+            }
+        }
+        let result = match (outcome.ending, best) {
+            (Ending::Complete, _) | (_, None) => SAMPLE,
+            (_, Some(x0)) => x0,
+        };
+        x.copy_from_slice(self.register(result));
+        Ok(outcome)
+    }
+
+    fn register(&self, register: usize) -> &[f32] {
+        &self.registers[register * self.len..][..self.len]
+    }
+
+    /// Calls the network and splits its prediction into the estimates that the stage asks for.
+    fn evaluate(&mut self, index: usize, network: &mut dyn Network, condition: &Condition) -> Result<()> {
+        let Stage { level, input, x0, eps, .. } = self.program.stages[index];
+        let range = |register: usize| register * self.len..(register + 1) * self.len;
+        network.predict(&self.registers[range(input)], level.time, condition, &mut self.prediction)?;
+        if let Some(i) = self.prediction.iter().position(|v| !v.is_finite()) {
+            return Err(Error::new(
+                ErrorKind::NotFinite,
+                format!(
+                    "the network's prediction at evaluation {} of {} (time {}) is not finite: element {i} is {}",
+                    index + 1,
+                    self.program.nfe(),
+                    level.time,
+                    self.prediction[i]
+                ),
+            ));
+        }
+        let split = Split::new(self.program.prediction, level);
+        let clip = self.program.clip.unwrap_or(f32::INFINITY);
+        for i in 0..self.len {
+            let (x, output) = (self.registers[input * self.len + i], self.prediction[i]);
+            let estimate = split.x0[0] * x + split.x0[1] * output;
+            if let Some(eps) = eps {
+                self.registers[eps * self.len + i] = split.eps[0] * x + split.eps[1] * output;
+            }
+            self.registers[x0 * self.len + i] = estimate.clamp(-clip, clip);
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, stage: usize, update: usize, noise: &mut Noise) {
+        let Update { dest, terms, noise: scale } = &self.program.stages[stage].updates[update];
+        let mut sum = [0f32; BLOCK];
+        for start in (0..self.len).step_by(BLOCK) {
+            let block = start..self.len.min(start + BLOCK);
+            let sum = &mut sum[..block.len()];
+            sum.fill(0.0);
+            for term in terms {
+                let register = &self.registers[term.register * self.len..][block.clone()];
+                for (s, r) in sum.iter_mut().zip(register) {
+                    *s += term.coefficient * r;
+                }
+            }
+            if *scale != 0.0 {
+                for s in sum.iter_mut() {
+                    *s += scale * noise.sample();
+                }
+            }
+            self.registers[dest * self.len..][block].copy_from_slice(sum);
+        }
+    }
+}
+
+impl Control<'_> {
+    fn ending(&self) -> Option<Ending> {
+        if self.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
+            Some(Ending::Cancelled)
+        } else if self.deadline.is_some_and(|d| Instant::now() >= d) {
+            Some(Ending::Deadline)
+        } else {
+            None
+        }
+    }
+}
+
+/// x_0 and ε as linear functions of (x, prediction) at one level, from `x = γ x_0 + σ ε`.
+struct Split {
+    x0: [f32; 2],
+    eps: [f32; 2],
+}
+
+impl Split {
+    fn new(kind: PredictionType, level: Level) -> Self {
+        let Level { gamma, sigma, .. } = level;
+        let (x0, eps) = match kind {
+            PredictionType::Epsilon => ([1.0 / gamma, -sigma / gamma], [0.0, 1.0]),
+            PredictionType::V => ([gamma, -sigma], [sigma, gamma]),
+            PredictionType::Sample => ([0.0, 1.0], [1.0 / sigma, -gamma / sigma]),
+        };
+        Split { x0: x0.map(|c| c as f32), eps: eps.map(|c| c as f32) }
+    }
+}
