@@ -1,0 +1,184 @@
+//! `edgegen bench`: what a model costs on this machine.
+
+use super::{ModelArgs, Report, SamplingArgs, measure};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use edgegen::condition::Condition;
+use edgegen::network::{Model, Network};
+use edgegen::noise::{self, Noise};
+use edgegen::sampler::Control;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+#[derive(Args)]
+pub struct BenchArgs {
+    /// The ONNX network [default: the one built in]
+    #[arg(value_name = "MODEL")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    model_args: ModelArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Pictures to time
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    runs: usize,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text", value_name = "text|json")]
+    report: Report,
+}
+
+/// What a model costs, on one thread. Times are medians.
+#[derive(Serialize)]
+struct Figures {
+    /// One network call.
+    network_ms: f64,
+    /// One sample.
+    image_ms: f64,
+    /// One sample by a fresh process, from its start to its end, the file written.
+    first_image_ms: f64,
+    /// Reading and preparing the model.
+    load_ms: f64,
+    /// Network calls a sample.
+    nfe: usize,
+    /// The most memory that the fresh process had in RAM.
+    peak_rss_bytes: Option<u64>,
+    /// Allocations a sample, once warm.
+    allocations_per_image: u64,
+}
+
+pub fn run(args: &BenchArgs) -> Result<()> {
+    ensure!(args.runs > 0, "--runs must be at least 1");
+    let figures = measure(args)?;
+    match args.report {
+        Report::Json => println!("{}", serde_json::to_string(&figures)?),
+        Report::Text => print_text(&figures),
+    }
+    Ok(())
+}
+
+fn print_text(f: &Figures) {
+    println!("network call       {:>9.3} ms", f.network_ms);
+    println!("sample             {:>9.3} ms   ({} network calls)", f.image_ms, f.nfe);
+    println!("first sample       {:>9.3} ms   (a fresh process, from start to end)", f.first_image_ms);
+    println!("loading            {:>9.3} ms", f.load_ms);
+    match f.peak_rss_bytes {
+        Some(bytes) => println!("peak memory        {:>9.1} MB", bytes as f64 / 1e6),
+        None => println!("peak memory          unknown"),
+    }
+    println!("allocations        {:>9}      a sample, once warm", f.allocations_per_image);
+}
+
+fn measure(args: &BenchArgs) -> Result<Figures> {
+    let start = Instant::now();
+    let model = args.model_args.open(args.model.as_deref())?;
+    let load_ms = milliseconds(start);
+    let condition = condition(&model);
+    let (image_ms, nfe, allocations_per_image) = time_samples(args, &model, &condition)?;
+    let (first_image_ms, peak_rss_bytes) = time_fresh_process(args)?;
+    Ok(Figures {
+        network_ms: time_network(args, &model, &condition)?,
+        image_ms,
+        first_image_ms,
+        load_ms,
+        nfe,
+        peak_rss_bytes,
+        allocations_per_image,
+    })
+}
+
+fn milliseconds(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// Any class, and zeros for every other condition: what a call costs does not depend on them.
+fn condition(model: &Model) -> Condition {
+    let class = model.takes_class().then(|| noise::choice(0, 0, model.num_classes().unwrap_or(1)));
+    let others = model.inputs().iter().filter(|i| i.role == edgegen::network::roles::Role::Condition);
+    Condition { class, named: others.map(|i| (i.name.clone(), vec![0.0; i.shape.iter().product()])).collect() }
+}
+
+fn time_network(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<f64> {
+    let mut network = model.network()?;
+    let mut x = vec![0.0; network.sample_len()];
+    Noise::new(0, 0).fill(&mut x);
+    let mut out = x.clone();
+    let mut times = Vec::with_capacity(args.runs * 5);
+    for _ in 0..args.runs * 5 {
+        let start = Instant::now();
+        network.predict(&x, 500.0, condition, &mut out)?;
+        times.push(milliseconds(start));
+    }
+    Ok(measure::median(&mut times))
+}
+
+fn time_samples(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<(f64, usize, u64)> {
+    let mut generator = args.sampling.generator(model)?;
+    let mut generate =
+        |index: u64| -> Result<usize> { Ok(generator.generate(0, index, condition, &mut Control::default())?.1.nfe) };
+    let nfe = generate(0)?;
+    let mut times = Vec::with_capacity(args.runs);
+    let before = measure::allocations();
+    for index in 0..args.runs {
+        let start = Instant::now();
+        generate(index as u64)?;
+        times.push(milliseconds(start));
+    }
+    let allocations = (measure::allocations() - before) / args.runs as u64;
+    Ok((measure::median(&mut times), nfe, allocations))
+}
+
+/// The median wall time of three fresh processes that generate one sample each, and the greatest peak memory.
+fn time_fresh_process(args: &BenchArgs) -> Result<(f64, Option<u64>)> {
+    let program = std::env::current_exe().context("cannot find this program to start it afresh")?;
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let out = folder.path().join("sample.npy");
+    let (mut times, mut peak) = (Vec::new(), None);
+    for _ in 0..3 {
+        let mut command = Command::new(&program);
+        command.args(forwarded(args)?).args(["--threads", "1", "--quiet", "--report", "json"]).arg(&out);
+        let start = Instant::now();
+        let output = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot start this program afresh")?;
+        times.push(milliseconds(start));
+        ensure!(output.status.success(), "the program failed when started afresh");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        peak = peak.max(report["peak_rss_bytes"].as_u64());
+    }
+    Ok((measure::median(&mut times), peak))
+}
+
+/// This command's options, for a fresh process that generates.
+fn forwarded(args: &BenchArgs) -> Result<Vec<std::ffi::OsString>> {
+    let mut own: Vec<std::ffi::OsString> = Vec::new();
+    if let Some(model) = &args.model {
+        own.extend(["--model".into(), model.into()]);
+    }
+    let mut add = |name: &str, value: Option<String>| own.extend(value.map(|v| format!("--{name}={v}").into()));
+    let (m, s) = (&args.model_args, &args.sampling);
+    add("scheduler-config", m.scheduler_config.as_ref().map(|p| p.display().to_string()));
+    add("shape", m.shape.as_ref().map(|s| s.iter().map(usize::to_string).collect::<Vec<_>>().join(",")));
+    m.inputs.iter().for_each(|(role, name)| add("input", Some(format!("{}={name}", role.name()))));
+    add("steps", s.steps.map(|n| n.to_string()));
+    add("sampler", s.sampler.clone());
+    add(
+        "spacing",
+        s.spacing.map(|s| serde_json::to_value(s).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default()),
+    );
+    add("eta", s.eta.map(|e| e.to_string()));
+    add("guidance", s.guidance.map(|g| g.to_string()));
+    add("clip", s.clip.map(|c| c.0.map_or("none".into(), |c| c.to_string())));
+    if m.exact_quantization {
+        own.push("--exact-quantization".into());
+    }
+    let model = m.open(args.model.as_deref())?;
+    for (name, values) in condition(&model).named {
+        let values: Vec<String> = values.iter().map(f32::to_string).collect();
+        own.push(format!("--cond={name}={}", values.join(",")).into());
+    }
+    Ok(own)
+}

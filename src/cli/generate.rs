@@ -1,0 +1,417 @@
+//! `edgegen OUT`: generate.
+
+use super::{ModelArgs, Report, SamplingArgs, measure};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use edgegen::condition::Condition;
+use edgegen::network::Model;
+use edgegen::noise;
+use edgegen::output::{self, Format, Picture};
+use edgegen::sampler::{Control, Ending};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    /// The file to write: .png, .jpg, .gif (the way from noise to picture), .npy or .csv; `-` for standard output.
+    /// With {index} in the name, a file for each sample
+    #[arg(value_name = "OUT", required = true)]
+    out: Option<PathBuf>,
+    /// The ONNX network [default: the one built in]
+    #[arg(short, long, value_name = "FILE", help_heading = "Model")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    model_args: ModelArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Where the noise comes from: a number, or `random`
+    #[arg(long, default_value = "0", value_name = "N", value_parser = parse_seed)]
+    seed: Seed,
+    /// How many samples [default: 1, or as many as --grid has places]
+    #[arg(long, value_name = "N")]
+    count: Option<usize>,
+    /// Lay pictures out in C columns and R rows [default: as square as the count allows]
+    #[arg(long, value_name = "CxR", value_parser = parse_grid)]
+    grid: Option<(usize, usize)>,
+    /// The index of the first sample
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    first_index: u64,
+    /// The class, by name or index [default: drawn from the seed for each sample]
+    #[arg(long, value_name = "NAME|N")]
+    class: Option<String>,
+    /// Another condition: numbers separated by commas, or an npy file (repeatable)
+    #[arg(long = "cond", value_name = "NAME=VALUE|FILE.npy", value_parser = parse_condition)]
+    conditions: Vec<(String, String)>,
+    /// Start from this noise, [N, …sample shape] in npy, instead of the seed's
+    #[arg(long, value_name = "FILE.npy", conflicts_with_all = ["count", "grid"])]
+    noise: Option<PathBuf>,
+    /// The format of the output, where its name does not tell: png, jpg, gif, npy or csv
+    #[arg(long, value_name = "NAME")]
+    format: Option<PathBuf>,
+    /// Threads, each working on a sample of its own [default: every core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Stop each sample after so many milliseconds and take the best there is by then
+    #[arg(long, value_name = "MS")]
+    deadline: Option<u64>,
+    /// No progress bar
+    #[arg(short, long)]
+    quiet: bool,
+    /// Say afterwards what it took: time, network calls, memory, allocations
+    #[arg(long, value_enum, value_name = "text|json")]
+    report: Option<Report>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Seed {
+    Fixed(u64),
+    Random,
+}
+
+fn parse_seed(text: &str) -> Result<Seed, String> {
+    match text {
+        "random" => Ok(Seed::Random),
+        _ => text.parse().map(Seed::Fixed).map_err(|_| "give a number from 0 to 2^64-1, or random".into()),
+    }
+}
+
+fn parse_grid(text: &str) -> Result<(usize, usize), String> {
+    let parse = || -> Option<(usize, usize)> {
+        let (columns, rows) = text.split_once('x')?;
+        Some((columns.parse().ok()?, rows.parse().ok()?))
+    };
+    parse().filter(|(c, r)| *c > 0 && *r > 0).ok_or("give columns and rows, such as 8x4".into())
+}
+
+fn parse_condition(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("give NAME=VALUE")?;
+    Ok((name.into(), value.into()))
+}
+
+/// Everything that is to be generated.
+struct Job {
+    seed: u64,
+    first_index: u64,
+    count: usize,
+    /// Noise to start from, one sample after the other.
+    noise: Option<Vec<f32>>,
+    /// The condition of each sample.
+    conditions: Vec<Condition>,
+    deadline: Option<Duration>,
+    /// Whether every x_t is kept.
+    trajectory: bool,
+}
+
+#[derive(Clone, Default)]
+struct Sample {
+    x: Vec<f32>,
+    trajectory: Vec<Vec<f32>>,
+    nfe: usize,
+    steps: usize,
+    late: bool,
+}
+
+pub fn run(args: &GenerateArgs) -> Result<()> {
+    let start = Instant::now();
+    let out = args.out.as_deref().context("no output file was given: try edgegen out.png")?;
+    let format = Format::from_path(args.format.as_deref().unwrap_or(if out == Path::new("-") {
+        Path::new("png")
+    } else {
+        out
+    }))?;
+    let model = args.model_args.open(args.model.as_deref())?;
+    let load = start.elapsed();
+    let job = job(args, &model, format)?;
+    let picture = picture(&model, format)?;
+    let before = measure::allocations();
+    let sampling = Instant::now();
+    let samples = sample_all(args, &model, &job)?;
+    let sampling = sampling.elapsed();
+    let allocations = measure::allocations() - before;
+    write(args, out, format, &model, picture, &job, &samples)?;
+    warn_of_deadline(&samples);
+    if let Some(report) = args.report {
+        print_report(report, args, &job, &samples, [load, sampling, start.elapsed()], allocations, out);
+    }
+    Ok(())
+}
+
+fn job(args: &GenerateArgs, model: &Model, format: Format) -> Result<Job> {
+    let shape = model.sample_shape();
+    let (noise, count) = match &args.noise {
+        Some(path) => {
+            let (noise, count) = read_noise(path, shape)?;
+            (Some(noise), count)
+        }
+        None => {
+            let places = args.grid.map(|(c, r)| c * r);
+            let count = args.count.or(places).unwrap_or(1);
+            ensure!(places.is_none_or(|p| p >= count), "--grid has {} places for {count} samples", places.unwrap_or(0));
+            (None, count)
+        }
+    };
+    ensure!(count > 0, "--count must be at least 1");
+    let seed = match args.seed {
+        Seed::Fixed(seed) => seed,
+        Seed::Random => {
+            let seed = random_seed();
+            eprintln!("edgegen: seed {seed}");
+            seed
+        }
+    };
+    Ok(Job {
+        seed,
+        first_index: args.first_index,
+        count,
+        noise,
+        conditions: conditions(args, model, seed, count)?,
+        deadline: args.deadline.map(Duration::from_millis),
+        trajectory: format == Format::Gif,
+    })
+}
+
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // the standard library seeds its hashers from the system
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn read_noise(path: &Path, shape: &[usize]) -> Result<(Vec<f32>, usize)> {
+    let (found, noise) = output::read_npy(path)?;
+    let fits = found == shape || (found.len() == shape.len() + 1 && found[1..] == *shape);
+    ensure!(
+        fits,
+        "the noise in {} has shape {found:?}, but the model's samples have {shape:?}: give that, or [N, …] of it",
+        path.display()
+    );
+    if let Some(i) = noise.iter().position(|v| !v.is_finite()) {
+        bail!("the noise in {} must be finite, but element {i} is {}", path.display(), noise[i]);
+    }
+    let count = noise.len() / shape.iter().product::<usize>().max(1);
+    ensure!(count > 0, "{} holds no samples", path.display());
+    Ok((noise, count))
+}
+
+fn conditions(args: &GenerateArgs, model: &Model, seed: u64, count: usize) -> Result<Vec<Condition>> {
+    let mut common = Condition::default();
+    for (name, value) in &args.conditions {
+        let inputs = model.inputs().iter();
+        let known: Vec<&str> =
+            inputs.filter(|i| i.role == edgegen::network::roles::Role::Condition).map(|i| i.name.as_str()).collect();
+        if !known.contains(&name.as_str()) {
+            let known =
+                if known.is_empty() { "it takes none".into() } else { format!("it takes {}", known.join(", ")) };
+            bail!("the model has no condition '{name}': {known}");
+        }
+        common.named.insert(name.clone(), condition_values(name, value)?);
+    }
+    let class = args.class.as_deref().map(|c| model.class(c)).transpose()?;
+    let classes = if model.takes_class() { model.num_classes().unwrap_or(0) } else { 0 };
+    let of_sample = |i: usize| {
+        let drawn = || (classes > 0).then(|| noise::choice(seed, args.first_index + i as u64, classes));
+        Condition { class: class.or_else(drawn), ..common.clone() }
+    };
+    Ok((0..count).map(of_sample).collect())
+}
+
+fn condition_values(name: &str, value: &str) -> Result<Vec<f32>> {
+    if value.ends_with(".npy") {
+        return Ok(output::read_npy(Path::new(value))?.1);
+    }
+    let numbers = value.split(',').map(|v| v.trim().parse::<f32>().ok().filter(|v| v.is_finite()));
+    numbers
+        .collect::<Option<_>>()
+        .with_context(|| format!("condition {name}: '{value}' is neither numbers separated by commas nor an npy file"))
+}
+
+fn picture(model: &Model, format: Format) -> Result<Option<Picture>> {
+    if !format.is_picture() {
+        return Ok(None);
+    }
+    let range = model.metadata().value_range.unwrap_or((-1.0, 1.0));
+    Ok(Some(Picture::new(model.sample_shape(), range)?))
+}
+
+/// Samples in the order of their indices, made by as many threads as there is work for.
+fn sample_all(args: &GenerateArgs, model: &Model, job: &Job) -> Result<Vec<Sample>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.unwrap_or(cores).clamp(1, job.count);
+    let settings = args.sampling.settings(model)?;
+    // The first generator is made here, so that wrong settings are told before anything is started.
+    let generators = (0..threads).map(|_| args.sampling.generator(model)).collect::<Result<Vec<_>>>()?;
+    let bar = progress_bar(args.quiet, (job.count * settings.steps) as u64);
+    let samples = Mutex::new(vec![Sample::default(); job.count]);
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = |mut generator: edgegen::Generator| -> Result<()> {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= job.count || failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let sample = sample_one(&mut generator, job, i, &bar, &failed)
+                .inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            samples.lock().expect("no thread panics holding it")[i] = sample;
+        }
+    };
+    let results: Vec<Result<()>> = if threads == 1 {
+        generators.into_iter().map(work).collect()
+    } else {
+        std::thread::scope(|scope| {
+            let handles: Vec<_> = generators.into_iter().map(|g| scope.spawn(|| work(g))).collect();
+            handles.into_iter().map(|h| h.join().unwrap_or_else(|_| bail!("a sampling thread failed"))).collect()
+        })
+    };
+    bar.finish_and_clear();
+    results.into_iter().collect::<Result<()>>()?;
+    Ok(samples.into_inner().expect("no thread panics holding it"))
+}
+
+fn sample_one(
+    generator: &mut edgegen::Generator,
+    job: &Job,
+    i: usize,
+    bar: &ProgressBar,
+    failed: &AtomicBool,
+) -> Result<Sample> {
+    let mut trajectory = Vec::new();
+    let index = job.first_index + i as u64;
+    let mut on_step = |progress: edgegen::sampler::Progress<'_>| {
+        bar.inc(1);
+        if job.trajectory {
+            trajectory.push(progress.x.to_vec());
+        }
+        ControlFlow::Continue(())
+    };
+    let mut control = Control {
+        on_step: Some(&mut on_step),
+        cancel: Some(failed),
+        deadline: job.deadline.map(|d| Instant::now() + d),
+    };
+    let condition = &job.conditions[i];
+    let (x, outcome) = match &job.noise {
+        Some(noise) => {
+            let len = noise.len() / job.count;
+            generator.generate_from(&noise[i * len..][..len], job.seed, index, condition, &mut control)?
+        }
+        None => generator.generate(job.seed, index, condition, &mut control)?,
+    };
+    let x = x.to_vec();
+    Ok(Sample { x, trajectory, nfe: outcome.nfe, steps: outcome.steps, late: outcome.ending == Ending::Deadline })
+}
+
+fn progress_bar(quiet: bool, length: u64) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, {eta} left").expect("the template is well formed");
+    ProgressBar::new(length).with_style(style)
+}
+
+fn write(
+    args: &GenerateArgs,
+    out: &Path,
+    format: Format,
+    model: &Model,
+    picture: Option<Picture>,
+    job: &Job,
+    samples: &[Sample],
+) -> Result<()> {
+    let name = out.to_string_lossy();
+    if name.contains("{index}") {
+        for (i, sample) in samples.iter().enumerate() {
+            let index = job.first_index + i as u64;
+            let file = PathBuf::from(name.replace("{index}", &index.to_string()));
+            let bytes = encode(format, model, picture, std::slice::from_ref(sample), 1)?;
+            output::write_file(&file, &bytes)?;
+        }
+        return Ok(());
+    }
+    let columns = args.grid.map_or((samples.len() as f64).sqrt().ceil() as usize, |(c, _)| c);
+    Ok(output::write_file(out, &encode(format, model, picture, samples, columns)?)?)
+}
+
+fn encode(
+    format: Format,
+    model: &Model,
+    picture: Option<Picture>,
+    samples: &[Sample],
+    columns: usize,
+) -> Result<Vec<u8>> {
+    let rows: Vec<&[f32]> = samples.iter().map(|s| s.x.as_slice()).collect();
+    Ok(match (format, picture) {
+        (Format::Npy, _) => output::encode_npy(&rows, model.sample_shape())?,
+        (Format::Csv, _) => output::encode_csv(&rows),
+        (Format::Gif, Some(picture)) => {
+            let frames = samples.iter().map(|s| s.trajectory.len()).max().unwrap_or(0);
+            // A sample that ended early stays as it ended.
+            let frame = |f: usize| -> Vec<&[f32]> {
+                samples.iter().map(|s| s.trajectory.get(f).map_or(s.x.as_slice(), Vec::as_slice)).collect()
+            };
+            let mut frames: Vec<_> = (0..frames).map(|f| picture.grid(&frame(f), columns)).collect();
+            if frames.is_empty() {
+                frames.push(picture.grid(&rows, columns));
+            }
+            output::encode_animation(&frames, 150)?
+        }
+        (_, Some(picture)) => output::encode_picture(&picture.grid(&rows, columns), format)?,
+        (_, None) => unreachable!("picture formats have a picture"),
+    })
+}
+
+fn warn_of_deadline(samples: &[Sample]) {
+    let late: Vec<&Sample> = samples.iter().filter(|s| s.late).collect();
+    if let Some(fewest) = late.iter().map(|s| s.steps).min() {
+        eprintln!(
+            "edgegen: the deadline ended {} of {} samples early, after {fewest} steps or more",
+            late.len(),
+            samples.len()
+        );
+    }
+}
+
+fn print_report(
+    report: Report,
+    args: &GenerateArgs,
+    job: &Job,
+    samples: &[Sample],
+    times: [Duration; 3],
+    allocations: u64,
+    out: &Path,
+) {
+    let [load, sampling, total] = times.map(|t| t.as_secs_f64() * 1e3);
+    let nfe: usize = samples.iter().map(|s| s.nfe).sum();
+    let peak = measure::peak_rss_bytes();
+    let text = match report {
+        Report::Json => serde_json::json!({
+            "samples": samples.len(),
+            "seed": job.seed,
+            "first_index": job.first_index,
+            "classes": job.conditions.iter().map(|c| c.class).collect::<Vec<_>>(),
+            "nfe": nfe / samples.len(),
+            "load_ms": load,
+            "sampling_ms": sampling,
+            "image_ms": sampling / samples.len() as f64,
+            "total_ms": total,
+            "peak_rss_bytes": peak,
+            "allocations_per_image": allocations / samples.len() as u64,
+            "complete": samples.iter().all(|s| !s.late),
+        })
+        .to_string(),
+        Report::Text => format!(
+            "{} samples, {} network calls each; load {load:.1} ms, sampling {sampling:.1} ms ({:.1} ms a sample), {total:.1} ms in all; peak memory {}; {} allocations a sample",
+            samples.len(),
+            nfe / samples.len(),
+            sampling / samples.len() as f64,
+            peak.map_or("unknown".into(), |b| format!("{:.1} MB", b as f64 / 1e6)),
+            allocations / samples.len() as u64,
+        ),
+    };
+    // Standard output is the picture's if it goes there.
+    if out == Path::new("-") || args.out.is_none() { eprintln!("{text}") } else { println!("{text}") }
+}

@@ -1,0 +1,219 @@
+//! The command line: parse, call the library, print.
+
+mod bench;
+mod generate;
+mod inspect;
+pub mod measure;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use edgegen::config::{SchedulerConfig, Spacing};
+use edgegen::network::roles::Role;
+use edgegen::network::{Model, ModelOptions};
+use edgegen::solver::{SOLVERS, Solver};
+use edgegen::{Generator, Settings};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Generate samples from a diffusion model, on this machine's CPU.
+///
+/// Without --model the program uses the model built into it, which draws 28×28 pictures of garments.
+/// Sample i of a run depends only on the seed and on i, never on the number of samples or threads, so a
+/// large run can be split with --first-index.
+#[derive(Parser)]
+#[command(name = "edgegen", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    generate: generate::GenerateArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  edgegen --steps 10 out.png                        one picture
+  edgegen --class \"Ankle boot\" --grid 8x4 out.png   32 ankle boots
+  edgegen --seed 7 --count 100 out.npy              raw samples, float32 [N, C, H, W]
+  edgegen --count 3 'out-{index}.png'               a file for each sample
+  edgegen out.gif                                   from noise to picture
+  edgegen -m my.onnx --scheduler-config scheduler_config.json -s heun out.png
+
+Exit status: 0 on success, 1 when something was wrong with the input or the files, 2 for wrong usage.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what a model is: inputs, roles, schedule, size, operators
+    Inspect(inspect::InspectArgs),
+    /// Measure a model on this machine
+    Bench(bench::BenchArgs),
+    /// List the samplers
+    Samplers,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which model to use, and how to read it.
+#[derive(Args, Clone, Debug)]
+struct ModelArgs {
+    /// The noise schedule, as diffusers' scheduler_config.json, instead of the model's own
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    scheduler_config: Option<PathBuf>,
+    /// Say which input is the sample, time, class or a condition, if it cannot be told (repeatable)
+    #[arg(long = "input", value_name = "ROLE=NAME", value_parser = parse_role, help_heading = "Model")]
+    inputs: Vec<(Role, String)>,
+    /// One sample's shape, such as 3,32,32, if the model leaves it open
+    #[arg(long, value_name = "DIMS", value_delimiter = ',', help_heading = "Model")]
+    shape: Option<Vec<usize>>,
+    /// Round activations exactly as an int8 model says, instead of running it in float, which is faster for now
+    #[arg(long, help_heading = "Model")]
+    exact_quantization: bool,
+}
+
+impl ModelArgs {
+    fn open(&self, path: Option<&Path>) -> Result<Model> {
+        let scheduler = self.scheduler_config.as_deref().map(read_scheduler).transpose()?;
+        let options = ModelOptions {
+            roles: self.inputs.clone(),
+            scheduler,
+            sample_shape: self.shape.clone(),
+            exact_quantization: self.exact_quantization,
+        };
+        match path {
+            Some(path) => Ok(Model::open(path, &options)?),
+            #[cfg(feature = "embedded-model")]
+            None => Ok(Model::embedded_with(&options)?),
+            #[cfg(not(feature = "embedded-model"))]
+            None => bail!("this build has no model in it: give one with --model FILE"),
+        }
+    }
+}
+
+fn read_scheduler(path: &Path) -> Result<SchedulerConfig> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    SchedulerConfig::from_json(&text).with_context(|| path.display().to_string())
+}
+
+fn parse_role(text: &str) -> Result<(Role, String), String> {
+    let usage = "give ROLE=NAME with ROLE one of sample, time, class, condition";
+    let (role, name) = text.split_once('=').ok_or(usage)?;
+    Ok((Role::from_name(role).ok_or(usage)?, name.to_string()))
+}
+
+/// How to sample.
+#[derive(Args, Clone, Debug)]
+struct SamplingArgs {
+    /// Solver steps [default: the model's choice, else 10]
+    #[arg(short = 'n', long, value_name = "N", help_heading = "Sampling")]
+    steps: Option<usize>,
+    /// The sampler: `edgegen samplers` lists them [default: the model's choice, else dpm++2m]
+    #[arg(short, long, value_name = "NAME", help_heading = "Sampling")]
+    sampler: Option<String>,
+    /// Which noise levels are visited: leading, trailing, linspace, karras or log-snr [default: the model's]
+    #[arg(long, value_name = "NAME", value_parser = parse_spacing, help_heading = "Sampling")]
+    spacing: Option<Spacing>,
+    /// How random DDIM is, from 0 (not at all) to 1 (as DDPM)
+    #[arg(long, value_name = "X", help_heading = "Sampling")]
+    eta: Option<f64>,
+    /// The weight of classifier-free guidance: 1 is none, others call the network twice [default: the model's choice, else 1]
+    #[arg(long, value_name = "W", allow_negative_numbers = true, help_heading = "Sampling")]
+    guidance: Option<f32>,
+    /// Clip the estimate of the clean sample to ±X, or `none` [default: the schedule's]
+    #[arg(long, value_name = "X", value_parser = parse_clip, help_heading = "Sampling")]
+    clip: Option<Clip>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Clip(Option<f64>);
+
+fn parse_clip(text: &str) -> Result<Clip, String> {
+    match text {
+        "none" => Ok(Clip(None)),
+        _ => match text.parse::<f64>() {
+            Ok(x) if x > 0.0 && x.is_finite() => Ok(Clip(Some(x))),
+            _ => Err("give a positive number, or none".into()),
+        },
+    }
+}
+
+fn parse_spacing(name: &str) -> Result<Spacing, String> {
+    serde_json::from_value(serde_json::Value::String(name.into()))
+        .map_err(|_| "give leading, trailing, linspace, karras or log-snr".into())
+}
+
+impl SamplingArgs {
+    fn settings(&self, model: &Model) -> Result<Settings> {
+        let mut settings = Settings::of(model)?;
+        if let Some(steps) = self.steps {
+            settings.steps = steps;
+        }
+        if let Some(name) = &self.sampler {
+            settings.solver = Solver::from_name(name)?;
+        }
+        if let Some(spacing) = self.spacing {
+            settings.spacing = spacing;
+        }
+        if let Some(guidance) = self.guidance {
+            settings.guidance = guidance;
+        }
+        if let Some(Clip(clip)) = self.clip {
+            settings.clip = clip;
+        }
+        if let Some(eta) = self.eta {
+            match &mut settings.solver {
+                Solver::Ddim { eta: e } => *e = eta,
+                _ => bail!("--eta is for the sampler ddim: give -s ddim with it"),
+            }
+        }
+        Ok(settings)
+    }
+
+    fn generator(&self, model: &Model) -> Result<Generator> {
+        Ok(Generator::new(model, &self.settings(model)?)?)
+    }
+}
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Report {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => generate::run(&cli.generate),
+        Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Samplers) => {
+            list_samplers();
+            Ok(())
+        }
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "edgegen", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("edgegen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list_samplers() {
+    println!("{:<12} {:>5} {:>10}  {:<13} {}", "name", "order", "calls/step", "kind", "source");
+    for s in SOLVERS {
+        let order = s.order.map_or("-".into(), |o| o.to_string());
+        let kind = if s.order.is_some() { "deterministic" } else { "stochastic" };
+        println!("{:<12} {:>5} {:>10}  {:<13} {}", s.name, order, s.nfe_per_step, kind, s.paper);
+    }
+}

@@ -1,0 +1,140 @@
+//! The whole way from a seed to a sample, for ONNX models.
+
+use crate::condition::{Condition, Guided};
+use crate::config::Spacing;
+use crate::network::{Model, OnnxNetwork};
+use crate::noise::Noise;
+use crate::sampler::{Control, Outcome, Sampler};
+use crate::schedule::Schedule;
+use crate::solver::{Prediction, Solver};
+use crate::{Error, Result};
+
+/// How samples are made. [`Settings::of`] gives what suits a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The number of solver steps.
+    pub steps: usize,
+    /// The solver.
+    pub solver: Solver,
+    /// Which noise levels the steps visit.
+    pub spacing: Spacing,
+    /// The weight of classifier-free guidance: 1 is none, and any other doubles the network calls.
+    pub guidance: f32,
+    /// The bound that the estimate of the clean sample is clipped to, if any.
+    pub clip: Option<f64>,
+}
+
+impl Settings {
+    /// What suits `model`: what it says of itself, else 10 steps of DPM-Solver++(2M) without guidance.
+    ///
+    /// # Errors
+    /// When the model asks for a sampler that there is not.
+    pub fn of(model: &Model) -> Result<Self> {
+        let (metadata, scheduler) = (model.metadata(), model.scheduler());
+        Ok(Settings {
+            steps: metadata.steps.unwrap_or(10),
+            solver: Solver::from_name(metadata.sampler.as_deref().unwrap_or("dpm++2m"))?,
+            spacing: metadata.spacing.unwrap_or(scheduler.timestep_spacing),
+            guidance: metadata.guidance.unwrap_or(1.0),
+            clip: scheduler.clip_sample.then_some(scheduler.clip_sample_range),
+        })
+    }
+}
+
+/// Makes samples from a model, one after the other, in buffers made once. For several threads, make one
+/// a thread: they share the model.
+///
+/// ```
+/// use edgegen::condition::Condition;
+/// use edgegen::network::Model;
+/// use edgegen::sampler::Control;
+/// use edgegen::{Generator, Settings};
+///
+/// let model = Model::embedded()?;
+/// let settings = Settings { steps: 4, ..Settings::of(&model)? };
+/// let mut generator = Generator::new(&model, &settings)?;
+/// let boot = Condition::class(model.class("Ankle boot")?);
+/// let (sample, outcome) = generator.generate(7, 0, &boot, &mut Control::default())?;
+/// assert_eq!(sample.len(), 28 * 28);
+/// assert_eq!(outcome.steps, 4);
+/// # Ok::<(), edgegen::Error>(())
+/// ```
+pub struct Generator {
+    network: Guided<OnnxNetwork>,
+    sampler: Sampler,
+    x: Vec<f32>,
+}
+
+impl Generator {
+    /// A generator for `model`.
+    ///
+    /// # Errors
+    /// When the settings are out of range or do not fit the model.
+    pub fn new(model: &Model, settings: &Settings) -> Result<Self> {
+        let config = model.scheduler();
+        let schedule = Schedule::from_config(config)?;
+        let levels = schedule.levels(settings.steps, settings.spacing, config.steps_offset, config.set_alpha_to_one)?;
+        let prediction = Prediction { kind: config.prediction_type, clip: settings.clip };
+        let program = settings.solver.compile(&levels, prediction)?;
+        let len = model.sample_shape().iter().product();
+        Ok(Generator {
+            network: Guided::new(model.network()?, settings.guidance)?,
+            sampler: Sampler::new(program, len),
+            x: vec![0.0; len],
+        })
+    }
+
+    /// Makes sample `index` of the run with this `seed`. It depends on (seed, index), the model, the
+    /// settings and the condition alone.
+    ///
+    /// # Errors
+    /// When the condition does not fit the model, or the network fails.
+    pub fn generate(
+        &mut self,
+        seed: u64,
+        index: u64,
+        condition: &Condition,
+        control: &mut Control,
+    ) -> Result<(&[f32], Outcome)> {
+        let mut noise = Noise::new(seed, index);
+        noise.fill(&mut self.x);
+        self.run(noise, condition, control)
+    }
+
+    /// Makes a sample from the noise `x_t` (standard normal) instead of the seed's. Noise that a
+    /// stochastic solver adds still comes from (seed, index).
+    ///
+    /// # Errors
+    /// As [`generate`](Generator::generate), and when `x_t` is of the wrong length or not finite.
+    pub fn generate_from(
+        &mut self,
+        x_t: &[f32],
+        seed: u64,
+        index: u64,
+        condition: &Condition,
+        control: &mut Control,
+    ) -> Result<(&[f32], Outcome)> {
+        if x_t.len() != self.x.len() {
+            return Err(Error::invalid(format!(
+                "the noise must have {} numbers a sample, but has {}",
+                self.x.len(),
+                x_t.len()
+            )));
+        }
+        // past the numbers that would have been x_T
+        let mut noise = Noise::new(seed, index);
+        noise.fill(&mut self.x);
+        self.x.copy_from_slice(x_t);
+        self.run(noise, condition, control)
+    }
+
+    fn run(&mut self, mut noise: Noise, condition: &Condition, control: &mut Control) -> Result<(&[f32], Outcome)> {
+        let outcome = self.sampler.run(&mut self.network, condition, &mut noise, &mut self.x, control)?;
+        Ok((&self.x, outcome))
+    }
+
+    /// The sampler, with the table that it runs.
+    pub fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+}
