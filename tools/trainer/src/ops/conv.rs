@@ -1,13 +1,42 @@
-//! 2-D convolution as im2col and matrix products, parallel over the batch, with its gradient.
+//! 2-D convolution as matrix products over unfolded pictures (im2col), parallel over the batch, with its gradient.
+//!
+//! Small pictures are taken several at a time, so that the matrices are large enough to multiply fast.
 
-use super::shared::{Parts, as_f32, sum, with_f32};
+use super::shared::{Parts, as_f32, sum, vectorised, with_f32};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
 
+/// Columns that a matrix product should have: pictures with fewer pixels are taken several at a time.
+const COLUMNS: usize = 192;
+
+/// Parts in which the weights' gradient is summed. A fixed number, so that the sum does not depend on the
+/// number of threads.
+const PARTS: usize = 8;
+
+/// Buffers of one thread, kept from call to call.
+#[derive(Default)]
+struct Scratch {
+    /// The unfolded pictures, `[taps, columns]`.
+    unfolded: Vec<f32>,
+    /// Its gradient.
+    d_unfolded: Vec<f32>,
+    /// The output or its gradient with the pictures side by side, `[C_out, columns]`.
+    beside: Vec<f32>,
+}
+
 thread_local! {
-    /// Unfolded input and its gradient, kept from call to call.
-    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    static SCRATCH: RefCell<Scratch> = const {
+        RefCell::new(Scratch { unfolded: Vec::new(), d_unfolded: Vec::new(), beside: Vec::new() })
+    };
+}
+
+/// The first `len` numbers of a buffer that grows as needed; their values are left over from before.
+fn at_least(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
 }
 
 /// A strided matrix.
@@ -61,6 +90,7 @@ fn matmul(m: usize, n: usize, k: usize, out: &mut [f32], accumulate: bool, a: Ma
 /// The sizes of one convolution.
 #[derive(Clone, Copy, Debug)]
 struct Geometry {
+    batch: usize,
     c_in: usize,
     c_out: usize,
     h: usize,
@@ -72,12 +102,26 @@ struct Geometry {
     w_out: usize,
 }
 
+/// What one tap of the kernel reads: channel `c` of the input, shifted by `(ky, kx)` less the padding.
+#[derive(Clone, Copy)]
+struct Tap {
+    index: usize,
+    c: usize,
+    ky: usize,
+    kx: usize,
+}
+
 impl Geometry {
     fn is_pointwise(&self) -> bool {
         self.kernel == 1 && self.stride == 1 && self.padding == 0
     }
 
-    /// Rows of the unfolded input: one for every weight of an output channel.
+    /// Whether the output has the input's size, so that a tap reads the input plane as it lies, shifted.
+    fn keeps_size(&self) -> bool {
+        self.stride == 1 && self.h_out == self.h && self.w_out == self.w
+    }
+
+    /// Weights of an output channel: rows of the unfolded input.
     fn taps(&self) -> usize {
         self.c_in * self.kernel * self.kernel
     }
@@ -90,73 +134,132 @@ impl Geometry {
         self.c_in * self.h * self.w
     }
 
-    /// For each row of the unfolded matrix and each output row: the unfolded row's range, the input row
-    /// it comes from (`None` in the padding), and the tap's column.
-    fn rows(&self) -> impl Iterator<Item = (usize, Option<usize>, usize)> + use<> {
-        let g = *self;
-        (0..g.taps()).flat_map(move |tap| {
-            let (c, ky, kx) = (tap / (g.kernel * g.kernel), tap / g.kernel % g.kernel, tap % g.kernel);
-            (0..g.h_out).map(move |oy| {
-                let at = tap * g.pixels_out() + oy * g.w_out;
-                let row = (oy * g.stride + ky).checked_sub(g.padding).filter(|iy| *iy < g.h);
-                (at, row.map(|iy| (c * g.h + iy) * g.w), kx)
-            })
-        })
+    fn output_len(&self) -> usize {
+        self.c_out * self.pixels_out()
     }
 
-    /// The output columns of tap column `kx` that read inside the input, for stride 1.
-    fn inside(&self, kx: usize) -> (usize, usize) {
-        let from = self.padding.saturating_sub(kx).min(self.w_out);
-        let to = (self.w + self.padding - kx).min(self.w_out).max(from);
-        (from, to)
+    /// Pictures that are taken together.
+    fn together(&self) -> usize {
+        (COLUMNS / self.pixels_out()).clamp(1, self.batch.div_ceil(PARTS).max(1))
     }
 
-    fn unfold(&self, x: &[f32], unfolded: &mut [f32]) {
-        for (at, row, kx) in self.rows() {
-            let out = &mut unfolded[at..][..self.w_out];
-            let Some(row) = row else {
-                out.fill(0.0);
-                continue;
-            };
-            let input = &x[row..][..self.w];
-            if self.stride == 1 {
-                let (from, to) = self.inside(kx);
-                out[..from].fill(0.0);
-                out[to..].fill(0.0);
-                if to > from {
-                    out[from..to].copy_from_slice(&input[from + kx - self.padding..to + kx - self.padding]);
-                }
+    fn each_tap(&self) -> impl Iterator<Item = Tap> {
+        let k = self.kernel;
+        (0..self.taps()).map(move |index| Tap { index, c: index / (k * k), ky: index / k % k, kx: index % k })
+    }
+
+    /// For a convolution that keeps the size: the range of output pixels that read inside the input plane
+    /// (up to wrapped columns), and the first pixel that they read.
+    fn shifted(&self, tap: Tap) -> (std::ops::Range<usize>, usize) {
+        let (forward, back) = (tap.ky * self.w + tap.kx, self.padding * self.w + self.padding);
+        let (from, first) = (back.saturating_sub(forward), forward.saturating_sub(back));
+        let plane = self.h * self.w;
+        let count = plane.saturating_sub(from.max(first));
+        (from.min(plane)..from.min(plane) + count, first)
+    }
+
+    /// Sets to zero the columns in which a shifted tap reads across the edge of the plane.
+    #[inline(always)]
+    fn clear_wrapped(&self, tap: Tap, row: &mut [f32]) {
+        let left = self.padding.saturating_sub(tap.kx).min(self.w);
+        let right = tap.kx.saturating_sub(self.padding).min(self.w);
+        for line in row.chunks_exact_mut(self.w) {
+            line[..left].iter_mut().for_each(|v| *v = 0.0);
+            line[self.w - right..].iter_mut().for_each(|v| *v = 0.0);
+        }
+    }
+
+    /// Writes one picture into the unfolded matrix, whose rows are `columns` wide, from column `at` on.
+    #[inline(always)]
+    fn unfold(&self, x: &[f32], unfolded: &mut [f32], columns: usize, at: usize) {
+        for tap in self.each_tap() {
+            let row = &mut unfolded[tap.index * columns + at..][..self.pixels_out()];
+            let plane = &x[tap.c * self.h * self.w..][..self.h * self.w];
+            if self.keeps_size() {
+                let (inside, first) = self.shifted(tap);
+                row[..inside.start].fill(0.0);
+                row[inside.end..].fill(0.0);
+                let count = inside.len();
+                row[inside].copy_from_slice(&plane[first..first + count]);
+                self.clear_wrapped(tap, row);
             } else {
-                for (ox, o) in out.iter_mut().enumerate() {
-                    let ix = (ox * self.stride + kx).checked_sub(self.padding);
-                    *o = ix.and_then(|ix| input.get(ix)).copied().unwrap_or(0.0);
-                }
+                self.each_pixel(tap, |o, i| row[o] = i.map_or(0.0, |i| plane[i]));
             }
         }
     }
 
     /// The transpose of [`unfold`](Self::unfold): adds each unfolded number to where it came from.
-    fn fold(&self, unfolded: &[f32], x: &mut [f32]) {
-        for (at, row, kx) in self.rows() {
-            let Some(row) = row else { continue };
-            let from_row = &unfolded[at..][..self.w_out];
-            let out = &mut x[row..][..self.w];
-            if self.stride == 1 {
-                let (from, to) = self.inside(kx);
-                if to > from {
-                    let out = &mut out[from + kx - self.padding..to + kx - self.padding];
-                    for (o, v) in out.iter_mut().zip(&from_row[from..to]) {
-                        *o += v;
-                    }
+    /// Numbers that came from the padding are overwritten.
+    #[inline(always)]
+    fn fold(&self, unfolded: &mut [f32], columns: usize, at: usize, x: &mut [f32]) {
+        for tap in self.each_tap() {
+            let row = &mut unfolded[tap.index * columns + at..][..self.pixels_out()];
+            let plane = &mut x[tap.c * self.h * self.w..][..self.h * self.w];
+            if self.keeps_size() {
+                self.clear_wrapped(tap, row);
+                let (inside, first) = self.shifted(tap);
+                for (p, v) in plane[first..].iter_mut().zip(&row[inside]) {
+                    *p += v;
                 }
             } else {
-                for (ox, v) in from_row.iter().enumerate() {
-                    let ix = (ox * self.stride + kx).checked_sub(self.padding);
-                    if let Some(o) = ix.and_then(|ix| out.get_mut(ix)) {
-                        *o += v;
+                self.each_pixel(tap, |o, i| {
+                    if let Some(i) = i {
+                        plane[i] += row[o];
                     }
-                }
+                });
             }
+        }
+    }
+
+    /// Calls `f` with every output pixel and the input pixel that a tap reads for it, none in the padding.
+    #[inline(always)]
+    fn each_pixel(&self, tap: Tap, mut f: impl FnMut(usize, Option<usize>)) {
+        for oy in 0..self.h_out {
+            let iy = (oy * self.stride + tap.ky).checked_sub(self.padding).filter(|iy| *iy < self.h);
+            for ox in 0..self.w_out {
+                let ix = (ox * self.stride + tap.kx).checked_sub(self.padding).filter(|ix| *ix < self.w);
+                f(oy * self.w_out + ox, iy.zip(ix).map(|(iy, ix)| iy * self.w + ix));
+            }
+        }
+    }
+}
+
+/// Unfolds pictures side by side, on the widest vectors.
+struct Unfold<'a> {
+    geometry: &'a Geometry,
+    x: &'a [f32],
+    unfolded: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for Unfold<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let g = self.geometry;
+        let columns = self.x.len() / g.input_len() * g.pixels_out();
+        for (i, x) in self.x.chunks_exact(g.input_len()).enumerate() {
+            g.unfold(x, self.unfolded, columns, i * g.pixels_out());
+        }
+    }
+}
+
+/// The transpose of [`Unfold`]: adds to `x`.
+struct Fold<'a> {
+    geometry: &'a Geometry,
+    unfolded: &'a mut [f32],
+    x: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for Fold<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let g = self.geometry;
+        let columns = self.x.len() / g.input_len() * g.pixels_out();
+        for (i, x) in self.x.chunks_exact_mut(g.input_len()).enumerate() {
+            g.fold(self.unfolded, columns, i * g.pixels_out(), x);
         }
     }
 }
@@ -175,6 +278,7 @@ impl Conv2d {
     fn geometry(&self, x: &[usize], w: &[usize]) -> Geometry {
         let out = |size: usize| (size + 2 * self.padding - w[2]) / self.stride + 1;
         Geometry {
+            batch: x[0],
             c_in: x[1],
             c_out: w[0],
             h: x[2],
@@ -186,6 +290,47 @@ impl Conv2d {
             w_out: out(x[3]),
         }
     }
+}
+
+/// The bias of one sample: `bias` holds one number a channel, or one a sample and channel.
+#[inline(always)]
+fn bias_of(bias: &[f32], per_sample: bool, sample: usize, channels: usize) -> &[f32] {
+    if per_sample { &bias[sample * channels..][..channels] } else { bias }
+}
+
+/// The output of a few pictures: `out[b, c, :] = w x + bias`.
+fn forward(g: &Geometry, first: usize, x: &[f32], w: &[f32], bias: &[f32], per_sample: bool, out: &mut [f32]) {
+    let (pixels, taps) = (g.pixels_out(), g.taps());
+    let count = out.len() / g.output_len();
+    SCRATCH.with_borrow_mut(|scratch| {
+        if count == 1 {
+            for (row, b) in out.chunks_exact_mut(pixels).zip(bias_of(bias, per_sample, first, g.c_out)) {
+                row.fill(*b);
+            }
+            let input = if g.is_pointwise() { x } else { unfold(g, x, &mut scratch.unfolded) };
+            matmul(g.c_out, pixels, taps, out, true, Matrix::rows(w, taps), Matrix::rows(input, pixels));
+            return;
+        }
+        let columns = count * pixels;
+        let beside = at_least(&mut scratch.beside, g.c_out * columns);
+        let input = unfold(g, x, &mut scratch.unfolded);
+        matmul(g.c_out, columns, taps, beside, false, Matrix::rows(w, taps), Matrix::rows(input, columns));
+        for (i, out) in out.chunks_exact_mut(g.output_len()).enumerate() {
+            let bias = bias_of(bias, per_sample, first + i, g.c_out);
+            for (c, (out, bias)) in out.chunks_exact_mut(pixels).zip(bias).enumerate() {
+                for (o, v) in out.iter_mut().zip(&beside[c * columns + i * pixels..][..pixels]) {
+                    *o = v + bias;
+                }
+            }
+        }
+    });
+}
+
+/// The pictures x unfolded side by side, in `buffer`.
+fn unfold<'a>(g: &Geometry, x: &[f32], buffer: &'a mut Vec<f32>) -> &'a [f32] {
+    let unfolded = at_least(buffer, g.taps() * g.pixels_out() * (x.len() / g.input_len()));
+    vectorised(Unfold { geometry: g, x, unfolded });
+    unfolded
 }
 
 impl CustomOp3 for Conv2d {
@@ -204,26 +349,14 @@ impl CustomOp3 for Conv2d {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, w, bias) = (as_f32(x, x_layout)?, as_f32(w, w_layout)?, as_f32(bias, bias_layout)?);
         let g = self.geometry(x_layout.dims(), w_layout.dims());
-        let (batch, pixels, taps) = (x_layout.dims()[0], g.pixels_out(), g.taps());
-        let per_sample_bias = bias_layout.dims().len() == 2;
-        let mut out = vec![0f32; batch * g.c_out * pixels];
-        out.par_chunks_mut(g.c_out * pixels).enumerate().for_each(|(i, out)| {
-            let bias = if per_sample_bias { &bias[i * g.c_out..][..g.c_out] } else { bias };
-            for (row, b) in out.chunks_exact_mut(pixels).zip(bias) {
-                row.fill(*b);
-            }
-            let x = &x[i * g.input_len()..][..g.input_len()];
-            if g.is_pointwise() {
-                matmul(g.c_out, pixels, taps, out, true, Matrix::rows(w, taps), Matrix::rows(x, pixels));
-                return;
-            }
-            SCRATCH.with_borrow_mut(|(unfolded, _)| {
-                unfolded.resize(taps * pixels, 0.0);
-                g.unfold(x, unfolded);
-                matmul(g.c_out, pixels, taps, out, true, Matrix::rows(w, taps), Matrix::rows(unfolded, pixels));
-            });
-        });
-        Ok((CpuStorage::F32(out), Shape::from((batch, g.c_out, g.h_out, g.w_out))))
+        let per_sample = bias_layout.dims().len() == 2;
+        let together = g.together();
+        let mut out = vec![0f32; g.batch * g.output_len()];
+        out.par_chunks_mut(together * g.output_len())
+            .zip(x.par_chunks(together * g.input_len()))
+            .enumerate()
+            .for_each(|(i, (out, x))| forward(&g, i * together, x, w, bias, per_sample, out));
+        Ok((CpuStorage::F32(out), Shape::from((g.batch, g.c_out, g.h_out, g.w_out))))
     }
 
     fn bwd(
@@ -235,77 +368,84 @@ impl CustomOp3 for Conv2d {
         d_out: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let g = self.geometry(x.dims(), w.dims());
-        let batch = x.dims()[0];
         let d_out = d_out.contiguous()?;
-        let (dx, dw, db) = with_f32([x, w, &d_out], |[x, w, d_out]| self.gradients(&g, batch, x, w, d_out))?;
+        let (dx, dw, db) = with_f32([x, w, &d_out], |[x, w, d_out]| gradients(&g, self.input_gradient, x, w, d_out))?;
         let device = x.device();
         let dx = self.input_gradient.then(|| Tensor::from_vec(dx, x.shape(), device)).transpose()?;
         let dw = Tensor::from_vec(dw, w.shape(), device)?;
-        let db = Tensor::from_vec(db, (batch, g.c_out), device)?;
+        let db = Tensor::from_vec(db, (g.batch, g.c_out), device)?;
         let db = if bias.dims().len() == 2 { db } else { db.sum(0)? };
         Ok((dx, Some(dw), Some(db)))
     }
 }
 
-impl Conv2d {
-    /// The gradients of x, of w, and of the bias of each sample.
-    fn gradients(
-        &self,
-        g: &Geometry,
-        batch: usize,
-        x: &[f32],
-        w: &[f32],
-        d_out: &[f32],
-    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-        let (pixels, taps) = (g.pixels_out(), g.taps());
-        let mut dx = vec![0f32; if self.input_gradient { batch * g.input_len() } else { 0 }];
-        let mut db = vec![0f32; batch * g.c_out];
-        let (dx_parts, db_parts) = (Parts::of(&mut dx), Parts::of(&mut db));
-        // Each thread sums the weights' gradient over its own samples. The split depends on the number of
-        // threads alone, so a run is repeatable.
-        let threads = rayon::current_num_threads().max(1);
-        let share = batch.div_ceil(threads);
-        let of_thread = |thread: usize| {
-            let mut dw = vec![0f32; g.c_out * taps];
-            SCRATCH.with_borrow_mut(|(unfolded, d_unfolded)| {
-                unfolded.resize(taps * pixels, 0.0);
-                d_unfolded.resize(taps * pixels, 0.0);
-                for i in thread * share..((thread + 1) * share).min(batch) {
-                    let dy = &d_out[i * g.c_out * pixels..][..g.c_out * pixels];
-                    let x = &x[i * g.input_len()..][..g.input_len()];
-                    // SAFETY: sample i belongs to this thread alone, and its range lies inside the buffer.
-                    let db = unsafe { db_parts.part(i * g.c_out, g.c_out) };
-                    for (d, row) in db.iter_mut().zip(dy.chunks_exact(pixels)) {
-                        *d = sum(row);
-                    }
-                    let dy = Matrix::rows(dy, pixels);
-                    let input = if g.is_pointwise() {
-                        x
-                    } else {
-                        g.unfold(x, unfolded);
-                        &*unfolded
-                    };
-                    matmul(g.c_out, taps, pixels, &mut dw, true, dy, Matrix::rows(input, pixels).transposed());
-                    if self.input_gradient {
-                        // SAFETY: as for db; without an input gradient the buffer is empty and not touched.
-                        let dx = unsafe { dx_parts.part(i * g.input_len(), g.input_len()) };
-                        let w = Matrix::rows(w, taps).transposed();
-                        if g.is_pointwise() {
-                            matmul(taps, pixels, g.c_out, dx, false, w, dy);
-                        } else {
-                            matmul(taps, pixels, g.c_out, d_unfolded, false, w, dy);
-                            g.fold(d_unfolded, dx);
-                        }
-                    }
-                }
-            });
-            dw
-        };
-        let partial: Vec<Vec<f32>> = (0..threads).into_par_iter().map(of_thread).collect();
-        let dw = partial.into_iter().reduce(|mut total, part| {
-            total.iter_mut().zip(&part).for_each(|(t, p)| *t += p);
-            total
-        });
-        (dx, dw.expect("at least one thread"), db)
+/// The gradients of x, of w, and of the bias of each sample.
+fn gradients(g: &Geometry, dx_wanted: bool, x: &[f32], w: &[f32], d_out: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let mut dx = vec![0f32; if dx_wanted { g.batch * g.input_len() } else { 0 }];
+    let mut db = vec![0f32; g.batch * g.c_out];
+    let (dx_parts, db_parts) = (Parts::of(&mut dx), Parts::of(&mut db));
+    let share = g.batch.div_ceil(PARTS);
+    let of_part = |part: usize| {
+        let mut dw = vec![0f32; g.c_out * g.taps()];
+        let end = ((part + 1) * share).min(g.batch);
+        for first in (part * share..end).step_by(g.together()) {
+            let count = g.together().min(end - first);
+            // SAFETY: these pictures belong to this part alone, and their ranges lie inside the buffers.
+            let db = unsafe { db_parts.part(first * g.c_out, count * g.c_out) };
+            // SAFETY: as above; where no gradient of x is wanted, the buffer is empty and so is the range.
+            let dx = dx_wanted.then(|| unsafe { dx_parts.part(first * g.input_len(), count * g.input_len()) });
+            let x = &x[first * g.input_len()..][..count * g.input_len()];
+            backward(g, x, w, &d_out[first * g.output_len()..][..count * g.output_len()], &mut dw, db, dx);
+        }
+        dw
+    };
+    let partial: Vec<Vec<f32>> = (0..PARTS.min(g.batch)).into_par_iter().map(of_part).collect();
+    let mut partial = partial.into_iter();
+    let mut dw = partial.next().unwrap_or_else(|| vec![0.0; g.c_out * g.taps()]);
+    let partial: Vec<_> = partial.collect();
+    dw.par_chunks_mut(1 << 14).enumerate().for_each(|(i, dw)| {
+        for part in &partial {
+            for (total, v) in dw.iter_mut().zip(&part[i << 14..]) {
+                *total += v;
+            }
+        }
+    });
+    (dx, dw, db)
+}
+
+/// The gradients of a few pictures: adds to dw, writes db, and adds to dx, which begins as zeros.
+fn backward(g: &Geometry, x: &[f32], w: &[f32], d_out: &[f32], dw: &mut [f32], db: &mut [f32], dx: Option<&mut [f32]>) {
+    let (pixels, taps) = (g.pixels_out(), g.taps());
+    let count = x.len() / g.input_len();
+    let columns = count * pixels;
+    for (db, row) in db.iter_mut().zip(d_out.chunks_exact(pixels)) {
+        *db = sum(row);
     }
+    SCRATCH.with_borrow_mut(|Scratch { unfolded, d_unfolded, beside }| {
+        let dy = if count == 1 {
+            d_out
+        } else {
+            let beside = at_least(beside, g.c_out * columns);
+            for (i, picture) in d_out.chunks_exact(g.output_len()).enumerate() {
+                for (c, row) in picture.chunks_exact(pixels).enumerate() {
+                    beside[c * columns + i * pixels..][..pixels].copy_from_slice(row);
+                }
+            }
+            beside
+        };
+        let dy = Matrix::rows(dy, columns);
+        let pointwise = g.is_pointwise() && count == 1;
+        let input = if pointwise { x } else { unfold(g, x, unfolded) };
+        matmul(g.c_out, taps, columns, dw, true, dy, Matrix::rows(input, columns).transposed());
+        if let Some(dx) = dx {
+            let w = Matrix::rows(w, taps).transposed();
+            if pointwise {
+                matmul(taps, columns, g.c_out, dx, false, w, dy);
+            } else {
+                let unfolded = at_least(d_unfolded, taps * columns);
+                matmul(taps, columns, g.c_out, unfolded, false, w, dy);
+                vectorised(Fold { geometry: g, unfolded, x: dx });
+            }
+        }
+    });
 }

@@ -1,6 +1,6 @@
 //! Group normalisation followed, if asked for, by SiLU, in one pass, with its gradient.
 
-use super::shared::{Parts, as_f32, sum, with_f32};
+use super::shared::{Parts, as_f32, sum, vectorised, with_f32};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -36,6 +36,7 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 /// The mean, and one over the standard deviation.
+#[inline(always)]
 fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
     let n = x.len() as f32;
     let mean = sum(x) / n;
@@ -52,6 +53,7 @@ fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
 }
 
 /// `(Σ d, Σ d (x - mean))`, in lanes.
+#[inline(always)]
 fn sums(d: &[f32], x: &[f32], mean: f32) -> (f32, f32) {
     let (mut a, mut b) = ([0f32; 16], [0f32; 16]);
     let (mut ds, mut xs) = (d.chunks_exact(16), x.chunks_exact(16));
@@ -67,6 +69,97 @@ fn sums(d: &[f32], x: &[f32], mean: f32) -> (f32, f32) {
         weighted += d * (x - mean);
     }
     (total, weighted)
+}
+
+/// One group of one sample: `out = silu(scale (x - mean)/std + shift)`.
+struct Forward<'a> {
+    epsilon: f32,
+    silu: bool,
+    x: &'a [f32],
+    /// Of each channel of the group, as is `shift`.
+    scale: &'a [f32],
+    shift: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let pixels = self.x.len() / self.scale.len();
+        let (mean, rstd) = moments(self.x, self.epsilon);
+        for (c, (out, x)) in self.out.chunks_exact_mut(pixels).zip(self.x.chunks_exact(pixels)).enumerate() {
+            let a = self.scale[c] * rstd;
+            let b = self.shift[c] - mean * a;
+            if self.silu {
+                for (o, v) in out.iter_mut().zip(x) {
+                    let z = v.mul_add(a, b);
+                    *o = z * sigmoid(z);
+                }
+            } else {
+                for (o, v) in out.iter_mut().zip(x) {
+                    *o = v.mul_add(a, b);
+                }
+            }
+        }
+    }
+}
+
+/// The gradients of one group of one sample.
+struct Backward<'a> {
+    epsilon: f32,
+    silu: bool,
+    x: &'a [f32],
+    scale: &'a [f32],
+    shift: &'a [f32],
+    d_out: &'a [f32],
+    dx: &'a mut [f32],
+    /// Of each channel of the group: the gradients of its scale and shift.
+    d_affine: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let pixels = self.x.len() / self.scale.len();
+        let (mean, rstd) = moments(self.x, self.epsilon);
+        let (mut sum_d, mut sum_dx) = (0f32, 0f32);
+        for (c, (gamma, beta)) in self.scale.iter().zip(self.shift).enumerate() {
+            let at = c * pixels..(c + 1) * pixels;
+            let (x, d_out, dz) = (&self.x[at.clone()], &self.d_out[at.clone()], &mut self.dx[at]);
+            // dz: the gradient where the affine map ends and SiLU begins
+            if self.silu {
+                let a = gamma * rstd;
+                let b = beta - mean * a;
+                for ((dz, v), d) in dz.iter_mut().zip(x).zip(d_out) {
+                    let z = v.mul_add(a, b);
+                    let s = sigmoid(z);
+                    *dz = d * s * (1.0 + z * (1.0 - s));
+                }
+            } else {
+                dz.copy_from_slice(d_out);
+            }
+            let (total, weighted) = sums(dz, x, mean);
+            let normalised = weighted * rstd;
+            self.d_affine[2 * c..2 * c + 2].copy_from_slice(&[normalised, total]);
+            sum_d += gamma * total;
+            sum_dx += gamma * normalised;
+        }
+        // dx = rstd (γ dz - mean(γ dz) - x̂ mean(γ dz x̂))
+        let n = self.x.len() as f32;
+        let slope = -rstd * rstd * sum_dx / n;
+        let offset = -rstd * sum_d / n - slope * mean;
+        for (c, gamma) in self.scale.iter().enumerate() {
+            let a = rstd * gamma;
+            let at = c * pixels..(c + 1) * pixels;
+            for (d, v) in self.dx[at.clone()].iter_mut().zip(&self.x[at]) {
+                *d = a.mul_add(*d, slope.mul_add(*v, offset));
+            }
+        }
+    }
 }
 
 impl CustomOp3 for GroupNorm {
@@ -92,22 +185,9 @@ impl CustomOp3 for GroupNorm {
             .with_min_len(8)
             .enumerate()
             .for_each(|(i, (out, x))| {
-                let (mean, rstd) = moments(x, self.epsilon);
                 let first = i % self.groups * channels;
-                for (c, (out, x)) in out.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels)).enumerate() {
-                    let a = scale[first + c] * rstd;
-                    let b = shift[first + c] - mean * a;
-                    if self.silu {
-                        for (o, v) in out.iter_mut().zip(x) {
-                            let z = v.mul_add(a, b);
-                            *o = z * sigmoid(z);
-                        }
-                    } else {
-                        for (o, v) in out.iter_mut().zip(x) {
-                            *o = v.mul_add(a, b);
-                        }
-                    }
-                }
+                let (scale, shift) = (&scale[first..][..channels], &shift[first..][..channels]);
+                vectorised(Forward { epsilon: self.epsilon, silu: self.silu, x, scale, shift, out });
             });
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
@@ -154,44 +234,12 @@ impl GroupNorm {
         let affine_parts = Parts::of(&mut d_affine);
         dx.par_chunks_mut(len).enumerate().with_min_len(8).for_each(|(i, dx)| {
             let (x, d_out) = (&x[i * len..][..len], &d_out[i * len..][..len]);
-            let (mean, rstd) = moments(x, self.epsilon);
             let first = i % self.groups * in_group;
-            let (mut sum_d, mut sum_dx) = (0f32, 0f32);
-            for c in 0..in_group {
-                let (gamma, beta) = (scale[first + c], shift[first + c]);
-                let at = c * pixels..(c + 1) * pixels;
-                let (x, d_out, dz) = (&x[at.clone()], &d_out[at.clone()], &mut dx[at]);
-                // dz: the gradient where the affine map ends and SiLU begins
-                if self.silu {
-                    let a = gamma * rstd;
-                    let b = beta - mean * a;
-                    for ((dz, v), d) in dz.iter_mut().zip(x).zip(d_out) {
-                        let z = v.mul_add(a, b);
-                        let s = sigmoid(z);
-                        *dz = d * s * (1.0 + z * (1.0 - s));
-                    }
-                } else {
-                    dz.copy_from_slice(d_out);
-                }
-                let (total, weighted) = sums(dz, x, mean);
-                let normalised = weighted * rstd;
-                // SAFETY: this sample's channel belongs to this group alone; the range lies inside the buffer.
-                let out = unsafe { affine_parts.part((i / self.groups * channels + first + c) * 2, 2) };
-                out.copy_from_slice(&[normalised, total]);
-                sum_d += gamma * total;
-                sum_dx += gamma * normalised;
-            }
-            // dx = rstd (γ dz - mean(γ dz) - x̂ mean(γ dz x̂))
-            let n = len as f32;
-            let slope = -rstd * rstd * sum_dx / n;
-            let offset = -rstd * sum_d / n - slope * mean;
-            for c in 0..in_group {
-                let a = rstd * scale[first + c];
-                let at = c * pixels..(c + 1) * pixels;
-                for (d, v) in dx[at.clone()].iter_mut().zip(&x[at]) {
-                    *d = a.mul_add(*d, slope.mul_add(*v, offset));
-                }
-            }
+            let (scale, shift) = (&scale[first..][..in_group], &shift[first..][..in_group]);
+            // SAFETY: this sample's channels belong to this group alone; the range lies inside the buffer.
+            let d_affine = unsafe { affine_parts.part(i * in_group * 2, in_group * 2) };
+            let (epsilon, silu) = (self.epsilon, self.silu);
+            vectorised(Backward { epsilon, silu, x, scale, shift, d_out, dx, d_affine });
         });
         let (mut d_scale, mut d_shift) = (vec![0f32; channels], vec![0f32; channels]);
         for sample in d_affine.chunks_exact(channels * 2) {

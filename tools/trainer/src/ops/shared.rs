@@ -50,7 +50,7 @@ impl Parts {
 }
 
 /// The sum, in 16 interleaved lanes so that it vectorises and loses less to rounding.
-#[inline]
+#[inline(always)]
 pub(super) fn sum(values: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
     let mut chunks = values.chunks_exact(16);
@@ -60,4 +60,10 @@ pub(super) fn sum(values: &[f32]) -> f32 {
         }
     }
     chunks.remainder().iter().sum::<f32>() + lanes.iter().sum::<f32>()
+}
+
+/// Runs `task` compiled for the widest vectors of this machine. Only what is inlined into its `call` gains.
+#[inline]
+pub(super) fn vectorised<T: pulp::NullaryFnOnce>(task: T) -> T::Output {
+    pulp::Arch::new().dispatch(task)
 }
