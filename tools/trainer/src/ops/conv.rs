@@ -155,7 +155,7 @@ impl Geometry {
         let (from, first) = (back.saturating_sub(forward), forward.saturating_sub(back));
         let plane = self.h * self.w;
         let count = plane.saturating_sub(from.max(first));
-        (from.min(plane)..from.min(plane) + count, first)
+        (from.min(plane)..from.min(plane) + count, first.min(plane))
     }
 
     /// Sets to zero the columns in which a shifted tap reads across the edge of the plane.

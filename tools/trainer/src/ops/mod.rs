@@ -7,6 +7,8 @@
 mod conv;
 mod norm;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod upsample;
 
 use candle_core::{Result, Tensor};
