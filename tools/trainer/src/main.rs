@@ -5,6 +5,7 @@ mod cli;
 mod data;
 mod ops;
 mod optimizer;
+mod process;
 mod sample;
 mod train;
 mod unet;

@@ -98,6 +98,8 @@ pub struct Trainer {
     variables: BTreeMap<String, Var>,
     ema: Tensors,
     optimizer: AdamW,
+    /// The epoch, and its order of the samples.
+    order: (u64, Vec<usize>),
     device: Device,
 }
 
@@ -173,7 +175,7 @@ impl Trainer {
         let weights = loss_weights(&schedule, header.train.weighting, header.scheduler.prediction_type);
         // a copy: the variables are updated in place
         let ema = ema.into_iter().map(|(n, t)| Ok((n, t.copy()?))).collect::<Result<Tensors>>()?;
-        Ok(Trainer { header, schedule, weights, variables, ema, optimizer, device })
+        Ok(Trainer { header, schedule, weights, variables, ema, optimizer, order: (0, Vec::new()), device })
     }
 
     /// What training has come to, to be saved.
@@ -232,24 +234,27 @@ impl Trainer {
     }
 
     /// The samples of step `step`: each epoch visits every sample once, in an order of its own.
-    fn indices(&self, len: usize, step: u64) -> Vec<usize> {
+    fn indices(&mut self, len: usize, step: u64) -> Vec<usize> {
         let batch = self.header.train.batch;
         let steps_an_epoch = (len / batch).max(1) as u64;
-        let mut order: Vec<usize> = (0..len).collect();
-        order.shuffle(&mut rng(self.header.train.seed, Stream::Order, step / steps_an_epoch));
+        let epoch = step / steps_an_epoch;
+        if self.order.0 != epoch || self.order.1.len() != len {
+            self.order = (epoch, (0..len).collect());
+            self.order.1.shuffle(&mut rng(self.header.train.seed, Stream::Order, epoch));
+        }
         let start = (step % steps_an_epoch) as usize * batch;
-        (start..start + batch).map(|i| order[i % len]).collect()
+        (start..start + batch).map(|i| self.order.1[i % len]).collect()
     }
 
-    fn batch(&self, data: &Dataset, step: u64) -> Result<Batch> {
-        let Header { unet, train, scheduler, .. } = &self.header;
+    fn batch(&mut self, data: &Dataset, step: u64) -> Result<Batch> {
         ensure!(
-            data.shape == unet.shape,
+            data.shape == self.header.unet.shape,
             "the data's samples have shape {:?}, but the network was made for {:?}",
             data.shape,
-            unet.shape
+            self.header.unet.shape
         );
         let indices = self.indices(data.len(), step);
+        let Header { unet, train, scheduler, .. } = &self.header;
         let mut rng = rng(train.seed, Stream::Step, step);
         let (batch, len, width) = (indices.len(), data.sample_len(), data.shape[2]);
         let (mut x, mut target) = (Vec::with_capacity(batch * len), Vec::with_capacity(batch * len));

@@ -2,9 +2,9 @@
 
 use crate::checkpoint::{Checkpoint, write_atomically};
 use crate::data::{Dataset, Split};
-use crate::sample;
 use crate::train::{TrainConfig, Trainer, Weighting, device};
 use crate::unet::UnetConfig;
+use crate::{process, sample};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use edgegen::config::{BetaSchedule, PredictionType, SchedulerConfig};
@@ -185,7 +185,7 @@ impl TrainArgs {
 /// # Errors
 /// When the data, an option or the checkpoint does not fit, or a file cannot be written.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    configure_process(args.threads);
+    process::configure(args.threads);
     let data = Dataset::open(&args.data, Split::Train, args.size, args.class_names.as_deref())?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     let mut trainer = args.trainer(&data)?;
@@ -334,21 +334,5 @@ impl Progress {
 
     fn finish(&self) {
         self.bar.finish();
-    }
-}
-
-/// Settings of the whole process that make a CPU step quicker.
-fn configure_process(threads: Option<usize>) {
-    if let Some(threads) = threads {
-        // fails only if the pool is already there, and then the first setting holds
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
-    #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt takes plain numbers. glibc would otherwise map and unmap every activation anew,
-    // and the page faults cost about a third of a step.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
-        libc::mallopt(libc::M_TOP_PAD, 256 << 20);
     }
 }
