@@ -335,3 +335,6 @@ pub fn device(gpu: bool) -> Result<Device> {
     Device::new_cuda(0)
         .context("no CUDA device can be used: build with --features cuda on a machine with one, or leave --gpu out")
 }
+
+#[cfg(test)]
+mod tests;
