@@ -97,7 +97,15 @@ impl Checkpoint {
             };
             groups.entry(group).or_default().insert(rest.to_string(), tensor);
         }
-        let mut take = |group: &str| groups.remove(group).with_context(not_one);
+        header.unet.check().with_context(not_one)?;
+        let mut take = |group: &str| -> Result<Tensors> {
+            let tensors = groups.remove(group).with_context(not_one)?;
+            for (name, shape) in header.unet.shapes() {
+                let fits = tensors.get(&name).is_some_and(|t| t.dims() == shape);
+                ensure!(fits, "{}: {group}.{name} is missing or not of shape {shape:?}", not_one());
+            }
+            Ok(tensors)
+        };
         let [model, ema, adam_mean, adam_square] =
             [take(GROUPS[0])?, take(GROUPS[1])?, take(GROUPS[2])?, take(GROUPS[3])?];
         Ok(Checkpoint { header, model, ema, adam_mean, adam_square })
@@ -117,11 +125,14 @@ const GROUPS: [&str; 4] = ["model", "ema", "adam.mean", "adam.square"];
 /// When it cannot be written; what was there before is then still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // always the same name, so that what a killed process leaves is overwritten by the next
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".tmp");
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = std::fs::File::create(&partial)?;
         file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)?;
         // the rename itself must reach the disk too
         std::fs::File::open(folder)?.sync_all()
     };

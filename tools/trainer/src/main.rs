@@ -24,11 +24,16 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(Box<cli::train::TrainArgs>),
+    Sample(cli::sample::SampleArgs),
+    #[command(hide = true)]
+    BenchStep(cli::bench_step::BenchStepArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => cli::train::run(&args),
+        Command::Sample(args) => cli::sample::run(&args),
+        Command::BenchStep(args) => cli::bench_step::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -184,6 +184,11 @@ impl UnetConfig {
             .collect()
     }
 
+    /// The name and shape of every parameter.
+    pub fn shapes(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        self.parameters().into_iter().map(|p| (p.name, p.shape))
+    }
+
     /// The number of parameters.
     pub fn parameter_count(&self) -> usize {
         self.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum()

@@ -24,11 +24,16 @@ fn small() -> Checkpoint {
         seconds: 2.5,
     };
     let tensors = |scale: f32| -> Tensors {
-        let values = [f32::MIN_POSITIVE / 4.0, -0.0, 1.5, f32::MAX].map(|v| v * scale);
-        let a = Tensor::new(&values, &Device::Cpu).unwrap();
-        [("a.w".to_string(), a.reshape((2, 2)).unwrap()), ("b".into(), a)].into()
+        // numbers that a careless writer would lose
+        let special = [f32::MIN_POSITIVE / 4.0, -0.0, 1.5, f32::MAX].map(|v| v * scale);
+        let tensor = |shape: Vec<usize>| {
+            let values: Vec<f32> = special.iter().copied().cycle().take(shape.iter().product()).collect();
+            Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+        };
+        header.unet.shapes().map(|(name, shape)| (name, tensor(shape))).collect()
     };
-    Checkpoint { header, model: tensors(1.0), ema: tensors(0.5), adam_mean: tensors(0.25), adam_square: tensors(0.1) }
+    let (model, ema, adam_mean, adam_square) = (tensors(1.0), tensors(0.5), tensors(0.25), tensors(0.1));
+    Checkpoint { header, model, ema, adam_mean, adam_square }
 }
 
 fn bits(tensors: &Tensors) -> Vec<(String, Vec<usize>, Vec<u32>)> {
@@ -62,8 +67,13 @@ fn damaged_files_are_errors_of_one_line() {
         let line = format!("{error:#}");
         assert!(line.contains("c.safetensors") && !line.contains('\n'), "{line}");
     };
-    (0..whole.len()).step_by(7).for_each(|len| error(&whole[..len]));
+    (0..whole.len()).step_by(101).for_each(|len| error(&whole[..len]));
     error(b"I am a text file, not a checkpoint, and longer than eight bytes");
+    // a parameter too few
+    let mut less = small();
+    less.ema.remove("out.w").unwrap();
+    less.save(&path).unwrap();
+    error(&std::fs::read(&path).unwrap());
     // a safetensors file of something else
     let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
     error(&safetensors::serialize([("x", view)], None).unwrap());

@@ -1,3 +1,5 @@
 //! The commands, one file each.
 
+pub mod bench_step;
+pub mod sample;
 pub mod train;

@@ -165,6 +165,12 @@ impl TrainArgs {
         let path = self.out.join(CHECKPOINT);
         if self.resume {
             let mut trainer = Trainer::from_checkpoint(Checkpoint::load(&path, &device)?, device)?;
+            let classes = trainer.header().unet.classes;
+            ensure!(
+                classes == data.class_names.len(),
+                "the data has {} classes, but the checkpoint was made for {classes}",
+                data.class_names.len()
+            );
             if let Some(steps) = self.steps {
                 trainer.set_steps(steps)?;
             }

@@ -1,0 +1,250 @@
+//! The program from outside: training, interruption, resuming, and what it says of bad input.
+
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// 40 pictures of 8×8 in two classes, as IDX files.
+fn write_data(folder: &Path) -> PathBuf {
+    let data = folder.join("data");
+    std::fs::create_dir(&data).unwrap();
+    let idx = |shape: &[u32], content: Vec<u8>| {
+        let header = [0, 0, 8, shape.len() as u8].into_iter();
+        header.chain(shape.iter().flat_map(|d| d.to_be_bytes())).chain(content).collect::<Vec<u8>>()
+    };
+    let pixels = (0..40 * 64).map(|i: usize| if i / 8 % 2 == i / 64 % 2 { 220 } else { (i / 64) as u8 }).collect();
+    std::fs::write(data.join("train-images-idx3-ubyte"), idx(&[40, 8, 8], pixels)).unwrap();
+    std::fs::write(data.join("train-labels-idx1-ubyte"), idx(&[40], (0..40).map(|i| i % 2).collect())).unwrap();
+    data
+}
+
+fn trainer(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgegen-trainer"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The options of a network that trains in no time.
+const TINY: [&str; 12] =
+    ["--base", "8", "--mult", "1,2", "--patch", "2", "--groups", "4", "--batch", "4", "--sample-every", "0"];
+
+fn train(data: &Path, out: &Path, more: &[&str]) -> Command {
+    let mut command = trainer(&["train", "--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    command.args(TINY).args(more);
+    command
+}
+
+fn run(mut command: Command) -> Output {
+    command.output().unwrap()
+}
+
+fn assert_success(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+/// The header of a checkpoint.
+fn header(path: &Path) -> serde_json::Value {
+    let bytes = std::fs::read(path).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    serde_json::from_str(&metadata.metadata().as_ref().unwrap()["edgegen"]).unwrap()
+}
+
+/// Name and bytes of every tensor of a checkpoint.
+fn tensors(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Vec<_> = file.tensors().into_iter().map(|(n, t)| (n, t.data().to_vec())).collect();
+    tensors.sort();
+    tensors
+}
+
+/// Waits for `condition`, which must come true within a minute.
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn training_writes_checkpoint_curve_and_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (write_data(folder.path()), folder.path().join("out"));
+    let mut command = trainer(&["train", "--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    command.args(&TINY[..10]).args(["--steps", "100", "--sample-every", "50", "--class-names", "odd,even"]);
+    assert_success(&run(command));
+
+    let checkpoint = out.join("checkpoint.safetensors");
+    assert_eq!(header(&checkpoint)["step"], 100);
+    let curve = std::fs::read_to_string(out.join("loss.csv")).unwrap();
+    let lines: Vec<Vec<f64>> =
+        curve.lines().skip(1).map(|l| l.split(',').map(|v| v.parse().unwrap()).collect()).collect();
+    assert!(curve.starts_with("step,seconds,loss,"), "{curve}");
+    assert_eq!(lines.iter().map(|l| l[0]).collect::<Vec<_>>(), [50.0, 100.0]);
+    for grid in ["samples-000050.png", "samples-000100.png", "samples-final.png"] {
+        let grid = image::open(out.join(grid)).unwrap();
+        assert_eq!((grid.width(), grid.height()), (8 * 8, 2 * 8));
+    }
+
+    let sample = |more: &[&str]| {
+        let mut command = trainer(&["sample", "--checkpoint", checkpoint.to_str().unwrap(), "--steps", "3"]);
+        command.args(more);
+        run(command)
+    };
+    let npy = folder.path().join("samples.npy");
+    assert_success(&sample(&["--class", "EVEN", "--count", "3", npy.to_str().unwrap()]));
+    assert_eq!(std::fs::read(&npy).unwrap().len() % 64, 3 * 64 * 4 % 64);
+    let output = sample(&["--class", "dog", npy.to_str().unwrap()]);
+    assert_one_line(&output, "odd, even");
+    assert_one_line(&sample(&["--class", "2", npy.to_str().unwrap()]), "no class");
+    assert_one_line(&sample(&["samples.xyz"]), "xyz");
+}
+
+#[cfg(unix)]
+#[test]
+fn control_c_saves_and_resuming_gives_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = write_data(folder.path());
+    let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));
+    let options = ["--steps", "300", "--save-every", "50"];
+    assert_success(&run(train(&data, &straight, &options)));
+
+    let child = train(&data, &stopped, &options).spawn().unwrap();
+    let checkpoint = stopped.join("checkpoint.safetensors");
+    wait_for("the first checkpoint", || checkpoint.exists());
+    interrupt(&child);
+    assert_success(&child.wait_with_output().unwrap());
+    let step = header(&checkpoint)["step"].as_u64().unwrap();
+    assert!((50..300).contains(&step), "stopped at step {step}");
+
+    let mut resume = train(&data, &stopped, &["--resume"]);
+    resume.args(["--save-every", "50"]);
+    assert_success(&run(resume));
+    let finished = straight.join("checkpoint.safetensors");
+    assert_eq!((header(&checkpoint)["step"].as_u64(), header(&finished)["step"].as_u64()), (Some(300), Some(300)));
+    assert!(tensors(&checkpoint) == tensors(&finished), "stopping at step {step} and resuming changed the model");
+    // the loss curve has each line once
+    let steps = |out: &Path| -> Vec<String> {
+        let curve = std::fs::read_to_string(out.join("loss.csv")).unwrap();
+        curve.lines().skip(1).map(|l| l.split(',').next().unwrap().to_string()).collect()
+    };
+    assert_eq!(steps(&stopped), steps(&straight));
+}
+
+/// A large network on small pictures spends its time writing checkpoints. It is killed again and again, at
+/// the latest until a kill has fallen into a write; every time the checkpoint is whole.
+#[cfg(unix)]
+#[test]
+fn a_kill_while_a_checkpoint_is_written_leaves_the_last_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (write_data(folder.path()), folder.path().join("out"));
+    let checkpoint = out.join("checkpoint.safetensors");
+    let partial = out.join("checkpoint.safetensors.tmp");
+    let large = ["--base", "64", "--mult", "1,2", "--batch", "1", "--sample-every", "0", "--save-every", "1"];
+    let (mut step, mut cut) = (0, 0);
+    for round in 0..40 {
+        let mut command = trainer(&["train", "--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+        command.args(large).args(["--steps", "1000000"]);
+        if round > 0 {
+            command.arg("--resume");
+        }
+        let mut child = command.spawn().unwrap();
+        // wait for it to save once more, then for the next write to begin
+        wait_for("a checkpoint", || {
+            assert!(child.try_wait().unwrap().is_none(), "training ended by itself");
+            checkpoint.exists() && (step == 0 || header(&checkpoint)["step"].as_u64().unwrap() > step)
+        });
+        let _ = std::fs::metadata(&partial).is_err().then(|| wait_for("a write", || partial.exists()));
+        std::thread::sleep(Duration::from_millis(round % 5 * 3));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let now = header(&checkpoint)["step"].as_u64().unwrap();
+        assert!(now > step);
+        assert_eq!(tensors(&checkpoint).len() % 4, 0);
+        step = now;
+        // a killed writer leaves its file behind, and it is not whole, or not yet in place
+        cut += usize::from(partial.exists());
+        if cut >= 3 {
+            break;
+        }
+    }
+    assert!(cut >= 3, "no kill fell into a write");
+    // and it goes on from there, leaving nothing behind
+    let steps = (step + 1).to_string();
+    let mut command = trainer(&["train", "--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    command.args(large).args(["--resume", "--steps", &steps]);
+    assert_success(&run(command));
+    assert_eq!(header(&checkpoint)["step"], step + 1);
+    assert!(!partial.exists());
+}
+
+/// The program failed, and its last words are one line that contains `words`.
+fn assert_one_line(output: &Output, words: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let errors: Vec<&str> = text.lines().filter(|l| l.starts_with("edgegen-trainer: ")).collect();
+    assert!(!output.status.success(), "should have failed with {words:?}");
+    assert!(errors.len() == 1 && text.trim_end().ends_with(errors[0]), "not one line: {text}");
+    assert!(errors[0].contains(words), "{:?} does not contain {words:?}", errors[0]);
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn bad_input_is_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (write_data(folder.path()), folder.path().join("out"));
+    let fails = |more: &[&str], words: &str| assert_one_line(&run(train(&data, &out, more)), words);
+    fails(&["--resume"], "checkpoint.safetensors");
+    fails(&["--steps", "0"], "--steps");
+    fails(&["--rate=-1"], "--rate");
+    fails(&["--rate", "nan"], "--rate");
+    fails(&["--ema", "1"], "--ema");
+    fails(&["--label-dropout", "1.5"], "--label-dropout");
+    fails(&["--clip", "0"], "--clip");
+    fails(&["--class-names", "a,b,c"], "3 class names");
+    fails(&["--middle", "3"], "--middle");
+    fails(&["--train-timesteps", "0"], "training step");
+    if !cfg!(feature = "cuda") {
+        fails(&["--gpu"], "--features cuda");
+    }
+    let tiny = |arguments: &[&str], words: &str| {
+        let mut command = trainer(&["train", "--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+        command.args(arguments);
+        assert_one_line(&run(command), words);
+    };
+    tiny(&["--batch", "0"], "--batch");
+    tiny(&["--base", "7"], "--base");
+    tiny(&["--base", "12", "--groups", "8"], "groups");
+    tiny(&["--patch", "3"], "8×8");
+    tiny(&["--mult", "1,0"], "--mult");
+
+    let missing = folder.path().join("missing");
+    assert_one_line(&run(train(&missing, &out, &[])), "missing");
+    assert_one_line(&run(train(folder.path(), &out, &[])), "holds no data");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    assert_one_line(&run(train(&file, &out, &[])), "not a folder");
+    assert_one_line(&run(train(&data, &file, &["--steps", "1"])), "file");
+
+    assert_success(&run(train(&data, &out, &["--steps", "2"])));
+    fails(&["--steps", "2"], "--resume");
+    fails(&["--resume", "--steps", "1"], "2 steps are done");
+    let checkpoint = out.join("checkpoint.safetensors");
+    let whole = std::fs::read(&checkpoint).unwrap();
+    std::fs::write(&checkpoint, &whole[..whole.len() / 2]).unwrap();
+    fails(&["--resume"], "not a checkpoint");
+    std::fs::write(&checkpoint, "hello").unwrap();
+    fails(&["--resume"], "not a checkpoint");
+
+    // another data set than the checkpoint's
+    std::fs::write(&checkpoint, &whole).unwrap();
+    let mut labels = std::fs::read(data.join("train-labels-idx1-ubyte")).unwrap();
+    *labels.last_mut().unwrap() = 2;
+    std::fs::write(data.join("train-labels-idx1-ubyte"), labels).unwrap();
+    fails(&["--resume"], "3 classes");
+}
