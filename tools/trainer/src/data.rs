@@ -164,7 +164,7 @@ fn read_cifar10(folder: &Path, split: Split) -> Result<Dataset> {
             continue;
         }
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let whole = !bytes.is_empty() && bytes.len() % RECORD == 0;
+        let whole = !bytes.is_empty() && bytes.len().is_multiple_of(RECORD);
         ensure!(whole, "{} is not a whole number of CIFAR-10 records of {RECORD} bytes", path.display());
         for record in bytes.chunks_exact(RECORD) {
             ensure!(record[0] < 10, "{} holds the label {}, but CIFAR-10 has 10 classes", path.display(), record[0]);

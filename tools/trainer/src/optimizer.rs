@@ -1,7 +1,8 @@
 //! AdamW (arXiv 1711.05101) with clipping of the whole gradient's norm.
 
+use crate::ops::{AdamUpdate, adam, mix, mix_square, sum_of_squares};
 use crate::unet::Tensors;
-use candle_core::{Result, Tensor, Var, backprop::GradStore};
+use candle_core::{Result, Tensor, Var, backprop::GradStore, bail};
 use std::collections::BTreeMap;
 
 const BETA1: f64 = 0.9;
@@ -10,9 +11,9 @@ const EPSILON: f64 = 1e-8;
 
 /// The optimiser's state: the running means of the gradients and of their squares.
 pub struct AdamW {
-    /// Running means of the gradients.
+    /// Running means of the gradients, updated in place.
     pub mean: Tensors,
-    /// Running means of the squared gradients.
+    /// Running means of the squared gradients, updated in place.
     pub square: Tensors,
     /// The decay of the weights themselves.
     pub weight_decay: f64,
@@ -21,15 +22,6 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// A fresh state for these variables.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn new(variables: &BTreeMap<String, Var>, weight_decay: f64, clip: f64) -> Result<Self> {
-        let zeros = || variables.iter().map(|(n, v)| Ok((n.clone(), v.zeros_like()?))).collect::<Result<Tensors>>();
-        Ok(AdamW { mean: zeros()?, square: zeros()?, weight_decay, clip })
-    }
-
     /// One step, the `step`-th counting from 1, at learning rate `rate`; returns the gradient's norm.
     ///
     /// # Errors
@@ -43,21 +35,26 @@ impl AdamW {
     ) -> Result<f64> {
         let mut square = 0f64;
         for gradient in variables.values().filter_map(|v| gradients.get(v)) {
-            square += f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?);
+            square += sum_of_squares(gradient)?;
         }
         let norm = square.sqrt();
         let scale = if norm > self.clip { self.clip / norm } else { 1.0 };
-        let bias = |beta: f64| 1.0 - beta.powf(step as f64);
+        let unbiased = |beta: f64| 1.0 / (1.0 - beta.powf(step as f64));
+        let update = AdamUpdate {
+            keep: 1.0 - rate * self.weight_decay,
+            rate,
+            mean_scale: unbiased(BETA1),
+            square_scale: unbiased(BETA2),
+            epsilon: EPSILON,
+        };
         for (name, variable) in variables {
             let Some(gradient) = gradients.get(variable) else { continue };
-            let gradient = (gradient * scale)?;
-            let mean = ((&self.mean[name] * BETA1)? + (&gradient * (1.0 - BETA1))?)?.detach();
-            let square = ((&self.square[name] * BETA2)? + (gradient.sqr()? * (1.0 - BETA2))?)?.detach();
-            let update = ((&mean / bias(BETA1))? / ((&square / bias(BETA2))?.sqrt()? + EPSILON)?)?;
-            let decayed = (variable.as_tensor() * (1.0 - rate * self.weight_decay))?;
-            variable.set(&(decayed - (update * rate)?)?)?;
-            self.mean.insert(name.clone(), mean);
-            self.square.insert(name.clone(), square);
+            let (Some(mean), Some(square)) = (self.mean.get_mut(name), self.square.get_mut(name)) else {
+                bail!("the optimiser has no state for {name}");
+            };
+            mix(mean, gradient, BETA1, (1.0 - BETA1) * scale)?;
+            mix_square(square, gradient, BETA2, (1.0 - BETA2) * scale * scale)?;
+            adam(variable, mean, square, update)?;
         }
         Ok(norm)
     }
@@ -94,7 +91,8 @@ mod tests {
         let start = [0.5f32, -1.25, 3.0];
         let w = Var::from_tensor(&Tensor::new(&start, &Device::Cpu).unwrap()).unwrap();
         let variables = BTreeMap::from([("w".to_string(), w.clone())]);
-        let mut adam = AdamW::new(&variables, 0.1, 2.0).unwrap();
+        let zeros = || Tensors::from([("w".to_string(), w.zeros_like().unwrap())]);
+        let mut adam = AdamW { mean: zeros(), square: zeros(), weight_decay: 0.1, clip: 2.0 };
         let mut reference = start.map(|w| Reference { w: w.into(), mean: 0.0, square: 0.0 });
         for t in 1..=20 {
             // the loss Σ w⁴/4 has the gradient w³: clipped while it is long, not clipped later

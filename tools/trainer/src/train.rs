@@ -7,6 +7,7 @@
 
 use crate::checkpoint::{Checkpoint, Header};
 use crate::data::{Dataset, to_unit};
+use crate::ops::mix;
 use crate::optimizer::{AdamW, tensors};
 use crate::unet::{Tensors, Unet, UnetConfig};
 use anyhow::{Context, Result, ensure};
@@ -115,12 +116,17 @@ pub struct StepReport {
 }
 
 /// A batch as the network sees it.
-struct Batch {
-    x: Tensor,
-    t: Tensor,
-    labels: Tensor,
-    target: Tensor,
-    weight: Tensor,
+pub struct Batch {
+    /// Noised samples x_t, `[B, C, H, W]`.
+    pub x: Tensor,
+    /// Training steps, `[B]`.
+    pub t: Tensor,
+    /// Labels, `[B]`, u32.
+    pub labels: Tensor,
+    /// What the network should say, `[B, C, H, W]`.
+    pub target: Tensor,
+    /// The loss's weight of each sample, `[B, 1, 1, 1]`.
+    pub weight: Tensor,
 }
 
 /// What the random numbers of a stream are for, so that no two uses share a stream.
@@ -170,15 +176,19 @@ impl Trainer {
         );
         let variables =
             model.into_iter().map(|(n, t)| Ok((n, Var::from_tensor(&t)?))).collect::<Result<BTreeMap<_, _>>>()?;
-        let mut optimizer = AdamW::new(&variables, header.train.weight_decay, header.train.clip)?;
-        (optimizer.mean, optimizer.square) = (adam_mean, adam_square);
+        // copies: training changes them in place
+        let copy = |tensors: Tensors| -> Result<Tensors> {
+            tensors.into_iter().map(|(name, t)| Ok((name, t.copy()?))).collect()
+        };
+        let (weight_decay, clip) = (header.train.weight_decay, header.train.clip);
+        let optimizer = AdamW { mean: copy(adam_mean)?, square: copy(adam_square)?, weight_decay, clip };
         let weights = loss_weights(&schedule, header.train.weighting, header.scheduler.prediction_type);
-        // a copy: the variables are updated in place
-        let ema = ema.into_iter().map(|(n, t)| Ok((n, t.copy()?))).collect::<Result<Tensors>>()?;
+        let ema = copy(ema)?;
         Ok(Trainer { header, schedule, weights, variables, ema, optimizer, order: (0, Vec::new()), device })
     }
 
-    /// What training has come to, to be saved.
+    /// What training has come to, to be saved. It shares its numbers with the trainer: save it before the next
+    /// step.
     ///
     /// # Errors
     /// When the device fails.
@@ -208,6 +218,11 @@ impl Trainer {
     /// # Errors
     /// When the data does not fit the network, or the loss is no longer finite.
     pub fn step(&mut self, data: &Dataset) -> Result<StepReport> {
+        // on one of the pool's own threads, which saves handing every operator over to them
+        rayon::scope(|_| self.step_on_this_thread(data))
+    }
+
+    fn step_on_this_thread(&mut self, data: &Dataset) -> Result<StepReport> {
         let step = self.header.step;
         let batch = self.batch(data, step)?;
         let parameters = tensors(&self.variables);
@@ -227,8 +242,8 @@ impl Trainer {
     fn update_ema(&mut self, step: u64) -> Result<()> {
         let decay = self.header.train.ema.min((1 + step) as f64 / (10 + step) as f64);
         for (name, variable) in &self.variables {
-            let mixed = ((&self.ema[name] * decay)? + (variable.as_tensor() * (1.0 - decay))?)?;
-            self.ema.insert(name.clone(), mixed.detach());
+            let mean = self.ema.get_mut(name).with_context(|| format!("there is no moving average of {name}"))?;
+            mix(mean, variable.as_tensor(), decay, 1.0 - decay)?;
         }
         Ok(())
     }
@@ -246,7 +261,11 @@ impl Trainer {
         (start..start + batch).map(|i| self.order.1[i % len]).collect()
     }
 
-    fn batch(&mut self, data: &Dataset, step: u64) -> Result<Batch> {
+    /// The batch of step `step`.
+    ///
+    /// # Errors
+    /// When the data does not fit the network.
+    pub fn batch(&mut self, data: &Dataset, step: u64) -> Result<Batch> {
         ensure!(
             data.shape == self.header.unet.shape,
             "the data's samples have shape {:?}, but the network was made for {:?}",

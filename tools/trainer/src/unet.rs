@@ -75,12 +75,12 @@ impl UnetConfig {
             self.patch > 0 && self.base > 0 && self.groups > 0,
             "--patch, --base and --groups must be at least 1"
         );
-        anyhow::ensure!(self.base % 2 == 0, "--base must be even, but is {}", self.base);
+        anyhow::ensure!(self.base.is_multiple_of(2), "--base must be even, but is {}", self.base);
         anyhow::ensure!((1..=2).contains(&self.middle_blocks), "--middle must be 1 or 2");
         anyhow::ensure!(self.blocks >= 1, "--blocks must be at least 1");
         let side = self.patch << (levels - 1);
         anyhow::ensure!(
-            h % side == 0 && w % side == 0,
+            h.is_multiple_of(side) && w.is_multiple_of(side),
             "pictures of {h}×{w} cannot be halved {} times in patches of {}: sides must be multiples of {side}",
             levels - 1,
             self.patch
@@ -89,7 +89,7 @@ impl UnetConfig {
             let is_norm =
                 shape.len() == 1 && (name.ends_with(".n.w") || name.ends_with(".n1.w") || name.ends_with(".n2.w"));
             anyhow::ensure!(
-                !is_norm || shape[0] % self.groups == 0,
+                !is_norm || shape[0].is_multiple_of(self.groups),
                 "{} channels do not split into {} groups: choose --base and --groups that fit",
                 shape[0],
                 self.groups
@@ -196,7 +196,8 @@ impl UnetConfig {
 
     /// Multiply-adds of one prediction: convolutions, attention and linear layers.
     pub fn multiply_adds(&self) -> usize {
-        let pixels = |level: usize| (self.shape[1] / self.patch >> level) * (self.shape[2] / self.patch >> level);
+        let side = |pixels: usize, level: usize| (pixels / self.patch) >> level;
+        let pixels = |level: usize| side(self.shape[1], level) * side(self.shape[2], level);
         let last = self.multipliers.len() - 1;
         let level_of = |name: &str| -> usize {
             let number = |s: &str| s.split('.').next().and_then(|n| n.parse::<usize>().ok());
@@ -283,7 +284,7 @@ impl<'a> Unet<'a> {
         let embedding = self.linear("t2", &self.linear("t1", &self.time_embedding(t)?)?.silu()?)?;
         let embedding = (embedding + self.get("label.w").index_select(y, 0)?)?.silu()?;
         let levels = self.config.multipliers.len();
-        let mut h = self.conv("in", &self.to_patches(x)?, 1, false)?;
+        let mut h = self.conv("in", &self.split_patches(x)?, 1, false)?;
         let mut skips = Vec::with_capacity(levels);
         for level in 0..levels {
             for block in 0..self.config.blocks {
@@ -311,7 +312,7 @@ impl<'a> Unet<'a> {
             }
         }
         let h = self.norm("out.n", &h, true)?;
-        self.from_patches(&self.conv("out", &h, 1, true)?)
+        self.join_patches(&self.conv("out", &h, 1, true)?)
     }
 
     fn get(&self, name: &str) -> &Tensor {
@@ -362,7 +363,7 @@ impl<'a> Unet<'a> {
     }
 
     /// `[B, C, H, W]` to `[B, C·p·p, H/p, W/p]`: the channel's offset in the patch varies fastest.
-    fn to_patches(&self, x: &Tensor) -> Result<Tensor> {
+    fn split_patches(&self, x: &Tensor) -> Result<Tensor> {
         let (p, (b, c, h, w)) = (self.config.patch, x.dims4()?);
         if p == 1 {
             return Ok(x.clone());
@@ -375,7 +376,7 @@ impl<'a> Unet<'a> {
         ))
     }
 
-    fn from_patches(&self, x: &Tensor) -> Result<Tensor> {
+    fn join_patches(&self, x: &Tensor) -> Result<Tensor> {
         let (p, (b, c, h, w)) = (self.config.patch, x.dims4()?);
         if p == 1 {
             return Ok(x.clone());

@@ -8,7 +8,8 @@ use anyhow::Result;
 use candle_core::Device;
 use clap::Args;
 use edgegen::config::{BetaSchedule, PredictionType, SchedulerConfig};
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Time training steps of the default network on made-up 28×28 data, and print them as JSON.
@@ -23,8 +24,9 @@ pub struct BenchStepArgs {
     /// Threads [default: every core]
     #[arg(long)]
     threads: Option<usize>,
-    /// Also write the fresh model as a checkpoint, and print the loss and the gradient's norm of its first step
-    #[arg(long, value_name = "FILE")]
+    /// After the timed steps, write the model (model.safetensors) and one more batch (batch.safetensors) to this
+    /// folder, and print that batch's loss and gradient norm
+    #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
 }
 
@@ -36,27 +38,35 @@ pub fn run(args: &BenchStepArgs) -> Result<()> {
     process::configure(args.threads);
     let data = made_up(4 * args.batch.max(1));
     let mut trainer = trainer(args.batch, &data)?;
-    if let Some(path) = &args.save {
-        trainer.checkpoint(0.0)?.save(path)?;
-    }
-    let first = trainer.step(&data)?;
+    trainer.step(&data)?;
     let mut seconds = Vec::with_capacity(args.steps);
     for _ in 0..args.steps {
         let start = Instant::now();
         trainer.step(&data)?;
         seconds.push(start.elapsed().as_secs_f64());
     }
+    if let Some(folder) = &args.save {
+        save(&mut trainer, &data, folder)?;
+    }
+    let last = trainer.step(&data)?;
     let report = serde_json::json!({
         "batch": args.batch,
         "threads": rayon::current_num_threads(),
         "parameters": trainer.header().unet.parameter_count(),
         "multiply_adds": trainer.header().unet.multiply_adds(),
-        "first_loss": first.loss,
-        "first_gradient_norm": first.gradient_norm,
+        "loss": last.loss,
+        "gradient_norm": last.gradient_norm,
         "seconds": seconds,
     });
     println!("{report}");
     Ok(())
+}
+
+fn save(trainer: &mut Trainer, data: &Dataset, folder: &Path) -> Result<()> {
+    trainer.checkpoint(0.0)?.save(&folder.join("model.safetensors"))?;
+    let batch = trainer.batch(data, trainer.header().step)?;
+    let tensors = [("x", batch.x), ("t", batch.t), ("labels", batch.labels), ("target", batch.target)];
+    Ok(candle_core::safetensors::save(&HashMap::from(tensors), folder.join("batch.safetensors"))?)
 }
 
 fn made_up(len: usize) -> Dataset {

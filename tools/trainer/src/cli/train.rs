@@ -226,11 +226,11 @@ fn train(args: &TrainArgs, trainer: &mut Trainer, data: &Dataset) -> Result<()> 
         let seconds = before + start.elapsed().as_secs_f64();
         progress.advance(step, report.loss);
         curve.add(step, seconds, report.loss, report.rate)?;
-        if step % args.save_every.max(1) == 0 {
+        if step.is_multiple_of(args.save_every.max(1)) {
             curve.flush()?;
             trainer.checkpoint(seconds)?.save(&checkpoint_path)?;
         }
-        if args.sample_every > 0 && step % args.sample_every == 0 {
+        if args.sample_every > 0 && step.is_multiple_of(args.sample_every) {
             save_grid(trainer, &args.out.join(format!("samples-{step:06}.png")))?;
         }
     }
@@ -290,7 +290,7 @@ impl LossCurve {
     fn add(&mut self, step: u64, seconds: f64, loss: f64, rate: f64) -> Result<()> {
         self.sum += loss;
         self.count += 1;
-        if step % Self::EVERY == 0 {
+        if step.is_multiple_of(Self::EVERY) {
             self.text += &format!("{step},{seconds:.1},{:.6},{rate:.3e}\n", self.sum / self.count as f64);
             (self.sum, self.count) = (0.0, 0);
         }
@@ -326,7 +326,7 @@ impl Progress {
         self.smoothed.set(Some(smoothed));
         self.bar.set_message(format!("{smoothed:.4}"));
         self.bar.set_position(step);
-        if self.bar.is_hidden() && step % 100 == 0 {
+        if self.bar.is_hidden() && step.is_multiple_of(100) {
             let pace = self.start.elapsed().as_secs_f64() / (step - self.first) as f64;
             let left = pace * (self.steps - step) as f64 / 60.0;
             // A closed pipe is no reason to lose the training.

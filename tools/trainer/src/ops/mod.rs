@@ -9,7 +9,10 @@ mod norm;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod update;
 mod upsample;
+
+pub use update::{AdamUpdate, adam, mix, mix_square, sum_of_squares};
 
 use candle_core::{Result, Tensor};
 use candle_nn::Module;
