@@ -24,11 +24,14 @@ pub struct Progress<'a> {
     pub x0: &'a [f32],
 }
 
+/// Called after every step of a run; `Break` ends it.
+pub type OnStep<'a> = dyn FnMut(Progress<'_>) -> ControlFlow<()> + 'a;
+
 /// What may end a run before its last step. All of it is looked at between network calls.
 #[derive(Default)]
 pub struct Control<'a> {
     /// Called after every step; `Break` ends the run.
-    pub on_step: Option<&'a mut dyn FnMut(Progress<'_>) -> ControlFlow<()>>,
+    pub on_step: Option<&'a mut OnStep<'a>>,
     /// Ends the run once it is true.
     pub cancel: Option<&'a AtomicBool>,
     /// Ends the run once it is past.

@@ -210,7 +210,7 @@ pub fn main() -> ExitCode {
 }
 
 fn list_samplers() {
-    println!("{:<12} {:>5} {:>10}  {:<13} {}", "name", "order", "calls/step", "kind", "source");
+    println!("{:<12} {:>5} {:>10}  {:<13} source", "name", "order", "calls/step", "kind");
     for s in SOLVERS {
         let order = s.order.map_or("-".into(), |o| o.to_string());
         let kind = if s.order.is_some() { "deterministic" } else { "stochastic" };

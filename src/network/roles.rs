@@ -62,12 +62,7 @@ impl InputInfo {
 
     /// Whether this may be a time: a scalar, or one number a sample.
     fn is_scalar_per_sample(&self) -> bool {
-        match self.shape.as_slice() {
-            [] => true,
-            [_] => true,
-            [_, Some(1)] => true,
-            _ => false,
-        }
+        matches!(self.shape.as_slice(), [] | [_] | [_, Some(1)])
     }
 
     fn may_be(&self, role: Role) -> bool {

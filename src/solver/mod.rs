@@ -14,6 +14,7 @@ mod runge_kutta;
 use crate::config::PredictionType;
 use crate::schedule::Level;
 use crate::{Error, Result};
+use std::cmp::Ordering;
 
 /// Register 0 is the sample itself; the others are scratch.
 pub(crate) type Register = usize;
@@ -187,8 +188,7 @@ impl Solver {
             return Err(Error::invalid("a run needs a level to begin at and one to end at"));
         }
         for pair in levels.windows(2) {
-            // negated, so that a NaN is caught too
-            if !(pair[1].log_snr() > pair[0].log_snr()) {
+            if pair[1].log_snr().partial_cmp(&pair[0].log_snr()) != Some(Ordering::Greater) {
                 return Err(Error::invalid(format!(
                     "the noise must fall from step to step, but does not from time {} to {}: use fewer steps or another spacing",
                     pair[0].time, pair[1].time

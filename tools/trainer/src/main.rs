@@ -3,6 +3,7 @@
 mod checkpoint;
 mod cli;
 mod data;
+mod export;
 mod ops;
 mod optimizer;
 mod process;
@@ -27,6 +28,7 @@ enum Command {
     Sample(cli::sample::SampleArgs),
     #[command(hide = true)]
     BenchStep(cli::bench_step::BenchStepArgs),
+    Export(cli::export::ExportArgs),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Train(args) => cli::train::run(&args),
         Command::Sample(args) => cli::sample::run(&args),
         Command::BenchStep(args) => cli::bench_step::run(&args),
+        Command::Export(args) => cli::export::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

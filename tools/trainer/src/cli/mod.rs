@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
 pub mod bench_step;
+pub mod export;
 pub mod sample;
 pub mod train;

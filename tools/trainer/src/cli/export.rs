@@ -1,0 +1,99 @@
+//! `edgegen-trainer export`.
+
+use crate::checkpoint::{Checkpoint, write_atomically};
+use crate::data::{Dataset, Split};
+use crate::export::{Recommendation, calibrate, quantize, to_onnx};
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use clap::{Args, ValueEnum};
+use prost::Message;
+use std::path::{Path, PathBuf};
+use tract_onnx::pb::ModelProto;
+
+/// Export a trained network as ONNX.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// The checkpoint, or the folder that `train` wrote it in
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
+    /// The ONNX file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The weights' format
+    #[arg(long, value_enum, default_value = "float")]
+    format: Format,
+    /// The data to calibrate int8 on: the folder trained on
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Samples to calibrate int8 on
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    calibration: usize,
+    /// The sampler that the file recommends
+    #[arg(long, default_value = "dpm++2m", value_name = "NAME")]
+    sampler: String,
+    /// The number of steps that the file recommends
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    steps: usize,
+    /// The guidance weight that the file recommends
+    #[arg(long, default_value_t = 1.0, value_name = "W")]
+    guidance: f32,
+    /// The step spacing that the file recommends
+    #[arg(long, default_value = "trailing", value_name = "NAME")]
+    spacing: String,
+}
+
+/// The weights' format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// 32-bit floats.
+    Float,
+    /// 8-bit integers (QDQ): a quarter of the size.
+    Int8,
+}
+
+/// The checkpoint at `path`, which may be the folder that holds it.
+pub fn open_checkpoint(path: &Path) -> Result<Checkpoint> {
+    let file = if path.is_dir() { path.join(super::train::CHECKPOINT) } else { path.to_path_buf() };
+    Checkpoint::load(&file, &Device::Cpu)
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the checkpoint or the data does not fit, or the file cannot be written.
+pub fn run(args: &ExportArgs) -> Result<()> {
+    edgegen::solver::Solver::from_name(&args.sampler)?;
+    let checkpoint = open_checkpoint(&args.checkpoint)?;
+    let recommendation = Recommendation {
+        sampler: args.sampler.clone(),
+        steps: args.steps,
+        guidance: args.guidance,
+        spacing: args.spacing.clone(),
+    };
+    let model = to_onnx(&checkpoint.header, &checkpoint.ema, &recommendation)?;
+    let model = match args.format {
+        Format::Float => model,
+        Format::Int8 => to_int8(args, &checkpoint, &model)?,
+    };
+    let bytes = model.encode_to_vec();
+    write_atomically(&args.out, &bytes)?;
+    let nodes = model.graph.as_ref().map_or(0, |g| g.node.len());
+    eprintln!("{}: {nodes} nodes, {} bytes, from step {}", args.out.display(), bytes.len(), checkpoint.header.step);
+    Ok(())
+}
+
+fn to_int8(args: &ExportArgs, checkpoint: &Checkpoint, model: &ModelProto) -> Result<ModelProto> {
+    let Some(folder) = &args.data else { bail!("int8 is calibrated on real data: give the folder with --data") };
+    let header = &checkpoint.header;
+    let size = header.unet.shape[1];
+    let data = Dataset::open(folder, Split::Train, Some(size), None)?;
+    anyhow::ensure!(
+        data.shape == header.unet.shape,
+        "the data's samples have shape {:?}, but the network was made for {:?}",
+        data.shape,
+        header.unet.shape
+    );
+    let ranges =
+        calibrate(model, &header.scheduler, &data, header.unet.classes, args.calibration).context("calibration")?;
+    quantize(model, &ranges)
+}

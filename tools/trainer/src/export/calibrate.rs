@@ -1,0 +1,140 @@
+//! The ranges of a network's activations, measured on real data at every noise level.
+
+use super::quantize::activations;
+use crate::data::{Dataset, to_unit};
+use anyhow::{Context, Result};
+use edgegen::config::SchedulerConfig;
+use edgegen::noise::Noise;
+use edgegen::schedule::Schedule;
+use prost::Message;
+use std::collections::BTreeMap;
+use tract_onnx::pb::{ModelProto, ValueInfoProto};
+use tract_onnx::prelude::*;
+
+/// The least and the greatest value that is to be represented.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// The least.
+    pub low: f32,
+    /// The greatest.
+    pub high: f32,
+}
+
+/// The range of each activation, by its name.
+pub type Ranges = BTreeMap<String, Range>;
+
+/// Measures the ranges of everything that [`quantize`](super::quantize()) rounds, by running the float
+/// model on `count` samples of the data, noised to times spread evenly over the schedule, under their
+/// labels and, every fourth, without one. Each range is the one with the least squared rounding error.
+///
+/// # Errors
+/// When the model does not run.
+pub fn calibrate(
+    model: &ModelProto,
+    scheduler: &SchedulerConfig,
+    data: &Dataset,
+    null_class: usize,
+    count: usize,
+) -> Result<Ranges> {
+    let names: Vec<String> =
+        activations(model.graph.as_ref().context("a model without a graph")?).into_iter().collect();
+    let plan = observer(model, data.shape, &names)?;
+    let schedule = Schedule::from_config(scheduler)?;
+    let mut seen: Vec<Observed> = names.iter().map(|_| Observed::default()).collect();
+    let mut state = plan.spawn()?;
+    let [c, h, w] = data.shape;
+    for i in 0..count {
+        // a stride that is coprime to any data set's order by class
+        let sample = (i * 7919) % data.len();
+        let t = ((i as f64 + 0.5) / count as f64 * schedule.len() as f64) as usize;
+        let (gamma, sigma) = (schedule.gamma(t) as f32, schedule.sigma(t) as f32);
+        let mut noise = Noise::new(0xca11b, i as u64);
+        let x: Vec<f32> = data.sample(sample).iter().map(|p| gamma * to_unit(*p) + sigma * noise.sample()).collect();
+        let label = if i % 4 == 3 { null_class } else { data.labels[sample] } as i64;
+        let outputs = state.run(tvec![
+            Tensor::from_shape(&[1, c, h, w], &x)?.into(),
+            Tensor::from_shape(&[1], &[t as f32])?.into(),
+            Tensor::from_shape(&[1], &[label])?.into(),
+        ])?;
+        for (seen, output) in seen.iter_mut().zip(&outputs) {
+            seen.add(output.try_as_plain_ram()?.as_slice::<f32>()?);
+        }
+    }
+    Ok(names.into_iter().zip(seen.iter().map(Observed::range)).collect())
+}
+
+/// The model with the named tensors as its outputs.
+fn observer(model: &ModelProto, [c, h, w]: [usize; 3], names: &[String]) -> Result<Arc<TypedRunnableModel>> {
+    let mut model = model.clone();
+    let graph = model.graph.as_mut().context("a model without a graph")?;
+    graph.output = names.iter().map(|name| ValueInfoProto { name: name.clone(), ..Default::default() }).collect();
+    let bytes = model.encode_to_vec();
+    let mut graph = tract_onnx::onnx().model_for_read(&mut &bytes[..])?;
+    graph.set_input_fact(0, f32::fact([1, c, h, w]).into())?;
+    graph.set_input_fact(1, f32::fact([1]).into())?;
+    graph.set_input_fact(2, i64::fact([1]).into())?;
+    graph.into_optimized()?.into_runnable()
+}
+
+/// What was seen of one activation: its extremes, and a share of its values.
+#[derive(Default)]
+struct Observed {
+    low: f32,
+    high: f32,
+    values: Vec<f32>,
+    calls: usize,
+}
+
+impl Observed {
+    /// Values kept of each call.
+    const KEPT: usize = 257;
+
+    fn add(&mut self, values: &[f32]) {
+        for v in values {
+            self.low = self.low.min(*v);
+            self.high = self.high.max(*v);
+        }
+        // an offset of its own each call, so that every pixel and channel has its turn
+        let stride = (values.len() / Self::KEPT).max(1);
+        self.values.extend(values.iter().skip(self.calls * 31 % stride).step_by(stride));
+        self.calls += 1;
+    }
+
+    /// The range whose u8 levels have the least mean squared error over the values kept: rounding within
+    /// it, clipping outside. Ranges from all of what was seen to a third of it are tried, each end by itself.
+    fn range(&self) -> Range {
+        let error = |range: Range| -> f64 {
+            let (scale, zero) = super::quantize::affine(range);
+            let zero = f32::from(zero);
+            let square = |v: &f32| {
+                let level = ((v / scale).round() + zero).clamp(0.0, 255.0);
+                f64::from(((level - zero) * scale - v).powi(2))
+            };
+            self.values.iter().map(square).sum()
+        };
+        let shares = || (0..14).map(|i| 1.0 - 0.05 * i as f32);
+        let best = |candidates: &mut dyn Iterator<Item = Range>| {
+            candidates.map(|range| (error(range), range)).min_by(|a, b| a.0.total_cmp(&b.0)).expect("some range").1
+        };
+        let (low, high) = (self.low, self.high);
+        let both = best(&mut shares().map(|s| Range { low: low * s, high: high * s }));
+        let upper = best(&mut shares().map(|s| Range { high: high * s, ..both }));
+        best(&mut shares().map(|s| Range { low: low * s, ..upper }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outlier_does_not_spoil_the_range_of_the_rest() {
+        let mut seen = Observed::default();
+        let mut values: Vec<f32> = (0..200_000).map(|i| (i % 2001) as f32 / 1000.0 - 1.0).collect();
+        values[77] = 6.0;
+        values.chunks(100).for_each(|chunk| seen.add(chunk));
+        let range = seen.range();
+        assert!((-1.05..=-0.95).contains(&range.low), "{range:?}");
+        assert!((1.0..3.5).contains(&range.high), "{range:?}");
+    }
+}

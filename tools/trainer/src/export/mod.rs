@@ -1,0 +1,10 @@
+//! From a checkpoint to ONNX: the graph, and its quantized form.
+
+mod calibrate;
+mod graph;
+mod quantize;
+mod unet;
+
+pub use calibrate::calibrate;
+pub use quantize::quantize;
+pub use unet::{Recommendation, to_onnx};
