@@ -340,7 +340,7 @@ fn set_concrete_inputs(
             Role::Sample => options.sample_shape.as_ref().or(metadata.sample_shape.as_ref()),
             _ => None,
         };
-        let shape = concrete_shape(info, given.map(Vec::as_slice))?;
+        let shape = concrete_shape(info, role, given.map(Vec::as_slice))?;
         let tract = |e: TractError| model_error(format!("input {}: {}", info.name, one_line(&e)));
         let fact = graph.input_fact(index).map_err(tract)?;
         let datum_type = fact
@@ -354,7 +354,7 @@ fn set_concrete_inputs(
 }
 
 /// An input's shape at a batch of one; `sample_shape` stands in for dimensions that the file leaves open.
-fn concrete_shape(info: &InputInfo, sample_shape: Option<&[usize]>) -> Result<Vec<usize>> {
+fn concrete_shape(info: &InputInfo, role: Role, sample_shape: Option<&[usize]>) -> Result<Vec<usize>> {
     if let Some(given) = sample_shape {
         let fits = info.shape.len() == given.len() + 1
             && info.shape[1..].iter().zip(given).all(|(known, g)| known.is_none_or(|k| k == *g) && *g > 0);
@@ -371,7 +371,7 @@ fn concrete_shape(info: &InputInfo, sample_shape: Option<&[usize]>) -> Result<Ve
         .enumerate()
         .map(|(axis, dim)| match (axis, dim) {
             // the batch, whatever the file was exported with
-            (0, _) if info.shape.len() > 1 => Ok(1),
+            (0, _) if info.shape.len() > 1 || role != Role::Condition => Ok(1),
             (0, None) => Ok(1),
             (_, Some(n)) => Ok(*n),
             (_, None) => Err(model_error(format!(

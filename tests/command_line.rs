@@ -1,0 +1,365 @@
+//! The program from outside: what it writes, and what it says of bad input.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn edgegen(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgegen"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs the program, which must succeed and say nothing, and gives what it wrote to the standard output.
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> Vec<u8> {
+    let output = edgegen(arguments);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && words.is_empty(), "{arguments:?}: {words}");
+    output.stdout
+}
+
+/// Runs the program, which must fail with one line that contains `words`.
+#[track_caller]
+fn fails(arguments: &[&str], words: &str) {
+    assert_failure(&edgegen(arguments), words);
+}
+
+#[track_caller]
+fn assert_failure(output: &Output, words: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("edgegen: ") && text.trim_end().lines().count() == 1, "not one line: {text}");
+    assert!(text.contains(words), "{text:?} does not say {words:?}");
+    assert!(output.stdout.is_empty());
+}
+
+fn fixture(name: &str) -> String {
+    format!("{}/tests/fixtures/models/{name}.onnx", env!("CARGO_MANIFEST_DIR"))
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_string()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> = std::fs::read_dir(self.0.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+}
+
+/// An npy file: its shape and its numbers.
+fn npy(path: impl AsRef<Path>) -> (Vec<usize>, Vec<f32>) {
+    edgegen::output::read_npy(path.as_ref()).unwrap()
+}
+
+fn write_npy(path: &str, shape: &[usize], values: &[f32]) {
+    let len = shape[1..].iter().product();
+    let rows: Vec<&[f32]> = values.chunks(len).collect();
+    std::fs::write(path, edgegen::output::encode_npy(&rows, &shape[1..]).unwrap()).unwrap();
+}
+
+#[test]
+fn one_picture_is_a_28_by_28_grey_png_with_something_in_it() {
+    let folder = Folder::new();
+    let out = folder.path("out.png");
+    succeeds(&["--steps", "10", &out]);
+    let picture = image::open(&out).unwrap();
+    assert_eq!((picture.width(), picture.height(), picture.color()), (28, 28, image::ColorType::L8));
+    let (dark, bright) =
+        picture.as_bytes().iter().fold((0, 0), |(d, b), p| (d + (*p < 30) as u32, b + (*p > 90) as u32));
+    assert!(dark > 100 && bright > 60, "{dark} dark and {bright} bright pixels are no garment");
+    assert_eq!(folder.files().len(), 1, "nothing else is left behind");
+}
+
+#[test]
+fn a_sample_depends_on_seed_and_index_alone() {
+    let folder = Folder::new();
+    let make = |name: &str, more: &[&str]| {
+        let out = folder.path(name);
+        succeeds(&[&["--steps", "4"], more, &[out.as_str()]].concat());
+        std::fs::read(&out).unwrap()
+    };
+    let png = make("a.png", &["--seed", "5"]);
+    assert_eq!(png, make("b.png", &["--seed", "5"]), "another run");
+    assert_eq!(png, make("c.png", &["--seed", "5", "--threads", "2"]), "threads");
+    assert_ne!(png, make("d.png", &["--seed", "6"]), "another seed");
+
+    make("all.npy", &["--seed", "5", "--count", "5", "--threads", "3"]);
+    let (shape, all) = npy(folder.path("all.npy"));
+    assert_eq!(shape, [5, 1, 28, 28]);
+    make("one.npy", &["--seed", "5", "--count", "5", "--threads", "1"]);
+    assert_eq!(npy(folder.path("one.npy")).1, all, "one thread");
+    make("tail.npy", &["--seed", "5", "--count", "2", "--first-index", "3"]);
+    assert_eq!(npy(folder.path("tail.npy")).1, all[3 * 784..], "a shard");
+    succeeds(&["--steps", "4", "--seed", "5", "--count", "2", &folder.path("picture-{index}.png")]);
+    assert_eq!(std::fs::read(folder.path("picture-0.png")).unwrap(), png, "a file each");
+    assert!(std::fs::exists(folder.path("picture-1.png")).unwrap());
+}
+
+#[test]
+fn every_format_holds_the_same_samples() {
+    let folder = Folder::new();
+    let make = |name: &str| {
+        let out = folder.path(name);
+        succeeds(&["--steps", "3", "--count", "3", "--grid", "3x1", "--class", "bag", &out]);
+        out
+    };
+    let (shape, values) = npy(make("s.npy"));
+    assert_eq!(shape, [3, 1, 28, 28]);
+    let csv = std::fs::read_to_string(make("s.csv")).unwrap();
+    let parsed: Vec<f32> = csv.lines().flat_map(|l| l.split(',').map(|v| v.parse::<f32>().unwrap())).collect();
+    assert_eq!((csv.lines().count(), parsed), (3, values.clone()));
+    let png = image::open(make("s.png")).unwrap();
+    assert_eq!((png.width(), png.height()), (84, 28));
+    let level = |v: f32| ((v + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
+    for (i, sample) in values.chunks(784).enumerate() {
+        for y in 0..28 {
+            let row = &png.as_bytes()[y * 84 + i * 28..][..28];
+            assert!(row.iter().zip(&sample[y * 28..]).all(|(p, v)| p.abs_diff(level(*v)) <= 1));
+        }
+    }
+    let jpeg = image::open(make("s.jpg")).unwrap().to_luma8();
+    let off = jpeg.iter().zip(png.as_bytes()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / jpeg.len() as f64;
+    assert!(off < 6.0, "the JPEG is off by {off} levels on average");
+    let gif = std::fs::File::open(make("s.gif")).unwrap();
+    let frames = image::AnimationDecoder::into_frames(
+        image::codecs::gif::GifDecoder::new(std::io::BufReader::new(gif)).unwrap(),
+    );
+    assert_eq!(frames.count(), 3, "a frame a step");
+    let stdout = succeeds(&["--steps", "3", "--count", "3", "--grid", "3x1", "--class", "bag", "-"]);
+    assert_eq!(stdout, std::fs::read(folder.path("s.png")).unwrap());
+    let stdout = succeeds(&["--steps", "3", "--count", "3", "--class", "8", "--format", "npy", "-"]);
+    assert_eq!(stdout, std::fs::read(folder.path("s.npy")).unwrap(), "bag is class 8");
+}
+
+#[test]
+fn noise_from_a_file_replaces_the_seeds() {
+    let folder = Folder::new();
+    let (from_seed, from_file, file) = (folder.path("a.npy"), folder.path("b.npy"), folder.path("x.npy"));
+    let mut x = vec![0.0; 784];
+    edgegen::noise::Noise::new(3, 0).fill(&mut x);
+    write_npy(&file, &[1, 1, 28, 28], &x);
+    succeeds(&["--steps", "3", "--seed", "3", "--class", "0", &from_seed]);
+    succeeds(&["--steps", "3", "--noise", &file, "--class", "0", &from_file]);
+    assert_eq!(npy(from_seed), npy(from_file));
+}
+
+#[test]
+fn sequences_and_conditions_go_through() {
+    let folder = Folder::new();
+    let (out, cond) = (folder.path("plan.csv"), folder.path("cond.npy"));
+    let model = fixture("sequence");
+    succeeds(&["-m", &model, "--cond", "global_cond=0.5,-1,2", "--class", "lift", &out]);
+    let listed = std::fs::read_to_string(&out).unwrap();
+    assert_eq!(listed.trim().split(',').count(), 10);
+    write_npy(&cond, &[1, 3], &[0.5, -1.0, 2.0]);
+    succeeds(&["-m", &model, "--cond", &format!("global_cond={cond}"), "--class", "2", &out]);
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), listed);
+    let png = folder.path("plan.png");
+    fails(&["-m", &model, "--cond", "global_cond=0.5,-1,2", &png], "[5, 2]");
+    fails(&["-m", &model, "--cond", "global_cond=1,2", &out], "3 (shape [1, 3])");
+    fails(&["-m", &model, "--cond", "global=1,2,3", &out], "it takes global_cond");
+    fails(&["-m", &model, "--cond", "global_cond=a,b", &out], "neither numbers");
+    fails(&["-m", &model, &out], "global_cond");
+}
+
+#[test]
+fn bad_models_are_told_in_one_line() {
+    let folder = Folder::new();
+    let out = folder.path("out.npy");
+    let model = |path: &str, words: &str| fails(&["-m", path, &out], words);
+    model(&folder.path("nowhere.onnx"), "nowhere.onnx");
+    let text = folder.path("text.onnx");
+    std::fs::write(&text, "This is a letter, not a network.\n").unwrap();
+    model(&text, "not an ONNX model");
+    let cut = folder.path("cut.onnx");
+    let whole = std::fs::read(fixture("picture")).unwrap();
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    model(&cut, "cut short");
+    std::fs::write(&cut, "").unwrap();
+    model(&cut, "not an ONNX model");
+    model(&fixture("classifier"), "not a diffusion network");
+    model(&fixture("unsupported"), "WarpField");
+    model(&fixture("no_schedule"), "--scheduler-config");
+    model(&fixture("two_samples"), "--input sample=NAME");
+    model(&fixture("open_shape"), "--shape");
+    model(&fixture("not_finite"), "not finite");
+    let config = folder.path("scheduler.json");
+    std::fs::write(&config, "{").unwrap();
+    fails(&["-m", &fixture("no_schedule"), "--scheduler-config", &config, &out], "scheduler.json");
+    fails(&["-m", &fixture("no_schedule"), "--scheduler-config", &folder.path("none.json"), &out], "none.json");
+    assert!(!std::fs::exists(&out).unwrap());
+}
+
+#[test]
+fn bad_options_are_told_in_one_line() {
+    let folder = Folder::new();
+    let out = folder.path("out.png");
+    fails(&["--steps", "0", &out], "from 1 to 1000, not 0");
+    fails(&["--steps", "1000000000", &out], "from 1 to 1000, not 1000000000");
+    fails(&["--class", "spaceship", &out], "one of: T-shirt");
+    fails(&["--class", "10", &out], "from 0 to 9");
+    fails(&["-s", "magic", &out], "unknown sampler 'magic'");
+    fails(&["--count", "0", &out], "--count");
+    fails(&["--grid", "2x2", "--count", "5", &out], "4 places for 5");
+    fails(&["-s", "ddim", "--eta", "7", &out], "eta");
+    fails(&["--guidance", "nan", &out], "guidance");
+    fails(&["--cond", "size=3", &out], "it takes none");
+    fails(&[&folder.path("out.bmp")], ".png, .jpg, .gif, .npy or .csv");
+    fails(&["-m", &fixture("picture"), "--class", "1", &folder.path("out.npy")], "takes no class");
+    assert!(folder.files().is_empty());
+    // wrong usage, which the argument parser tells
+    for usage in [&["--steps", "ten", &out][..], &["--grid", "0x3", &out], &[], &["--seed", "x", &out]] {
+        assert_eq!(edgegen(usage).status.code(), Some(2), "{usage:?}");
+    }
+}
+
+#[test]
+fn bad_noise_is_told_in_one_line() {
+    let folder = Folder::new();
+    let (noise, out) = (folder.path("noise.npy"), folder.path("out.npy"));
+    let told = |words: &str| fails(&["--noise", &noise, &out], words);
+    told("noise.npy");
+    let mut x = vec![0.25; 784];
+    x[100] = f32::NAN;
+    write_npy(&noise, &[1, 1, 28, 28], &x);
+    told("element 100 is NaN");
+    x[100] = f32::INFINITY;
+    write_npy(&noise, &[1, 1, 28, 28], &x);
+    told("element 100 is inf");
+    write_npy(&noise, &[1, 28, 28, 1], &vec![0.0; 784]);
+    told("[1, 28, 28]");
+    std::fs::write(&noise, "x,y\n1,2\n").unwrap();
+    told("not an npy file");
+    write_npy(&noise, &[1, 1, 28, 28], &vec![0.0; 784]);
+    let whole = std::fs::read(&noise).unwrap();
+    std::fs::write(&noise, &whole[..whole.len() - 40]).unwrap();
+    told("noise.npy");
+    assert!(!std::fs::exists(&out).unwrap());
+}
+
+#[test]
+fn a_file_that_cannot_be_written_loses_nothing() {
+    let folder = Folder::new();
+    fails(&["--steps", "1", &folder.path("no/such/folder/out.png")], "out.png");
+    let plain = folder.path("plain");
+    std::fs::write(&plain, "mine").unwrap();
+    fails(&["--steps", "1", &format!("{plain}/out.png")], "out.png");
+    assert_eq!(std::fs::read(&plain).unwrap(), b"mine");
+    // a failing run leaves what was there
+    let out = folder.path("out.png");
+    std::fs::write(&out, "older").unwrap();
+    fails(&["--steps", "0", &out], "steps");
+    assert_eq!(std::fs::read(&out).unwrap(), b"older");
+}
+
+/// A device that is always full, and a file system of 16 KiB.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_and_leaves_nothing_behind() {
+    fails(&["--steps", "1", "--format", "npy", "/dev/full"], "No space left");
+    let folder = Folder::new();
+    let script = "mount -t tmpfs -o size=16k none \"$0\" && echo older > \"$0/out.npy\" && { \"$1\" --steps 1 --count 20 \"$0/out.npy\"; code=$?; cat \"$0/out.npy\"; ls -A \"$0\"; exit $code; }";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["-rm", "sh", "-c", script]).arg(folder.0.path()).arg(env!("CARGO_BIN_EXE_edgegen"));
+    let output = unshare.output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    if words.contains("unshare") || words.contains("mount") {
+        // no permission to mount here: /dev/full above is then all there is
+        eprintln!("skipped the small file system: {words}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(
+        words.contains("out.npy") && words.contains("No space left") && words.trim().lines().count() == 1,
+        "{words}"
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "older\nout.npy\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_without_permission_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    std::fs::set_permissions(folder.0.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+    if std::fs::write(folder.path("probe"), "").is_ok() {
+        // root may write anywhere: the kernel's own read-only folder will do
+        fails(&["--steps", "1", "/proc/out.png"], "/proc/out.png");
+    } else {
+        fails(&["--steps", "1", &folder.path("out.png")], "out.png");
+    }
+    std::fs::set_permissions(folder.0.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_deadline_gives_the_best_there_is() {
+    let folder = Folder::new();
+    let out = folder.path("out.npy");
+    let output = edgegen(&["--steps", "1000", "--deadline", "1", "--report", "json", &out]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("deadline ended 1 of 1"));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["complete"], false);
+    assert!(report["nfe"].as_u64().unwrap() < 1000);
+    assert!(npy(out).1.iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn reports_are_whole() {
+    let folder = Folder::new();
+    let report = succeeds(&["--steps", "2", "--count", "2", "--report", "json", &folder.path("out.png")]);
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!((report["samples"].as_u64(), report["nfe"].as_u64()), (Some(2), Some(2)));
+    let bench = succeeds(&["bench", "--steps", "2", "--runs", "2", "--report", "json"]);
+    let bench: serde_json::Value = serde_json::from_slice(&bench).unwrap();
+    for key in ["network_ms", "image_ms", "first_image_ms", "peak_rss_bytes"] {
+        assert!(bench[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    assert_eq!(bench["nfe"], 2);
+    assert!(bench["allocations_per_image"].is_u64());
+
+    let inspect = succeeds(&["inspect", "--report", "json"]);
+    let inspect: serde_json::Value = serde_json::from_slice(&inspect).unwrap();
+    assert_eq!(inspect["sample_shape"], serde_json::json!([1, 28, 28]));
+    assert_eq!(inspect["classes"].as_array().unwrap().len(), 10);
+    let inspect = String::from_utf8(succeeds(&["inspect", &fixture("sequence")])).unwrap();
+    assert!(inspect.contains("global_cond") && inspect.contains("push, pull, lift"), "{inspect}");
+    let samplers = String::from_utf8(succeeds(&["samplers"])).unwrap();
+    for info in edgegen::solver::SOLVERS {
+        assert!(samplers.contains(info.name) && samplers.contains(info.paper), "{}", info.name);
+    }
+    let completions = String::from_utf8(succeeds(&["completions", "bash"])).unwrap();
+    assert!(completions.contains("--guidance"));
+    let help = String::from_utf8(succeeds(&["--help"])).unwrap();
+    for option in ["--model", "--steps", "--sampler", "--seed", "--class", "--deadline", "Examples:", "Exit status:"] {
+        assert!(help.contains(option), "{option}");
+    }
+}
+
+/// Whoever reads the picture may go away.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_is_an_error_and_no_panic() {
+    let mut child = command(&["--steps", "1", "--format", "npy", "--count", "40", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"));
+    assert!(!output.status.success());
+}
