@@ -10,6 +10,7 @@ use crate::checkpoint::Header;
 use crate::unet::{Tensors, UnetConfig};
 use anyhow::{Context, Result};
 use candle_core::Device;
+use edgegen::config::{SchedulerConfig, Spacing};
 use tract_onnx::pb::{ModelProto, OperatorSetIdProto, StringStringEntryProto, tensor_proto::DataType};
 
 /// What the model's metadata recommends to whoever samples from it.
@@ -58,9 +59,10 @@ pub fn to_onnx(header: &Header, parameters: &Tensors, recommendation: &Recommend
 }
 
 fn metadata(header: &Header, recommendation: &Recommendation) -> Result<Vec<StringStringEntryProto>> {
-    let mut scheduler = header.scheduler.clone();
-    scheduler.timestep_spacing = serde_json::from_value(serde_json::Value::String(recommendation.spacing.clone()))
-        .with_context(|| format!("unknown step spacing '{}'", recommendation.spacing))?;
+    let known = serde_json::from_value::<Spacing>(serde_json::Value::String(recommendation.spacing.clone()));
+    known.with_context(|| format!("unknown step spacing '{}'", recommendation.spacing))?;
+    // what diffusers, which does not know every spacing, is to use
+    let mut scheduler = SchedulerConfig { timestep_spacing: Spacing::Trailing, ..header.scheduler.clone() };
     scheduler.other.insert("_class_name".into(), "DDIMScheduler".into());
     let entries = [
         ("edgegen.scheduler", scheduler.to_json()),
@@ -68,6 +70,7 @@ fn metadata(header: &Header, recommendation: &Recommendation) -> Result<Vec<Stri
         ("edgegen.null_class", header.unet.classes.to_string()),
         ("edgegen.value_range", "[-1, 1]".into()),
         ("edgegen.sampler", recommendation.sampler.clone()),
+        ("edgegen.spacing", recommendation.spacing.clone()),
         ("edgegen.steps", recommendation.steps.to_string()),
         ("edgegen.guidance", recommendation.guidance.to_string()),
         ("edgegen.role.sample", "sample".into()),
