@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""edgegen beside onnxruntime on the same files: a network call, a 10-step picture, the first picture, memory.
+
+    cargo build --profile dist
+    python3 tools/bench/vs_onnxruntime.py target/dist/edgegen models/fashion-mnist.onnx models/fashion-mnist.int8.onnx
+
+One thread each. The two take turns, --rounds times, so that what else the machine does falls on both; each
+figure is the median of the rounds. onnxruntime's picture is a 10-step DDIM loop in numpy around its session,
+and its first picture a fresh Python process that imports onnxruntime and numpy, opens the model and runs that
+loop, which is the least that a user of it would have. Needs what requirements.txt pins.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+LOOP = 10
+
+
+def ort_session(path):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def ort_picture(session):
+    """A deterministic DDIM loop for v-prediction on the squared-cosine schedule, trailing steps."""
+    import numpy as np
+
+    f = lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
+    beta = np.minimum(1 - f(np.arange(1, 1001) / 1000) / f(np.arange(1000) / 1000), 0.999)
+    alpha_bar = np.cumprod(1 - beta)
+    x = np.random.default_rng(0).standard_normal((1, 1, 28, 28), dtype=np.float32)
+    label = np.array([3])
+    times = [1000 - 100 * i - 1 for i in range(LOOP)]
+    for i, t in enumerate(times):
+        v = session.run(None, {"sample": x, "timestep": np.array([t], np.float32), "class_labels": label})[0]
+        gamma, sigma = alpha_bar[t] ** 0.5, (1 - alpha_bar[t]) ** 0.5
+        x0, eps = np.clip(gamma * x - sigma * v, -1, 1), gamma * v + sigma * x
+        next_bar = alpha_bar[times[i + 1]] if i + 1 < LOOP else 1.0
+        x = (next_bar**0.5 * x0 + (1 - next_bar) ** 0.5 * eps).astype(np.float32)
+    return x
+
+
+def ort_first(path):
+    """What the fresh process runs: the first picture, and the memory it took."""
+    ort_picture(ort_session(path))
+    print(json.dumps({"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
+def ort_round(session, path, calls):
+    import numpy as np
+
+    feed = {"sample": np.zeros((1, 1, 28, 28), np.float32), "timestep": np.array([500], np.float32),
+            "class_labels": np.array([3])}
+    session.run(None, feed)
+    network = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        session.run(None, feed)
+        network.append(time.perf_counter() - start)
+    pictures = []
+    for _ in range(max(calls // 10, 3)):
+        start = time.perf_counter()
+        ort_picture(session)
+        pictures.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    fresh = subprocess.run([sys.executable, __file__, "--first", path], check=True, capture_output=True)
+    first = time.perf_counter() - start
+    return {"network_ms": 1e3 * statistics.median(network), "image_ms": 1e3 * statistics.median(pictures),
+            "first_image_ms": 1e3 * first, "peak_rss_bytes": json.loads(fresh.stdout)["peak_rss_bytes"]}
+
+
+def edgegen_round(program, path, calls):
+    command = [program, "bench", path, "--steps", str(LOOP), "--runs", str(max(calls // 5, 3)), "--report", "json"]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def main():
+    if len(sys.argv) == 3 and sys.argv[1] == "--first":
+        return ort_first(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", help="the edgegen binary, stripped")
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calls", type=int, default=100, help="network calls a round")
+    args = parser.parse_args()
+    import onnxruntime
+
+    print(f"edgegen {os.path.getsize(args.program) / 1e6:.1f} MB on disk; onnxruntime {onnxruntime.__version__} in Python "
+          f"{sys.version.split()[0]}; one thread; medians of {args.rounds} rounds\n")
+    print("| model | | edgegen | onnxruntime | ratio |\n|---|---|---|---|---|")
+    for path in args.models:
+        session = ort_session(path)
+        rounds = [(edgegen_round(args.program, path, args.calls), ort_round(session, path, args.calls))
+                  for _ in range(args.rounds)]
+        for key, label, unit in [("network_ms", "network call, ms", 1), ("image_ms", "10-step picture, ms", 1),
+                                 ("first_image_ms", "first picture from process start, ms", 1),
+                                 ("peak_rss_bytes", "peak memory, MB", 1e6)]:
+            ours, theirs = (statistics.median(r[i][key] for r in rounds) / unit for i in (0, 1))
+            ratio = statistics.median(r[0][key] / r[1][key] for r in rounds)
+            print(f"| {os.path.basename(path)} | {label} | {ours:.2f} | {theirs:.2f} | {ratio:.2f} |")
+        print(f"| {os.path.basename(path)} | allocations a picture | {rounds[0][0]['allocations_per_image']} | | |")
+
+
+if __name__ == "__main__":
+    main()
