@@ -1,11 +1,14 @@
 //! Folding an int8 (QDQ) graph to float before it is loaded.
 //!
-//! In a QDQ file every quantized activation passes through QuantizeLinear and DequantizeLinear. Stock
-//! tract runs that pair as it stands, around float kernels, which costs more than it saves; with the
-//! pairs gone, the weights are dequantized once at load and the float kernels run alone.
+//! In a QDQ file every quantized activation passes through QuantizeLinear and DequantizeLinear. tract 0.23
+//! runs such pairs around float kernels, which costs more than it saves, and where several meet it does not
+//! give what they say (0.06 off on the shipped network, where onnxruntime is 0.01 off its float form). With
+//! the pairs gone, the weights are dequantized once at load and the float kernels run alone; where the
+//! rounding itself is wanted, each pair becomes plain float operators that round alike.
 
 use std::collections::HashMap;
-use tract_onnx::pb::{GraphProto, NodeProto};
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 /// Removes every QuantizeLinear → DequantizeLinear pair on an activation, and returns how many there were.
 /// DequantizeLinear on stored weights stays: it is a constant, folded at load.
@@ -56,6 +59,65 @@ pub(super) fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
     instead.len()
 }
 
+/// Rewrites every QuantizeLinear → DequantizeLinear pair on an activation with a single scale as float operators
+/// of the same values: `clip(round(x / scale), least - zero, greatest - zero) · scale`.
+pub(super) fn round_activations_in_float(graph: &mut GraphProto) {
+    let stored: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    // by the quantized tensor's name: the least and the greatest level, less the zero point
+    let levels: HashMap<String, [f32; 2]> = graph
+        .node
+        .iter()
+        .filter(|n| n.op_type == "QuantizeLinear")
+        .filter_map(|n| {
+            stored.get(n.input.get(1)?.as_str()).filter(|scale| scale.dims.iter().product::<i64>() == 1)?;
+            Some((n.output.first()?.clone(), levels_around_zero(stored.get(n.input.get(2)?.as_str())?)?))
+        })
+        .collect();
+    let mut nodes = Vec::with_capacity(graph.node.len());
+    for node in std::mem::take(&mut graph.node) {
+        let made = |op: &str, input: &[&str], output: &str| NodeProto {
+            op_type: op.into(),
+            name: output.into(),
+            input: input.iter().map(|s| s.to_string()).collect(),
+            output: vec![output.into()],
+            ..Default::default()
+        };
+        match node.op_type.as_str() {
+            "QuantizeLinear" if levels.contains_key(&node.output[0]) => {
+                let out = &node.output[0];
+                let [divided, rounded, least, greatest] =
+                    ["divided", "rounded", "least", "greatest"].map(|part| format!("{out}/{part}"));
+                for (name, value) in [&least, &greatest].into_iter().zip(levels[out]) {
+                    graph.initializer.push(TensorProto {
+                        name: name.clone(),
+                        data_type: DataType::Float as i32,
+                        raw_data: value.to_le_bytes().to_vec(),
+                        ..Default::default()
+                    });
+                }
+                nodes.push(made("Div", &[&node.input[0], &node.input[1]], &divided));
+                nodes.push(made("Round", &[&divided], &rounded));
+                nodes.push(made("Clip", &[&rounded, &least, &greatest], out));
+            }
+            "DequantizeLinear" if levels.contains_key(&node.input[0]) => {
+                nodes.push(made("Mul", &[&node.input[0], &node.input[1]], &node.output[0]));
+            }
+            _ => nodes.push(node),
+        }
+    }
+    graph.node = nodes;
+}
+
+/// The least and the greatest 8-bit level, less the zero point.
+fn levels_around_zero(zero: &TensorProto) -> Option<[f32; 2]> {
+    let raw = zero.raw_data.first().copied().or(zero.int32_data.first().map(|v| *v as u8))?;
+    match DataType::try_from(zero.data_type).ok()? {
+        DataType::Uint8 => Some([0.0, 255.0].map(|level| level - f32::from(raw))),
+        DataType::Int8 => Some([-128.0, 127.0].map(|level| level - f32::from(raw as i8))),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +152,33 @@ mod tests {
             left,
             [("DequantizeLinear", "wq"), ("Conv", "x"), ("QuantizeLinear", "y"), ("DequantizeLinear", "yq")]
         );
+    }
+
+    #[test]
+    fn rounding_in_float_keeps_the_levels() {
+        let zero = TensorProto {
+            name: "z".into(),
+            data_type: DataType::Uint8 as i32,
+            raw_data: vec![100],
+            ..Default::default()
+        };
+        let scale = TensorProto { name: "s".into(), data_type: DataType::Float as i32, ..Default::default() };
+        let mut graph = GraphProto {
+            node: vec![
+                node("QuantizeLinear", &["x", "s", "z"], "q"),
+                node("DequantizeLinear", &["q", "s", "z"], "d"),
+                node("DequantizeLinear", &["wq", "s", "z"], "w"),
+            ],
+            initializer: vec![zero, scale],
+            ..Default::default()
+        };
+        round_activations_in_float(&mut graph);
+        let ops: Vec<&str> = graph.node.iter().map(|n| n.op_type.as_str()).collect();
+        assert_eq!(ops, ["Div", "Round", "Clip", "Mul", "DequantizeLinear"]);
+        let bounds: Vec<f32> = graph.initializer[2..]
+            .iter()
+            .map(|t| f32::from_le_bytes(t.raw_data.as_slice().try_into().unwrap()))
+            .collect();
+        assert_eq!(bounds, [-100.0, 155.0]);
     }
 }

@@ -1,7 +1,7 @@
 //! ONNX networks, run by tract.
 
 use super::Network;
-use super::fold::drop_activation_quantization;
+use super::fold::{drop_activation_quantization, round_activations_in_float};
 use super::metadata::Metadata;
 use super::roles::{self, InputInfo, Role};
 use crate::condition::Condition;
@@ -236,7 +236,9 @@ fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<M
     let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
     let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
 
-    if !options.exact_quantization {
+    if options.exact_quantization {
+        round_activations_in_float(graph);
+    } else {
         drop_activation_quantization(graph);
     }
     let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
