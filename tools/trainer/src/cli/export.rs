@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, write_atomically};
 use crate::data::{Dataset, Split};
-use crate::export::{Recommendation, calibrate, quantize, to_onnx};
+use crate::export::{Recommendation, calibrate, float_layers, quantize, to_onnx};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
@@ -93,7 +93,6 @@ fn to_int8(args: &ExportArgs, checkpoint: &Checkpoint, model: &ModelProto) -> Re
         data.shape,
         header.unet.shape
     );
-    let ranges =
-        calibrate(model, &header.scheduler, &data, header.unet.classes, args.calibration).context("calibration")?;
-    quantize(model, &ranges)
+    let ranges = calibrate(model, header, &data, args.calibration).context("calibration")?;
+    quantize(model, &ranges, &float_layers(&header.unet))
 }

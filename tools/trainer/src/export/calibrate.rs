@@ -1,9 +1,10 @@
 //! The ranges of a network's activations, measured on real data at every noise level.
 
 use super::quantize::activations;
+use super::unet::float_layers;
+use crate::checkpoint::Header;
 use crate::data::{Dataset, to_unit};
 use anyhow::{Context, Result};
-use edgegen::config::SchedulerConfig;
 use edgegen::noise::Noise;
 use edgegen::schedule::Schedule;
 use prost::Message;
@@ -29,17 +30,11 @@ pub type Ranges = BTreeMap<String, Range>;
 ///
 /// # Errors
 /// When the model does not run.
-pub fn calibrate(
-    model: &ModelProto,
-    scheduler: &SchedulerConfig,
-    data: &Dataset,
-    null_class: usize,
-    count: usize,
-) -> Result<Ranges> {
-    let names: Vec<String> =
-        activations(model.graph.as_ref().context("a model without a graph")?).into_iter().collect();
+pub fn calibrate(model: &ModelProto, header: &Header, data: &Dataset, count: usize) -> Result<Ranges> {
+    let graph = model.graph.as_ref().context("a model without a graph")?;
+    let names: Vec<String> = activations(graph, &float_layers(&header.unet)).into_iter().collect();
     let plan = observer(model, data.shape, &names)?;
-    let schedule = Schedule::from_config(scheduler)?;
+    let schedule = Schedule::from_config(&header.scheduler)?;
     let mut seen: Vec<Observed> = names.iter().map(|_| Observed::default()).collect();
     let mut state = plan.spawn()?;
     let [c, h, w] = data.shape;
@@ -50,7 +45,7 @@ pub fn calibrate(
         let (gamma, sigma) = (schedule.gamma(t) as f32, schedule.sigma(t) as f32);
         let mut noise = Noise::new(0xca11b, i as u64);
         let x: Vec<f32> = data.sample(sample).iter().map(|p| gamma * to_unit(*p) + sigma * noise.sample()).collect();
-        let label = if i % 4 == 3 { null_class } else { data.labels[sample] } as i64;
+        let label = if i % 4 == 3 { header.unet.classes } else { data.labels[sample] } as i64;
         let outputs = state.run(tvec![
             Tensor::from_shape(&[1, c, h, w], &x)?.into(),
             Tensor::from_shape(&[1], &[t as f32])?.into(),

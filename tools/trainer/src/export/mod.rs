@@ -7,4 +7,7 @@ mod unet;
 
 pub use calibrate::calibrate;
 pub use quantize::quantize;
-pub use unet::{Recommendation, to_onnx};
+pub use unet::{Recommendation, float_layers, to_onnx};
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! From a float graph to int8 in QDQ form: activations as u8 with one scale a tensor, weights as s8 with
 //! one scale an output channel, around Conv, MatMul and Gemm.
 //!
-//! Layers that see only the time and the label (Gemm here) have int8 weights but float activations: they
-//! cost nothing, and 8 bits cannot tell a thousand time steps apart.
+//! Some layers have int8 weights but float activations: those that see only the time and the label (Gemm
+//! here), since they cost nothing and 8 bits cannot tell a thousand time steps apart; and those that the caller
+//! names, because they pass the sample itself on.
 
 use super::calibrate::{Range, Ranges};
 use super::graph::{Attribute::Int, node, tensor, tensor_f32};
@@ -11,29 +12,34 @@ use std::collections::{BTreeMap, BTreeSet};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataType};
 
 /// The tensors that a quantized form of `graph` rounds: inputs and outputs of its convolutions and matrix
-/// products that are computed at run time.
-pub fn activations(graph: &GraphProto) -> BTreeSet<String> {
+/// products that are computed at run time, but for the layers in `float`.
+pub fn activations(graph: &GraphProto, float: &[String]) -> BTreeSet<String> {
     let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
-    let inputs = graph.node.iter().filter(|n| is_integer(n)).flat_map(|n| n.input.iter().take(2));
-    let outputs = graph.node.iter().filter(|n| is_integer(n)).flat_map(|n| &n.output);
+    let inputs = graph.node.iter().filter(|n| is_integer(n, float)).flat_map(|n| n.input.iter().take(2));
+    let outputs = graph.node.iter().filter(|n| is_integer(n, float)).flat_map(|n| &n.output);
     inputs.chain(outputs).filter(|name| !stored.contains(name.as_str())).cloned().collect()
 }
 
-/// Whether a node computes in integers once quantized.
-fn is_integer(node: &NodeProto) -> bool {
-    matches!(node.op_type.as_str(), "Conv" | "MatMul")
+/// Whether a node's weights are quantized.
+fn has_weights(node: &NodeProto) -> bool {
+    matches!(node.op_type.as_str(), "Conv" | "MatMul" | "Gemm")
 }
 
-/// `model` in QDQ form, its activations rounded within `ranges`.
+/// Whether a node computes in integers once quantized.
+fn is_integer(node: &NodeProto, float: &[String]) -> bool {
+    matches!(node.op_type.as_str(), "Conv" | "MatMul") && !float.contains(&node.name)
+}
+
+/// `model` in QDQ form, its activations rounded within `ranges`; the layers in `float` have int8 weights only.
 ///
 /// # Errors
 /// When a range or a weight is missing.
-pub fn quantize(model: &ModelProto, ranges: &Ranges) -> Result<ModelProto> {
+pub fn quantize(model: &ModelProto, ranges: &Ranges, float: &[String]) -> Result<ModelProto> {
     let mut model = model.clone();
     let graph = model.graph.as_mut().context("a model without a graph")?;
-    let rounded = activations(graph);
+    let rounded = activations(graph, float);
     let mut weights: BTreeMap<String, usize> = BTreeMap::new();
-    for node in graph.node.iter().filter(|n| is_integer(n) || n.op_type == "Gemm") {
+    for node in graph.node.iter().filter(|n| has_weights(n)) {
         if let Some(i) = graph.initializer.iter().position(|t| t.name == node.input[1]) {
             weights.insert(node.input[1].clone(), i);
         }
@@ -47,7 +53,8 @@ pub fn quantize(model: &ModelProto, ranges: &Ranges) -> Result<ModelProto> {
             stored.push(tensor);
         }
     }
-    let made: BTreeSet<String> = graph.node.iter().filter(|n| is_integer(n)).flat_map(|n| n.output.clone()).collect();
+    let made: BTreeSet<String> =
+        graph.node.iter().filter(|n| is_integer(n, float)).flat_map(|n| n.output.clone()).collect();
     let outputs: BTreeSet<String> = graph.output.iter().map(|o| o.name.clone()).collect();
     let mut nodes = before;
     for input in &graph.input {
@@ -57,7 +64,7 @@ pub fn quantize(model: &ModelProto, ranges: &Ranges) -> Result<ModelProto> {
     }
     for mut node in std::mem::take(&mut graph.node) {
         // What a convolution made is rounded for everyone; any other tensor for those who round it.
-        let integer = is_integer(&node);
+        let integer = is_integer(&node, float);
         for input in &mut node.input {
             if rounded.contains(input) && (integer || made.contains(input)) {
                 *input = dequantized(input);
