@@ -1,9 +1,12 @@
 //! `edgegen-trainer`: train a small diffusion model on your own data and export it as ONNX.
 
 mod checkpoint;
+mod classifier;
 mod cli;
 mod data;
+mod eval;
 mod export;
+mod frechet;
 mod ops;
 mod optimizer;
 mod process;
@@ -25,18 +28,22 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(Box<cli::train::TrainArgs>),
+    Export(cli::export::ExportArgs),
     Sample(cli::sample::SampleArgs),
+    TrainClassifier(cli::train_classifier::TrainClassifierArgs),
+    Eval(cli::eval::EvalArgs),
     #[command(hide = true)]
     BenchStep(cli::bench_step::BenchStepArgs),
-    Export(cli::export::ExportArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => cli::train::run(&args),
-        Command::Sample(args) => cli::sample::run(&args),
-        Command::BenchStep(args) => cli::bench_step::run(&args),
         Command::Export(args) => cli::export::run(&args),
+        Command::Sample(args) => cli::sample::run(&args),
+        Command::TrainClassifier(args) => cli::train_classifier::run(&args),
+        Command::Eval(args) => cli::eval::run(&args),
+        Command::BenchStep(args) => cli::bench_step::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,6 +16,9 @@ fn write_data(folder: &Path) -> PathBuf {
     let pixels = (0..40 * 64).map(|i: usize| if i / 8 % 2 == i / 64 % 2 { 220 } else { (i / 64) as u8 }).collect();
     std::fs::write(data.join("train-images-idx3-ubyte"), idx(&[40, 8, 8], pixels)).unwrap();
     std::fs::write(data.join("train-labels-idx1-ubyte"), idx(&[40], (0..40).map(|i| i % 2).collect())).unwrap();
+    for file in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
+        std::fs::copy(data.join(format!("train-{file}")), data.join(format!("t10k-{file}"))).unwrap();
+    }
     data
 }
 
@@ -247,4 +250,73 @@ fn bad_input_is_told_in_one_line() {
     *labels.last_mut().unwrap() = 2;
     std::fs::write(data.join("train-labels-idx1-ubyte"), labels).unwrap();
     fails(&["--resume"], "3 classes");
+}
+
+/// From data to figures, the way that a user goes.
+#[test]
+fn a_model_is_trained_exported_and_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (write_data(folder.path()), folder.path().join("out"));
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (data_path, float, int8, judge) =
+        (data.to_str().unwrap().to_string(), path("m.onnx"), path("m.int8.onnx"), path("judge.safetensors"));
+    assert_success(&run(train(&data, &out, &["--steps", "30", "--class-names", "odd,even"])));
+    let checkpoint = out.to_str().unwrap().to_string();
+    let go = |arguments: &[&str]| run(trainer(arguments));
+    let export = |more: &[&str]| go(&[&["export", "--checkpoint", &checkpoint], more].concat());
+    assert_success(&export(&["--out", &float]));
+    assert_success(&export(&["--out", &int8, "--format", "int8", "--data", &data_path, "--calibration", "16"]));
+    assert!(std::fs::metadata(&int8).unwrap().len() < std::fs::metadata(&float).unwrap().len());
+
+    let classifier = ["train-classifier", "--data", &data_path, "--out", &judge, "--epochs", "8", "--batch", "10"];
+    let output = go(&classifier);
+    assert_success(&output);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("recognises 100.00 % of 40"));
+    let eval = |more: &[&str]| go(&[&["eval", "--classifier", &judge, "--data", &data_path], more].concat());
+    let output = eval(&["--count", "20", "--steps", "2,4", "--report", "json", &float, &int8]);
+    assert_success(&output);
+    let rows: Vec<serde_json::Value> =
+        String::from_utf8_lossy(&output.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let whats: Vec<_> = rows.iter().map(|r| (r["what"].as_str().unwrap(), r["steps"].as_u64().unwrap())).collect();
+    let expected = [("real pictures", 0), ("m.onnx", 2), ("m.onnx", 4), ("m.int8.onnx", 2), ("m.int8.onnx", 4)];
+    assert_eq!(whats, expected);
+    assert_eq!(rows[0]["accuracy"], 1.0);
+    for row in &rows {
+        let frechet = row["frechet"].as_f64().unwrap();
+        assert!(
+            frechet.is_finite() && (row["what"] == "real pictures" || frechet > rows[0]["frechet"].as_f64().unwrap())
+        );
+        assert_eq!(row["accuracy_by_class"].as_array().unwrap().len(), 2);
+    }
+
+    assert_one_line(&export(&["--out", &int8, "--format", "int8"]), "--data");
+    assert_one_line(&export(&["--out", &int8, "--sampler", "magic"]), "unknown sampler");
+    assert_one_line(&export(&["--out", &int8, "--spacing", "magic"]), "unknown step spacing");
+    assert_one_line(&export(&["--out", &path("no/folder.onnx")]), "folder.onnx");
+    assert_one_line(&go(&["export", "--checkpoint", &path("none"), "--out", &float]), "none");
+    assert_one_line(&eval(&["--count", "1", &float]), "--count");
+    assert_one_line(&eval(&["--steps", "0", &float]), "number of steps");
+    assert_one_line(&eval(&["--sampler", "magic", &float]), "unknown sampler");
+    assert_one_line(&eval(&[&judge]), "not an ONNX model");
+    assert_one_line(&go(&["eval", "--classifier", &float, "--data", &data_path, &float]), "not a classifier");
+    assert_one_line(&go(&[&classifier[..5], &["--epochs", "0"]].concat()), "--epochs");
+    // a classifier for other pictures
+    let small = path("small");
+    std::fs::create_dir(&small).unwrap();
+    for split in ["train", "t10k"] {
+        let idx = |shape: &[u8], len: usize| {
+            let dims = shape.iter().flat_map(|d| [0, 0, 0, *d]);
+            [0, 0, 8, shape.len() as u8]
+                .into_iter()
+                .chain(dims)
+                .chain((0..len).map(|i| (i % 2) as u8))
+                .collect::<Vec<_>>()
+        };
+        std::fs::write(format!("{small}/{split}-images-idx3-ubyte"), idx(&[20, 4, 4], 320)).unwrap();
+        std::fs::write(format!("{small}/{split}-labels-idx1-ubyte"), idx(&[20], 20)).unwrap();
+    }
+    let other = path("other.safetensors");
+    assert_success(&go(&["train-classifier", "--data", &small, "--out", &other, "--epochs", "1"]));
+    assert_one_line(&go(&["eval", "--classifier", &other, "--data", &data_path, &float]), "classifier is for");
+    assert_one_line(&go(&["eval", "--classifier", &other, "--data", &small, &float]), "m.onnx: the model's samples");
 }

@@ -1,6 +1,8 @@
 //! The commands, one file each.
 
 pub mod bench_step;
+pub mod eval;
 pub mod export;
 pub mod sample;
 pub mod train;
+pub mod train_classifier;
