@@ -1,6 +1,7 @@
 //! The scheduler's configuration, in diffusers' own `scheduler_config.json` format, so that a model
 //! exported from there runs with its own file.
 
+use crate::solver::Threshold;
 use crate::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -124,6 +125,11 @@ impl SchedulerConfig {
     pub fn from_json(text: &str) -> Result<Self> {
         serde_json::from_str(text)
             .map_err(|e| Error::new(ErrorKind::InvalidArgument, format!("scheduler configuration: {e}")))
+    }
+
+    /// What is done to the estimate of x_0.
+    pub fn threshold(&self) -> Threshold {
+        if self.clip_sample { Threshold::Static(self.clip_sample_range) } else { Threshold::None }
     }
 
     /// The configuration as JSON text that diffusers reads too.

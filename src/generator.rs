@@ -5,8 +5,8 @@ use crate::config::Spacing;
 use crate::network::{Model, OnnxNetwork};
 use crate::noise::Noise;
 use crate::sampler::{Control, Outcome, Sampler};
-use crate::schedule::Schedule;
-use crate::solver::{Prediction, Solver};
+use crate::schedule::{Grid, Schedule};
+use crate::solver::{Prediction, Solver, Threshold};
 use crate::{Error, Result};
 
 /// How samples are made. [`Settings::of`] gives what suits a model.
@@ -20,8 +20,8 @@ pub struct Settings {
     pub spacing: Spacing,
     /// The weight of classifier-free guidance: 1 is none, and any other doubles the network calls.
     pub guidance: f32,
-    /// The bound that the estimate of the clean sample is clipped to, if any.
-    pub clip: Option<f64>,
+    /// What is done to the estimate of the clean sample.
+    pub threshold: Threshold,
 }
 
 impl Settings {
@@ -36,7 +36,7 @@ impl Settings {
             solver: Solver::from_name(metadata.sampler.as_deref().unwrap_or("dpm++2m"))?,
             spacing: metadata.spacing.unwrap_or(scheduler.timestep_spacing),
             guidance: metadata.guidance.unwrap_or(1.0),
-            clip: scheduler.clip_sample.then_some(scheduler.clip_sample_range),
+            threshold: scheduler.threshold(),
         })
     }
 }
@@ -74,8 +74,8 @@ impl Generator {
         let config = model.scheduler();
         let schedule = Schedule::from_config(config)?;
         let levels = schedule.levels(settings.steps, settings.spacing, config.steps_offset, config.set_alpha_to_one)?;
-        let prediction = Prediction { kind: config.prediction_type, clip: settings.clip };
-        let program = settings.solver.compile(&levels, prediction)?;
+        let prediction = Prediction { kind: config.prediction_type, threshold: settings.threshold };
+        let program = settings.solver.compile(&Grid::new(&levels)?, &schedule, prediction)?;
         let len = model.sample_shape().iter().product();
         Ok(Generator {
             network: Guided::new(model.network()?, settings.guidance)?,

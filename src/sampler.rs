@@ -5,9 +5,9 @@ use crate::config::PredictionType;
 use crate::network::Network;
 use crate::noise::Noise;
 use crate::schedule::Level;
-use crate::solver::{Program, SAMPLE, Stage, Update};
+use crate::solver::{Program, SAMPLE, Stage, Threshold, Update};
 use crate::{Error, ErrorKind, Result};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -70,8 +70,8 @@ pub struct Outcome {
 /// use edgegen::network::Network;
 /// use edgegen::noise::Noise;
 /// use edgegen::sampler::{Control, Sampler};
-/// use edgegen::schedule::Schedule;
-/// use edgegen::solver::{Prediction, Solver};
+/// use edgegen::schedule::{Grid, Schedule};
+/// use edgegen::solver::{Churn, Prediction, Solver, Threshold};
 ///
 /// /// If the data is one point, the best guess of the clean sample is that point.
 /// struct Point;
@@ -86,9 +86,9 @@ pub struct Outcome {
 /// }
 ///
 /// let schedule = Schedule::from_config(&SchedulerConfig::default())?;
-/// let levels = schedule.levels(10, Spacing::Trailing, 0, true)?;
-/// let prediction = Prediction { kind: PredictionType::Sample, clip: None };
-/// let program = Solver::Heun.compile(&levels, prediction)?;
+/// let grid = Grid::new(&schedule.levels(10, Spacing::Trailing, 0, true)?)?;
+/// let prediction = Prediction { kind: PredictionType::Sample, threshold: Threshold::None };
+/// let program = Solver::Heun(Churn::NONE).compile(&grid, &schedule, prediction)?;
 ///
 /// let mut sampler = Sampler::new(program, 2);
 /// let mut noise = Noise::new(0, 0);
@@ -105,6 +105,8 @@ pub struct Sampler {
     /// All registers, one after the other.
     registers: Vec<f32>,
     prediction: Vec<f32>,
+    /// Room for the magnitudes of x_0, to find their quantile in.
+    magnitudes: Vec<f32>,
 }
 
 /// Elements that a linear combination works on at a time: few enough to stay in the first cache.
@@ -114,7 +116,9 @@ impl Sampler {
     /// The program with buffers for samples of `len` numbers. Nothing is allocated after this.
     pub fn new(program: Program, len: usize) -> Self {
         let registers = vec![0.0; program.registers * len];
-        Sampler { program, len, registers, prediction: vec![0.0; len] }
+        let dynamic = matches!(program.prediction.threshold, Threshold::Dynamic { .. });
+        let magnitudes = vec![0.0; if dynamic { len } else { 0 }];
+        Sampler { program, len, registers, prediction: vec![0.0; len], magnitudes }
     }
 
     /// The program that this runs.
@@ -147,7 +151,8 @@ impl Sampler {
                 format!("the noise must be finite, but element {i} is {}", x[i]),
             ));
         }
-        self.registers[..self.len].copy_from_slice(x);
+        let start = self.program.start;
+        self.registers.iter_mut().zip(&*x).for_each(|(r, x)| *r = start * x);
         let total = self.program.steps();
         let mut outcome = Outcome { ending: Ending::Complete, steps: 0, nfe: 0 };
         let mut best = None;
@@ -208,17 +213,41 @@ impl Sampler {
                 ),
             ));
         }
-        let split = Split::new(self.program.prediction, level);
-        let clip = self.program.clip.unwrap_or(f32::INFINITY);
+        let split = Split::new(self.program.prediction.kind, level);
         for i in 0..self.len {
             let (x, output) = (self.registers[input * self.len + i], self.prediction[i]);
-            let estimate = split.x0[0] * x + split.x0[1] * output;
             if let Some(eps) = eps {
                 self.registers[eps * self.len + i] = split.eps[0] * x + split.eps[1] * output;
             }
-            self.registers[x0 * self.len + i] = estimate.clamp(-clip, clip);
+            self.registers[x0 * self.len + i] = split.x0[0] * x + split.x0[1] * output;
+        }
+        self.threshold(range(x0));
+        let thresholds = self.program.prediction.threshold != Threshold::None;
+        if let (Some(eps), true) = (eps, thresholds && self.program.eps_follows_x0) {
+            let [of_x, of_x0] = Split::new(PredictionType::Sample, level).eps;
+            for i in 0..self.len {
+                let (x, x0) = (self.registers[input * self.len + i], self.registers[x0 * self.len + i]);
+                self.registers[eps * self.len + i] = of_x * x + of_x0 * x0;
+            }
         }
         Ok(())
+    }
+
+    /// Thresholds the estimate of x_0 in this part of the registers.
+    fn threshold(&mut self, range: Range<usize>) {
+        let x0 = &mut self.registers[range];
+        match self.program.prediction.threshold {
+            Threshold::None => {}
+            Threshold::Static(bound) => {
+                let bound = bound as f32;
+                x0.iter_mut().for_each(|v| *v = v.clamp(-bound, bound));
+            }
+            Threshold::Dynamic { ratio, max } => {
+                self.magnitudes.iter_mut().zip(&*x0).for_each(|(m, v)| *m = v.abs());
+                let s = quantile(&mut self.magnitudes, ratio).clamp(1.0, max as f32);
+                x0.iter_mut().for_each(|v| *v = v.clamp(-s, s) / s);
+            }
+        }
     }
 
     fn update(&mut self, stage: usize, update: usize, noise: &mut Noise) {
@@ -254,6 +283,14 @@ impl Control<'_> {
             None
         }
     }
+}
+
+/// The quantile of `values`, interpolated linearly between them in order; reorders them.
+fn quantile(values: &mut [f32], ratio: f64) -> f32 {
+    let place = ratio * (values.len() - 1) as f64;
+    let (_, &mut low, above) = values.select_nth_unstable_by(place as usize, f32::total_cmp);
+    let high = above.iter().copied().min_by(f32::total_cmp).unwrap_or(low);
+    low + (place.fract() as f32) * (high - low)
 }
 
 /// x_0 and ε as linear functions of (x, prediction) at one level, from `x = γ x_0 + σ ε`.

@@ -5,6 +5,7 @@
 
 use crate::config::{BetaSchedule, SchedulerConfig, Spacing};
 use crate::{Error, Result};
+use std::cmp::Ordering;
 
 /// One noise level: a time as the network counts it, and the marginal `N(γ x_0, σ² I)` there.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,6 +30,94 @@ impl Level {
     /// σ/γ, the noise's scale where the signal's is 1: the σ of the EDM paper (arXiv 2206.00364).
     pub fn edm_sigma(&self) -> f64 {
         self.sigma / self.gamma
+    }
+
+    /// The level with this σ/γ, not negative.
+    pub fn from_edm_sigma(time: f64, edm_sigma: f64) -> Level {
+        let gamma = 1.0 / edm_sigma.hypot(1.0);
+        Level { time, gamma, sigma: edm_sigma * gamma }
+    }
+
+    /// λ = ln(γ/σ), half the log-SNR: the variable that DPM-Solver's papers write λ.
+    pub(crate) fn lambda(&self) -> f64 {
+        (self.gamma / self.sigma).ln()
+    }
+}
+
+/// Noise levels as a function of the network's time. Solvers that evaluate the network between the
+/// levels of their [`Grid`] ask it for the levels there.
+pub trait Marginal {
+    /// The level at `time`.
+    fn level(&self, time: f64) -> Level;
+
+    /// The time at which the log-SNR is `log_snr`.
+    fn time_of_log_snr(&self, log_snr: f64) -> f64;
+
+    /// The level with this σ/γ; its time is the nearest that there is.
+    fn level_of_edm_sigma(&self, edm_sigma: f64) -> Level {
+        Level::from_edm_sigma(self.time_of_log_snr(-2.0 * edm_sigma.ln()), edm_sigma)
+    }
+}
+
+/// One step of a run: the network is evaluated at `from`, and the sample taken to `to`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// Where the network is evaluated.
+    pub from: Level,
+    /// Where the step leads.
+    pub to: Level,
+}
+
+/// The steps of a run, from the noisiest on.
+///
+/// Each step begins where the last ended, except that diffusers' DDIM and PNDM label the levels of some
+/// spacings so that a step may begin a little away from there (see [`crate::scheduler`]).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    pub(crate) steps: Vec<Step>,
+    /// What x_T, standard normal, is multiplied by.
+    pub(crate) start: f64,
+}
+
+impl Grid {
+    /// The steps through `levels`: at each but the last the network is evaluated, and at the last the run ends.
+    ///
+    /// # Errors
+    /// When there are fewer than two levels, or the noise does not fall from each to the next.
+    pub fn new(levels: &[Level]) -> Result<Self> {
+        if levels.len() < 2 {
+            return Err(Error::invalid("a run needs a level to begin at and one to end at"));
+        }
+        for pair in levels.windows(2) {
+            if pair[1].log_snr().partial_cmp(&pair[0].log_snr()) != Some(Ordering::Greater) {
+                return Err(Error::invalid(format!(
+                    "the noise must fall from step to step, but does not from time {} to {}: use fewer steps or another spacing",
+                    pair[0].time, pair[1].time
+                )));
+            }
+        }
+        Ok(Self::chain(levels))
+    }
+
+    /// The steps through `levels`, unchecked.
+    pub(crate) fn chain(levels: &[Level]) -> Self {
+        Grid { steps: levels.windows(2).map(|pair| Step { from: pair[0], to: pair[1] }).collect(), start: 1.0 }
+    }
+
+    /// The same steps from noise of the standard deviation that the first level says, rather than from x_T as it is.
+    pub(crate) fn from_scaled_noise(mut self) -> Self {
+        self.start = self.steps[0].from.sigma;
+        self
+    }
+
+    /// The steps.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The levels at which the network is evaluated at the beginning of each step, and the level at which the run ends.
+    pub fn levels(&self) -> impl Iterator<Item = Level> + '_ {
+        self.steps.iter().map(|s| s.from).chain(self.steps.last().map(|s| s.to))
     }
 }
 
@@ -159,14 +248,15 @@ impl Schedule {
     /// The time at which the log-SNR is `log_snr`, the inverse of [`level`](Self::level); times outside
     /// the schedule become its ends.
     pub fn time_of_log_snr(&self, log_snr: f64) -> f64 {
-        // the first training step whose log-SNR is below
-        let above = (0..self.len()).collect::<Vec<_>>().partition_point(|&t| self.log_snr(t) >= log_snr);
-        match above {
+        // the first training step whose log-SNR is below; ᾱ falls with t
+        let alpha_bar = 1.0 / (1.0 + (-log_snr).exp());
+        match self.alpha_bar.partition_point(|&a| a >= alpha_bar) {
             0 => 0.0,
             t if t == self.len() => (self.len() - 1) as f64,
             t => {
                 let (high, low) = (self.log_snr(t - 1), self.log_snr(t));
-                if low == f64::NEG_INFINITY { t as f64 } else { (t - 1) as f64 + (high - log_snr) / (high - low) }
+                let fraction = ((high - log_snr) / (high - low)).clamp(0.0, 1.0);
+                if low == f64::NEG_INFINITY { t as f64 } else { (t - 1) as f64 + fraction }
             }
         }
     }
@@ -252,6 +342,26 @@ impl VpSde {
         let integral = (-log_snr).exp().ln_1p();
         let slope = self.beta_max - self.beta_min;
         2.0 * integral / (self.beta_min + (self.beta_min * self.beta_min + 2.0 * slope * integral).sqrt())
+    }
+}
+
+impl Marginal for Schedule {
+    fn level(&self, time: f64) -> Level {
+        Schedule::level(self, time)
+    }
+
+    fn time_of_log_snr(&self, log_snr: f64) -> f64 {
+        Schedule::time_of_log_snr(self, log_snr)
+    }
+}
+
+impl Marginal for VpSde {
+    fn level(&self, time: f64) -> Level {
+        VpSde::level(self, time)
+    }
+
+    fn time_of_log_snr(&self, log_snr: f64) -> f64 {
+        VpSde::time_of_log_snr(self, log_snr)
     }
 }
 

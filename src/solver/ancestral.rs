@@ -1,35 +1,53 @@
-//! Ancestral sampling: DDPM (arXiv 2006.11239), on any subset of the training steps.
+//! Ancestral sampling: DDPM (arXiv 2006.11239), on any subset of the training steps, and k-diffusion's
+//! form of it.
 
 use super::{Register, SAMPLE, Table};
-use crate::schedule::Level;
+use crate::schedule::{Grid, Step};
 
 const X0: Register = 1;
 
-/// The variance of the reverse step.
+/// The variance of an ancestral step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Variance {
+pub enum Variance {
     /// That of the posterior q(x' | x, x_0).
     Small,
     /// β of the step: an upper bound.
     Large,
 }
 
-/// Algorithm 2 with the posterior mean of equation 7, for a step from `now` to `next`:
+/// Algorithm 2 with the posterior mean of equation 7:
 /// `β = 1 - γ²/γ'²`, mean `(γ' β/σ²) x_0 + (γ/γ') (σ'²/σ²) x`.
-pub(super) fn ddpm(table: &mut Table, levels: &[Level], variance: Variance) {
-    for pair in levels.windows(2) {
-        let [now, next] = [pair[0], pair[1]];
-        let alpha = (now.gamma / next.gamma).powi(2);
+pub(super) fn ddpm(table: &mut Table, grid: &Grid, variance: Variance) {
+    for &Step { from, to } in &grid.steps {
+        let alpha = (from.gamma / to.gamma).powi(2);
         let beta = 1.0 - alpha;
-        let shrink = (next.sigma / now.sigma).powi(2);
+        let shrink = (to.sigma / from.sigma).powi(2);
         // No noise is added on the way to the clean sample.
         let noise = match variance {
-            _ if next.sigma == 0.0 => 0.0,
+            _ if to.sigma == 0.0 => 0.0,
             Variance::Small => (shrink * beta).sqrt(),
             Variance::Large => beta.sqrt(),
         };
-        table.evaluate(SAMPLE, now, X0, None);
-        table.update(SAMPLE, &[(X0, next.gamma * beta / now.sigma.powi(2)), (SAMPLE, alpha.sqrt() * shrink)], noise);
+        table.evaluate(SAMPLE, from, X0, None);
+        table.update(SAMPLE, &[(X0, to.gamma * beta / from.sigma.powi(2)), (SAMPLE, alpha.sqrt() * shrink)], noise);
+        table.end_step();
+    }
+}
+
+/// An Euler step in s down to `s_down`, then noise of deviation `s_up`, where `s_up² + s_down² = s'²` and
+/// `s_up² = s'² (s² - s'²)/s²` is the posterior's variance.
+pub(super) fn euler_ancestral(table: &mut Table, grid: &Grid) {
+    for &Step { from, to } in &grid.steps {
+        let (s, s_to) = (from.edm_sigma(), to.edm_sigma());
+        let s_up = s_to * (1.0 - (s_to / s).powi(2)).sqrt();
+        // s_down/s: the part of y - x_0 that is left
+        let ratio = (s_to / s).powi(2);
+        table.evaluate(SAMPLE, from, X0, None);
+        table.update(
+            SAMPLE,
+            &[(SAMPLE, to.gamma * ratio / from.gamma), (X0, to.gamma * (1.0 - ratio))],
+            to.gamma * s_up,
+        );
         table.end_step();
     }
 }

@@ -5,16 +5,30 @@
 //! noise ε, then form linear combinations of registers, whose coefficients depend on the schedule alone.
 //! [`Solver::compile`] computes them all once, in f64. [`Sampler`](crate::sampler::Sampler) runs any of
 //! them in fixed buffers.
+//!
+//! In the solvers' formulas γ and σ are a level's scales of signal and noise, primes mark the level that
+//! a step leads to, `λ = ln(γ/σ)`, `s = σ/γ` and `y = x/γ`. In y and s the probability-flow ODE is
+//! `dy/ds = ε` (arXiv 2206.00364, eq. 1 and 3).
 
+mod adams;
 mod ancestral;
+mod catalogue;
 mod ddim;
-mod exponential;
+mod dpm_solver;
+mod lagrange;
 mod runge_kutta;
+mod stochastic;
+mod unipc;
+
+pub use ancestral::Variance;
+pub use catalogue::{SOLVERS, SolverInfo};
+pub use dpm_solver::{Curvature, DpmSolver, Form, SecondOrder, Stepping};
+pub use runge_kutta::Churn;
+pub use unipc::{BFunction, UniPc};
 
 use crate::config::PredictionType;
-use crate::schedule::Level;
+use crate::schedule::{Grid, Level, Marginal};
 use crate::{Error, Result};
-use std::cmp::Ordering;
 
 /// Register 0 is the sample itself; the others are scratch.
 pub(crate) type Register = usize;
@@ -42,7 +56,7 @@ pub(crate) struct Stage {
     pub level: Level,
     /// On what.
     pub input: Register,
-    /// Where the estimate of the clean sample goes, clipped if the program clips.
+    /// Where the estimate of the clean sample goes, after thresholding.
     pub x0: Register,
     /// Where the estimate of the noise goes, if anything reads it.
     pub eps: Option<Register>,
@@ -57,8 +71,11 @@ pub(crate) struct Stage {
 pub struct Program {
     pub(crate) stages: Vec<Stage>,
     pub(crate) registers: usize,
-    pub(crate) prediction: PredictionType,
-    pub(crate) clip: Option<f32>,
+    pub(crate) prediction: Prediction,
+    /// Whether ε follows the thresholding of x_0, or stays what the network says.
+    pub(crate) eps_follows_x0: bool,
+    /// What x_T, standard normal, is multiplied by.
+    pub(crate) start: f32,
 }
 
 impl Program {
@@ -83,16 +100,57 @@ impl Program {
     }
 }
 
+/// What is done to the estimate of the clean sample after each evaluation.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum Threshold {
+    /// Nothing.
+    #[default]
+    None,
+    /// It is clipped to ± this bound, which is positive.
+    Static(f64),
+    /// Dynamic thresholding (arXiv 2205.11487, section 2.3): with s the given quantile of |x_0|, but from
+    /// 1 to `max`, x_0 is clipped to ±s and divided by s.
+    Dynamic {
+        /// Which quantile, in (0, 1].
+        ratio: f64,
+        /// The most that s may be, at least 1.
+        max: f64,
+    },
+}
+
 /// What a solver makes of the network's prediction before it goes on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
     /// What the network predicts.
     pub kind: PredictionType,
-    /// The bound that the estimate of x_0 is clipped to, if it is.
-    pub clip: Option<f64>,
+    /// What is done to the estimate of x_0.
+    pub threshold: Threshold,
 }
 
-/// A solver of the reverse process.
+impl Prediction {
+    fn check(&self, grid: &Grid) -> Result<()> {
+        if self.kind == PredictionType::Epsilon && grid.steps[0].from.gamma == 0.0 {
+            return Err(Error::invalid(
+                "a network that predicts the noise cannot start from zero SNR: use a v-prediction network, or a spacing that leaves the last step out",
+            ));
+        }
+        match self.threshold {
+            Threshold::Static(bound) if !(bound > 0.0 && bound.is_finite()) => {
+                Err(Error::invalid(format!("the bound that x_0 is clipped to must be positive, not {bound}")))
+            }
+            Threshold::Dynamic { ratio, .. } if !(ratio > 0.0 && ratio <= 1.0) => Err(Error::invalid(format!(
+                "the ratio of dynamic thresholding must be above 0 and at most 1, not {ratio}"
+            ))),
+            Threshold::Dynamic { max, .. } if !(max >= 1.0 && max.is_finite()) => {
+                Err(Error::invalid(format!("the greatest threshold must be at least 1, not {max}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A solver of the reverse process. [`SOLVERS`] lists them under their names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Solver {
@@ -101,69 +159,53 @@ pub enum Solver {
         /// How much of the posterior's noise is drawn, from 0 to 1.
         eta: f64,
     },
-    /// Ancestral sampling (arXiv 2006.11239, algorithm 2) with the posterior's own, smaller variance.
-    Ddpm,
-    /// Ancestral sampling with the larger variance, β.
-    DdpmLarge,
-    /// Euler's method on the probability-flow ODE in σ/γ (arXiv 2206.00364, with no correction).
+    /// Ancestral sampling (arXiv 2006.11239, algorithm 2).
+    Ddpm(Variance),
+    /// Ancestral sampling as an Euler step in s to less noise than is wanted, and noise added to make up for it (k-diffusion).
+    EulerAncestral,
+    /// Euler–Maruyama on the reverse SDE `dx = -½ β [x + 2 s_θ] dt + √β dW` (arXiv 2011.13456, eq. 6), time measured in ln γ.
+    EulerMaruyama,
+    /// Euler's method on the probability-flow ODE in s (arXiv 2206.00364, with no correction).
     Euler,
-    /// Euler's method on `dx = -½ β [x + s] dt` (arXiv 2011.13456, eq. 13), time measured in ln γ.
+    /// Euler's method on `dx = -½ β [x + s_θ] dt` (arXiv 2011.13456, eq. 13), time measured in ln γ.
     EulerOde,
-    /// Heun's second-order method in σ/γ (arXiv 2206.00364, algorithm 1): two evaluations a step, one in the last.
-    Heun,
-    /// DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): second order at one evaluation a step.
-    DpmSolverPp2M,
+    /// Heun's second-order method in s (arXiv 2206.00364, algorithm 2): two evaluations a step, one in the last.
+    Heun(Churn),
+    /// The midpoint method in s, with the middle at the geometric mean (DPM2 of k-diffusion): two evaluations a step, one in the last.
+    Dpm2,
+    /// Linear multistep in s (k-diffusion): Adams–Bashforth on uneven steps.
+    Lms {
+        /// From 1 to 4.
+        order: usize,
+    },
+    /// Pseudo linear multistep (arXiv 2202.09778): Adams–Bashforth's even-step weights on ε, carried over by DDIM's step.
+    Pndm {
+        /// Whether the first three steps are pseudo Runge–Kutta steps of four evaluations (F-PNDM), or lower-order multistep ones.
+        warm_up: bool,
+    },
+    /// DEIS (arXiv 2204.13902): ε extrapolated by a polynomial and integrated exactly.
+    Deis {
+        /// How many values of ε the polynomial goes through, from 1 to 4.
+        order: usize,
+        /// What it is a polynomial in.
+        variable: DeisVariable,
+        /// Whether the last two steps of fewer than 15 are of order 2 and 1.
+        lower_order_final: bool,
+    },
+    /// DPM-Solver, DPM-Solver++ and their SDE forms.
+    DpmSolver(DpmSolver),
+    /// UniPC (arXiv 2302.04867).
+    UniPc(UniPc),
 }
 
-/// What is known of a solver, for people to choose by.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SolverInfo {
-    /// The name on the command line.
-    pub name: &'static str,
-    /// The solver, with its usual options.
-    pub solver: Solver,
-    /// The order of convergence on the probability-flow ODE; `None` for stochastic solvers.
-    pub order: Option<usize>,
-    /// Network evaluations a step.
-    pub nfe_per_step: usize,
-    /// Where it comes from.
-    pub paper: &'static str,
+/// The variable of DEIS's extrapolating polynomial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeisVariable {
+    /// The network's time: tAB-DEIS, the paper's choice.
+    Time,
+    /// ln s: what diffusers does.
+    LogRho,
 }
-
-/// Every solver.
-pub const SOLVERS: &[SolverInfo] = &[
-    SolverInfo {
-        name: "ddim",
-        solver: Solver::Ddim { eta: 0.0 },
-        order: Some(1),
-        nfe_per_step: 1,
-        paper: "arXiv 2010.02502",
-    },
-    SolverInfo { name: "ddpm", solver: Solver::Ddpm, order: None, nfe_per_step: 1, paper: "arXiv 2006.11239" },
-    SolverInfo {
-        name: "ddpm-large",
-        solver: Solver::DdpmLarge,
-        order: None,
-        nfe_per_step: 1,
-        paper: "arXiv 2006.11239",
-    },
-    SolverInfo { name: "euler", solver: Solver::Euler, order: Some(1), nfe_per_step: 1, paper: "arXiv 2206.00364" },
-    SolverInfo {
-        name: "euler-ode",
-        solver: Solver::EulerOde,
-        order: Some(1),
-        nfe_per_step: 1,
-        paper: "arXiv 2011.13456",
-    },
-    SolverInfo { name: "heun", solver: Solver::Heun, order: Some(2), nfe_per_step: 2, paper: "arXiv 2206.00364" },
-    SolverInfo {
-        name: "dpm++2m",
-        solver: Solver::DpmSolverPp2M,
-        order: Some(2),
-        nfe_per_step: 1,
-        paper: "arXiv 2211.01095",
-    },
-];
 
 impl Solver {
     /// The solver of this name, as [`SOLVERS`] lists them.
@@ -177,53 +219,72 @@ impl Solver {
         })
     }
 
-    /// Computes every coefficient for a run through `levels`: at each but the last the network is
-    /// evaluated, and at the last the run ends (see [`Schedule::levels`](crate::schedule::Schedule::levels)).
+    /// Computes every coefficient for a run through the steps of `grid`. Solvers that evaluate the network
+    /// inside a step ask `marginal` for the level there.
     ///
     /// # Errors
-    /// When there are fewer than two levels, the noise does not fall from each to the next, an option is
-    /// out of range, or a network that predicts ε is to start from pure noise.
-    pub fn compile(&self, levels: &[Level], prediction: Prediction) -> Result<Program> {
-        if levels.len() < 2 {
-            return Err(Error::invalid("a run needs a level to begin at and one to end at"));
-        }
-        for pair in levels.windows(2) {
-            if pair[1].log_snr().partial_cmp(&pair[0].log_snr()) != Some(Ordering::Greater) {
-                return Err(Error::invalid(format!(
-                    "the noise must fall from step to step, but does not from time {} to {}: use fewer steps or another spacing",
-                    pair[0].time, pair[1].time
-                )));
-            }
-        }
-        if prediction.kind == PredictionType::Epsilon && levels[0].gamma == 0.0 {
-            return Err(Error::invalid(
-                "a network that predicts the noise cannot start from zero SNR: use a v-prediction network, or a spacing that leaves the last step out",
-            ));
-        }
+    /// When an option is out of range, or the solver cannot start from zero SNR.
+    pub fn compile(&self, grid: &Grid, marginal: &dyn Marginal, prediction: Prediction) -> Result<Program> {
+        prediction.check(grid)?;
         let mut table = Table::default();
         match *self {
-            Solver::Ddim { eta } => ddim::ddim(&mut table, levels, eta)?,
-            Solver::Ddpm => ancestral::ddpm(&mut table, levels, ancestral::Variance::Small),
-            Solver::DdpmLarge => ancestral::ddpm(&mut table, levels, ancestral::Variance::Large),
-            Solver::Euler => runge_kutta::euler(&mut table, levels),
-            Solver::EulerOde => runge_kutta::euler_ode(&mut table, levels),
-            Solver::Heun => runge_kutta::heun(&mut table, levels),
-            Solver::DpmSolverPp2M => exponential::dpm_solver_pp_2m(&mut table, levels),
+            Solver::Ddim { eta } => ddim::ddim(&mut table, grid, eta)?,
+            Solver::Ddpm(variance) => ancestral::ddpm(&mut table, grid, variance),
+            Solver::EulerAncestral => ancestral::euler_ancestral(&mut table, grid),
+            Solver::EulerMaruyama => stochastic::euler_maruyama(&mut table, grid),
+            Solver::Euler => runge_kutta::euler(&mut table, grid),
+            Solver::EulerOde => runge_kutta::euler_ode(&mut table, grid),
+            Solver::Heun(churn) => runge_kutta::heun(&mut table, grid, marginal, churn)?,
+            Solver::Dpm2 => runge_kutta::dpm2(&mut table, grid, marginal),
+            Solver::Lms { order } => adams::lms(&mut table, grid, order)?,
+            Solver::Pndm { warm_up } => adams::pndm(&mut table, grid, marginal, warm_up),
+            Solver::Deis { order, variable, lower_order_final } => {
+                adams::deis(&mut table, grid, marginal, order, variable, lower_order_final)?;
+            }
+            Solver::DpmSolver(options) => dpm_solver::dpm_solver(&mut table, grid, options)?,
+            Solver::UniPc(options) => unipc::unipc(&mut table, grid, options)?,
         }
-        Ok(Program {
-            stages: table.stages,
-            registers: table.registers,
-            prediction: prediction.kind,
-            clip: prediction.clip.map(|c| c as f32),
-        })
+        table.finish(grid, prediction)
     }
 }
 
+/// How many of the latest evaluations a multistep method of this order can use in each step: those that
+/// there are, leaving out one where there was no signal, and, if asked to, two and one in the last steps
+/// of a run of fewer than 15, as diffusers does.
+fn multistep_orders(grid: &Grid, order: usize, lower_order_final: bool) -> impl Iterator<Item = usize> + '_ {
+    let n = grid.steps.len();
+    let without_signal = grid.steps.iter().take_while(|s| s.from.gamma == 0.0).count();
+    (0..n).map(move |i| {
+        let there_are = (i + 1).saturating_sub(without_signal).max(1);
+        let remaining = if lower_order_final && n < 15 { n - i } else { order };
+        order.min(there_are).min(remaining)
+    })
+}
+
+/// The registers of the latest `order` evaluations, the newest first, after evaluation `i` of a run whose
+/// evaluations go round `order` registers from `first` on.
+fn ring(first: Register, order: usize, i: usize) -> impl Iterator<Item = Register> {
+    (0..order).map(move |back| first + (i + order - back) % order)
+}
+
+fn check_order(name: &str, order: usize, highest: usize) -> Result<()> {
+    if (1..=highest).contains(&order) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the order of {name} must be from 1 to {highest}, not {order}")))
+}
+
 /// A table being filled.
-#[derive(Default)]
 struct Table {
     stages: Vec<Stage>,
     registers: usize,
+    eps_follows_x0: bool,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table { stages: Vec::new(), registers: 1, eps_follows_x0: true }
+    }
 }
 
 impl Table {
@@ -248,5 +309,21 @@ impl Table {
     /// Marks the last evaluation as the end of a step.
     fn end_step(&mut self) {
         self.stages.last_mut().expect("a step has an evaluation").ends_step = true;
+    }
+
+    fn finish(self, grid: &Grid, prediction: Prediction) -> Result<Program> {
+        let mut updates = self.stages.iter().flat_map(|s| &s.updates);
+        if !updates.all(|u| u.noise.is_finite() && u.terms.iter().all(|t| t.coefficient.is_finite())) {
+            return Err(Error::invalid(
+                "this sampler cannot start from zero SNR: use ddim, or a spacing that leaves the last step out",
+            ));
+        }
+        Ok(Program {
+            stages: self.stages,
+            registers: self.registers,
+            prediction,
+            eps_follows_x0: self.eps_follows_x0,
+            start: grid.start as f32,
+        })
     }
 }

@@ -1,0 +1,86 @@
+//! The solvers by name.
+
+use super::{Churn, DeisVariable, DpmSolver, Form, Solver, Stepping, UniPc, Variance};
+
+/// What is known of a solver, for people to choose by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SolverInfo {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// The solver, with its usual options.
+    pub solver: Solver,
+    /// The order of convergence on the probability-flow ODE; `None` for stochastic solvers.
+    pub order: Option<usize>,
+    /// Network evaluations a step.
+    pub nfe_per_step: usize,
+    /// Where it comes from.
+    pub paper: &'static str,
+}
+
+const fn deterministic(name: &'static str, solver: Solver, order: usize, paper: &'static str) -> SolverInfo {
+    SolverInfo { name, solver, order: Some(order), nfe_per_step: 1, paper }
+}
+
+const fn stochastic(name: &'static str, solver: Solver, paper: &'static str) -> SolverInfo {
+    SolverInfo { name, solver, order: None, nfe_per_step: 1, paper }
+}
+
+const fn two_calls(info: SolverInfo) -> SolverInfo {
+    SolverInfo { nfe_per_step: 2, ..info }
+}
+
+const fn dpm(form: Form, order: usize, stepping: Stepping) -> Solver {
+    Solver::DpmSolver(DpmSolver::new(form, order, stepping))
+}
+
+const fn deis(order: usize, variable: DeisVariable) -> Solver {
+    Solver::Deis { order, variable, lower_order_final: true }
+}
+
+const DDPM: &str = "arXiv 2006.11239";
+const DDIM: &str = "arXiv 2010.02502";
+const SDE: &str = "arXiv 2011.13456";
+const PNDM: &str = "arXiv 2202.09778";
+const DEIS: &str = "arXiv 2204.13902";
+const EDM: &str = "arXiv 2206.00364";
+const DPM: &str = "arXiv 2206.00927";
+const DPM_PLUS: &str = "arXiv 2211.01095";
+const UNIPC: &str = "arXiv 2302.04867";
+const K_DIFFUSION: &str = "k-diffusion";
+
+use Stepping::{Multistep, Singlestep};
+
+/// Every fixed-step solver.
+pub const SOLVERS: &[SolverInfo] = &[
+    deterministic("ddim", Solver::Ddim { eta: 0.0 }, 1, DDIM),
+    stochastic("ddpm", Solver::Ddpm(Variance::Small), DDPM),
+    stochastic("ddpm-large", Solver::Ddpm(Variance::Large), DDPM),
+    deterministic("euler", Solver::Euler, 1, EDM),
+    deterministic("euler-ode", Solver::EulerOde, 1, SDE),
+    stochastic("euler-maruyama", Solver::EulerMaruyama, SDE),
+    stochastic("euler-ancestral", Solver::EulerAncestral, K_DIFFUSION),
+    two_calls(deterministic("heun", Solver::Heun(Churn::NONE), 2, EDM)),
+    two_calls(deterministic("dpm2", Solver::Dpm2, 2, K_DIFFUSION)),
+    deterministic("lms", Solver::Lms { order: 4 }, 4, K_DIFFUSION),
+    deterministic("plms", Solver::Pndm { warm_up: false }, 2, PNDM),
+    deterministic("pndm", Solver::Pndm { warm_up: true }, 2, PNDM),
+    deterministic("deis-1", deis(2, DeisVariable::Time), 2, DEIS),
+    deterministic("deis-2", deis(3, DeisVariable::Time), 3, DEIS),
+    deterministic("deis-3", deis(4, DeisVariable::Time), 4, DEIS),
+    deterministic("deis-log-rho", deis(3, DeisVariable::LogRho), 3, DEIS),
+    deterministic("dpm-1", dpm(Form::Noise, 1, Multistep), 1, DPM),
+    deterministic("dpm-2s", dpm(Form::Noise, 2, Singlestep), 2, DPM),
+    deterministic("dpm-3s", dpm(Form::Noise, 3, Singlestep), 3, DPM),
+    deterministic("dpm-2m", dpm(Form::Noise, 2, Multistep), 2, DPM_PLUS),
+    deterministic("dpm-3m", dpm(Form::Noise, 3, Multistep), 3, DPM_PLUS),
+    deterministic("dpm++2s", dpm(Form::Data, 2, Singlestep), 2, DPM_PLUS),
+    deterministic("dpm++3s", dpm(Form::Data, 3, Singlestep), 3, DPM_PLUS),
+    deterministic("dpm++2m", dpm(Form::Data, 2, Multistep), 2, DPM_PLUS),
+    deterministic("dpm++3m", dpm(Form::Data, 3, Multistep), 3, DPM_PLUS),
+    stochastic("dpm++1-sde", dpm(Form::DataSde, 1, Multistep), DPM_PLUS),
+    stochastic("dpm++2m-sde", dpm(Form::DataSde, 2, Multistep), DPM_PLUS),
+    stochastic("dpm++3m-sde", dpm(Form::DataSde, 3, Multistep), K_DIFFUSION),
+    deterministic("unipc-1", Solver::UniPc(UniPc::new(1)), 2, UNIPC),
+    deterministic("unipc-2", Solver::UniPc(UniPc::new(2)), 3, UNIPC),
+    deterministic("unipc-3", Solver::UniPc(UniPc::new(3)), 4, UNIPC),
+];
