@@ -10,7 +10,7 @@ use edgegen::network::{Model, Network};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;
-use edgegen::solver::{Prediction, SOLVERS};
+use edgegen::solver::{Prediction, SOLVERS, Threshold};
 use edgegen::{Generator, Settings};
 
 fn main() {
@@ -48,9 +48,10 @@ impl Network for Echo {
 #[divan::bench(args = SOLVERS.iter().map(|s| s.name))]
 fn solver(bencher: divan::Bencher, name: &str) {
     let schedule = Schedule::from_config(&SchedulerConfig::default()).unwrap();
-    let levels = schedule.levels(10, Spacing::Trailing, 0, true).unwrap();
+    let grid = schedule.grid(10, Spacing::Trailing, 0, true).unwrap();
     let solver = edgegen::solver::Solver::from_name(name).unwrap();
-    let program = solver.compile(&levels, Prediction { kind: PredictionType::Epsilon, clip: Some(1.0) }).unwrap();
+    let prediction = Prediction { kind: PredictionType::Epsilon, threshold: Threshold::Static(1.0) };
+    let program = solver.compile(&grid, &schedule, prediction).unwrap();
     let mut sampler = Sampler::new(program, LEN);
     let mut x = vec![0.5; LEN];
     bencher.bench_local(|| {

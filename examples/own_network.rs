@@ -10,7 +10,7 @@ use edgegen::network::Network;
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;
-use edgegen::solver::{Prediction, Solver};
+use edgegen::solver::{Prediction, Solver, Threshold};
 
 /// Data: 64 points on the unit circle. With γ and σ of the time, the posterior mean of x_0 is known.
 struct Circle(Schedule);
@@ -41,8 +41,9 @@ impl Network for Circle {
 fn main() -> edgegen::Result<()> {
     let config = SchedulerConfig::default();
     let schedule = Schedule::from_config(&config)?;
-    let levels = schedule.levels(10, Spacing::Trailing, 0, true)?;
-    let program = Solver::DpmSolverPp2M.compile(&levels, Prediction { kind: config.prediction_type, clip: None })?;
+    let grid = schedule.grid(10, Spacing::Trailing, 0, true)?;
+    let prediction = Prediction { kind: config.prediction_type, threshold: Threshold::None };
+    let program = Solver::from_name("dpm++2m")?.compile(&grid, &schedule, prediction)?;
     let (mut sampler, mut network) = (Sampler::new(program, 2), Circle(schedule));
     for index in 0..5 {
         let mut noise = Noise::new(1, index);

@@ -4,6 +4,7 @@
 use crate::solver::Threshold;
 use crate::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// How β runs from `beta_start` to `beta_end` over the training steps.
@@ -63,6 +64,142 @@ pub enum Spacing {
     Karras,
 }
 
+/// What a scheduler's class integrates (`algorithm_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum AlgorithmType {
+    /// DPM-Solver.
+    #[serde(rename = "dpmsolver")]
+    DpmSolver,
+    /// DPM-Solver++.
+    #[serde(rename = "dpmsolver++")]
+    DpmSolverPlusPlus,
+    /// SDE-DPM-Solver.
+    #[serde(rename = "sde-dpmsolver")]
+    SdeDpmSolver,
+    /// SDE-DPM-Solver++.
+    #[serde(rename = "sde-dpmsolver++")]
+    SdeDpmSolverPlusPlus,
+    /// DEIS.
+    #[serde(rename = "deis")]
+    Deis,
+}
+
+/// A variant of a scheduler's method (`solver_type`); what it means depends on the class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum SolverType {
+    /// Of DPM-Solver.
+    Midpoint,
+    /// Of DPM-Solver.
+    Heun,
+    /// Of UniPC.
+    Bh1,
+    /// Of UniPC.
+    Bh2,
+    /// Of DEIS.
+    LogRho,
+}
+
+/// Where a run in σ/γ ends (`final_sigmas_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FinalSigmas {
+    /// At no noise.
+    #[serde(rename = "zero")]
+    Zero,
+    /// At training step 0.
+    #[serde(rename = "sigma_min")]
+    SigmaMin,
+}
+
+/// How diffusers' Euler scheduler interpolates σ/γ between training steps (`interpolation_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Interpolation {
+    /// Linearly.
+    #[serde(rename = "linear")]
+    Linear,
+    /// Not at all: σ/γ goes down geometrically from the schedule's end to its beginning.
+    #[serde(rename = "log_linear")]
+    LogLinear,
+}
+
+/// What the classes of diffusers' schedulers have beyond the noise schedule. What a file leaves out is
+/// `None` and takes its class's default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClassOptions {
+    /// The class: `DDIMScheduler`, `DPMSolverMultistepScheduler`, …
+    #[serde(rename = "_class_name", skip_serializing_if = "Option::is_none")]
+    pub class_name: Option<String>,
+    /// The order of a method of the DPM-Solver kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver_order: Option<usize>,
+    /// What is integrated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm_type: Option<AlgorithmType>,
+    /// The variant of the method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver_type: Option<SolverType>,
+    /// Whether the last steps of a short run are of lower order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lower_order_final: Option<bool>,
+    /// Whether the last step is of first order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub euler_at_final: Option<bool>,
+    /// Whether σ/γ is spaced as by [`Spacing::Karras`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_karras_sigmas: Option<bool>,
+    /// Whether σ/γ goes down geometrically.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_exponential_sigmas: Option<bool>,
+    /// The same, with whole times.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_lu_lambdas: Option<bool>,
+    /// Whether σ/γ is spaced by a beta distribution: not supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_beta_sigmas: Option<bool>,
+    /// Whether the model is a flow: not supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_flow_sigmas: Option<bool>,
+    /// Where the run ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_sigmas_type: Option<FinalSigmas>,
+    /// The least λ = ln(γ/σ) that is visited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lambda_min_clipped: Option<f64>,
+    /// The least σ/γ of Karras or exponential spacing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_min: Option<f64>,
+    /// The greatest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_max: Option<f64>,
+    /// How σ/γ is interpolated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interpolation_type: Option<Interpolation>,
+    /// Whether PNDM starts without Runge–Kutta steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skip_prk_steps: Option<bool>,
+    /// Whether UniPC expands x_0 rather than ε.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predict_x0: Option<bool>,
+    /// UniPC's steps without corrector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disable_corrector: Option<Vec<usize>>,
+    /// Whether x_0 is thresholded dynamically.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thresholding: Option<bool>,
+    /// The quantile of dynamic thresholding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dynamic_thresholding_ratio: Option<f64>,
+    /// The greatest threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_max_value: Option<f64>,
+    /// DDPM's variance, `fixed_small` or `fixed_large`; others are for networks that predict it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variance_type: Option<String>,
+}
+
 /// A scheduler's configuration. Field names and meanings are diffusers'; what a file leaves out takes the value given here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -92,6 +229,9 @@ pub struct SchedulerConfig {
     pub set_alpha_to_one: bool,
     /// Whether β is rescaled so that the last training step is pure noise (arXiv 2305.08891, algorithm 1).
     pub rescale_betas_zero_snr: bool,
+    /// What the scheduler's class has beyond that.
+    #[serde(flatten)]
+    pub class: ClassOptions,
     /// Fields that are not read here, kept as they are.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -112,28 +252,196 @@ impl Default for SchedulerConfig {
             steps_offset: 0,
             set_alpha_to_one: true,
             rescale_betas_zero_snr: false,
+            class: ClassOptions::default(),
             other: BTreeMap::new(),
         }
     }
 }
 
 impl SchedulerConfig {
-    /// Reads the JSON text of a `scheduler_config.json`.
+    /// Reads the JSON text of a `scheduler_config.json`. What it leaves out takes the default of the class
+    /// that it names, as in diffusers.
     ///
     /// # Errors
-    /// When the text is not JSON, or a field's value is not one that is known.
+    /// When the text is not a JSON object, or a field's value is not one that is known.
     pub fn from_json(text: &str) -> Result<Self> {
-        serde_json::from_str(text)
-            .map_err(|e| Error::new(ErrorKind::InvalidArgument, format!("scheduler configuration: {e}")))
+        let invalid = |what: String| Error::new(ErrorKind::InvalidArgument, format!("scheduler configuration: {what}"));
+        let mut fields: Map<String, Value> =
+            serde_json::from_str(&without_infinities(text)).map_err(|e| invalid(e.to_string()))?;
+        fields.retain(|_, value| !value.is_null());
+        let class = fields.get("_class_name").and_then(Value::as_str).unwrap_or_default();
+        for (name, value) in class_defaults(class) {
+            fields.entry(name).or_insert(value);
+        }
+        let config = SchedulerConfig::deserialize(Value::Object(fields.clone())).map_err(|e| {
+            // serde does not say where in a flattened structure it was
+            let alone = |(name, value): &(&String, &Value)| {
+                SchedulerConfig::deserialize(Value::Object(Map::from_iter([(name.to_string(), (*value).clone())])))
+                    .is_err()
+            };
+            invalid(match fields.iter().find(alone) {
+                Some((name, value)) => format!("{name} is {value}: {e}"),
+                None => e.to_string(),
+            })
+        })?;
+        config.check().map_err(invalid)?;
+        Ok(config)
+    }
+
+    /// What is wrong with the values, if anything is.
+    fn check(&self) -> std::result::Result<(), String> {
+        let class = &self.class;
+        if self.num_train_timesteps == 0 {
+            return Err("num_train_timesteps must be at least 1, not 0".into());
+        }
+        if !(self.clip_sample_range > 0.0 && self.clip_sample_range.is_finite()) {
+            return Err(format!("clip_sample_range must be positive, not {}", self.clip_sample_range));
+        }
+        if let Some(order) = class.solver_order.filter(|o| !(1..=3).contains(o)) {
+            return Err(format!("solver_order must be 1, 2 or 3, not {order}"));
+        }
+        if let Some(ratio) = class.dynamic_thresholding_ratio.filter(|r| !(*r > 0.0 && *r <= 1.0)) {
+            return Err(format!("dynamic_thresholding_ratio must be above 0 and at most 1, not {ratio}"));
+        }
+        if let Some(max) = class.sample_max_value.filter(|m| !(*m >= 1.0 && m.is_finite())) {
+            return Err(format!("sample_max_value must be at least 1, not {max}"));
+        }
+        let spacings = [class.use_karras_sigmas, class.use_exponential_sigmas, class.use_lu_lambdas];
+        if spacings.into_iter().flatten().filter(|on| *on).count() > 1 {
+            return Err("of use_karras_sigmas, use_exponential_sigmas and use_lu_lambdas only one can be true".into());
+        }
+        for (name, on) in [("use_beta_sigmas", class.use_beta_sigmas), ("use_flow_sigmas", class.use_flow_sigmas)] {
+            if on == Some(true) {
+                return Err(format!("{name} is not supported: give false"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The fields that nothing here reads, but for those that diffusers keeps for itself.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = &str> {
+        /// Of flow models, and of no effect where they are not used.
+        const WITHOUT_EFFECT: &[&str] = &["flow_shift", "use_dynamic_shifting", "time_shift_type", "timestep_type"];
+        self.other.keys().map(String::as_str).filter(|k| !k.starts_with('_') && !WITHOUT_EFFECT.contains(k))
     }
 
     /// What is done to the estimate of x_0.
     pub fn threshold(&self) -> Threshold {
-        if self.clip_sample { Threshold::Static(self.clip_sample_range) } else { Threshold::None }
+        let class = &self.class;
+        if class.thresholding == Some(true) {
+            let ratio = class.dynamic_thresholding_ratio.unwrap_or(0.995);
+            Threshold::Dynamic { ratio, max: class.sample_max_value.unwrap_or(1.0) }
+        } else if self.clip_sample {
+            Threshold::Static(self.clip_sample_range)
+        } else {
+            Threshold::None
+        }
+    }
+
+    /// The spacing for a solver that is not the class's own.
+    pub fn spacing(&self) -> Spacing {
+        let on = |option: Option<bool>| option == Some(true);
+        if on(self.class.use_karras_sigmas) {
+            Spacing::Karras
+        } else if on(self.class.use_exponential_sigmas) || on(self.class.use_lu_lambdas) {
+            Spacing::LogSnr
+        } else {
+            self.timestep_spacing
+        }
     }
 
     /// The configuration as JSON text that diffusers reads too.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("plain data serialises")
+    }
+}
+
+/// Where the defaults of one of diffusers' classes differ from those of [`SchedulerConfig`], which are DDIM's.
+fn class_defaults(class: &str) -> Vec<(&'static str, Value)> {
+    match class {
+        "" | "DDIMScheduler" | "DDPMScheduler" => vec![],
+        "PNDMScheduler" => vec![("clip_sample", json!(false)), ("set_alpha_to_one", json!(false))],
+        "HeunDiscreteScheduler" | "KDPM2DiscreteScheduler" => vec![
+            ("clip_sample", json!(false)),
+            ("timestep_spacing", json!("linspace")),
+            ("beta_start", json!(0.00085)),
+            ("beta_end", json!(0.012)),
+        ],
+        _ => vec![("clip_sample", json!(false)), ("timestep_spacing", json!("linspace"))],
+    }
+}
+
+/// The text with null for the numbers that Python writes and JSON does not have.
+fn without_infinities(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut in_string) = (text, false);
+    while let Some(c) = rest.chars().next() {
+        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|w| !in_string && rest.starts_with(w));
+        let taken = match (word, c) {
+            (Some(word), _) => {
+                out.push_str("null");
+                word.len()
+            }
+            // the character after a backslash never ends the string
+            (None, '\\') if in_string => {
+                let len = 1 + rest[1..].chars().next().map_or(0, char::len_utf8);
+                out.push_str(&rest[..len]);
+                len
+            }
+            (None, _) => {
+                in_string ^= c == '"';
+                out.push(c);
+                c.len_utf8()
+            }
+        };
+        rest = &rest[taken..];
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pythons_infinities_are_read_as_left_out() {
+        let text = r#"{"lambda_min_clipped": -Infinity, "sigma_max": NaN, "note": "-Infinity \" NaN"}"#;
+        assert_eq!(
+            without_infinities(text),
+            r#"{"lambda_min_clipped": null, "sigma_max": null, "note": "-Infinity \" NaN"}"#
+        );
+        let config = SchedulerConfig::from_json(text).unwrap();
+        assert_eq!(config.class.lambda_min_clipped, None);
+        assert_eq!(config.unknown_fields().collect::<Vec<_>>(), ["note"]);
+    }
+
+    #[test]
+    fn what_a_class_leaves_out_is_its_own_default() {
+        let read = |text| SchedulerConfig::from_json(text).unwrap();
+        let dpm = read(r#"{"_class_name": "DPMSolverMultistepScheduler"}"#);
+        assert_eq!((dpm.clip_sample, dpm.timestep_spacing), (false, Spacing::Linspace));
+        assert_eq!(read(r#"{"_class_name": "HeunDiscreteScheduler"}"#).beta_end, 0.012);
+        assert!(read(r#"{"_class_name": "DDIMScheduler"}"#).clip_sample);
+        assert_eq!(read("{}"), SchedulerConfig::default());
+        assert_eq!(SchedulerConfig::from_json(&dpm.to_json()).unwrap(), dpm);
+    }
+
+    #[test]
+    fn impossible_values_are_told_with_their_field() {
+        for (text, part) in [
+            (r#"{"beta_schedule": "cubic"}"#, "beta_schedule is \"cubic\": unknown variant"),
+            (r#"{"solver_order": 4}"#, "solver_order must be 1, 2 or 3, not 4"),
+            (r#"{"solver_type": "trapezoid"}"#, "solver_type is \"trapezoid\""),
+            (r#"{"prediction_type": "flow_prediction"}"#, "prediction_type is \"flow_prediction\""),
+            (r#"{"use_flow_sigmas": true}"#, "use_flow_sigmas is not supported"),
+            (r#"{"num_train_timesteps": 0}"#, "num_train_timesteps must be at least 1"),
+            (r#"{"dynamic_thresholding_ratio": 0}"#, "dynamic_thresholding_ratio must be above 0"),
+            (r#"{"clip_sample_range": -1}"#, "clip_sample_range must be positive"),
+            (r#"{"use_karras_sigmas": true, "use_lu_lambdas": true}"#, "only one can be true"),
+            ("[]", "expected a map"),
+        ] {
+            let error = SchedulerConfig::from_json(text).unwrap_err().to_string();
+            assert!(error.starts_with("scheduler configuration: ") && error.contains(part), "{error}");
+        }
     }
 }

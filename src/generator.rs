@@ -5,7 +5,8 @@ use crate::config::Spacing;
 use crate::network::{Model, OnnxNetwork};
 use crate::noise::Noise;
 use crate::sampler::{Control, Outcome, Sampler};
-use crate::schedule::{Grid, Schedule};
+use crate::schedule::Schedule;
+use crate::scheduler;
 use crate::solver::{Prediction, Solver, Threshold};
 use crate::{Error, Result};
 
@@ -16,8 +17,9 @@ pub struct Settings {
     pub steps: usize,
     /// The solver.
     pub solver: Solver,
-    /// Which noise levels the steps visit.
-    pub spacing: Spacing,
+    /// Which noise levels the steps visit; `None` for those that the scheduler class in the model's
+    /// configuration would (see [`crate::scheduler`]).
+    pub spacing: Option<Spacing>,
     /// The weight of classifier-free guidance: 1 is none, and any other doubles the network calls.
     pub guidance: f32,
     /// What is done to the estimate of the clean sample.
@@ -25,19 +27,32 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What suits `model`: what it says of itself, else 10 steps of DPM-Solver++(2M) without guidance.
+    /// What suits `model`: the sampler that it names, else that of its scheduler's class, else
+    /// DPM-Solver++(2M); 10 steps and no guidance if it does not say otherwise.
     ///
     /// # Errors
-    /// When the model asks for a sampler that there is not.
+    /// When the model asks for a sampler or a scheduler class that there is not.
     pub fn of(model: &Model) -> Result<Self> {
-        let (metadata, scheduler) = (model.metadata(), model.scheduler());
-        Ok(Settings {
+        let (metadata, config) = (model.metadata(), model.scheduler());
+        if let Some(name) = &metadata.sampler {
+            return Ok(Self::with_solver(model, Solver::from_name(name)?));
+        }
+        match scheduler::solver(config)? {
+            Some(solver) => Ok(Settings { spacing: metadata.spacing, ..Self::with_solver(model, solver) }),
+            None => Ok(Self::with_solver(model, Solver::from_name("dpm++2m")?)),
+        }
+    }
+
+    /// What suits `model` with this solver, whatever it says of solvers.
+    pub fn with_solver(model: &Model, solver: Solver) -> Self {
+        let (metadata, config) = (model.metadata(), model.scheduler());
+        Settings {
             steps: metadata.steps.unwrap_or(10),
-            solver: Solver::from_name(metadata.sampler.as_deref().unwrap_or("dpm++2m"))?,
-            spacing: metadata.spacing.unwrap_or(scheduler.timestep_spacing),
+            solver,
+            spacing: Some(metadata.spacing.unwrap_or(config.spacing())),
             guidance: metadata.guidance.unwrap_or(1.0),
-            threshold: scheduler.threshold(),
-        })
+            threshold: config.threshold(),
+        }
     }
 }
 
@@ -73,9 +88,14 @@ impl Generator {
     pub fn new(model: &Model, settings: &Settings) -> Result<Self> {
         let config = model.scheduler();
         let schedule = Schedule::from_config(config)?;
-        let levels = schedule.levels(settings.steps, settings.spacing, config.steps_offset, config.set_alpha_to_one)?;
+        let grid = match settings.spacing {
+            None => scheduler::grid(config, &schedule, settings.steps)?,
+            Some(spacing) => {
+                schedule.grid(settings.steps, spacing, config.steps_offset, config.set_alpha_to_one)?
+            }
+        };
         let prediction = Prediction { kind: config.prediction_type, threshold: settings.threshold };
-        let program = settings.solver.compile(&Grid::new(&levels)?, &schedule, prediction)?;
+        let program = settings.solver.compile(&grid, &schedule, prediction)?;
         let len = model.sample_shape().iter().product();
         Ok(Generator {
             network: Guided::new(model.network()?, settings.guidance)?,

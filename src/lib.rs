@@ -49,6 +49,7 @@ pub mod noise;
 pub mod output;
 pub mod sampler;
 pub mod schedule;
+pub mod scheduler;
 pub mod solver;
 
 pub use error::{Error, ErrorKind, Result};

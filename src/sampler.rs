@@ -70,7 +70,7 @@ pub struct Outcome {
 /// use edgegen::network::Network;
 /// use edgegen::noise::Noise;
 /// use edgegen::sampler::{Control, Sampler};
-/// use edgegen::schedule::{Grid, Schedule};
+/// use edgegen::schedule::Schedule;
 /// use edgegen::solver::{Churn, Prediction, Solver, Threshold};
 ///
 /// /// If the data is one point, the best guess of the clean sample is that point.
@@ -86,7 +86,7 @@ pub struct Outcome {
 /// }
 ///
 /// let schedule = Schedule::from_config(&SchedulerConfig::default())?;
-/// let grid = Grid::new(&schedule.levels(10, Spacing::Trailing, 0, true)?)?;
+/// let grid = schedule.grid(10, Spacing::Trailing, 0, true)?;
 /// let prediction = Prediction { kind: PredictionType::Sample, threshold: Threshold::None };
 /// let program = Solver::Heun(Churn::NONE).compile(&grid, &schedule, prediction)?;
 ///

@@ -105,7 +105,7 @@ impl Grid {
     }
 
     /// The same steps from noise of the standard deviation that the first level says, rather than from x_T as it is.
-    pub(crate) fn from_scaled_noise(mut self) -> Self {
+    pub(crate) fn with_scaled_noise(mut self) -> Self {
         self.start = self.steps[0].from.sigma;
         self
     }
@@ -291,6 +291,14 @@ impl Schedule {
         };
         let end = if to_clean { Level::CLEAN } else { self.level(0.0) };
         Ok((0..steps).map(|i| self.level(time(i))).chain([end]).collect())
+    }
+
+    /// The steps through these [`levels`](Self::levels).
+    ///
+    /// # Errors
+    /// As [`levels`](Self::levels), and when the noise does not fall from each level to the next.
+    pub fn grid(&self, steps: usize, spacing: Spacing, steps_offset: usize, to_clean: bool) -> Result<Grid> {
+        Grid::new(&self.levels(steps, spacing, steps_offset, to_clean)?)
     }
 
     /// The log-SNR of training step `t`, or of the step before where that one has no signal at all.

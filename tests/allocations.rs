@@ -6,7 +6,7 @@ use edgegen::condition::Condition;
 use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
-use edgegen::schedule::{Grid, Schedule};
+use edgegen::schedule::Schedule;
 use edgegen::solver::{Prediction, SOLVERS, Threshold};
 use mixture::{DIM, Mixture};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -37,7 +37,7 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn no_solver_allocates_while_it_runs() {
     let schedule = Schedule::from_config(&SchedulerConfig::default()).unwrap();
-    let grid = Grid::new(&schedule.levels(10, Spacing::Trailing, 0, true).unwrap()).unwrap();
+    let grid = schedule.grid(10, Spacing::Trailing, 0, true).unwrap();
     for info in SOLVERS {
         for threshold in [Threshold::None, Threshold::Static(1.0), Threshold::Dynamic { ratio: 0.9, max: 2.0 }] {
             let prediction = Prediction { kind: PredictionType::Epsilon, threshold };

@@ -170,8 +170,10 @@ fn forwarded(args: &BenchArgs) -> Result<Vec<std::ffi::OsString>> {
         s.spacing.map(|s| serde_json::to_value(s).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default()),
     );
     add("eta", s.eta.map(|e| e.to_string()));
+    add("churn", s.churn.map(|c| c.to_string()));
+    add("order", s.order.map(|o| o.to_string()));
     add("guidance", s.guidance.map(|g| g.to_string()));
-    add("clip", s.clip.map(|c| c.0.map_or("none".into(), |c| c.to_string())));
+    add("clip", s.clip.map(|c| c.to_string()));
     if m.exact_quantization {
         own.push("--exact-quantization".into());
     }

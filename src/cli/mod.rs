@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use edgegen::config::{SchedulerConfig, Spacing};
 use edgegen::network::roles::Role;
 use edgegen::network::{Model, ModelOptions};
-use edgegen::solver::{SOLVERS, Solver};
+use edgegen::solver::{SOLVERS, Solver, Threshold};
 use edgegen::{Generator, Settings};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -93,7 +93,11 @@ impl ModelArgs {
 
 fn read_scheduler(path: &Path) -> Result<SchedulerConfig> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    SchedulerConfig::from_json(&text).with_context(|| path.display().to_string())
+    let config = SchedulerConfig::from_json(&text).with_context(|| path.display().to_string())?;
+    for field in config.unknown_fields() {
+        eprintln!("edgegen: {}: the field {field} is not known and has no effect", path.display());
+    }
+    Ok(config)
 }
 
 fn parse_role(text: &str) -> Result<(Role, String), String> {
@@ -108,7 +112,7 @@ struct SamplingArgs {
     /// Solver steps [default: the model's choice, else 10]
     #[arg(short = 'n', long, value_name = "N", help_heading = "Sampling")]
     steps: Option<usize>,
-    /// The sampler: `edgegen samplers` lists them [default: the model's choice, else dpm++2m]
+    /// The sampler: `edgegen samplers` lists them [default: the model's choice, else its scheduler class's, else dpm++2m]
     #[arg(short, long, value_name = "NAME", help_heading = "Sampling")]
     sampler: Option<String>,
     /// Which noise levels are visited: leading, trailing, linspace, karras or log-snr [default: the model's]
@@ -117,23 +121,41 @@ struct SamplingArgs {
     /// How random DDIM is, from 0 (not at all) to 1 (as DDPM)
     #[arg(long, value_name = "X", help_heading = "Sampling")]
     eta: Option<f64>,
+    /// How much noise heun adds on its way (S_churn), from 0 on
+    #[arg(long, value_name = "X", help_heading = "Sampling")]
+    churn: Option<f64>,
+    /// The order of lms, deis, dpm and unipc, if not the one in its name
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    order: Option<usize>,
     /// The weight of classifier-free guidance: 1 is none, others call the network twice [default: the model's choice, else 1]
     #[arg(long, value_name = "W", allow_negative_numbers = true, help_heading = "Sampling")]
     guidance: Option<f32>,
-    /// Clip the estimate of the clean sample to ±X, or `none` [default: the schedule's]
+    /// Clip the estimate of the clean sample to ±X, or `none`, or `dynamic` [default: the schedule's]
     #[arg(long, value_name = "X", value_parser = parse_clip, help_heading = "Sampling")]
     clip: Option<Clip>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Clip(Option<f64>);
+struct Clip(Threshold);
+
+impl std::fmt::Display for Clip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Threshold::Static(bound) => bound.fmt(f),
+            Threshold::Dynamic { .. } => f.write_str("dynamic"),
+            _ => f.write_str("none"),
+        }
+    }
+}
 
 fn parse_clip(text: &str) -> Result<Clip, String> {
     match text {
-        "none" => Ok(Clip(None)),
+        "none" => Ok(Clip(Threshold::None)),
+        // the paper's quantile
+        "dynamic" => Ok(Clip(Threshold::Dynamic { ratio: 0.995, max: f64::from(f32::MAX) })),
         _ => match text.parse::<f64>() {
-            Ok(x) if x > 0.0 && x.is_finite() => Ok(Clip(Some(x))),
-            _ => Err("give a positive number, or none".into()),
+            Ok(x) if x > 0.0 && x.is_finite() => Ok(Clip(Threshold::Static(x))),
+            _ => Err("give a positive number, none or dynamic".into()),
         },
     }
 }
@@ -145,27 +167,30 @@ fn parse_spacing(name: &str) -> Result<Spacing, String> {
 
 impl SamplingArgs {
     fn settings(&self, model: &Model) -> Result<Settings> {
-        let mut settings = Settings::of(model)?;
+        let mut settings = match &self.sampler {
+            Some(name) => Settings::with_solver(model, Solver::from_name(name)?),
+            None => Settings::of(model)?,
+        };
         if let Some(steps) = self.steps {
             settings.steps = steps;
         }
-        if let Some(name) = &self.sampler {
-            settings.solver = Solver::from_name(name)?;
-        }
         if let Some(spacing) = self.spacing {
-            settings.spacing = spacing;
+            settings.spacing = Some(spacing);
         }
         if let Some(guidance) = self.guidance {
             settings.guidance = guidance;
         }
-        if let Some(Clip(clip)) = self.clip {
-            settings.clip = clip;
+        if let Some(Clip(threshold)) = self.clip {
+            settings.threshold = threshold;
         }
         if let Some(eta) = self.eta {
-            match &mut settings.solver {
-                Solver::Ddim { eta: e } => *e = eta,
-                _ => bail!("--eta is for the sampler ddim: give -s ddim with it"),
-            }
+            settings.solver = settings.solver.with_eta(eta)?;
+        }
+        if let Some(churn) = self.churn {
+            settings.solver = settings.solver.with_churn(churn)?;
+        }
+        if let Some(order) = self.order {
+            settings.solver = settings.solver.with_order(order)?;
         }
         Ok(settings)
     }
@@ -210,10 +235,10 @@ pub fn main() -> ExitCode {
 }
 
 fn list_samplers() {
-    println!("{:<12} {:>5} {:>10}  {:<13} source", "name", "order", "calls/step", "kind");
+    println!("{:<16} {:>5} {:>10}  {:<13} source", "name", "order", "calls/step", "kind");
     for s in SOLVERS {
         let order = s.order.map_or("-".into(), |o| o.to_string());
         let kind = if s.order.is_some() { "deterministic" } else { "stochastic" };
-        println!("{:<12} {:>5} {:>10}  {:<13} {}", s.name, order, s.nfe_per_step, kind, s.paper);
+        println!("{:<16} {:>5} {:>10}  {:<13} {}", s.name, order, s.nfe_per_step, kind, s.paper);
     }
 }

@@ -219,6 +219,42 @@ impl Solver {
         })
     }
 
+    /// The same solver with another η.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn with_eta(self, eta: f64) -> Result<Self> {
+        match self {
+            Solver::Ddim { .. } => Ok(Solver::Ddim { eta }),
+            _ => Err(Error::invalid("eta is for the sampler ddim alone")),
+        }
+    }
+
+    /// The same solver with so much churn.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn with_churn(self, churn: f64) -> Result<Self> {
+        match self {
+            Solver::Heun(options) => Ok(Solver::Heun(Churn { churn, ..options })),
+            _ => Err(Error::invalid("churn is for the sampler heun alone")),
+        }
+    }
+
+    /// The same solver at another order.
+    ///
+    /// # Errors
+    /// When its order is fixed.
+    pub fn with_order(self, order: usize) -> Result<Self> {
+        match self {
+            Solver::Lms { .. } => Ok(Solver::Lms { order }),
+            Solver::Deis { variable, lower_order_final, .. } => Ok(Solver::Deis { order, variable, lower_order_final }),
+            Solver::DpmSolver(options) => Ok(Solver::DpmSolver(DpmSolver { order, ..options })),
+            Solver::UniPc(options) => Ok(Solver::UniPc(UniPc { order, ..options })),
+            _ => Err(Error::invalid("this sampler's order is fixed: order is for lms, deis, dpm-solver and unipc")),
+        }
+    }
+
     /// Computes every coefficient for a run through the steps of `grid`. Solvers that evaluate the network
     /// inside a step ask `marginal` for the level there.
     ///
