@@ -90,9 +90,7 @@ impl Generator {
         let schedule = Schedule::from_config(config)?;
         let grid = match settings.spacing {
             None => scheduler::grid(config, &schedule, settings.steps)?,
-            Some(spacing) => {
-                schedule.grid(settings.steps, spacing, config.steps_offset, config.set_alpha_to_one)?
-            }
+            Some(spacing) => schedule.grid(settings.steps, spacing, config.steps_offset, config.set_alpha_to_one)?,
         };
         let prediction = Prediction { kind: config.prediction_type, threshold: settings.threshold };
         let program = settings.solver.compile(&grid, &schedule, prediction)?;

@@ -5,7 +5,7 @@ mod generate;
 mod inspect;
 pub mod measure;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use edgegen::config::{SchedulerConfig, Spacing};
 use edgegen::network::roles::Role;
@@ -86,7 +86,7 @@ impl ModelArgs {
             #[cfg(feature = "embedded-model")]
             None => Ok(Model::embedded_with(&options)?),
             #[cfg(not(feature = "embedded-model"))]
-            None => bail!("this build has no model in it: give one with --model FILE"),
+            None => anyhow::bail!("this build has no model in it: give one with --model FILE"),
         }
     }
 }

@@ -159,8 +159,8 @@ fn the_metadata_come_back() {
     assert_eq!(model.scheduler().prediction_type, PredictionType::V);
     assert_eq!(model.scheduler().beta_schedule, BetaSchedule::SquaredCosine);
     let settings = Settings::of(&model).unwrap();
-    assert_eq!((settings.steps, settings.solver), (7, Solver::Heun));
-    assert_eq!((settings.spacing, settings.guidance), (Spacing::LogSnr, 1.5));
+    assert_eq!((settings.steps, settings.solver), (7, Solver::from_name("heun").unwrap()));
+    assert_eq!((settings.spacing, settings.guidance), (Some(Spacing::LogSnr), 1.5));
     let wrong = Recommendation { spacing: "diagonal".into(), ..recommendation() };
     assert!(to_onnx(&header, &parameters(&config), &wrong).is_err());
 }
