@@ -34,6 +34,8 @@ enum Command {
     Eval(cli::eval::EvalArgs),
     #[command(hide = true)]
     BenchStep(cli::bench_step::BenchStepArgs),
+    #[command(hide = true)]
+    DumpForward(cli::dump_forward::DumpForwardArgs),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::TrainClassifier(args) => cli::train_classifier::run(&args),
         Command::Eval(args) => cli::eval::run(&args),
         Command::BenchStep(args) => cli::bench_step::run(&args),
+        Command::DumpForward(args) => cli::dump_forward::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
