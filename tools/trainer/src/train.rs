@@ -56,6 +56,13 @@ pub struct TrainConfig {
     pub weighting: Weighting,
     /// What all random numbers come from.
     pub seed: u64,
+    /// With a teacher, the guidance weight of its prediction that is learnt; 1 without.
+    #[serde(default = "no_guidance")]
+    pub guidance: f64,
+}
+
+fn no_guidance() -> f64 {
+    1.0
 }
 
 /// The last learning rate, as a share of the greatest.
@@ -84,6 +91,7 @@ impl TrainConfig {
             "--label-dropout must lie in [0, 1], not {}",
             self.label_dropout
         );
+        ensure!(self.guidance.is_finite(), "--guidance must be a finite number, not {}", self.guidance);
         ensure!(self.clip > 0.0, "--clip must be positive, not {}", self.clip);
         ensure!(self.weight_decay >= 0.0, "--weight-decay must not be negative, but is {}", self.weight_decay);
         Ok(())
@@ -99,6 +107,8 @@ pub struct Trainer {
     variables: BTreeMap<String, Var>,
     ema: Tensors,
     optimizer: AdamW,
+    /// The trained network whose guided prediction is learnt instead of the noise itself.
+    teacher: Option<Tensors>,
     /// The epoch, and its order of the samples.
     order: (u64, Vec<usize>),
     device: Device,
@@ -184,7 +194,39 @@ impl Trainer {
         let optimizer = AdamW { mean: copy(adam_mean)?, square: copy(adam_square)?, weight_decay, clip };
         let weights = loss_weights(&schedule, header.train.weighting, header.scheduler.prediction_type);
         let ema = copy(ema)?;
-        Ok(Trainer { header, schedule, weights, variables, ema, optimizer, order: (0, Vec::new()), device })
+        let (teacher, order) = (None, (0, Vec::new()));
+        Ok(Trainer { header, schedule, weights, variables, ema, optimizer, teacher, order, device })
+    }
+
+    /// A copy of the averaged network of `teacher`, which is to learn `teacher`'s prediction under guidance
+    /// (`train.guidance`), so that one call says what takes the teacher two (arXiv 2210.03142, stage one, for
+    /// one weight).
+    ///
+    /// # Errors
+    /// As [`new`](Trainer::new).
+    pub fn student(teacher: &Checkpoint, train: TrainConfig, device: Device) -> Result<Self> {
+        let zeros = teacher.ema.iter().map(|(n, t)| Ok((n.clone(), t.zeros_like()?))).collect::<Result<Tensors>>()?;
+        let copy = Checkpoint {
+            header: Header { train, step: 0, seconds: 0.0, ..teacher.header.clone() },
+            model: teacher.ema.clone(),
+            ema: teacher.ema.clone(),
+            adam_mean: zeros.clone(),
+            adam_square: zeros,
+        };
+        let mut trainer = Self::from_checkpoint(copy, device)?;
+        trainer.set_teacher(teacher)?;
+        Ok(trainer)
+    }
+
+    /// Learns from the averaged network of `teacher` from here on.
+    ///
+    /// # Errors
+    /// When it is another kind of network.
+    pub fn set_teacher(&mut self, teacher: &Checkpoint) -> Result<()> {
+        let same = teacher.header.unet == self.header.unet && teacher.header.scheduler == self.header.scheduler;
+        ensure!(same, "the teacher is a network of other sizes, or of another schedule");
+        self.teacher = Some(teacher.ema.clone());
+        Ok(())
     }
 
     /// What training has come to, to be saved. It shares its numbers with the trainer: save it before the next
@@ -227,7 +269,11 @@ impl Trainer {
         let batch = self.batch(data, step)?;
         let parameters = tensors(&self.variables);
         let output = Unet::new(&self.header.unet, &parameters).forward(&batch.x, &batch.t, &batch.labels)?;
-        let error = (output - &batch.target)?.sqr()?;
+        let target = match &self.teacher {
+            Some(teacher) => self.guided(teacher, &batch)?,
+            None => batch.target,
+        };
+        let error = (output - target)?.sqr()?;
         let loss = error.broadcast_mul(&batch.weight)?.mean_all()?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         ensure!(value.is_finite(), "the loss is no longer finite at step {step}: lower --rate");
@@ -237,6 +283,15 @@ impl Trainer {
         self.update_ema(step)?;
         self.header.step = step + 1;
         Ok(StepReport { loss: value, gradient_norm, rate })
+    }
+
+    /// The teacher's prediction for a batch under guidance; without a class it is its plain one.
+    fn guided(&self, teacher: &Tensors, batch: &Batch) -> Result<Tensor> {
+        let network = Unet::new(&self.header.unet, teacher);
+        let without = Tensor::full(self.header.unet.classes as u32, batch.labels.shape(), &self.device)?;
+        let conditional = network.forward(&batch.x, &batch.t, &batch.labels)?;
+        let unconditional = network.forward(&batch.x, &batch.t, &without)?;
+        Ok((&unconditional + ((conditional - &unconditional)? * self.header.train.guidance)?)?)
     }
 
     fn update_ema(&mut self, step: u64) -> Result<()> {

@@ -105,6 +105,7 @@ fn trainer(batch: usize, data: &Dataset) -> Result<Trainer> {
         flip: false,
         weighting: Weighting::Simple,
         seed: 1,
+        guidance: 1.0,
     };
     train.check()?;
     Trainer::new(unet, scheduler, train, data.class_names.clone(), Device::Cpu)

@@ -1,6 +1,6 @@
 //! `edgegen-trainer dump-forward`: a batch and what candle predicts for it, for `check/onnx_check.py`.
 
-use super::export::open_checkpoint;
+use super::train::open_checkpoint;
 use crate::process;
 use crate::unet::Unet;
 use anyhow::{Context, Result};
@@ -30,7 +30,7 @@ pub struct DumpForwardArgs {
 /// When the checkpoint cannot be read or a file cannot be written.
 pub fn run(args: &DumpForwardArgs) -> Result<()> {
     process::configure(None);
-    let checkpoint = open_checkpoint(&args.checkpoint)?;
+    let checkpoint = open_checkpoint(&args.checkpoint, &Device::Cpu)?;
     let unet = &checkpoint.header.unet;
     let [c, h, w] = unet.shape;
     let n = args.batch;

@@ -1,5 +1,6 @@
 //! `edgegen-trainer export`.
 
+use super::train::open_checkpoint;
 use crate::checkpoint::{Checkpoint, write_atomically};
 use crate::data::{Dataset, Split};
 use crate::export::{Recommendation, calibrate, float_layers, quantize, to_onnx};
@@ -7,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use prost::Message;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tract_onnx::pb::ModelProto;
 
 /// Export a trained network as ONNX.
@@ -51,19 +52,13 @@ pub enum Format {
     Int8,
 }
 
-/// The checkpoint at `path`, which may be the folder that holds it.
-pub fn open_checkpoint(path: &Path) -> Result<Checkpoint> {
-    let file = if path.is_dir() { path.join(super::train::CHECKPOINT) } else { path.to_path_buf() };
-    Checkpoint::load(&file, &Device::Cpu)
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// When the checkpoint or the data does not fit, or the file cannot be written.
 pub fn run(args: &ExportArgs) -> Result<()> {
     edgegen::solver::Solver::from_name(&args.sampler)?;
-    let checkpoint = open_checkpoint(&args.checkpoint)?;
+    let checkpoint = open_checkpoint(&args.checkpoint, &Device::Cpu)?;
     let recommendation = Recommendation {
         sampler: args.sampler.clone(),
         steps: args.steps,

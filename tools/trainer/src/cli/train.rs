@@ -5,7 +5,8 @@ use crate::data::{Dataset, Split};
 use crate::train::{TrainConfig, Trainer, Weighting, device};
 use crate::unet::UnetConfig;
 use crate::{process, sample};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
 use clap::Args;
 use edgegen::config::{BetaSchedule, PredictionType, SchedulerConfig};
 use edgegen::output::{Format, Picture, encode_picture, write_file};
@@ -28,6 +29,13 @@ pub struct TrainArgs {
     /// Go on from the checkpoint in --out; the network's options are then the checkpoint's
     #[arg(long)]
     resume: bool,
+    /// Learn to say in one call what this trained network (a checkpoint, or its folder) says under --guidance in
+    /// two. Its sizes and schedule are taken over, and its weights to begin with
+    #[arg(long, value_name = "FILE", requires = "guidance")]
+    teacher: Option<PathBuf>,
+    /// The guidance weight to learn from the --teacher
+    #[arg(long, value_name = "W", requires = "teacher")]
+    guidance: Option<f64>,
     /// Training steps in all; on resuming, a new end for the learning rate's course [default: 20000]
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
@@ -157,14 +165,22 @@ impl TrainArgs {
             flip: self.flip,
             weighting: self.weighting,
             seed: self.seed,
+            guidance: self.guidance.unwrap_or(1.0),
         }
     }
 
     fn trainer(&self, data: &Dataset) -> Result<Trainer> {
         let device = device(self.gpu)?;
         let path = self.out.join(CHECKPOINT);
+        let teacher = self.teacher.as_deref().map(|path| open_checkpoint(path, &device)).transpose()?;
         if self.resume {
             let mut trainer = Trainer::from_checkpoint(Checkpoint::load(&path, &device)?, device)?;
+            let guidance = trainer.header().train.guidance;
+            match &teacher {
+                Some(teacher) if self.guidance == Some(guidance) => trainer.set_teacher(teacher)?,
+                None if guidance == 1.0 => (),
+                _ => bail!("the checkpoint learns guidance {guidance}: give its --teacher and --guidance {guidance}"),
+            }
             let classes = trainer.header().unet.classes;
             ensure!(
                 classes == data.class_names.len(),
@@ -182,8 +198,17 @@ impl TrainArgs {
             path.display()
         );
         self.train().check()?;
+        if let Some(teacher) = &teacher {
+            return Trainer::student(teacher, self.train(), device);
+        }
         Trainer::new(self.unet(data), self.scheduler(), self.train(), data.class_names.clone(), device)
     }
+}
+
+/// The checkpoint at `path`, which may be the folder that holds it.
+pub fn open_checkpoint(path: &Path, device: &Device) -> Result<Checkpoint> {
+    let file = if path.is_dir() { path.join(CHECKPOINT) } else { path.to_path_buf() };
+    Checkpoint::load(&file, device)
 }
 
 /// Runs the command.

@@ -25,6 +25,7 @@ fn header(unet: UnetConfig) -> Header {
         flip: false,
         weighting: Weighting::Simple,
         seed: 1,
+        guidance: 1.0,
     };
     let scheduler = SchedulerConfig {
         beta_schedule: BetaSchedule::SquaredCosine,

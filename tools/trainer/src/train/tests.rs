@@ -20,6 +20,7 @@ fn options() -> TrainConfig {
         flip: true,
         weighting: Weighting::Simple,
         seed: 3,
+        guidance: 1.0,
     }
 }
 
@@ -228,4 +229,31 @@ fn what_does_not_fit_is_an_error() {
     let mut trainer = trainer(PredictionType::V, diverging);
     let error = (0..20).find_map(|_| trainer.step(&data(8)).err()).unwrap().to_string();
     assert!(error.contains("--rate"), "{error}");
+}
+
+/// The mean squared difference between the student's plain prediction and its teacher's guided one.
+fn misses(student: &mut Trainer) -> f64 {
+    let batch = student.batch(&data(24), 0).unwrap();
+    let guided = student.guided(student.teacher.as_ref().unwrap(), &batch).unwrap();
+    let parameters = tensors(&student.variables);
+    let own = Unet::new(&student.header.unet, &parameters).forward(&batch.x, &batch.t, &batch.labels).unwrap();
+    f64::from((own - guided).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap())
+}
+
+#[test]
+fn a_student_learns_its_teachers_guided_prediction() {
+    let mut teacher = trainer(PredictionType::V, TrainConfig { steps: 300, rate: 5e-3, ..options() });
+    (0..300).for_each(|_| drop(teacher.step(&data(24)).unwrap()));
+    let teacher = teacher.checkpoint(0.0).unwrap();
+    let student = |guidance| {
+        let train = TrainConfig { guidance, steps: 200, warm_up: 1, rate: 2e-3, ema: 0.9, ..options() };
+        Trainer::student(&teacher, train, Device::Cpu).unwrap()
+    };
+    assert!(misses(&mut student(1.0)) < 1e-12, "without guidance it is its teacher to begin with");
+    let mut student = student(3.0);
+    let before = misses(&mut student);
+    (0..200).for_each(|_| drop(student.step(&data(24)).unwrap()));
+    let after = misses(&mut student);
+    assert!(before > 1e-4 && after < 0.3 * before, "{before} became {after}");
+    assert!(trainer(PredictionType::Epsilon, options()).set_teacher(&teacher).is_err(), "another schedule");
 }
