@@ -48,7 +48,7 @@ fn print_text(model: &Model) {
     if let Some(sampler) = &m.sampler {
         println!("recommends  {sampler}, {} steps, guidance {}", m.steps.unwrap_or(10), m.guidance.unwrap_or(1.0));
     }
-    println!("operators");
+    println!("runs by     {}", model.engine());
     for (name, count) in model.operators() {
         println!("  {count:>5} {name}");
     }
@@ -69,6 +69,7 @@ fn json(model: &Model) -> serde_json::Value {
         "parameters": model.parameters(),
         "scheduler": model.scheduler(),
         "classes": model.metadata().classes,
+        "engine": model.engine(),
         "operators": model.operators().iter().map(|(n, c)| (n.clone(), *c)).collect::<std::collections::BTreeMap<_, _>>(),
     })
 }

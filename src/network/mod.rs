@@ -1,6 +1,8 @@
 //! The network boundary: one sample in, one prediction out, through slices that the caller owns.
 
 #[cfg(feature = "onnx")]
+mod exec;
+#[cfg(feature = "onnx")]
 mod fold;
 pub mod metadata;
 #[cfg(feature = "onnx")]

@@ -1,6 +1,7 @@
-//! ONNX networks, run by tract.
+//! ONNX networks: read by the model contract, run by a plan of our own where it covers the graph, else by tract.
 
 use super::Network;
+use super::exec;
 use super::fold::{drop_activation_quantization, round_activations_in_float};
 use super::metadata::Metadata;
 use super::roles::{self, InputInfo, Role};
@@ -14,9 +15,15 @@ use std::path::Path;
 use std::sync::Arc;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::internal::{Factoid, InferenceModel, InferenceModelExt};
+use tract_onnx::tract_hir::internal::InferenceModelExt;
 
-type Plan = TypedRunnableModel;
+/// What runs a network.
+enum Engine {
+    /// A plan of our own, which covers the whole graph.
+    Plan(exec::Plan),
+    /// tract, and why there is no plan.
+    Tract { plan: Arc<TypedRunnableModel>, reason: String },
+}
 
 /// How a model file is read.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +62,7 @@ impl Input {
 /// [`network`](Model::network) of its own.
 #[derive(Clone)]
 pub struct Model {
-    plan: Arc<Plan>,
+    engine: Arc<Engine>,
     inputs: Arc<[Input]>,
     sample_shape: Arc<[usize]>,
     metadata: Arc<Metadata>,
@@ -146,7 +153,20 @@ impl Model {
         &self.inputs
     }
 
-    /// The operators of the optimised graph, with how often each stands in it, the most frequent first.
+    /// What runs the network: `plan` for a plan of our own, else `tract` and why.
+    pub fn engine(&self) -> String {
+        match &*self.engine {
+            Engine::Plan(plan) => format!(
+                "plan of {} steps, {:.2} MB of weights, {:.2} MB of work space a thread",
+                plan.step_names().count(),
+                plan.weight_bytes() as f64 / 1e6,
+                plan.workspace_bytes() as f64 / 1e6
+            ),
+            Engine::Tract { reason, .. } => format!("tract ({reason})"),
+        }
+    }
+
+    /// The steps or operators that a call runs, with how often each is, the most frequent first.
     pub fn operators(&self) -> &[(String, usize)] {
         &self.operators
     }
@@ -248,26 +268,78 @@ fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<M
     let named: Vec<(Role, String)> = options.roles.iter().chain(&metadata.roles).cloned().collect();
     let roles = roles::resolve(&infos, &named)?;
 
+    let scheduler = match (&options.scheduler, &metadata.scheduler) {
+        (Some(s), _) | (None, Some(s)) => s.clone(),
+        (None, None) => return Err(model_error(NO_SCHEDULE)),
+    };
+    let inputs = concrete_inputs(graph, &infos, &roles, options, &metadata)?;
+    let (engine, operators) = match plan(graph, &inputs, options) {
+        Ok(plan) => {
+            let names = count_names(plan.step_names());
+            (Engine::Plan(plan), names)
+        }
+        Err(reason) => load_with_tract(&proto, folder, &inputs, reason)?,
+    };
+    let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
+    Ok(Model {
+        sample_shape: sample.shape[1..].into(),
+        inputs: inputs.into(),
+        engine: Arc::new(engine),
+        metadata: Arc::new(metadata),
+        scheduler,
+        operators: operators.into(),
+        parameters,
+    })
+}
+
+/// A plan of our own, or why there is none.
+fn plan(graph: &pb::GraphProto, inputs: &[Input], options: &ModelOptions) -> std::result::Result<exec::Plan, String> {
+    if options.exact_quantization {
+        return Err("activations are to be rounded".into());
+    }
+    let of = |role: Role| inputs.iter().find(|i| i.role == role);
+    if of(Role::Condition).is_some() {
+        return Err("the network takes conditions".into());
+    }
+    let (Some(sample), Some(time)) = (of(Role::Sample), of(Role::Time)) else {
+        return Err("the network takes no sample or no time".into());
+    };
+    let [1, c, h, w] = sample.shape[..] else { return Err("samples are no pictures".into()) };
+    if sample.datum_type != DatumType::F32 || time.datum_type != DatumType::F32 {
+        return Err("sample or time are not float32".into());
+    }
+    let class = of(Role::Class).map(|i| i.name.as_str());
+    exec::compile(graph, &exec::Inputs { sample: &sample.name, time: &time.name, class, shape: [c, h, w] })
+}
+
+fn load_with_tract(
+    proto: &pb::ModelProto,
+    folder: Option<&Path>,
+    inputs: &[Input],
+    reason: String,
+) -> Result<(Engine, Vec<(String, usize)>)> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    let unsupported = unsupported_operators(graph, &onnx);
+    let unsupported = proto.graph.as_ref().map(|graph| unsupported_operators(graph, &onnx)).unwrap_or_default();
     if !unsupported.is_empty() {
         return Err(model_error(format!(
             "the model uses operators that are not supported: {}",
             unsupported.join(", ")
         )));
     }
-    let scheduler = match (&options.scheduler, &metadata.scheduler) {
-        (Some(s), _) | (None, Some(s)) => s.clone(),
-        (None, None) => return Err(model_error(NO_SCHEDULE)),
-    };
-
     let tract = |e: TractError| model_error(format!("the graph cannot be loaded: {}", one_line(&e)));
-    let parsed = onnx.parse(&proto, folder.and_then(Path::to_str)).map_err(tract)?;
+    let parsed = onnx.parse(proto, folder.and_then(Path::to_str)).map_err(tract)?;
     if !parsed.unresolved_inputs.is_empty() {
         return Err(model_error(format!("nothing in the graph makes: {}", parsed.unresolved_inputs.join(", "))));
     }
     let mut graph = parsed.model;
-    let inputs = set_concrete_inputs(&mut graph, &infos, &roles, options, &metadata)?;
+    // Symbolic dimensions make tract more than twice as slow, and a batch makes it slower a sample, so samples are
+    // run one by one.
+    for (index, input) in inputs.iter().enumerate() {
+        let fact = InferenceFact::dt_shape(input.datum_type, &input.shape);
+        graph
+            .set_input_fact(index, fact)
+            .map_err(|e| model_error(format!("input {}: {}", input.name, one_line(&e))))?;
+    }
     if graph.outputs.len() != 1 {
         return Err(model_error(format!(
             "the model has {} outputs; a diffusion network has one, of the sample's shape",
@@ -278,16 +350,8 @@ fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<M
     let graph = graph.into_optimized().map_err(tract)?;
     let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
     check_output(&graph, &sample.shape)?;
-    let operators = count_operators(&graph);
-    Ok(Model {
-        sample_shape: sample.shape[1..].into(),
-        inputs: inputs.into(),
-        plan: graph.into_runnable().map_err(tract)?,
-        metadata: Arc::new(metadata),
-        scheduler,
-        operators: operators.into(),
-        parameters,
-    })
+    let operators = count_names(graph.nodes().iter().map(|node| node.op().name().to_string()));
+    Ok((Engine::Tract { plan: graph.into_runnable().map_err(tract)?, reason }, operators))
 }
 
 fn input_info(input: &pb::ValueInfoProto) -> Result<InputInfo> {
@@ -327,32 +391,35 @@ fn unsupported_operators(graph: &pb::GraphProto, onnx: &tract_onnx::Onnx) -> Vec
     found.into_iter().collect()
 }
 
-/// Pins every input to a batch of one. Symbolic dimensions make tract more than twice as slow, and a
-/// batch makes it slower a sample, so samples are run one by one.
-fn set_concrete_inputs(
-    graph: &mut InferenceModel,
+/// Every input at a batch of one.
+fn concrete_inputs(
+    graph: &pb::GraphProto,
     infos: &[InputInfo],
     roles: &[Role],
     options: &ModelOptions,
     metadata: &Metadata,
 ) -> Result<Vec<Input>> {
     let mut inputs = Vec::with_capacity(infos.len());
-    for (index, (info, &role)) in infos.iter().zip(roles).enumerate() {
+    for (info, &role) in infos.iter().zip(roles) {
         let given = match role {
             Role::Sample => options.sample_shape.as_ref().or(metadata.sample_shape.as_ref()),
             _ => None,
         };
         let shape = concrete_shape(info, role, given.map(Vec::as_slice))?;
-        let tract = |e: TractError| model_error(format!("input {}: {}", info.name, one_line(&e)));
-        let fact = graph.input_fact(index).map_err(tract)?;
-        let datum_type = fact
-            .datum_type
-            .concretize()
-            .ok_or_else(|| model_error(format!("input {} has no element type", info.name)))?;
-        graph.set_input_fact(index, InferenceFact::dt_shape(datum_type, &shape)).map_err(tract)?;
+        let value = graph.input.iter().find(|i| i.name == info.name).expect("infos are of the graph's inputs");
+        let datum_type = element_type(value)
+            .and_then(|element| DatumType::try_from(element).ok())
+            .ok_or_else(|| model_error(format!("input {} is of an element type that is not supported", info.name)))?;
         inputs.push(Input { name: info.name.clone(), role, shape, datum_type });
     }
     Ok(inputs)
+}
+
+fn element_type(input: &pb::ValueInfoProto) -> Option<pb::tensor_proto::DataType> {
+    let Some(pb::type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+        return None;
+    };
+    pb::tensor_proto::DataType::try_from(tensor.elem_type).ok()
 }
 
 /// An input's shape at a batch of one; `sample_shape` stands in for dimensions that the file leaves open.
@@ -400,11 +467,9 @@ fn check_output(graph: &TypedModel, sample: &[usize]) -> Result<()> {
     Ok(())
 }
 
-fn count_operators(graph: &TypedModel) -> Vec<(String, usize)> {
+fn count_names(names: impl Iterator<Item = impl Into<String>>) -> Vec<(String, usize)> {
     let mut counts = std::collections::BTreeMap::<String, usize>::new();
-    for node in graph.nodes() {
-        *counts.entry(node.op().name().to_string()).or_default() += 1;
-    }
+    names.for_each(|name| *counts.entry(name.into()).or_default() += 1);
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     counts
@@ -413,32 +478,80 @@ fn count_operators(graph: &TypedModel) -> Vec<(String, usize)> {
 /// A [`Model`] with the state to run it, for one thread. Inputs are written into tensors that live as
 /// long as this does.
 pub struct OnnxNetwork {
-    state: TypedSimpleState,
+    state: State,
     inputs: Arc<[Input]>,
-    tensors: Vec<Arc<Tensor>>,
     sample_shape: Arc<[usize]>,
     null_class: Option<usize>,
+}
+
+/// What changes while a network runs.
+enum State {
+    Plan { engine: Arc<Engine>, workspace: exec::Workspace },
+    Tract(TractState),
+}
+
+struct TractState {
+    state: TypedSimpleState,
+    tensors: Vec<Arc<Tensor>>,
 }
 
 impl OnnxNetwork {
     fn new(model: &Model) -> Result<Self> {
         let network = |e: TractError| Error::new(ErrorKind::Network, one_line(&e));
-        let tensors = model
-            .inputs
-            .iter()
-            .map(|i| Ok(Arc::new(Tensor::zero_dt(i.datum_type, &i.shape).map_err(network)?)))
-            .collect::<Result<_>>()?;
+        let state = match &*model.engine {
+            Engine::Plan(plan) => State::Plan { engine: model.engine.clone(), workspace: plan.workspace() },
+            Engine::Tract { plan, .. } => {
+                let zeros = |i: &Input| Ok(Arc::new(Tensor::zero_dt(i.datum_type, &i.shape).map_err(network)?));
+                let tensors = model.inputs.iter().map(zeros).collect::<Result<_>>()?;
+                State::Tract(TractState { state: plan.spawn().map_err(network)?, tensors })
+            }
+        };
         Ok(OnnxNetwork {
-            state: model.plan.spawn().map_err(network)?,
+            state,
             inputs: model.inputs.clone(),
-            tensors,
             sample_shape: model.sample_shape.clone(),
             null_class: model.metadata.null_class,
         })
     }
+}
 
-    fn fill_inputs(&mut self, x: &[f32], t: f64, condition: &Condition) -> Result<()> {
-        for (input, tensor) in self.inputs.iter().zip(&mut self.tensors) {
+/// The label to ask for, for the class input called `name`.
+fn label(condition: &Condition, null_class: Option<usize>, name: &str) -> Result<usize> {
+    condition
+        .class
+        .or(null_class)
+        .ok_or_else(|| Error::invalid(format!("the model needs a class (its input {name}): give one with --class")))
+}
+
+impl TractState {
+    fn predict(
+        &mut self,
+        inputs: &[Input],
+        null_class: Option<usize>,
+        (x, t, condition): (&[f32], f64, &Condition),
+        out: &mut [f32],
+    ) -> Result<()> {
+        self.fill_inputs(inputs, null_class, x, t, condition)?;
+        let inputs: TVec<TValue> = self.tensors.iter().map(|t| TValue::from_const(t.clone())).collect();
+        let state = &mut self.state;
+        let network = |e: TractError| Error::new(ErrorKind::Network, format!("the network failed: {}", one_line(&e)));
+        let outputs = catch_unwind(AssertUnwindSafe(|| state.run(inputs)))
+            .map_err(|_| Error::new(ErrorKind::Network, "the network failed an internal check"))?
+            .map_err(network)?;
+        let output = outputs[0].cast_to::<f32>().map_err(network)?;
+        out.copy_from_slice(output.try_as_plain_ram().and_then(|v| v.as_slice::<f32>()).map_err(network)?);
+        Ok(())
+    }
+
+    fn fill_inputs(
+        &mut self,
+        inputs: &[Input],
+        null_class: Option<usize>,
+        x: &[f32],
+        t: f64,
+        condition: &Condition,
+    ) -> Result<()> {
+        for (input, tensor) in inputs.iter().zip(&mut self.tensors) {
             if Arc::get_mut(tensor).is_none() {
                 // the engine kept a hold of it
                 *tensor = Arc::new(tensor.deep_clone());
@@ -448,12 +561,7 @@ impl OnnxNetwork {
                 Role::Sample => fill(tensor, x.iter().map(|v| f64::from(*v)))?,
                 Role::Time => fill(tensor, std::iter::repeat_n(t, tensor.len()))?,
                 Role::Class => {
-                    let class = condition.class.or(self.null_class).ok_or_else(|| {
-                        Error::invalid(format!(
-                            "the model needs a class (its input {}): give one with --class",
-                            input.name
-                        ))
-                    })?;
+                    let class = label(condition, null_class, &input.name)?;
                     fill(tensor, std::iter::repeat_n(class as f64, tensor.len()))?;
                 }
                 Role::Condition => {
@@ -515,15 +623,23 @@ impl Network for OnnxNetwork {
                 out.len()
             )));
         }
-        self.fill_inputs(x, t, condition)?;
-        let inputs: TVec<TValue> = self.tensors.iter().map(|t| TValue::from_const(t.clone())).collect();
-        let state = &mut self.state;
-        let network = |e: TractError| Error::new(ErrorKind::Network, format!("the network failed: {}", one_line(&e)));
-        let outputs = catch_unwind(AssertUnwindSafe(|| state.run(inputs)))
-            .map_err(|_| Error::new(ErrorKind::Network, "the network failed an internal check"))?
-            .map_err(network)?;
-        let output = outputs[0].cast_to::<f32>().map_err(network)?;
-        out.copy_from_slice(output.try_as_plain_ram().and_then(|v| v.as_slice::<f32>()).map_err(network)?);
-        Ok(())
+        match &mut self.state {
+            State::Tract(tract) => tract.predict(&self.inputs, self.null_class, (x, t, condition), out),
+            State::Plan { engine, workspace } => {
+                let Engine::Plan(plan) = &**engine else { unreachable!("made for a plan") };
+                let class = match (plan.classes(), self.inputs.iter().find(|i| i.role == Role::Class)) {
+                    (Some(classes), Some(input)) => {
+                        let class = label(condition, self.null_class, &input.name)?;
+                        if class >= classes {
+                            return Err(Error::invalid(format!("the model knows labels below {classes}, not {class}")));
+                        }
+                        class
+                    }
+                    _ => 0,
+                };
+                plan.run(workspace, x, t as f32, class, out);
+                Ok(())
+            }
+        }
     }
 }

@@ -243,7 +243,9 @@ fn misses(student: &mut Trainer) -> f64 {
 #[test]
 fn a_student_learns_its_teachers_guided_prediction() {
     let mut teacher = trainer(PredictionType::V, TrainConfig { steps: 300, rate: 5e-3, ..options() });
-    (0..300).for_each(|_| drop(teacher.step(&data(24)).unwrap()));
+    for _ in 0..300 {
+        teacher.step(&data(24)).unwrap();
+    }
     let teacher = teacher.checkpoint(0.0).unwrap();
     let student = |guidance| {
         let train = TrainConfig { guidance, steps: 200, warm_up: 1, rate: 2e-3, ema: 0.9, ..options() };
@@ -252,7 +254,9 @@ fn a_student_learns_its_teachers_guided_prediction() {
     assert!(misses(&mut student(1.0)) < 1e-12, "without guidance it is its teacher to begin with");
     let mut student = student(3.0);
     let before = misses(&mut student);
-    (0..200).for_each(|_| drop(student.step(&data(24)).unwrap()));
+    for _ in 0..200 {
+        student.step(&data(24)).unwrap();
+    }
     let after = misses(&mut student);
     assert!(before > 1e-4 && after < 0.3 * before, "{before} became {after}");
     assert!(trainer(PredictionType::Epsilon, options()).set_teacher(&teacher).is_err(), "another schedule");

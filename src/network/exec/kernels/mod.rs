@@ -1,0 +1,154 @@
+//! The kernels, and the one place that decides which of them a CPU gets.
+
+pub mod conv;
+pub mod dense;
+mod simd;
+
+use super::arena::View;
+use simd::Simd;
+
+/// The kinds of vectors that there are kernels for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 (x86-64).
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX2 with FMA (x86-64).
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// NEON (64-bit ARM).
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// What every CPU of the target has.
+    Portable,
+}
+
+impl Isa {
+    /// The best that this CPU has.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if fma && is_x86_feature_detected!("avx512f") {
+                return Isa::Avx512;
+            }
+            if fma {
+                return Isa::Avx2;
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        return Isa::Neon;
+        #[cfg(not(target_arch = "aarch64"))]
+        Isa::Portable
+    }
+
+    /// Every kind that this CPU can run, the portable one last.
+    #[cfg(test)]
+    pub fn all() -> Vec<Self> {
+        let mut all = vec![Isa::detect()];
+        #[cfg(target_arch = "x86_64")]
+        if all[0] == Isa::Avx512 {
+            all.push(Isa::Avx2);
+        }
+        all.retain(|isa| *isa != Isa::Portable);
+        all.push(Isa::Portable);
+        all
+    }
+
+    /// Numbers in a vector, and vectors of output channels a convolution's tile.
+    pub fn tile(self) -> (usize, usize) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => (simd::Avx512::LANES, simd::Avx512::TILE.0),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => (simd::Avx2::LANES, simd::Avx2::TILE.0),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => (simd::Neon::LANES, simd::Neon::TILE.0),
+            Isa::Portable => (simd::Portable::LANES, simd::Portable::TILE.0),
+        }
+    }
+}
+
+/// Defines a safe function that runs `$body` compiled for the CPU's features, `S` being its vectors.
+macro_rules! dispatched {
+    ($(#[$doc:meta])* $name:ident<$s:ident>($($arg:ident: $t:ty),*) $body:block) => {
+        $(#[$doc])*
+        pub fn $name(isa: Isa, $($arg: $t),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx2,fma")]
+            unsafe fn avx512($($arg: $t),*) {
+                #[allow(dead_code)]
+                type $s = simd::Avx512;
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2($($arg: $t),*) {
+                #[allow(dead_code)]
+                type $s = simd::Avx2;
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            fn neon($($arg: $t),*) {
+                #[allow(dead_code)]
+                type $s = simd::Neon;
+                $body
+            }
+            fn portable($($arg: $t),*) {
+                #[allow(dead_code)]
+                type $s = simd::Portable;
+                $body
+            }
+            match isa {
+                // SAFETY: `Isa::detect` found the features.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => unsafe { avx512($($arg),*) },
+                // SAFETY: `Isa::detect` found the features.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => neon($($arg),*),
+                Isa::Portable => portable($($arg),*),
+            }
+        }
+    };
+}
+
+dispatched! {
+    /// Runs a convolution.
+    convolve<S>(run: &conv::Run, arena: &mut [f32]) {
+        // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
+        unsafe { conv::run::<S>(run, arena) }
+    }
+}
+
+dispatched! {
+    /// Runs a group normalisation.
+    normalise<S>(n: &dense::Norm, input: View, output: View, work: &mut [f32], arena: &mut [f32]) {
+        dense::norm(n, input, output, work, arena)
+    }
+}
+
+dispatched! {
+    /// Runs an attention.
+    attend<S>(input: View, output: View, work: &mut [f32], arena: &mut [f32]) {
+        dense::attention(input, output, work, arena)
+    }
+}
+
+dispatched! {
+    /// Multiplies a matrix, stored by columns, with a vector.
+    multiply<S>(columns: &[f32], x: &[f32], b: &[f32], out: &mut [f32]) {
+        dense::matrix_vector(columns, x, b, out)
+    }
+}
+
+dispatched! {
+    /// SiLU in place.
+    silu<S>(x: &mut [f32]) {
+        dense::silu_all(x)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+use super::*;
+use crate::network::exec::arena::Layout;
+use crate::noise::Noise;
+
+/// A convolution as it is defined, in f64.
+fn reference(shape: conv::Shape, weights: &[f32], bias: &[f32], input: View, output: View, arena: &[f32]) -> Vec<f64> {
+    let mut all = Vec::new();
+    for y in 0..output.h {
+        for x in 0..output.w {
+            for o in 0..shape.c_out {
+                let mut sum = f64::from(bias[o]);
+                for ky in 0..shape.kernel {
+                    for kx in 0..shape.kernel {
+                        let (iy, ix) = (y * shape.stride + ky, x * shape.stride + kx);
+                        let inside = |i: usize, n: usize| i >= shape.padding && i < n + shape.padding;
+                        if !inside(iy, input.h) || !inside(ix, input.w) {
+                            continue;
+                        }
+                        let at = input.start + (iy - shape.padding) * input.row + (ix - shape.padding) * input.pixel;
+                        for c in 0..shape.c_in {
+                            let w = weights[((o * shape.c_in + c) * shape.kernel + ky) * shape.kernel + kx];
+                            sum += f64::from(w) * f64::from(arena[at + c]);
+                        }
+                    }
+                }
+                all.push(sum);
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn convolutions_are_right_for_every_kind_of_cpu() {
+    let mut noise = Noise::new(1, 1);
+    let cases = [
+        // c_in, c_out, kernel, stride, padding, h, w
+        (1, 1, 1, 1, 0, 1, 1),
+        (3, 5, 3, 1, 1, 4, 5),
+        (48, 48, 3, 1, 1, 14, 14),
+        (16, 96, 3, 1, 1, 7, 7),
+        (5, 50, 3, 2, 1, 14, 14),
+        (1, 33, 6, 2, 2, 28, 28),
+        (20, 17, 1, 1, 0, 9, 23),
+        (7, 4, 5, 3, 2, 16, 11),
+    ];
+    for isa in Isa::all() {
+        for (c_in, c_out, kernel, stride, padding, h, w) in cases {
+            let shape = conv::Shape { c_out, c_in, kernel, stride, padding };
+            let mut layout = Layout::default();
+            // input and output are parts of wider pictures, as in a concatenation
+            let input = layout.place([c_in + 3, h, w], padding).channels(2, c_in);
+            let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
+            let output = layout.place([c_out + 2, side(h), side(w)], 1).channels(1, c_out);
+            let residual = layout.place([c_out, side(h), side(w)], 0);
+            let mut arena = vec![0.0; layout.len()];
+            for at in input.pixels() {
+                noise.fill(&mut arena[at..at + c_in]);
+            }
+            for at in residual.pixels() {
+                noise.fill(&mut arena[at..at + c_out]);
+            }
+            let mut weights = vec![0.0; c_out * c_in * kernel * kernel];
+            let mut bias = vec![0.0; c_out];
+            noise.fill(&mut weights);
+            noise.fill(&mut bias);
+            let (lanes, vectors) = isa.tile();
+            let packed = conv::Packed::new(shape, &weights, Some(&bias), lanes, vectors);
+            for residual in [None, Some(residual)] {
+                let expected = reference(shape, &weights, &bias, input, output, &arena);
+                let before = arena.clone();
+                let run = conv::Run { packed: &packed, bias: packed.bias(), input, output, residual };
+                convolve(isa, &run, &mut arena);
+                let mut written = vec![false; arena.len()];
+                for (i, at) in output.pixels().enumerate() {
+                    for c in 0..c_out {
+                        let add = residual.map_or(0.0, |r| f64::from(before[r.pixels().nth(i).unwrap() + c]));
+                        let error = (f64::from(arena[at + c]) - expected[i * c_out + c] - add).abs();
+                        let bound = 1e-6 * (c_in * kernel * kernel) as f64 + 1e-5;
+                        assert!(error < bound, "{isa:?} {shape:?}: off by {error}");
+                        written[at + c] = true;
+                    }
+                }
+                // nothing else was touched: borders and neighbouring channels are others'
+                for (i, (now, before)) in arena.iter().zip(&before).enumerate() {
+                    assert!(written[i] || now == before, "{isa:?} {shape:?}: {i} was overwritten");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn group_norms_are_right_for_every_kind_of_cpu() {
+    for isa in Isa::all() {
+        for (c, groups, h, w) in [(48, 8, 14, 14), (6, 3, 1, 2), (100, 4, 7, 5), (4, 1, 3, 3)] {
+            let mut layout = Layout::default();
+            let (input, output) = (layout.place([c, h, w], 0), layout.place([c + 1, h, w], 1).channels(1, c));
+            let mut arena = vec![0.0; layout.len()];
+            let mut noise = Noise::new(2, c as u64);
+            for at in input.pixels() {
+                arena[at..at + c].iter_mut().for_each(|v| *v = 3.0 + 2.0 * noise.sample());
+            }
+            let (mut scale, mut shift) = (vec![0.0; c], vec![0.0; c]);
+            noise.fill(&mut scale);
+            noise.fill(&mut shift);
+            for with_silu in [false, true] {
+                let norm = dense::Norm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: with_silu };
+                normalise(isa, &norm, input, output, &mut vec![0.0; 2 * c], &mut arena);
+                let each = c / groups;
+                for g in 0..groups {
+                    let values: Vec<f64> = input
+                        .pixels()
+                        .flat_map(|at| arena[at + g * each..][..each].iter().map(|v| f64::from(*v)).collect::<Vec<_>>())
+                        .collect();
+                    let mean = values.iter().sum::<f64>() / values.len() as f64;
+                    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
+                    for (from, to) in input.pixels().zip(output.pixels()) {
+                        for k in g * each..(g + 1) * each {
+                            let unit = (f64::from(arena[from + k]) - mean) / (variance + 1e-5).sqrt();
+                            let y = unit * f64::from(scale[k]) + f64::from(shift[k]);
+                            let y = if with_silu { y / (1.0 + (-y).exp()) } else { y };
+                            assert!((f64::from(arena[to + k]) - y).abs() < 1e-5, "{isa:?} {c} {groups}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
