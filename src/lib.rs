@@ -38,11 +38,14 @@
 //! caller evaluates: implement [`network::Network`] and run a [`sampler::Sampler`].
 #![warn(missing_docs)]
 
+pub mod adaptive;
 pub mod condition;
 pub mod config;
 mod error;
 #[cfg(feature = "onnx")]
 mod generator;
+mod integrate;
+pub mod likelihood;
 pub mod network;
 pub mod noise;
 #[cfg(feature = "output")]

@@ -5,9 +5,9 @@ use crate::config::PredictionType;
 use crate::network::Network;
 use crate::noise::Noise;
 use crate::schedule::Level;
-use crate::solver::{Program, SAMPLE, Stage, Threshold, Update};
+use crate::solver::{Prediction, Program, SAMPLE, Stage, Threshold, Update};
 use crate::{Error, ErrorKind, Result};
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use std::time::Instant;
 pub struct Progress<'a> {
     /// Steps done, from 1.
     pub step: usize,
-    /// Steps in all.
+    /// Steps in all; 0 where that is not known beforehand.
     pub steps: usize,
     /// The sample x_t now.
     pub x: &'a [f32],
@@ -62,6 +62,68 @@ pub struct Outcome {
     pub nfe: usize,
 }
 
+/// Calls a network and splits its prediction into estimates of x_0 and ε, in buffers of its own.
+pub(crate) struct Evaluator {
+    prediction: Prediction,
+    output: Vec<f32>,
+    /// Room for the magnitudes of x_0, to find their quantile in.
+    magnitudes: Vec<f32>,
+}
+
+impl Evaluator {
+    pub fn new(prediction: Prediction, len: usize) -> Self {
+        let dynamic = matches!(prediction.threshold, Threshold::Dynamic { .. });
+        Evaluator { prediction, output: vec![0.0; len], magnitudes: vec![0.0; if dynamic { len } else { 0 }] }
+    }
+
+    /// The estimates at `level`: x_0 after thresholding, and ε, which follows it there or not.
+    pub fn evaluate(
+        &mut self,
+        network: &mut dyn Network,
+        condition: &Condition,
+        level: Level,
+        x: &[f32],
+        x0: &mut [f32],
+        eps: Option<(&mut [f32], bool)>,
+    ) -> Result<()> {
+        network.predict(x, level.time, condition, &mut self.output)?;
+        if let Some(i) = self.output.iter().position(|v| !v.is_finite()) {
+            return Err(Error::new(
+                ErrorKind::NotFinite,
+                format!(
+                    "the network's prediction at time {} is not finite: element {i} is {}",
+                    level.time, self.output[i]
+                ),
+            ));
+        }
+        Split::new(self.prediction.kind, level).x0.combine(x, &self.output, x0);
+        self.threshold(x0);
+        if let Some((eps, follows_x0)) = eps {
+            if follows_x0 && self.prediction.threshold != Threshold::None {
+                Split::new(PredictionType::Sample, level).eps.combine(x, x0, eps);
+            } else {
+                Split::new(self.prediction.kind, level).eps.combine(x, &self.output, eps);
+            }
+        }
+        Ok(())
+    }
+
+    fn threshold(&mut self, x0: &mut [f32]) {
+        match self.prediction.threshold {
+            Threshold::None => {}
+            Threshold::Static(bound) => {
+                let bound = bound as f32;
+                x0.iter_mut().for_each(|v| *v = v.clamp(-bound, bound));
+            }
+            Threshold::Dynamic { ratio, max } => {
+                self.magnitudes.iter_mut().zip(&*x0).for_each(|(m, v)| *m = v.abs());
+                let s = quantile(&mut self.magnitudes, ratio).clamp(1.0, max as f32);
+                x0.iter_mut().for_each(|v| *v = v.clamp(-s, s) / s);
+            }
+        }
+    }
+}
+
 /// A compiled solver and the buffers to run it in.
 ///
 /// ```
@@ -104,9 +166,7 @@ pub struct Sampler {
     len: usize,
     /// All registers, one after the other.
     registers: Vec<f32>,
-    prediction: Vec<f32>,
-    /// Room for the magnitudes of x_0, to find their quantile in.
-    magnitudes: Vec<f32>,
+    evaluator: Evaluator,
 }
 
 /// Elements that a linear combination works on at a time: few enough to stay in the first cache.
@@ -116,9 +176,8 @@ impl Sampler {
     /// The program with buffers for samples of `len` numbers. Nothing is allocated after this.
     pub fn new(program: Program, len: usize) -> Self {
         let registers = vec![0.0; program.registers * len];
-        let dynamic = matches!(program.prediction.threshold, Threshold::Dynamic { .. });
-        let magnitudes = vec![0.0; if dynamic { len } else { 0 }];
-        Sampler { program, len, registers, prediction: vec![0.0; len], magnitudes }
+        let evaluator = Evaluator::new(program.prediction, len);
+        Sampler { program, len, registers, evaluator }
     }
 
     /// The program that this runs.
@@ -196,56 +255,21 @@ impl Sampler {
         &self.registers[register * self.len..][..self.len]
     }
 
-    /// Calls the network and splits its prediction into the estimates that the stage asks for.
+    /// Carries out a stage's evaluation.
     fn evaluate(&mut self, index: usize, network: &mut dyn Network, condition: &Condition) -> Result<()> {
         let Stage { level, input, x0, eps, .. } = self.program.stages[index];
         let range = |register: usize| register * self.len..(register + 1) * self.len;
-        network.predict(&self.registers[range(input)], level.time, condition, &mut self.prediction)?;
-        if let Some(i) = self.prediction.iter().position(|v| !v.is_finite()) {
-            return Err(Error::new(
-                ErrorKind::NotFinite,
-                format!(
-                    "the network's prediction at evaluation {} of {} (time {}) is not finite: element {i} is {}",
-                    index + 1,
-                    self.program.nfe(),
-                    level.time,
-                    self.prediction[i]
-                ),
-            ));
-        }
-        let split = Split::new(self.program.prediction.kind, level);
-        for i in 0..self.len {
-            let (x, output) = (self.registers[input * self.len + i], self.prediction[i]);
-            if let Some(eps) = eps {
-                self.registers[eps * self.len + i] = split.eps[0] * x + split.eps[1] * output;
+        let distinct = "an evaluation's registers are distinct";
+        match eps {
+            None => {
+                let [x, x0] = self.registers.get_disjoint_mut([range(input), range(x0)]).expect(distinct);
+                self.evaluator.evaluate(network, condition, level, x, x0, None)
             }
-            self.registers[x0 * self.len + i] = split.x0[0] * x + split.x0[1] * output;
-        }
-        self.threshold(range(x0));
-        let thresholds = self.program.prediction.threshold != Threshold::None;
-        if let (Some(eps), true) = (eps, thresholds && self.program.eps_follows_x0) {
-            let [of_x, of_x0] = Split::new(PredictionType::Sample, level).eps;
-            for i in 0..self.len {
-                let (x, x0) = (self.registers[input * self.len + i], self.registers[x0 * self.len + i]);
-                self.registers[eps * self.len + i] = of_x * x + of_x0 * x0;
-            }
-        }
-        Ok(())
-    }
-
-    /// Thresholds the estimate of x_0 in this part of the registers.
-    fn threshold(&mut self, range: Range<usize>) {
-        let x0 = &mut self.registers[range];
-        match self.program.prediction.threshold {
-            Threshold::None => {}
-            Threshold::Static(bound) => {
-                let bound = bound as f32;
-                x0.iter_mut().for_each(|v| *v = v.clamp(-bound, bound));
-            }
-            Threshold::Dynamic { ratio, max } => {
-                self.magnitudes.iter_mut().zip(&*x0).for_each(|(m, v)| *m = v.abs());
-                let s = quantile(&mut self.magnitudes, ratio).clamp(1.0, max as f32);
-                x0.iter_mut().for_each(|v| *v = v.clamp(-s, s) / s);
+            Some(eps) => {
+                let ranges = [range(input), range(x0), range(eps)];
+                let [x, x0, eps] = self.registers.get_disjoint_mut(ranges).expect(distinct);
+                let eps = Some((eps, self.program.eps_follows_x0));
+                self.evaluator.evaluate(network, condition, level, x, x0, eps)
             }
         }
     }
@@ -274,7 +298,7 @@ impl Sampler {
 }
 
 impl Control<'_> {
-    fn ending(&self) -> Option<Ending> {
+    pub(crate) fn ending(&self) -> Option<Ending> {
         if self.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
             Some(Ending::Cancelled)
         } else if self.deadline.is_some_and(|d| Instant::now() >= d) {
@@ -295,9 +319,12 @@ fn quantile(values: &mut [f32], ratio: f64) -> f32 {
 
 /// x_0 and ε as linear functions of (x, prediction) at one level, from `x = γ x_0 + σ ε`.
 struct Split {
-    x0: [f32; 2],
-    eps: [f32; 2],
+    x0: Pair,
+    eps: Pair,
 }
+
+/// The coefficients of x and of the prediction.
+struct Pair([f32; 2]);
 
 impl Split {
     fn new(kind: PredictionType, level: Level) -> Self {
@@ -307,6 +334,16 @@ impl Split {
             PredictionType::V => ([gamma, -sigma], [sigma, gamma]),
             PredictionType::Sample => ([0.0, 1.0], [1.0 / sigma, -gamma / sigma]),
         };
-        Split { x0: x0.map(|c| c as f32), eps: eps.map(|c| c as f32) }
+        let pair = |c: [f64; 2]| Pair(c.map(|c| c as f32));
+        Split { x0: pair(x0), eps: pair(eps) }
+    }
+}
+
+impl Pair {
+    fn combine(self, x: &[f32], prediction: &[f32], out: &mut [f32]) {
+        let Pair([a, b]) = self;
+        for ((out, x), p) in out.iter_mut().zip(x).zip(prediction) {
+            *out = a * x + b * p;
+        }
     }
 }

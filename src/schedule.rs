@@ -110,6 +110,26 @@ impl Grid {
         self
     }
 
+    /// The way back, from a clean sample to noise: any solver of the ODE run on it encodes what it decodes. A
+    /// last step to the clean sample has no way back; in its place the sample is scaled to that step's level.
+    ///
+    /// # Errors
+    /// When nothing is left of the way, or it has gaps (see [`Grid`]).
+    pub fn reversed(&self) -> Result<Grid> {
+        let steps = match self.steps.split_last() {
+            Some((last, rest)) if last.to.sigma == 0.0 => rest,
+            _ => &self.steps,
+        };
+        let Some(last) = steps.last() else {
+            return Err(Error::invalid("a run of one step to the clean sample has no way back: use more steps"));
+        };
+        if self.start != 1.0 || steps.windows(2).any(|pair| pair[0].to != pair[1].from) {
+            return Err(Error::invalid("this scheduler's steps have no way back: name a spacing"));
+        }
+        let start = last.to.gamma;
+        Ok(Grid { steps: steps.iter().rev().map(|s| Step { from: s.to, to: s.from }).collect(), start })
+    }
+
     /// The steps.
     pub fn steps(&self) -> &[Step] {
         &self.steps

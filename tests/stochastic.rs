@@ -3,13 +3,14 @@
 
 mod mixture;
 
+use edgegen::adaptive::AdaptiveSampler;
 use edgegen::condition::Condition;
 use edgegen::config::PredictionType;
 use edgegen::network::Network;
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::{Grid, Level, Marginal, VpSde};
-use edgegen::solver::{Churn, Prediction, SOLVERS, Solver, Threshold};
+use edgegen::solver::{Adaptive, Churn, Langevin, Method, Prediction, SOLVERS, Solver, SolverInfo, Threshold};
 use mixture::{DIM, eps, moments};
 
 const SAMPLES: usize = 20_000;
@@ -78,9 +79,38 @@ fn deviation(x: &[f64]) -> f64 {
     most
 }
 
+/// The adaptive SDE solver, whose steps here suit all samples at once.
+#[test]
+fn the_moments_are_those_of_the_data_if_steps_are_chosen_too() {
+    let sde = VpSde::default();
+    let options = Adaptive { method: Method::Sde, rtol: 2e-3, atol: 2e-3 };
+    let prediction = Prediction { kind: PredictionType::Epsilon, threshold: Threshold::None };
+    let ends = (sde.level(1.0), sde.level_of_edm_sigma((-5.0f64).exp()));
+    let mut sampler = AdaptiveSampler::new(options, prediction, ends, SAMPLES * DIM).unwrap();
+    let mut noise = Noise::new(5, 0);
+    let mut x = vec![0.0; SAMPLES * DIM];
+    noise.fill(&mut x);
+    let (mut network, mut control) = (Many(sde), Control::default());
+    let outcome = sampler.run(&mut network, &sde, &Condition::default(), &mut noise, &mut x, &mut control).unwrap();
+    let x: Vec<f64> = x.into_iter().map(f64::from).collect();
+    let most = deviation(&x);
+    println!("sde: {most:.1} standard errors, {} calls", outcome.nfe);
+    assert!(most < 4.0, "a moment is {most:.1} standard errors off");
+}
+
+/// Langevin dynamics follow the fall of the noise with a lag, which is the less the more they correct.
+#[test]
+fn langevin_dynamics_come_near_the_moments() {
+    let off = |corrections| deviation(&samples(Solver::AnnealedLangevin(Langevin { ratio: 0.3, corrections })));
+    let (one, four) = (off(1), off(4));
+    println!("langevin: {one:.1} standard errors with one correction a level, {four:.1} with four");
+    assert!(four < 6.0 && four < 0.5 * one, "{four:.1} after {one:.1} standard errors");
+}
+
 #[test]
 fn the_moments_are_those_of_the_data() {
-    let named = SOLVERS.iter().filter(|s| s.order.is_none()).map(|s| (s.name, s.solver));
+    let exact = |s: &&SolverInfo| s.order.is_none() && !matches!(s.solver, Solver::AnnealedLangevin(_));
+    let named = SOLVERS.iter().filter(exact).map(|s| (s.name, s.solver));
     let churn = Solver::Heun(Churn { churn: 40.0, ..Churn::NONE });
     let solvers: Vec<_> =
         named.chain([("ddim, eta 1", Solver::Ddim { eta: 1.0 }), ("heun with churn", churn)]).collect();

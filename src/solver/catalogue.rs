@@ -1,6 +1,6 @@
 //! The solvers by name.
 
-use super::{Churn, DeisVariable, DpmSolver, Form, Solver, Stepping, UniPc, Variance};
+use super::{Churn, DeisVariable, DpmSolver, Form, Langevin, Solver, Stepping, UniPc, Variance};
 
 /// What is known of a solver, for people to choose by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,6 +58,8 @@ pub const SOLVERS: &[SolverInfo] = &[
     deterministic("euler", Solver::Euler, 1, EDM),
     deterministic("euler-ode", Solver::EulerOde, 1, SDE),
     stochastic("euler-maruyama", Solver::EulerMaruyama, SDE),
+    two_calls(stochastic("pc", Solver::PredictorCorrector(Langevin { ratio: 0.16, corrections: 1 }), SDE)),
+    stochastic("langevin", Solver::AnnealedLangevin(Langevin { ratio: 0.3, corrections: 1 }), "arXiv 1907.05600"),
     stochastic("euler-ancestral", Solver::EulerAncestral, K_DIFFUSION),
     two_calls(deterministic("heun", Solver::Heun(Churn::NONE), 2, EDM)),
     two_calls(deterministic("dpm2", Solver::Dpm2, 2, K_DIFFUSION)),

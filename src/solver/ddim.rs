@@ -15,7 +15,9 @@ pub(super) fn ddim(table: &mut Table, grid: &Grid, eta: f64) -> Result<()> {
     }
     table.eps_follows_x0 = false;
     for &Step { from, to } in &grid.steps {
-        let s = eta * to.sigma / from.sigma * (1.0 - (from.gamma / to.gamma).powi(2)).sqrt();
+        let posterior = to.sigma / from.sigma * (1.0 - (from.gamma / to.gamma).powi(2)).sqrt();
+        // on the way back, where there is no posterior, η must be 0
+        let s = if eta == 0.0 { 0.0 } else { eta * posterior };
         let direction = (to.sigma.powi(2) - s * s).max(0.0).sqrt();
         table.evaluate(SAMPLE, from, X0, Some(EPS));
         table.update(SAMPLE, &[(X0, to.gamma), (EPS, direction)], s);

@@ -115,7 +115,7 @@ impl Weights {
         let h = to.lambda() - from.lambda();
         // At an end without noise or without signal (h = ∞), and in a step that stays where it is, there
         // are no derivatives.
-        let expands = h.is_finite() && h > 0.0;
+        let expands = h.is_finite() && h != 0.0;
         let higher = |d1: f64, d2: f64| if expands { [d1, d2] } else { [0.0; 2] };
         match form {
             Form::Data => {

@@ -11,6 +11,7 @@
 //! `dy/ds = ε` (arXiv 2206.00364, eq. 1 and 3).
 
 mod adams;
+mod adaptive;
 mod ancestral;
 mod catalogue;
 mod ddim;
@@ -20,10 +21,12 @@ mod runge_kutta;
 mod stochastic;
 mod unipc;
 
+pub use adaptive::{ADAPTIVE_SOLVERS, Adaptive, AdaptiveInfo, Method};
 pub use ancestral::Variance;
 pub use catalogue::{SOLVERS, SolverInfo};
 pub use dpm_solver::{Curvature, DpmSolver, Form, SecondOrder, Stepping};
 pub use runge_kutta::Churn;
+pub use stochastic::Langevin;
 pub use unipc::{BFunction, UniPc};
 
 use crate::config::PredictionType;
@@ -165,6 +168,10 @@ pub enum Solver {
     EulerAncestral,
     /// Euler–Maruyama on the reverse SDE `dx = -½ β [x + 2 s_θ] dt + √β dW` (arXiv 2011.13456, eq. 6), time measured in ln γ.
     EulerMaruyama,
+    /// Predictor–corrector sampling (arXiv 2011.13456, algorithm 3): Euler–Maruyama with Langevin corrections.
+    PredictorCorrector(Langevin),
+    /// Annealed Langevin dynamics (arXiv 1907.05600, algorithm 1).
+    AnnealedLangevin(Langevin),
     /// Euler's method on the probability-flow ODE in s (arXiv 2206.00364, with no correction).
     Euler,
     /// Euler's method on `dx = -½ β [x + s_θ] dt` (arXiv 2011.13456, eq. 13), time measured in ln γ.
@@ -196,6 +203,8 @@ pub enum Solver {
     DpmSolver(DpmSolver),
     /// UniPC (arXiv 2302.04867).
     UniPc(UniPc),
+    /// A solver that chooses its own steps.
+    Adaptive(Adaptive),
 }
 
 /// The variable of DEIS's extrapolating polynomial.
@@ -208,14 +217,16 @@ pub enum DeisVariable {
 }
 
 impl Solver {
-    /// The solver of this name, as [`SOLVERS`] lists them.
+    /// The solver of this name, as [`SOLVERS`] and [`ADAPTIVE_SOLVERS`] list them.
     ///
     /// # Errors
     /// When there is none of this name.
     pub fn from_name(name: &str) -> Result<Self> {
-        SOLVERS.iter().find(|s| s.name == name).map(|s| s.solver).ok_or_else(|| {
-            let names: Vec<&str> = SOLVERS.iter().map(|s| s.name).collect();
-            Error::invalid(format!("unknown sampler '{name}': give one of {}", names.join(", ")))
+        let adaptive = ADAPTIVE_SOLVERS.iter().map(|s| (s.name, Solver::Adaptive(s.solver)));
+        let mut all = SOLVERS.iter().map(|s| (s.name, s.solver)).chain(adaptive);
+        all.clone().find(|(known, _)| *known == name).map(|(_, solver)| solver).ok_or_else(|| {
+            let names = all.by_ref().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+            Error::invalid(format!("unknown sampler '{name}': give one of {names}"))
         })
     }
 
@@ -255,6 +266,21 @@ impl Solver {
         }
     }
 
+    /// The same solver with these tolerances, where given.
+    ///
+    /// # Errors
+    /// When it chooses no steps of its own, or a tolerance is not positive.
+    pub fn with_tolerance(self, rtol: Option<f64>, atol: Option<f64>) -> Result<Self> {
+        let Solver::Adaptive(options) = self else {
+            return Err(Error::invalid(
+                "tolerances are for samplers that choose their own steps: rk45, dpm-12, dpm-23, sde",
+            ));
+        };
+        let options = Adaptive { rtol: rtol.unwrap_or(options.rtol), atol: atol.unwrap_or(options.atol), ..options };
+        options.check()?;
+        Ok(Solver::Adaptive(options))
+    }
+
     /// Computes every coefficient for a run through the steps of `grid`. Solvers that evaluate the network
     /// inside a step ask `marginal` for the level there.
     ///
@@ -268,6 +294,8 @@ impl Solver {
             Solver::Ddpm(variance) => ancestral::ddpm(&mut table, grid, variance),
             Solver::EulerAncestral => ancestral::euler_ancestral(&mut table, grid),
             Solver::EulerMaruyama => stochastic::euler_maruyama(&mut table, grid),
+            Solver::PredictorCorrector(langevin) => stochastic::predictor_corrector(&mut table, grid, langevin)?,
+            Solver::AnnealedLangevin(langevin) => stochastic::annealed_langevin(&mut table, grid, langevin)?,
             Solver::Euler => runge_kutta::euler(&mut table, grid),
             Solver::EulerOde => runge_kutta::euler_ode(&mut table, grid),
             Solver::Heun(churn) => runge_kutta::heun(&mut table, grid, marginal, churn)?,
@@ -279,6 +307,9 @@ impl Solver {
             }
             Solver::DpmSolver(options) => dpm_solver::dpm_solver(&mut table, grid, options)?,
             Solver::UniPc(options) => unipc::unipc(&mut table, grid, options)?,
+            Solver::Adaptive(_) => {
+                return Err(Error::invalid("a sampler that chooses its own steps has no table: run it by itself"));
+            }
         }
         table.finish(grid, prediction)
     }
@@ -349,6 +380,10 @@ impl Table {
 
     fn finish(self, grid: &Grid, prediction: Prediction) -> Result<Program> {
         let mut updates = self.stages.iter().flat_map(|s| &s.updates);
+        let rises = grid.steps.iter().any(|s| s.to.sigma > s.from.sigma);
+        if rises && updates.clone().any(|u| u.noise != 0.0) {
+            return Err(Error::invalid("a sampler that adds noise cannot go back from a sample to noise"));
+        }
         if !updates.all(|u| u.noise.is_finite() && u.terms.iter().all(|t| t.coefficient.is_finite())) {
             return Err(Error::invalid(
                 "this sampler cannot start from zero SNR: use ddim, or a spacing that leaves the last step out",

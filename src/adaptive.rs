@@ -1,0 +1,298 @@
+//! Sampling by solvers that choose their own steps.
+
+use crate::condition::Condition;
+use crate::integrate::{DormandPrince, Reached};
+use crate::network::Network;
+use crate::noise::Noise;
+use crate::sampler::{Control, Ending, Evaluator, Outcome, Progress};
+use crate::schedule::{Level, Marginal};
+use crate::solver::{Adaptive, Method, Prediction};
+use crate::{Error, ErrorKind, Result};
+
+/// The most evaluations of a run: a tolerance that needs more is a mistake.
+const MOST_EVALUATIONS: usize = 20_000;
+
+/// A solver that chooses its own steps, and the buffers to run it in.
+///
+/// It goes from one level to another with less noise and ends with the estimate of x_0 there.
+pub struct AdaptiveSampler {
+    options: Adaptive,
+    prediction: Prediction,
+    ends: (Level, Level),
+    len: usize,
+}
+
+impl AdaptiveSampler {
+    /// For samples of `len` numbers, from one level to another.
+    ///
+    /// # Errors
+    /// When a tolerance is not positive, the noise does not fall from the first level to the second, or
+    /// one of them has no signal or no noise.
+    pub fn new(options: Adaptive, prediction: Prediction, ends: (Level, Level), len: usize) -> Result<Self> {
+        options.check()?;
+        let [from, to] = [ends.0.lambda(), ends.1.lambda()];
+        if !(from.is_finite() && to.is_finite()) {
+            return Err(Error::invalid(
+                "a sampler that chooses its own steps cannot start from zero SNR or end at zero noise",
+            ));
+        }
+        if from >= to {
+            return Err(Error::invalid("the noise must fall from where a run starts to where it ends"));
+        }
+        Ok(AdaptiveSampler { options, prediction, ends, len })
+    }
+
+    /// Turns the noise `x` (x_T, standard normal) into a sample, in place; see
+    /// [`Sampler::run`](crate::sampler::Sampler::run).
+    ///
+    /// # Errors
+    /// As there, and when the tolerance cannot be met.
+    pub fn run(
+        &mut self,
+        network: &mut dyn Network,
+        marginal: &dyn Marginal,
+        condition: &Condition,
+        noise: &mut Noise,
+        x: &mut [f32],
+        control: &mut Control,
+    ) -> Result<Outcome> {
+        if x.len() != self.len {
+            return Err(Error::invalid(format!("the noise must have {} numbers, but has {}", self.len, x.len())));
+        }
+        if let Some(i) = x.iter().position(|v| !v.is_finite()) {
+            return Err(Error::new(
+                ErrorKind::NotFinite,
+                format!("the noise must be finite, but element {i} is {}", x[i]),
+            ));
+        }
+        let mut state: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
+        let mut run = Run {
+            network,
+            marginal,
+            condition,
+            control,
+            evaluator: Evaluator::new(self.prediction, self.len),
+            input: vec![0.0; self.len],
+            x0: vec![0.0; self.len],
+            eps: vec![0.0; self.len],
+            outcome: Outcome { ending: Ending::Complete, steps: 0, nfe: 0 },
+            evaluations: 0,
+        };
+        let tolerance = (self.options.rtol, self.options.atol);
+        let ends = (self.ends.0.lambda(), self.ends.1.lambda());
+        let reached = match self.options.method {
+            Method::RungeKutta45 => run.runge_kutta(&mut state, ends, tolerance)?,
+            Method::DpmSolver12 => run.dpm_solver(&mut state, ends, tolerance, 2)?,
+            Method::DpmSolver23 => run.dpm_solver(&mut state, ends, tolerance, 3)?,
+            Method::Sde => run.sde(&mut state, self.ends, tolerance, noise)?,
+        };
+        if reached == Reached::End {
+            run.evaluate(self.ends.1, &state)?;
+        }
+        if run.evaluations > 0 {
+            x.copy_from_slice(&run.x0);
+        }
+        Ok(run.outcome)
+    }
+}
+
+/// A run under way.
+struct Run<'a, 'c> {
+    network: &'a mut dyn Network,
+    marginal: &'a dyn Marginal,
+    condition: &'a Condition,
+    control: &'a mut Control<'c>,
+    evaluator: Evaluator,
+    input: Vec<f32>,
+    x0: Vec<f32>,
+    eps: Vec<f32>,
+    outcome: Outcome,
+    evaluations: usize,
+}
+
+impl Run<'_, '_> {
+    /// Evaluates the network: x_0 and ε are then in their buffers. False if the run is to end.
+    fn evaluate(&mut self, level: Level, x: &[f64]) -> Result<bool> {
+        if self.outcome.ending == Ending::Complete {
+            self.outcome.ending = self.control.ending().unwrap_or(Ending::Complete);
+        }
+        if self.outcome.ending != Ending::Complete {
+            return Ok(false);
+        }
+        if self.evaluations == MOST_EVALUATIONS {
+            return Err(Error::invalid(format!(
+                "the tolerance was not met in {MOST_EVALUATIONS} evaluations: give greater rtol and atol"
+            )));
+        }
+        self.input.iter_mut().zip(x).for_each(|(i, x)| *i = *x as f32);
+        let eps = Some((&mut self.eps[..], true));
+        self.evaluator.evaluate(self.network, self.condition, level, &self.input, &mut self.x0, eps)?;
+        self.evaluations += 1;
+        self.outcome.nfe += self.network.calls();
+        Ok(true)
+    }
+
+    fn level(&self, lambda: f64) -> Level {
+        self.marginal.level_of_edm_sigma((-lambda).exp())
+    }
+
+    /// Counts a step that was accepted and shows it.
+    fn accept(&mut self, x: &[f64]) {
+        self.outcome.steps += 1;
+        if let Some(on_step) = &mut self.control.on_step {
+            self.input.iter_mut().zip(x).for_each(|(i, x)| *i = *x as f32);
+            let progress = Progress { step: self.outcome.steps, steps: 0, x: &self.input, x0: &self.x0 };
+            if on_step(progress).is_break() {
+                self.outcome.ending = Ending::Callback;
+            }
+        }
+    }
+
+    /// The probability-flow ODE in λ, where it is `dx/dλ = σ (σ x - ε)`.
+    fn runge_kutta(&mut self, x: &mut [f64], ends: (f64, f64), (rtol, atol): (f64, f64)) -> Result<Reached> {
+        let mut integrator = DormandPrince::new(x.len(), rtol, atol);
+        let run = std::cell::RefCell::new(self);
+        let slope = |lambda: f64, x: &[f64], dx: &mut [f64]| {
+            let run = &mut **run.borrow_mut();
+            let level = run.level(lambda);
+            let goes_on = run.evaluate(level, x)?;
+            for ((dx, x), eps) in dx.iter_mut().zip(x).zip(&run.eps) {
+                *dx = level.sigma * (level.sigma * x - f64::from(*eps));
+            }
+            Ok(goes_on)
+        };
+        integrator.integrate(slope, |_, x| run.borrow_mut().accept(x), ends, x)
+    }
+
+    /// DPM-Solver-12 or -23: the error is the difference of two orders that share their evaluations.
+    fn dpm_solver(
+        &mut self,
+        x: &mut [f64],
+        (from, to): (f64, f64),
+        (rtol, atol): (f64, f64),
+        order: usize,
+    ) -> Result<Reached> {
+        let (mut lambda, mut h) = (from, 0.05f64);
+        let (mut lower, mut higher, mut inner) = (x.to_vec(), x.to_vec(), x.to_vec());
+        let (mut eps, mut eps_1) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        let mut previous = x.to_vec();
+        // the inner level's place in the step, for order 2 and for order 3
+        let r1 = if order == 2 { 0.5 } else { 1.0 / 3.0 };
+        let mut fresh = true;
+        while lambda < to {
+            h = h.min(to - lambda);
+            let (start, end) = (self.level(lambda), self.level(lambda + h));
+            if fresh {
+                if !self.evaluate(start, x)? {
+                    return Ok(Reached::Stopped);
+                }
+                eps.copy_from_slice(&self.eps);
+            }
+            let middle = self.level(lambda + r1 * h);
+            let x_1 = |x: f64, e: f64| scale(middle, start) * x - middle.sigma * (r1 * h).exp_m1() * e;
+            (0..x.len()).for_each(|i| inner[i] = x_1(x[i], f64::from(eps[i])));
+            if !self.evaluate(middle, &inner)? {
+                return Ok(Reached::Stopped);
+            }
+            eps_1.copy_from_slice(&self.eps);
+            let phi = end.sigma * h.exp_m1();
+            let first = |x: f64, e: f64| scale(end, start) * x - phi * e;
+            let second = |x: f64, e: f64, d: f64| first(x, e) - phi / (2.0 * r1) * d;
+            if order == 2 {
+                for i in 0..x.len() {
+                    let [e, e_1] = [eps[i], eps_1[i]].map(f64::from);
+                    (lower[i], higher[i]) = (first(x[i], e), second(x[i], e, e_1 - e));
+                }
+            } else {
+                let r2 = 2.0 / 3.0;
+                let farther = self.level(lambda + r2 * h);
+                let phi_2 = farther.sigma * (r2 * h).exp_m1();
+                let slope = farther.sigma * r2 / r1 * ((r2 * h).exp_m1() / (r2 * h) - 1.0);
+                for i in 0..x.len() {
+                    let [e, e_1] = [eps[i], eps_1[i]].map(f64::from);
+                    lower[i] = second(x[i], e, e_1 - e);
+                    inner[i] = scale(farther, start) * x[i] - phi_2 * e - slope * (e_1 - e);
+                }
+                if !self.evaluate(farther, &inner)? {
+                    return Ok(Reached::Stopped);
+                }
+                let weight = end.sigma / r2 * (h.exp_m1() / h - 1.0);
+                for i in 0..x.len() {
+                    let [e, e_2] = [eps[i], self.eps[i]].map(f64::from);
+                    higher[i] = first(x[i], e) - weight * (e_2 - e);
+                }
+            }
+            let error = error(&lower, &higher, &previous, (rtol, atol));
+            fresh = error <= 1.0;
+            if fresh {
+                lambda = if to - lambda <= h { to } else { lambda + h };
+                x.copy_from_slice(&higher);
+                previous.copy_from_slice(&lower);
+                self.accept(x);
+            }
+            h *= (0.9 * error.max(1e-10).powf(-1.0 / order as f64)).min(20.0);
+        }
+        Ok(Reached::End)
+    }
+
+    /// The reverse SDE, in `u = ∫β dt = -2 ln γ`, where it is `dx = -½ [x + 2 s_θ] du + dW`: an
+    /// Euler–Maruyama step, another with the same noise from its end, and their mean.
+    fn sde(
+        &mut self,
+        x: &mut [f64],
+        (from, to): (Level, Level),
+        (rtol, atol): (f64, f64),
+        noise: &mut Noise,
+    ) -> Result<Reached> {
+        let u_of = |level: Level| -2.0 * level.gamma.ln();
+        let (mut u, end) = (u_of(from), u_of(to));
+        let mut h = 0.01f64;
+        let (mut first, mut mean, mut previous) = (x.to_vec(), x.to_vec(), x.to_vec());
+        let mut drift = vec![0.0; x.len()];
+        let mut z = vec![0.0f32; x.len()];
+        let mut fresh = true;
+        while u > end {
+            h = h.min(u - end);
+            let [start, next] = [u, u - h].map(|u| self.marginal.level_of_edm_sigma(u.exp_m1().sqrt()));
+            if fresh {
+                if !self.evaluate(start, x)? {
+                    return Ok(Reached::Stopped);
+                }
+                (0..x.len()).for_each(|i| drift[i] = 0.5 * x[i] - f64::from(self.eps[i]) / start.sigma);
+            }
+            noise.fill(&mut z);
+            for i in 0..x.len() {
+                first[i] = x[i] + h * drift[i] + h.sqrt() * f64::from(z[i]);
+            }
+            if !self.evaluate(next, &first)? {
+                return Ok(Reached::Stopped);
+            }
+            for i in 0..x.len() {
+                let drift = 0.5 * first[i] - f64::from(self.eps[i]) / next.sigma;
+                let second = x[i] + h * drift + h.sqrt() * f64::from(z[i]);
+                mean[i] = 0.5 * (first[i] + second);
+            }
+            let error = error(&first, &mean, &previous, (rtol, atol));
+            fresh = error <= 1.0;
+            if fresh {
+                u = if u - end <= h { end } else { u - h };
+                x.copy_from_slice(&mean);
+                previous.copy_from_slice(&first);
+                self.accept(x);
+            }
+            h *= 0.9 * error.max(1e-4).powf(-0.9);
+        }
+        Ok(Reached::End)
+    }
+}
+
+/// γ'/γ.
+fn scale(to: Level, from: Level) -> f64 {
+    to.gamma / from.gamma
+}
+
+/// The root mean square of the difference over the tolerance, the greater of the absolute and the relative one.
+fn error(lower: &[f64], higher: &[f64], previous: &[f64], (rtol, atol): (f64, f64)) -> f64 {
+    let ratio = |i: usize| (higher[i] - lower[i]) / atol.max(rtol * lower[i].abs().max(previous[i].abs()));
+    ((0..lower.len()).map(|i| ratio(i).powi(2)).sum::<f64>() / lower.len().max(1) as f64).sqrt()
+}
