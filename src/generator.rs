@@ -1,13 +1,15 @@
 //! The whole way from a seed to a sample, for ONNX models.
 
+use crate::adaptive::AdaptiveSampler;
 use crate::condition::{Condition, Guided};
-use crate::config::Spacing;
+use crate::config::{PredictionType, SchedulerConfig, Spacing};
+use crate::likelihood::Flow;
 use crate::network::{Model, OnnxNetwork};
 use crate::noise::Noise;
 use crate::sampler::{Control, Outcome, Sampler};
-use crate::schedule::Schedule;
+use crate::schedule::{Grid, Schedule};
 use crate::scheduler;
-use crate::solver::{Prediction, Solver, Threshold};
+use crate::solver::{Adaptive, Prediction, Program, Solver, Threshold};
 use crate::{Error, Result};
 
 /// How samples are made. [`Settings::of`] gives what suits a model.
@@ -40,6 +42,17 @@ impl Settings {
         match scheduler::solver(config)? {
             Some(solver) => Ok(Settings { spacing: metadata.spacing, ..Self::with_solver(model, solver) }),
             None => Ok(Self::with_solver(model, Solver::from_name("dpm++2m")?)),
+        }
+    }
+
+    /// The steps of a fixed-step solver.
+    ///
+    /// # Errors
+    /// When there are too many or too few, or they do not fit the configuration.
+    pub fn grid(&self, config: &SchedulerConfig, schedule: &Schedule) -> Result<Grid> {
+        match self.spacing {
+            None => scheduler::grid(config, schedule, self.steps),
+            Some(spacing) => schedule.grid(self.steps, spacing, config.steps_offset, config.set_alpha_to_one),
         }
     }
 
@@ -76,8 +89,15 @@ impl Settings {
 /// ```
 pub struct Generator {
     network: Guided<OnnxNetwork>,
-    sampler: Sampler,
+    schedule: Schedule,
+    driver: Driver,
     x: Vec<f32>,
+}
+
+/// What runs the solver.
+enum Driver {
+    Table(Sampler),
+    Adaptive(AdaptiveSampler),
 }
 
 impl Generator {
@@ -88,18 +108,19 @@ impl Generator {
     pub fn new(model: &Model, settings: &Settings) -> Result<Self> {
         let config = model.scheduler();
         let schedule = Schedule::from_config(config)?;
-        let grid = match settings.spacing {
-            None => scheduler::grid(config, &schedule, settings.steps)?,
-            Some(spacing) => schedule.grid(settings.steps, spacing, config.steps_offset, config.set_alpha_to_one)?,
-        };
         let prediction = Prediction { kind: config.prediction_type, threshold: settings.threshold };
-        let program = settings.solver.compile(&grid, &schedule, prediction)?;
         let len = model.sample_shape().iter().product();
-        Ok(Generator {
-            network: Guided::new(model.network()?, settings.guidance)?,
-            sampler: Sampler::new(program, len),
-            x: vec![0.0; len],
-        })
+        let driver = match settings.solver {
+            Solver::Adaptive(options) => {
+                Driver::Adaptive(AdaptiveSampler::new(options, prediction, schedule.ends(), len)?)
+            }
+            solver => {
+                let grid = settings.grid(config, &schedule)?;
+                Driver::Table(Sampler::new(solver.compile(&grid, &schedule, prediction)?, len))
+            }
+        };
+        let network = Guided::new(model.network()?, settings.guidance)?;
+        Ok(Generator { network, schedule, driver, x: vec![0.0; len] })
     }
 
     /// Makes sample `index` of the run with this `seed`. It depends on (seed, index), the model, the
@@ -147,12 +168,78 @@ impl Generator {
     }
 
     fn run(&mut self, mut noise: Noise, condition: &Condition, control: &mut Control) -> Result<(&[f32], Outcome)> {
-        let outcome = self.sampler.run(&mut self.network, condition, &mut noise, &mut self.x, control)?;
+        let (network, x) = (&mut self.network, &mut self.x);
+        let outcome = match &mut self.driver {
+            Driver::Table(sampler) => sampler.run(network, condition, &mut noise, x, control)?,
+            Driver::Adaptive(sampler) => sampler.run(network, &self.schedule, condition, &mut noise, x, control)?,
+        };
         Ok((&self.x, outcome))
     }
 
-    /// The sampler, with the table that it runs.
-    pub fn sampler(&self) -> &Sampler {
-        &self.sampler
+    /// The table that is run, unless the solver chooses its own steps.
+    pub fn program(&self) -> Option<&Program> {
+        match &self.driver {
+            Driver::Table(sampler) => Some(sampler.program()),
+            Driver::Adaptive(_) => None,
+        }
+    }
+}
+
+/// Finds the noise that a sample comes from: what [`Generator::generate_from`] makes that sample of again,
+/// with the same settings and no thresholding, which has no way back.
+///
+/// Fixed-step solvers run their table for the steps in reverse, and those that choose their own steps follow
+/// the ODE by Runge–Kutta within their tolerance.
+pub struct Encoder {
+    network: Guided<OnnxNetwork>,
+    schedule: Schedule,
+    prediction: PredictionType,
+    way: Way,
+}
+
+enum Way {
+    Table(Sampler),
+    Ode(Adaptive),
+}
+
+impl Encoder {
+    /// An encoder for `model`.
+    ///
+    /// # Errors
+    /// When the settings are out of range or do not fit the model, or the sampler adds noise.
+    pub fn new(model: &Model, settings: &Settings) -> Result<Self> {
+        let config = model.scheduler();
+        let schedule = Schedule::from_config(config)?;
+        let prediction = Prediction { kind: config.prediction_type, threshold: Threshold::None };
+        let way = match settings.solver {
+            Solver::Adaptive(options) => Way::Ode(options),
+            solver => {
+                let program = solver.compile(&settings.grid(config, &schedule)?.reversed()?, &schedule, prediction)?;
+                Way::Table(Sampler::new(program, model.sample_shape().iter().product()))
+            }
+        };
+        let network = Guided::new(model.network()?, settings.guidance)?;
+        Ok(Encoder { network, schedule, prediction: config.prediction_type, way })
+    }
+
+    /// The noise that `sample` comes from under `condition`.
+    ///
+    /// # Errors
+    /// When the sample or the condition does not fit the model, or the network fails.
+    pub fn encode(&mut self, sample: &[f32], condition: &Condition) -> Result<Vec<f32>> {
+        match &mut self.way {
+            Way::Table(sampler) => {
+                let mut x = sample.to_vec();
+                // no noise is drawn on the way
+                let mut noise = Noise::new(0, 0);
+                sampler.run(&mut self.network, condition, &mut noise, &mut x, &mut Control::default())?;
+                Ok(x)
+            }
+            Way::Ode(options) => {
+                let (noise, data) = self.schedule.ends();
+                let flow = Flow::new(&self.schedule, self.prediction, data, noise)?;
+                flow.with_tolerance(options.rtol, options.atol)?.encode(&mut self.network, condition, sample)
+            }
+        }
     }
 }

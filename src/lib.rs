@@ -57,4 +57,4 @@ pub mod solver;
 
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "onnx")]
-pub use generator::{Generator, Settings};
+pub use generator::{Encoder, Generator, Settings};

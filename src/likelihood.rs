@@ -11,7 +11,7 @@ use crate::network::Network;
 use crate::noise::Noise;
 use crate::sampler::Evaluator;
 use crate::schedule::{Level, Marginal};
-use crate::solver::{Prediction, Threshold};
+use crate::solver::{Adaptive, Method, Prediction, Threshold};
 use crate::{Error, ErrorKind, Result};
 
 /// How the trace of ∂ε/∂x is had from a network that gives no gradients: by central differences along
@@ -52,10 +52,8 @@ pub struct Flow<'a> {
     prediction: PredictionType,
     data: Level,
     noise: Level,
-    /// The relative tolerance, 1e-5 at first.
-    pub rtol: f64,
-    /// The absolute tolerance, 1e-5 at first.
-    pub atol: f64,
+    rtol: f64,
+    atol: f64,
 }
 
 impl<'a> Flow<'a> {
@@ -71,6 +69,15 @@ impl<'a> Flow<'a> {
             ));
         }
         Ok(Flow { marginal, prediction, data, noise, rtol: 1e-5, atol: 1e-5 })
+    }
+
+    /// The same flow followed within these tolerances, relative and absolute, instead of 1e-5.
+    ///
+    /// # Errors
+    /// When one is not positive.
+    pub fn with_tolerance(self, rtol: f64, atol: f64) -> Result<Self> {
+        Adaptive { method: Method::RungeKutta45, rtol, atol }.check()?;
+        Ok(Flow { rtol, atol, ..self })
     }
 
     /// The latent x_T of the clean sample `x`.

@@ -55,6 +55,12 @@ impl Noise {
         (radius * cos) as f32
     }
 
+    /// A number from 0 (included) to 1 (not), from the stream's next bits.
+    pub fn uniform(&mut self) -> f32 {
+        const SCALE: f32 = 1.0 / (1u32 << 24) as f32;
+        (self.rng.next_u64() >> 40) as f32 * SCALE
+    }
+
     /// Fills `out` with the stream's next numbers.
     pub fn fill(&mut self, out: &mut [f32]) {
         for x in out {

@@ -112,6 +112,39 @@ impl Picture {
     }
 }
 
+impl Picture {
+    /// The sample that `image` shows: the way back from [`grid`](Picture::grid) for a single one.
+    ///
+    /// # Errors
+    /// When the image is not of this size.
+    pub fn sample(&self, image: &DynamicImage) -> Result<Vec<f32>> {
+        let size = (image.width() as usize, image.height() as usize);
+        if size != (self.width, self.height) {
+            return Err(Error::invalid(format!(
+                "a picture of the model's has {}x{} pixels, but this one has {}x{}",
+                self.width, self.height, size.0, size.1
+            )));
+        }
+        let (lo, hi) = self.range;
+        let value = |level: u8| lo + f32::from(level) / 255.0 * (hi - lo);
+        if self.channels == 1 {
+            return Ok(image.to_luma8().pixels().map(|p| value(p.0[0])).collect());
+        }
+        let rgb = image.to_rgb8();
+        Ok((0..3).flat_map(|c| rgb.pixels().map(move |p| value(p.0[c])).collect::<Vec<_>>()).collect())
+    }
+}
+
+/// The picture in a PNG, JPEG or GIF file.
+///
+/// # Errors
+/// When the file cannot be read or is none of these.
+pub fn read_picture(path: &Path) -> Result<DynamicImage> {
+    let failed = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("cannot read {}: {e}", path.display()));
+    let reader = image::ImageReader::open(path).map_err(|e| failed(&e))?;
+    reader.with_guessed_format().map_err(|e| failed(&e))?.decode().map_err(|e| failed(&e))
+}
+
 /// A picture in `format`, which must be PNG, JPEG or (as a single frame) GIF.
 ///
 /// # Errors
@@ -247,6 +280,17 @@ fn replace_file(target: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sample_comes_back_from_its_picture() {
+        for shape in [[1, 2, 3], [3, 2, 3]] {
+            let picture = Picture::new(&shape, (-1.0, 1.0)).unwrap();
+            let sample: Vec<f32> = (0..shape.iter().product()).map(|i| -1.0 + 2.0 * (i * 11) as f32 / 255.0).collect();
+            let back = picture.sample(&picture.grid(&[&sample], 1)).unwrap();
+            assert!(sample.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-6), "{back:?}");
+            assert!(picture.sample(&DynamicImage::new_luma8(3, 3)).unwrap_err().to_string().contains("3x3"));
+        }
+    }
 
     #[test]
     fn formats_are_told_by_the_ending() {

@@ -321,6 +321,13 @@ impl Schedule {
         Grid::new(&self.levels(steps, spacing, steps_offset, to_clean)?)
     }
 
+    /// The noisiest level that still has signal, and that of training step 0.
+    pub fn ends(&self) -> (Level, Level) {
+        let last = self.len() - 1;
+        let noisiest = if self.alpha_bar(last) == 0.0 && last > 0 { last - 1 } else { last };
+        (self.level(noisiest as f64), self.level(0.0))
+    }
+
     /// The log-SNR of training step `t`, or of the step before where that one has no signal at all.
     fn log_snr_bound(&self, t: usize) -> f64 {
         let log_snr = self.log_snr(t);

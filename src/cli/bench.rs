@@ -172,6 +172,8 @@ fn forwarded(args: &BenchArgs) -> Result<Vec<std::ffi::OsString>> {
     add("eta", s.eta.map(|e| e.to_string()));
     add("churn", s.churn.map(|c| c.to_string()));
     add("order", s.order.map(|o| o.to_string()));
+    add("rtol", s.rtol.map(|t| t.to_string()));
+    add("atol", s.atol.map(|t| t.to_string()));
     add("guidance", s.guidance.map(|g| g.to_string()));
     add("clip", s.clip.map(|c| c.to_string()));
     if m.exact_quantization {

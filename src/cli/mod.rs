@@ -1,16 +1,18 @@
 //! The command line: parse, call the library, print.
 
 mod bench;
+mod flow;
 mod generate;
 mod inspect;
 pub mod measure;
+mod schedule;
 
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use edgegen::config::{SchedulerConfig, Spacing};
 use edgegen::network::roles::Role;
 use edgegen::network::{Model, ModelOptions};
-use edgegen::solver::{SOLVERS, Solver, Threshold};
+use edgegen::solver::{ADAPTIVE_SOLVERS, SOLVERS, Solver, Threshold};
 use edgegen::{Generator, Settings};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,6 +48,14 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Measure a model on this machine
     Bench(bench::BenchArgs),
+    /// Find the noise that a picture comes from
+    Encode(flow::EncodeArgs),
+    /// Measure how likely pictures are under the model
+    Likelihood(flow::LikelihoodArgs),
+    /// Go from one picture to another through the model's noise
+    Interpolate(flow::InterpolateArgs),
+    /// Show the noise schedule and the steps that a run takes
+    Schedule(schedule::ScheduleArgs),
     /// List the samplers
     Samplers,
     /// Print a completion script for a shell
@@ -127,6 +137,12 @@ struct SamplingArgs {
     /// The order of lms, deis, dpm and unipc, if not the one in its name
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     order: Option<usize>,
+    /// The relative tolerance of samplers that choose their own steps: rk45, dpm-12, dpm-23, sde
+    #[arg(long, value_name = "X", help_heading = "Sampling")]
+    rtol: Option<f64>,
+    /// Their absolute tolerance
+    #[arg(long, value_name = "X", help_heading = "Sampling")]
+    atol: Option<f64>,
     /// The weight of classifier-free guidance: 1 is none, others call the network twice [default: the model's choice, else 1]
     #[arg(long, value_name = "W", allow_negative_numbers = true, help_heading = "Sampling")]
     guidance: Option<f32>,
@@ -192,6 +208,9 @@ impl SamplingArgs {
         if let Some(order) = self.order {
             settings.solver = settings.solver.with_order(order)?;
         }
+        if self.rtol.is_some() || self.atol.is_some() {
+            settings.solver = settings.solver.with_tolerance(self.rtol, self.atol)?;
+        }
         Ok(settings)
     }
 
@@ -216,6 +235,10 @@ pub fn main() -> ExitCode {
         None => generate::run(&cli.generate),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Encode(args)) => flow::encode(&args),
+        Some(Command::Likelihood(args)) => flow::likelihood(&args),
+        Some(Command::Interpolate(args)) => flow::interpolate(&args),
+        Some(Command::Schedule(args)) => schedule::run(&args),
         Some(Command::Samplers) => {
             list_samplers();
             Ok(())
@@ -235,10 +258,12 @@ pub fn main() -> ExitCode {
 }
 
 fn list_samplers() {
-    println!("{:<16} {:>5} {:>10}  {:<13} source", "name", "order", "calls/step", "kind");
-    for s in SOLVERS {
-        let order = s.order.map_or("-".into(), |o| o.to_string());
-        let kind = if s.order.is_some() { "deterministic" } else { "stochastic" };
-        println!("{:<16} {:>5} {:>10}  {:<13} {}", s.name, order, s.nfe_per_step, kind, s.paper);
-    }
+    let row = |name: &str, order: Option<usize>, calls: usize, steps: &str, source: &str| {
+        let kind = if order.is_some() { "deterministic" } else { "stochastic" };
+        let order = order.map_or("-".into(), |o| o.to_string());
+        println!("{name:<16} {order:>5} {calls:>10}  {steps:<7} {kind:<13} {source}");
+    };
+    println!("{:<16} {:>5} {:>10}  {:<7} {:<13} source", "name", "order", "calls/step", "steps", "kind");
+    SOLVERS.iter().for_each(|s| row(s.name, s.order, s.nfe_per_step, "fixed", s.paper));
+    ADAPTIVE_SOLVERS.iter().for_each(|s| row(s.name, s.order, s.nfe_per_step, "chosen", s.paper));
 }

@@ -1,0 +1,213 @@
+//! `edgegen encode`, `likelihood` and `interpolate`: the model as a map between pictures and noise.
+
+use super::{ModelArgs, Report, SamplingArgs};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use edgegen::condition::{Condition, Guided};
+use edgegen::config::Spacing;
+use edgegen::likelihood::{Flow, Trace, slerp};
+use edgegen::network::Model;
+use edgegen::noise::Noise;
+use edgegen::output::{self, Format, Picture};
+use edgegen::sampler::Control;
+use edgegen::schedule::Schedule;
+use edgegen::solver::{Solver, Threshold};
+use edgegen::{Encoder, Generator, Settings};
+use std::path::{Path, PathBuf};
+
+/// Which model, and under what condition.
+#[derive(Args, Debug)]
+struct Common {
+    /// The ONNX network [default: the one built in]
+    #[arg(short, long, value_name = "FILE", help_heading = "Model")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    model_args: ModelArgs,
+    /// The class, by name or index [default: no class]
+    #[arg(long, value_name = "NAME|N")]
+    class: Option<String>,
+}
+
+impl Common {
+    fn open(&self) -> Result<(Model, Condition)> {
+        let model = self.model_args.open(self.model.as_deref())?;
+        let class = self.class.as_deref().map(|c| model.class(c)).transpose()?;
+        Ok((model, Condition { class, ..Condition::default() }))
+    }
+}
+
+/// The settings that a way back and forth needs, where they are not given: many steps, evenly in log-SNR, of a
+/// solver that undoes them well, without guidance and without clipping.
+fn settings(args: &SamplingArgs, model: &Model) -> Result<Settings> {
+    let mut settings = args.settings(model)?;
+    if args.sampler.is_none() {
+        settings.solver = Solver::from_name("dpm++2m")?;
+    }
+    settings.steps = args.steps.unwrap_or(50);
+    settings.spacing = Some(args.spacing.unwrap_or(Spacing::LogSnr));
+    settings.guidance = args.guidance.unwrap_or(1.0);
+    settings.threshold = Threshold::None;
+    Ok(settings)
+}
+
+/// A sample from a picture or an npy file.
+fn read_sample(path: &Path, model: &Model) -> Result<Vec<f32>> {
+    let shape = model.sample_shape();
+    if path.extension().is_some_and(|e| e == "npy") {
+        let (found, sample) = output::read_npy(path)?;
+        let fits = found == shape || (found.len() == shape.len() + 1 && found[0] == 1 && found[1..] == *shape);
+        ensure!(fits, "{} has shape {found:?}, but the model's samples have {shape:?}", path.display());
+        return Ok(sample);
+    }
+    picture(model)?.sample(&output::read_picture(path)?).with_context(|| path.display().to_string())
+}
+
+fn picture(model: &Model) -> Result<Picture> {
+    Ok(Picture::new(model.sample_shape(), model.metadata().value_range.unwrap_or((-1.0, 1.0)))?)
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The noise gives the picture back with the same settings:
+  edgegen encode boot.png z.npy --class \"Ankle boot\"
+  edgegen --noise z.npy --class \"Ankle boot\" -s dpm++2m -n 50 --spacing log-snr --guidance 1 --clip none back.png")]
+pub struct EncodeArgs {
+    /// The picture, or a sample in npy
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// The npy file to write
+    #[arg(value_name = "OUT.npy")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+pub fn encode(args: &EncodeArgs) -> Result<()> {
+    let (model, condition) = args.common.open()?;
+    let sample = read_sample(&args.input, &model)?;
+    let z = Encoder::new(&model, &settings(&args.sampling, &model)?)?.encode(&sample, &condition)?;
+    Ok(output::write_file(&args.out, &output::encode_npy(&[&z], model.sample_shape())?)?)
+}
+
+#[derive(Args, Debug)]
+pub struct LikelihoodArgs {
+    /// The pictures, or samples in npy
+    #[arg(value_name = "IN", required = true)]
+    inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    /// How many random directions the divergence is estimated along, at two network calls each
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    probes: usize,
+    /// The relative tolerance of the integration
+    #[arg(long, default_value_t = 1e-3, value_name = "X")]
+    rtol: f64,
+    /// The absolute tolerance
+    #[arg(long, default_value_t = 1e-3, value_name = "X")]
+    atol: f64,
+    /// Where the directions come from, and the noise that spreads a picture's levels over their bins
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text", value_name = "text|json")]
+    report: Report,
+}
+
+pub fn likelihood(args: &LikelihoodArgs) -> Result<()> {
+    ensure!(args.probes > 0, "--probes must be at least 1");
+    let (model, condition) = args.common.open()?;
+    let config = model.scheduler();
+    let schedule = Schedule::from_config(config)?;
+    let (noisy, data) = schedule.ends();
+    let flow = Flow::new(&schedule, config.prediction_type, data, noisy)?;
+    let flow = flow.with_tolerance(args.rtol, args.atol)?;
+    let mut network = Guided::new(model.network()?, 1.0)?;
+    let (lo, hi) = model.metadata().value_range.unwrap_or((-1.0, 1.0));
+    let bin = (hi - lo) / 256.0;
+    for (i, path) in args.inputs.iter().enumerate() {
+        let mut sample = read_sample(path, &model)?;
+        let mut noise = Noise::new(args.seed, i as u64);
+        if path.extension().is_none_or(|e| e != "npy") {
+            sample.iter_mut().for_each(|v| *v = dequantize(*v, lo, hi, &mut noise));
+        }
+        let found =
+            flow.log_likelihood(&mut network, &condition, &sample, Trace::Hutchinson(args.probes), &mut noise)?;
+        let (bits, d) = (found.bits_per_dim(f64::from(bin)), sample.len() as f64);
+        let error = found.standard_error.map(|e| e / d / std::f64::consts::LN_2);
+        match args.report {
+            Report::Text => {
+                let error = error.map_or(String::new(), |e| format!(" ± {e:.4}"));
+                println!(
+                    "{}: {bits:.4}{error} bits/dim, ln p = {:.1}, {} network calls",
+                    path.display(),
+                    found.nats,
+                    found.nfe
+                );
+            }
+            Report::Json => println!(
+                "{}",
+                serde_json::json!({
+                    "file": path.display().to_string(), "bits_per_dim": bits, "standard_error": error,
+                    "log_likelihood": found.nats, "nfe": found.nfe,
+                })
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// Spreads a level of 256 evenly over its bin, of which 256 fill the range.
+fn dequantize(value: f32, lo: f32, hi: f32, noise: &mut Noise) -> f32 {
+    let level = (value - lo) / (hi - lo) * 255.0;
+    lo + (level + noise.uniform()) / 256.0 * (hi - lo)
+}
+
+#[derive(Args, Debug)]
+pub struct InterpolateArgs {
+    /// The picture to start from, or a sample in npy
+    #[arg(value_name = "FROM")]
+    from: PathBuf,
+    /// The picture to end at
+    #[arg(value_name = "TO")]
+    to: PathBuf,
+    /// The file to write: .gif, or .png, .jpg with the pictures side by side, or .npy
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// How many pictures, both ends included
+    #[arg(long, default_value_t = 9, value_name = "N")]
+    frames: usize,
+}
+
+pub fn interpolate(args: &InterpolateArgs) -> Result<()> {
+    ensure!(args.frames >= 2, "--frames must be at least 2");
+    let format = Format::from_path(&args.out)?;
+    let (model, condition) = args.common.open()?;
+    let settings = settings(&args.sampling, &model)?;
+    let mut encoder = Encoder::new(&model, &settings)?;
+    let mut latent = |path: &Path| -> Result<Vec<f32>> { Ok(encoder.encode(&read_sample(path, &model)?, &condition)?) };
+    let [a, b] = [latent(&args.from)?, latent(&args.to)?];
+    let mut generator = Generator::new(&model, &settings)?;
+    let mut frame = |i: usize| -> Result<Vec<f32>> {
+        let z = slerp(&a, &b, i as f32 / (args.frames - 1) as f32);
+        Ok(generator.generate_from(&z, 0, 0, &condition, &mut Control::default())?.0.to_vec())
+    };
+    let samples = (0..args.frames).map(&mut frame).collect::<Result<Vec<_>>>()?;
+    let rows: Vec<&[f32]> = samples.iter().map(Vec::as_slice).collect();
+    let bytes = match format {
+        Format::Npy => output::encode_npy(&rows, model.sample_shape())?,
+        Format::Csv => output::encode_csv(&rows),
+        Format::Gif => {
+            let picture = picture(&model)?;
+            let frames: Vec<_> = rows.iter().map(|row| picture.grid(&[row], 1)).collect();
+            output::encode_animation(&frames, 150)?
+        }
+        _ => output::encode_picture(&picture(&model)?.grid(&rows, rows.len()), format)?,
+    };
+    Ok(output::write_file(&args.out, &bytes)?)
+}
