@@ -86,3 +86,48 @@ pub const SOLVERS: &[SolverInfo] = &[
     deterministic("unipc-2", Solver::UniPc(UniPc::new(2)), 3, UNIPC),
     deterministic("unipc-3", Solver::UniPc(UniPc::new(3)), 4, UNIPC),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::solver::ADAPTIVE_SOLVERS;
+
+    #[test]
+    fn every_solver_is_documented_as_it_is() {
+        let text = include_str!("../../docs/samplers.md");
+        for s in SOLVERS {
+            let order = s.order.map_or("–".into(), |o| o.to_string());
+            let row = text.lines().find(|line| line.starts_with(&format!("| `{}` | {order} |", s.name)));
+            let row = row.unwrap_or_else(|| panic!("{} of order {order} is not in docs/samplers.md", s.name));
+            assert!(
+                row.contains(&format!(" | {} | ", s.nfe_per_step)) && row.ends_with(&format!("{} |", s.paper)),
+                "{row}"
+            );
+        }
+        for s in ADAPTIVE_SOLVERS {
+            assert!(text.contains(&format!("| `{}` |", s.name)), "{}", s.name);
+        }
+    }
+
+    #[test]
+    fn names_are_found_and_options_go_where_they_belong() {
+        for s in SOLVERS {
+            assert_eq!(Solver::from_name(s.name).unwrap(), s.solver);
+        }
+        let named = |name| Solver::from_name(name).unwrap();
+        assert_eq!(named("ddim").with_eta(0.5).unwrap(), Solver::Ddim { eta: 0.5 });
+        assert_eq!(named("lms").with_order(2).unwrap(), Solver::Lms { order: 2 });
+        assert!(named("heun").with_churn(40.0).is_ok());
+        assert!(named("rk45").with_tolerance(Some(1e-3), None).is_ok());
+        for error in [
+            named("heun").with_eta(0.5),
+            named("ddim").with_churn(1.0),
+            named("ddim").with_order(2),
+            named("ddim").with_tolerance(Some(1.0), None),
+            named("rk45").with_tolerance(Some(0.0), None),
+            Solver::from_name("magic"),
+        ] {
+            assert!(error.is_err(), "{error:?}");
+        }
+    }
+}
