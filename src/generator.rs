@@ -9,7 +9,7 @@ use crate::noise::Noise;
 use crate::sampler::{Control, Outcome, Sampler};
 use crate::schedule::{Grid, Schedule};
 use crate::scheduler;
-use crate::solver::{Adaptive, Prediction, Program, Solver, Threshold};
+use crate::solver::{Adaptive, Method, Prediction, Program, Solver, Threshold};
 use crate::{Error, Result};
 
 /// How samples are made. [`Settings::of`] gives what suits a model.
@@ -212,6 +212,9 @@ impl Encoder {
         let schedule = Schedule::from_config(config)?;
         let prediction = Prediction { kind: config.prediction_type, threshold: Threshold::None };
         let way = match settings.solver {
+            Solver::Adaptive(Adaptive { method: Method::Sde, .. }) => {
+                return Err(Error::invalid("a sampler that adds noise cannot go back from a sample to noise"));
+            }
             Solver::Adaptive(options) => Way::Ode(options),
             solver => {
                 let program = solver.compile(&settings.grid(config, &schedule)?.reversed()?, &schedule, prediction)?;

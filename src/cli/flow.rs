@@ -74,7 +74,7 @@ The noise gives the picture back with the same settings:
 pub struct EncodeArgs {
     /// The picture, or a sample in npy
     #[arg(value_name = "IN")]
-    input: PathBuf,
+    file: PathBuf,
     /// The npy file to write
     #[arg(value_name = "OUT.npy")]
     out: PathBuf,
@@ -86,7 +86,7 @@ pub struct EncodeArgs {
 
 pub fn encode(args: &EncodeArgs) -> Result<()> {
     let (model, condition) = args.common.open()?;
-    let sample = read_sample(&args.input, &model)?;
+    let sample = read_sample(&args.file, &model)?;
     let z = Encoder::new(&model, &settings(&args.sampling, &model)?)?.encode(&sample, &condition)?;
     Ok(output::write_file(&args.out, &output::encode_npy(&[&z], model.sample_shape())?)?)
 }
@@ -95,17 +95,17 @@ pub fn encode(args: &EncodeArgs) -> Result<()> {
 pub struct LikelihoodArgs {
     /// The pictures, or samples in npy
     #[arg(value_name = "IN", required = true)]
-    inputs: Vec<PathBuf>,
+    files: Vec<PathBuf>,
     #[command(flatten)]
     common: Common,
     /// How many random directions the divergence is estimated along, at two network calls each
     #[arg(long, default_value_t = 4, value_name = "N")]
     probes: usize,
     /// The relative tolerance of the integration
-    #[arg(long, default_value_t = 1e-3, value_name = "X")]
+    #[arg(long, default_value_t = 1e-3, value_name = "X", allow_negative_numbers = true)]
     rtol: f64,
     /// The absolute tolerance
-    #[arg(long, default_value_t = 1e-3, value_name = "X")]
+    #[arg(long, default_value_t = 1e-3, value_name = "X", allow_negative_numbers = true)]
     atol: f64,
     /// Where the directions come from, and the noise that spreads a picture's levels over their bins
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -126,7 +126,7 @@ pub fn likelihood(args: &LikelihoodArgs) -> Result<()> {
     let mut network = Guided::new(model.network()?, 1.0)?;
     let (lo, hi) = model.metadata().value_range.unwrap_or((-1.0, 1.0));
     let bin = (hi - lo) / 256.0;
-    for (i, path) in args.inputs.iter().enumerate() {
+    for (i, path) in args.files.iter().enumerate() {
         let mut sample = read_sample(path, &model)?;
         let mut noise = Noise::new(args.seed, i as u64);
         if path.extension().is_none_or(|e| e != "npy") {

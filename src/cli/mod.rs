@@ -129,19 +129,19 @@ struct SamplingArgs {
     #[arg(long, value_name = "NAME", value_parser = parse_spacing, help_heading = "Sampling")]
     spacing: Option<Spacing>,
     /// How random DDIM is, from 0 (not at all) to 1 (as DDPM)
-    #[arg(long, value_name = "X", help_heading = "Sampling")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
     eta: Option<f64>,
     /// How much noise heun adds on its way (S_churn), from 0 on
-    #[arg(long, value_name = "X", help_heading = "Sampling")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
     churn: Option<f64>,
     /// The order of lms, deis, dpm and unipc, if not the one in its name
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     order: Option<usize>,
     /// The relative tolerance of samplers that choose their own steps: rk45, dpm-12, dpm-23, sde
-    #[arg(long, value_name = "X", help_heading = "Sampling")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
     rtol: Option<f64>,
     /// Their absolute tolerance
-    #[arg(long, value_name = "X", help_heading = "Sampling")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
     atol: Option<f64>,
     /// The weight of classifier-free guidance: 1 is none, others call the network twice [default: the model's choice, else 1]
     #[arg(long, value_name = "W", allow_negative_numbers = true, help_heading = "Sampling")]

@@ -1,0 +1,178 @@
+//! The program's other uses of a model, from outside: encode, interpolate, likelihood, schedule, and runs by a
+//! scheduler's class.
+#![cfg(all(feature = "cli", feature = "embedded-model"))]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn edgegen(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_edgegen")).args(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = edgegen(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn fails(arguments: &[&str], words: &str) {
+    let output = edgegen(arguments);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.trim_end().lines().count() == 1 && text.contains(words), "{text:?} does not say {words:?}");
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_string()
+    }
+}
+
+fn npy(path: &str) -> Vec<f32> {
+    edgegen::output::read_npy(Path::new(path)).unwrap().1
+}
+
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    (a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / a.len() as f32).sqrt()
+}
+
+/// The settings that undo an encoding.
+const BACK: [&str; 12] =
+    ["--class", "5", "-s", "dpm++2m", "-n", "50", "--spacing", "log-snr", "--guidance", "1", "--clip", "none"];
+
+#[test]
+fn an_encoded_picture_comes_back() {
+    let folder = Folder::new();
+    let [sample, z, back] = ["sample.npy", "z.npy", "back.npy"].map(|n| folder.path(n));
+    succeeds(&[&BACK[..], &["--seed", "5", &sample]].concat());
+    succeeds(&["encode", &sample, &z, "--class", "5"]);
+    succeeds(&[&BACK[..], &["--noise", &z, &back]].concat());
+    let (sample, z, back) = (npy(&sample), npy(&z), npy(&back));
+    assert!(difference(&sample, &back) < 0.02, "{}", difference(&sample, &back));
+    assert!(difference(&sample, &z) > 0.5, "the noise is not the sample");
+
+    let picture = folder.path("picture.png");
+    succeeds(&["-n", "5", &picture]);
+    fails(&["encode", &picture, &folder.path("z.npy"), "-s", "ddpm"], "adds noise");
+    fails(&["encode", &picture, &folder.path("z.npy"), "-s", "sde"], "adds noise");
+    fails(&["encode", &folder.path("none.png"), &folder.path("z.npy")], "cannot read");
+}
+
+#[test]
+fn the_way_between_two_pictures_begins_and_ends_at_them() {
+    let folder = Folder::new();
+    let [a, b, way] = ["a.npy", "b.npy", "way.npy"].map(|n| folder.path(n));
+    succeeds(&[&BACK[..], &["--seed", "1", &a]].concat());
+    succeeds(&[&BACK[..], &["--seed", "2", &b]].concat());
+    succeeds(&["interpolate", &a, &b, &way, "--class", "5", "--frames", "3"]);
+    let (a, b, way) = (npy(&a), npy(&b), npy(&way));
+    let [first, middle, last] = [0, 1, 2].map(|i| &way[i * a.len()..][..a.len()]);
+    assert!(difference(first, &a) < 0.02 && difference(last, &b) < 0.02);
+    assert!(difference(middle, &a) > 0.02 && difference(middle, &b) > 0.02);
+
+    let [from, to, gif] = ["from.png", "to.png", "way.gif"].map(|n| folder.path(n));
+    succeeds(&["-n", "5", &from]);
+    succeeds(&["-n", "5", "--seed", "1", &to]);
+    succeeds(&["interpolate", &from, &to, &gif, "-n", "5", "--frames", "4"]);
+    assert!(std::fs::read(&gif).unwrap().starts_with(b"GIF"));
+    fails(&["interpolate", &from, &to, &gif, "--frames", "1"], "--frames must be at least 2");
+}
+
+#[test]
+fn likelihoods_tell_a_garment_from_noise() {
+    let folder = Folder::new();
+    let [garment, noise] = ["garment.png", "noise.png"].map(|n| folder.path(n));
+    succeeds(&["--class", "8", "-n", "10", &garment]);
+    let grain = (0..784u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    image::GrayImage::from_raw(28, 28, grain).unwrap().save(&noise).unwrap();
+    let loose = ["--rtol", "0.01", "--atol", "0.01", "--probes", "2", "--report", "json"];
+    let bits = |file: &str| {
+        let report = succeeds(&[&["likelihood", file, "--class", "8"], &loose[..]].concat());
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert!(report["standard_error"].as_f64().unwrap() > 0.0);
+        report["bits_per_dim"].as_f64().unwrap()
+    };
+    let (garment_bits, noise_bits) = (bits(&garment), bits(&noise));
+    assert!((1.0..7.0).contains(&garment_bits), "{garment_bits}");
+    assert!(noise_bits > garment_bits + 1.0, "{noise_bits} against {garment_bits}");
+
+    let small = folder.path("small.png");
+    image::GrayImage::new(8, 8).save(&small).unwrap();
+    fails(&["likelihood", &small], "a picture of the model's has 28x28 pixels, but this one has 8x8");
+    fails(&["likelihood", &garment, "--rtol", "0"], "rtol must be positive, not 0");
+    fails(&["likelihood", &garment, "--probes", "0"], "--probes must be at least 1");
+}
+
+#[test]
+fn a_schedule_is_listed_and_drawn() {
+    let folder = Folder::new();
+    let plot = folder.path("schedule.png");
+    let listed = succeeds(&["schedule", "-n", "4", "--spacing", "trailing", "--plot", &plot]);
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines.len(), 6, "{listed}");
+    assert!(lines[1].contains("999.00") && lines[5].contains("clean"), "{listed}");
+    assert_eq!(image::open(&plot).unwrap().width(), 840);
+}
+
+#[test]
+fn a_schedulers_class_chooses_the_sampler() {
+    let folder = Folder::new();
+    let config = folder.path("scheduler_config.json");
+    let mut text = r#"{"_class_name": "HeunDiscreteScheduler", "beta_schedule": "squaredcos_cap_v2", "colour": 3}"#;
+    let calls = || {
+        // a sampler's name in the model's metadata would go before the class: this one has none
+        let model = format!("{}/tests/fixtures/models/open_shape.onnx", env!("CARGO_MANIFEST_DIR"));
+        let out = folder.path("out.npy");
+        let shape = ["--shape", "5"];
+        let output = edgegen(
+            &[&["-m", &model, "--scheduler-config", &config, "-n", "5", "--report", "json", &out], &shape[..]].concat(),
+        );
+        let errors = String::from_utf8(output.stderr).unwrap();
+        let report: Option<serde_json::Value> = serde_json::from_slice(&output.stdout).ok();
+        (report.and_then(|r| r["nfe"].as_u64()), errors)
+    };
+    std::fs::write(&config, text).unwrap();
+    let (nfe, errors) = calls();
+    assert_eq!(nfe, Some(9), "{errors}");
+    assert!(errors.contains("the field colour is not known and has no effect"), "{errors}");
+
+    text = r#"{"_class_name": "PNDMScheduler"}"#;
+    std::fs::write(&config, text).unwrap();
+    assert_eq!(calls().0, Some(5 + 9));
+
+    text = r#"{"_class_name": "LCMScheduler"}"#;
+    std::fs::write(&config, text).unwrap();
+    assert!(calls().1.contains("the scheduler class LCMScheduler is not supported"));
+
+    text = r#"{"solver_order": 7}"#;
+    std::fs::write(&config, text).unwrap();
+    assert!(calls().1.contains("solver_order must be 1, 2 or 3, not 7"));
+}
+
+#[test]
+fn options_that_a_sampler_has_not_are_told() {
+    let folder = Folder::new();
+    let out = folder.path("out.png");
+    for (arguments, words) in [
+        (&["-s", "ddim", "--churn", "1"][..], "churn is for the sampler heun alone"),
+        (&["-s", "heun", "--eta", "1"], "eta is for the sampler ddim alone"),
+        (&["-s", "heun", "--churn", "-1"], "churn must be a number from 0 on"),
+        (&["-s", "ddim", "--order", "2"], "order is for lms"),
+        (&["-s", "unipc-2", "--order", "9"], "the order of unipc must be from 1 to 3, not 9"),
+        (&["-s", "dpm++2m", "--rtol", "0.1"], "tolerances are for samplers that choose their own steps"),
+        (&["-s", "rk45", "--rtol", "0"], "rtol must be positive, not 0"),
+        (&["-n", "1001"], "the number of steps must be from 1 to 1000, not 1001"),
+    ] {
+        fails(&[arguments, &[&out]].concat(), words);
+    }
+    succeeds(&["-s", "heun", "--churn", "5", "-n", "3", &out]);
+    succeeds(&["-s", "dpm-23", "--rtol", "0.2", "--clip", "dynamic", &out]);
+}
