@@ -69,10 +69,10 @@ impl DormandPrince {
                 )));
             }
             let last = direction * (to - t) <= h;
-            for s in 1..7 {
+            for (s, node) in C.into_iter().enumerate().skip(1) {
                 self.fill_stage(y, direction * h, s);
                 let (_, rest) = self.slopes.split_at_mut(s);
-                if !slope(t + direction * h * C[s], &self.stage, &mut rest[0])? {
+                if !slope(t + direction * h * node, &self.stage, &mut rest[0])? {
                     return Ok(Reached::Stopped);
                 }
             }

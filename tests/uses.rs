@@ -46,7 +46,7 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 
 /// The settings that undo an encoding.
 const BACK: [&str; 12] =
-    ["--class", "5", "-s", "dpm++2m", "-n", "50", "--spacing", "log-snr", "--guidance", "1", "--clip", "none"];
+    ["--class", "5", "-s", "heun", "-n", "50", "--spacing", "log-snr", "--guidance", "1", "--clip", "none"];
 
 #[test]
 fn an_encoded_picture_comes_back() {

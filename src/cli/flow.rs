@@ -41,7 +41,7 @@ impl Common {
 fn settings(args: &SamplingArgs, model: &Model) -> Result<Settings> {
     let mut settings = args.settings(model)?;
     if args.sampler.is_none() {
-        settings.solver = Solver::from_name("dpm++2m")?;
+        settings.solver = Solver::from_name("heun")?;
     }
     settings.steps = args.steps.unwrap_or(50);
     settings.spacing = Some(args.spacing.unwrap_or(Spacing::LogSnr));
@@ -70,7 +70,7 @@ fn picture(model: &Model) -> Result<Picture> {
 #[command(after_help = "\
 The noise gives the picture back with the same settings:
   edgegen encode boot.png z.npy --class \"Ankle boot\"
-  edgegen --noise z.npy --class \"Ankle boot\" -s dpm++2m -n 50 --spacing log-snr --guidance 1 --clip none back.png")]
+  edgegen --noise z.npy --class \"Ankle boot\" -s heun -n 50 --spacing log-snr --guidance 1 --clip none back.png")]
 pub struct EncodeArgs {
     /// The picture, or a sample in npy
     #[arg(value_name = "IN")]
