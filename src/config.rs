@@ -40,6 +40,10 @@ pub enum PredictionType {
     /// The clean sample x_0.
     #[serde(rename = "sample")]
     Sample,
+    /// The clean sample of a network in the EDM form `D(y; s)` (arXiv 2206.00364): instead of x it takes
+    /// `y = x/γ`, and instead of the time `s = σ/γ`. Not one of diffusers' values.
+    #[serde(rename = "denoised")]
+    Denoised,
 }
 
 /// Which training steps a run with fewer steps visits (arXiv 2305.08891, table 2; Karras: arXiv 2206.00364, eq. 5).

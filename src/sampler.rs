@@ -68,12 +68,20 @@ pub(crate) struct Evaluator {
     output: Vec<f32>,
     /// Room for the magnitudes of x_0, to find their quantile in.
     magnitudes: Vec<f32>,
+    /// Room for y = x/γ, if the network takes that.
+    scaled: Vec<f32>,
 }
 
 impl Evaluator {
     pub fn new(prediction: Prediction, len: usize) -> Self {
         let dynamic = matches!(prediction.threshold, Threshold::Dynamic { .. });
-        Evaluator { prediction, output: vec![0.0; len], magnitudes: vec![0.0; if dynamic { len } else { 0 }] }
+        let buffer = |needed: bool| vec![0.0; if needed { len } else { 0 }];
+        Evaluator {
+            prediction,
+            output: buffer(true),
+            magnitudes: buffer(dynamic),
+            scaled: buffer(prediction.kind == PredictionType::Denoised),
+        }
     }
 
     /// The estimates at `level`: x_0 after thresholding, and ε, which follows it there or not.
@@ -86,7 +94,13 @@ impl Evaluator {
         x0: &mut [f32],
         eps: Option<(&mut [f32], bool)>,
     ) -> Result<()> {
-        network.predict(x, level.time, condition, &mut self.output)?;
+        if self.prediction.kind == PredictionType::Denoised {
+            let scale = (1.0 / level.gamma) as f32;
+            self.scaled.iter_mut().zip(x).for_each(|(y, x)| *y = scale * x);
+            network.predict(&self.scaled, level.edm_sigma(), condition, &mut self.output)?;
+        } else {
+            network.predict(x, level.time, condition, &mut self.output)?;
+        }
         if let Some(i) = self.output.iter().position(|v| !v.is_finite()) {
             return Err(Error::new(
                 ErrorKind::NotFinite,
@@ -332,7 +346,7 @@ impl Split {
         let (x0, eps) = match kind {
             PredictionType::Epsilon => ([1.0 / gamma, -sigma / gamma], [0.0, 1.0]),
             PredictionType::V => ([gamma, -sigma], [sigma, gamma]),
-            PredictionType::Sample => ([0.0, 1.0], [1.0 / sigma, -gamma / sigma]),
+            PredictionType::Sample | PredictionType::Denoised => ([0.0, 1.0], [1.0 / sigma, -gamma / sigma]),
         };
         let pair = |c: [f64; 2]| Pair(c.map(|c| c as f32));
         Split { x0: pair(x0), eps: pair(eps) }

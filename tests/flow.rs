@@ -7,6 +7,7 @@ use edgegen::adaptive::AdaptiveSampler;
 use edgegen::condition::Condition;
 use edgegen::config::PredictionType;
 use edgegen::likelihood::{Flow, Trace, log_density_difference};
+use edgegen::network::Network;
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Ending, Sampler};
 use edgegen::schedule::{Grid, Level, Marginal, VpSde};
@@ -113,6 +114,40 @@ fn impossible_options_are_told() {
     let error = flow.encode(&mut network, &Condition::default(), &[0.0; 5]).unwrap_err();
     assert_eq!(error.to_string(), "a sample must have 3 numbers, in the shape [3], but has 5");
     assert!(Flow::new(&sde, EPSILON, ends().0, ends().1).is_err());
+}
+
+/// The same distribution as an EDM denoiser D(y; s).
+struct Denoiser;
+
+impl Network for Denoiser {
+    fn sample_shape(&self) -> &[usize] {
+        &[DIM]
+    }
+
+    fn predict(&mut self, y: &[f32], s: f64, _: &Condition, out: &mut [f32]) -> edgegen::Result<()> {
+        let level = Level::from_edm_sigma(f64::NAN, s);
+        let x = std::array::from_fn(|i| f64::from(y[i]) * level.gamma);
+        let eps = mixture::eps(&x, level);
+        out.iter_mut().enumerate().for_each(|(i, o)| *o = ((x[i] - level.sigma * eps[i]) / level.gamma) as f32);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_denoiser_of_the_edm_form_gives_the_same_samples() {
+    for name in ["heun", "dpm++2m", "deis-2"] {
+        let run = |network: &mut dyn Network, kind| {
+            let prediction = Prediction { kind, ..PREDICTION };
+            let solver = Solver::from_name(name).unwrap();
+            let program = solver.compile(&grid(12), &VpSde::default(), prediction).unwrap();
+            let mut x = normal(4);
+            let (mut noise, mut control) = (Noise::new(0, 0), Control::default());
+            Sampler::new(program, DIM).run(network, &Condition::default(), &mut noise, &mut x, &mut control).unwrap();
+            x
+        };
+        let [a, b] = [run(&mut Mixture(VpSde::default()), EPSILON), run(&mut Denoiser, PredictionType::Denoised)];
+        (0..DIM).for_each(|i| assert!((a[i] - b[i]).abs() < 1e-4, "{name}: {a:?}, {b:?}"));
+    }
 }
 
 /// The root mean square difference of samples that were encoded and decoded, over clean samples.

@@ -133,9 +133,10 @@ pub struct Prediction {
 
 impl Prediction {
     fn check(&self, grid: &Grid) -> Result<()> {
-        if self.kind == PredictionType::Epsilon && grid.steps[0].from.gamma == 0.0 {
+        let needs_signal = matches!(self.kind, PredictionType::Epsilon | PredictionType::Denoised);
+        if needs_signal && grid.steps[0].from.gamma == 0.0 {
             return Err(Error::invalid(
-                "a network that predicts the noise cannot start from zero SNR: use a v-prediction network, or a spacing that leaves the last step out",
+                "a network that predicts the noise, or takes x/γ, cannot start from zero SNR: use a v-prediction network, or a spacing that leaves the last step out",
             ));
         }
         match self.threshold {
