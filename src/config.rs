@@ -310,6 +310,11 @@ impl SchedulerConfig {
         if let Some(max) = class.sample_max_value.filter(|m| !(*m >= 1.0 && m.is_finite())) {
             return Err(format!("sample_max_value must be at least 1, not {max}"));
         }
+        let ends = [("sigma_min", class.sigma_min), ("sigma_max", class.sigma_max)];
+        if let Some((name, Some(end))) = ends.into_iter().find(|(_, s)| s.is_some_and(|s| !(s > 0.0 && s.is_finite())))
+        {
+            return Err(format!("{name} must be positive, not {end}"));
+        }
         let spacings = [class.use_karras_sigmas, class.use_exponential_sigmas, class.use_lu_lambdas];
         if spacings.into_iter().flatten().filter(|on| *on).count() > 1 {
             return Err("of use_karras_sigmas, use_exponential_sigmas and use_lu_lambdas only one can be true".into());
@@ -442,6 +447,7 @@ mod tests {
             (r#"{"dynamic_thresholding_ratio": 0}"#, "dynamic_thresholding_ratio must be above 0"),
             (r#"{"clip_sample_range": -1}"#, "clip_sample_range must be positive"),
             (r#"{"use_karras_sigmas": true, "use_lu_lambdas": true}"#, "only one can be true"),
+            (r#"{"sigma_max": -3}"#, "sigma_max must be positive, not -3"),
             ("[]", "expected a map"),
         ] {
             let error = SchedulerConfig::from_json(text).unwrap_err().to_string();

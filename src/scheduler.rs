@@ -149,6 +149,12 @@ pub fn grid(config: &SchedulerConfig, schedule: &Schedule, steps: usize) -> Resu
     {
         return Err(Error::invalid("with a scheduler class timestep_spacing must be leading, trailing or linspace"));
     }
+    let clips = matches!(class, Class::DpmMultistep | Class::DpmSinglestep);
+    if let Some(least) = config.class.lambda_min_clipped.filter(|_| clips)
+        && schedule.level(0.0).lambda() < least
+    {
+        return Err(Error::invalid(format!("lambda_min_clipped is {least}, which leaves no training step")));
+    }
     let run = Run { config, schedule, steps, sigmas: Sigmas::new(config, schedule) };
     Ok(match class {
         Class::Ddim | Class::Pndm => run.by_training_steps(),
@@ -193,7 +199,8 @@ impl Sigmas {
     /// Between training steps, linear in ln σ.
     fn time_of(&self, sigma: f64) -> f64 {
         let below = self.0.partition_point(|&s| s <= sigma).clamp(1, (self.0.len() - 1).max(1)) - 1;
-        let (low, high) = (self.0[below].ln(), self.0[(below + 1).min(self.0.len() - 1)].ln());
+        let Some(above) = self.0.get(below + 1) else { return below as f64 };
+        let (low, high) = (self.0[below].ln(), above.ln());
         below as f64 + ((sigma.ln() - low) / (high - low)).clamp(0.0, 1.0)
     }
 }
@@ -351,4 +358,75 @@ impl Run<'_> {
 /// `count` numbers from `a` to `b`, both included.
 fn line(a: f64, b: f64, count: usize) -> impl Iterator<Item = f64> {
     (0..count).map(move |i| if count == 1 { a } else { a + (b - a) * i as f64 / (count - 1) as f64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{BetaSchedule, PredictionType};
+    use crate::solver::{Prediction, Threshold};
+
+    /// Every class, at every number of steps that a schedule has, or has not.
+    #[test]
+    fn no_configuration_is_a_panic() {
+        let (mut runs, mut refused) = (0, 0);
+        for (name, _) in CLASSES {
+            for options in [
+                "",
+                r#""use_karras_sigmas": true"#,
+                r#""use_exponential_sigmas": true, "final_sigmas_type": "sigma_min""#,
+                r#""solver_order": 3, "rescale_betas_zero_snr": true"#,
+                r#""algorithm_type": "dpmsolver", "solver_order": 3"#,
+                r#""steps_offset": 7, "timestep_spacing": "leading""#,
+                r#""timestep_spacing": "trailing", "lambda_min_clipped": -1.0"#,
+                r#""lambda_min_clipped": 9.0"#,
+                r#""disable_corrector": [3]"#,
+            ] {
+                for (t, schedule) in [(1, "linear"), (2, "linear"), (10, "squaredcos_cap_v2"), (1000, "scaled_linear")]
+                {
+                    let comma = if options.is_empty() { "" } else { "," };
+                    let text = format!(
+                        r#"{{"_class_name": "{name}", "num_train_timesteps": {t}, "beta_schedule": "{schedule}" {comma} {options}}}"#
+                    );
+                    let config = SchedulerConfig::from_json(&text).unwrap();
+                    for steps in [0, 1, 2, 3, 7, t / 2, t, t + 1] {
+                        let program = || {
+                            let schedule = Schedule::from_config(&config)?;
+                            let grid = grid(&config, &schedule, steps)?;
+                            let prediction = Prediction { kind: PredictionType::V, threshold: Threshold::None };
+                            solver(&config)?.expect("a class is named").compile(&grid, &schedule, prediction)
+                        };
+                        match program() {
+                            Ok(program) => {
+                                runs += 1;
+                                assert!(program.nfe() >= program.steps() && program.steps() > 0, "{text}");
+                                assert!(program.times().all(|t| t.is_finite()), "{text}, {steps} steps");
+                            }
+                            Err(_) => refused += 1,
+                        }
+                    }
+                }
+            }
+        }
+        assert!(runs > 1500 && refused > 500, "{runs} ran, {refused} were refused");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        let schedule = Schedule::from_config(&SchedulerConfig::default()).unwrap();
+        for (text, part) in [
+            (r#"{"_class_name": "LCMScheduler"}"#, "the scheduler class LCMScheduler is not supported"),
+            ("{}", "names no class"),
+            (r#"{"_class_name": "DDIMScheduler", "timestep_spacing": "karras"}"#, "timestep_spacing must be leading"),
+            (r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": 99}"#, "leaves no training step"),
+        ] {
+            let config = SchedulerConfig::from_json(text).unwrap();
+            assert!(grid(&config, &schedule, 5).unwrap_err().to_string().contains(part), "{text}");
+        }
+        let learned = r#"{"_class_name": "DDPMScheduler", "variance_type": "learned_range"}"#;
+        let learned = SchedulerConfig::from_json(learned).unwrap();
+        assert!(solver(&learned).unwrap_err().to_string().contains("variance_type learned_range is not supported"));
+        let cosine = SchedulerConfig { beta_schedule: BetaSchedule::SquaredCosine, ..SchedulerConfig::default() };
+        assert_eq!(solver(&cosine).unwrap(), None);
+    }
 }

@@ -386,9 +386,11 @@ impl Table {
             return Err(Error::invalid("a sampler that adds noise cannot go back from a sample to noise"));
         }
         if !updates.all(|u| u.noise.is_finite() && u.terms.iter().all(|t| t.coefficient.is_finite())) {
-            return Err(Error::invalid(
-                "this sampler cannot start from zero SNR: use ddim, or a spacing that leaves the last step out",
-            ));
+            return Err(Error::invalid(if grid.steps[0].from.gamma == 0.0 {
+                "this sampler cannot start from zero SNR: use ddim, or a spacing that leaves the last step out"
+            } else {
+                "the run's steps are too close together for this sampler: use fewer steps"
+            }));
         }
         Ok(Program {
             stages: self.stages,
