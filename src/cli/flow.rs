@@ -1,6 +1,6 @@
 //! `edgegen encode`, `likelihood` and `interpolate`: the model as a map between pictures and noise.
 
-use super::{ModelArgs, Report, SamplingArgs};
+use super::{ModelArgs, Report, SamplingArgs, print};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use edgegen::condition::{Condition, Guided};
@@ -136,24 +136,20 @@ pub fn likelihood(args: &LikelihoodArgs) -> Result<()> {
             flow.log_likelihood(&mut network, &condition, &sample, Trace::Hutchinson(args.probes), &mut noise)?;
         let (bits, d) = (found.bits_per_dim(f64::from(bin)), sample.len() as f64);
         let error = found.standard_error.map(|e| e / d / std::f64::consts::LN_2);
-        match args.report {
+        print(&match args.report {
             Report::Text => {
                 let error = error.map_or(String::new(), |e| format!(" ± {e:.4}"));
-                println!(
-                    "{}: {bits:.4}{error} bits/dim, ln p = {:.1}, {} network calls",
-                    path.display(),
-                    found.nats,
-                    found.nfe
-                );
+                let (name, nats, nfe) = (path.display(), found.nats, found.nfe);
+                format!("{name}: {bits:.4}{error} bits/dim, ln p = {nats:.1}, {nfe} network calls\n")
             }
-            Report::Json => println!(
-                "{}",
-                serde_json::json!({
+            Report::Json => {
+                let report = serde_json::json!({
                     "file": path.display().to_string(), "bits_per_dim": bits, "standard_error": error,
                     "log_likelihood": found.nats, "nfe": found.nfe,
-                })
-            ),
-        }
+                });
+                format!("{report}\n")
+            }
+        })?;
     }
     Ok(())
 }

@@ -239,10 +239,7 @@ pub fn main() -> ExitCode {
         Some(Command::Likelihood(args)) => flow::likelihood(&args),
         Some(Command::Interpolate(args)) => flow::interpolate(&args),
         Some(Command::Schedule(args)) => schedule::run(&args),
-        Some(Command::Samplers) => {
-            list_samplers();
-            Ok(())
-        }
+        Some(Command::Samplers) => list_samplers(),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "edgegen", &mut std::io::stdout());
             Ok(())
@@ -257,13 +254,19 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn list_samplers() {
-    let row = |name: &str, order: Option<usize>, calls: usize, steps: &str, source: &str| {
+fn list_samplers() -> Result<()> {
+    let mut out = format!("{:<16} {:>5} {:>10}  {:<7} {:<13} source\n", "name", "order", "calls/step", "steps", "kind");
+    let mut row = |name: &str, order: Option<usize>, calls: usize, steps: &str, source: &str| {
         let kind = if order.is_some() { "deterministic" } else { "stochastic" };
         let order = order.map_or("-".into(), |o| o.to_string());
-        println!("{name:<16} {order:>5} {calls:>10}  {steps:<7} {kind:<13} {source}");
+        out += &format!("{name:<16} {order:>5} {calls:>10}  {steps:<7} {kind:<13} {source}\n");
     };
-    println!("{:<16} {:>5} {:>10}  {:<7} {:<13} source", "name", "order", "calls/step", "steps", "kind");
     SOLVERS.iter().for_each(|s| row(s.name, s.order, s.nfe_per_step, "fixed", s.paper));
     ADAPTIVE_SOLVERS.iter().for_each(|s| row(s.name, s.order, s.nfe_per_step, "chosen", s.paper));
+    print(&out)
+}
+
+/// Writes to the standard output, which may be closed: an error then, where `println!` would panic.
+fn print(text: &str) -> Result<()> {
+    Ok(edgegen::output::write_file(Path::new("-"), text.as_bytes())?)
 }

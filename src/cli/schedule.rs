@@ -1,6 +1,6 @@
 //! `edgegen schedule`: the noise schedule, and the steps that a run takes on it.
 
-use super::{ModelArgs, SamplingArgs};
+use super::{ModelArgs, SamplingArgs, print};
 use anyhow::Result;
 use clap::Args;
 use edgegen::output::{Format, encode_picture, write_file};
@@ -31,18 +31,22 @@ pub fn run(args: &ScheduleArgs) -> Result<()> {
         Solver::Adaptive(_) => None,
         _ => Some(settings.grid(model.scheduler(), &schedule)?),
     };
-    println!("{:>4} {:>9} {:>10} {:>10} {:>10} {:>9}", "step", "time", "alpha-bar", "sigma", "sigma/gamma", "log-SNR");
+    let mut out = format!(
+        "{:>4} {:>9} {:>10} {:>10} {:>11} {:>9}\n",
+        "step", "time", "alpha-bar", "sigma", "sigma/gamma", "log-SNR"
+    );
     let levels: Vec<_> = grid.iter().flat_map(|g| g.levels()).collect();
     for (i, level) in levels.iter().enumerate() {
         let time = if level.time.is_nan() { "clean".into() } else { format!("{:.2}", level.time) };
-        println!(
-            "{i:>4} {time:>9} {:>10.6} {:>10.6} {:>11.4} {:>9.3}",
+        out += &format!(
+            "{i:>4} {time:>9} {:>10.6} {:>10.6} {:>11.4} {:>9.3}\n",
             level.gamma.powi(2),
             level.sigma,
             level.edm_sigma(),
             level.log_snr()
         );
     }
+    print(&out)?;
     match &args.plot {
         Some(path) => {
             let drawn = encode_picture(&plot(&schedule, &levels), Format::from_path(path)?)?;
