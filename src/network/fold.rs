@@ -6,13 +6,27 @@
 //! the pairs gone, the weights are dequantized once at load and the float kernels run alone; where the
 //! rounding itself is wanted, each pair becomes plain float operators that round alike.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 /// Removes every QuantizeLinear → DequantizeLinear pair on an activation, and returns how many there were.
 /// DequantizeLinear on stored weights stays: it is a constant, folded at load.
 pub(super) fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
+    drop_pairs(graph, |_, _| true)
+}
+
+/// The same, but for what a convolution made or reads.
+pub(super) fn drop_quantization_but_of_convolutions(graph: &mut GraphProto) -> usize {
+    let of = |names: fn(&NodeProto) -> &[String]| -> HashSet<String> {
+        graph.node.iter().filter(|n| n.op_type == "Conv").flat_map(|n| names(n).first().cloned()).collect()
+    };
+    let (read, made) = (of(|n| &n.input), of(|n| &n.output));
+    drop_pairs(graph, |from, to| !made.contains(from) && !read.contains(to))
+}
+
+/// Removes the pairs that `unwanted` says, by the name of the tensor before and the one after.
+fn drop_pairs(graph: &mut GraphProto, unwanted: impl Fn(&str, &str) -> bool) -> usize {
     let is = |node: &NodeProto, op: &str| node.op_type == op && !node.input.is_empty() && node.output.len() == 1;
     let quantized: HashMap<String, String> = graph
         .node
@@ -26,6 +40,7 @@ pub(super) fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
         .iter()
         .filter(|n| is(n, "DequantizeLinear"))
         .filter_map(|n| Some((n.output[0].clone(), quantized.get(&n.input[0])?.clone())))
+        .filter(|(to, from)| unwanted(from, to))
         .collect();
     // A graph output keeps its name, so the pair that makes it stays.
     for output in &graph.output {
@@ -51,7 +66,7 @@ pub(super) fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
     }
     graph.node.retain(|n| !n.output.iter().any(|o| instead.contains_key(o)));
     // A QuantizeLinear that nothing reads any more goes too.
-    let read: std::collections::HashSet<String> = graph.node.iter().flat_map(|n| n.input.iter().cloned()).collect();
+    let read: HashSet<String> = graph.node.iter().flat_map(|n| n.input.iter().cloned()).collect();
     let outputs: Vec<String> = graph.output.iter().map(|o| o.name.clone()).collect();
     graph
         .node

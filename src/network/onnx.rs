@@ -2,7 +2,7 @@
 
 use super::Network;
 use super::exec;
-use super::fold::{drop_activation_quantization, round_activations_in_float};
+use super::fold::{drop_activation_quantization, drop_quantization_but_of_convolutions, round_activations_in_float};
 use super::metadata::Metadata;
 use super::roles::{self, InputInfo, Role};
 use crate::condition::Condition;
@@ -256,11 +256,6 @@ fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<M
     let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
     let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
 
-    if options.exact_quantization {
-        round_activations_in_float(graph);
-    } else {
-        drop_activation_quantization(graph);
-    }
     let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
     let infos: Vec<InputInfo> =
         graph.input.iter().filter(|i| !stored.contains(i.name.as_str())).map(input_info).collect::<Result<_>>()?;
@@ -278,7 +273,14 @@ fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<M
             let names = count_names(plan.step_names());
             (Engine::Plan(plan), names)
         }
-        Err(reason) => load_with_tract(&proto, folder, &inputs, reason)?,
+        Err(reason) => {
+            if options.exact_quantization {
+                round_activations_in_float(graph);
+            } else {
+                drop_activation_quantization(graph);
+            }
+            load_with_tract(&proto, folder, &inputs, reason)?
+        }
     };
     let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
     Ok(Model {
@@ -309,7 +311,9 @@ fn plan(graph: &pb::GraphProto, inputs: &[Input], options: &ModelOptions) -> std
         return Err("sample or time are not float32".into());
     }
     let class = of(Role::Class).map(|i| i.name.as_str());
-    exec::compile(graph, &exec::Inputs { sample: &sample.name, time: &time.name, class, shape: [c, h, w] })
+    let mut graph = graph.clone();
+    drop_quantization_but_of_convolutions(&mut graph);
+    exec::compile(&graph, &exec::Inputs { sample: &sample.name, time: &time.name, class, shape: [c, h, w] })
 }
 
 fn load_with_tract(

@@ -2,7 +2,7 @@
 
 use super::arena::{Layout, View};
 use super::graph::{Graph, Reason};
-use super::kernels::{Isa, conv};
+use super::kernels::{Isa, conv, conv8, dense};
 use super::lower::{Named, Op, lower};
 use super::plan::{Operand, Plan, Slot, Step, VectorOp};
 use std::collections::HashMap;
@@ -56,6 +56,7 @@ pub fn compile_for(isa: Isa, graph: &GraphProto, inputs: &Inputs) -> Result<Plan
         isa,
         steps: compiler.steps,
         arena_len: compiler.layout.len(),
+        pictures8: compiler.pictures8,
         vectors_len: compiler.vectors_len,
         work_len: compiler.work_len,
         classes: compiler.classes,
@@ -72,8 +73,13 @@ struct Compiler<'a> {
     borders: HashMap<&'a str, usize>,
     /// Pictures that lie within a concatenation: its name, and their first channel in it.
     parts: HashMap<&'a str, (&'a str, usize)>,
+    /// The levels that values are rounded to.
+    levels: HashMap<&'a str, conv8::Levels>,
     layout: Layout,
     pictures: HashMap<&'a str, View>,
+    layout8: Layout,
+    pictures8: Vec<(usize, u8)>,
+    views8: HashMap<&'a str, View>,
     vectors: HashMap<&'a str, Slot>,
     class: Option<&'a str>,
     classes: Option<usize>,
@@ -97,8 +103,12 @@ impl<'a> Compiler<'a> {
             shapes: HashMap::from([(inputs.sample, inputs.shape)]),
             borders: HashMap::new(),
             parts: HashMap::new(),
+            levels: HashMap::new(),
             layout: Layout::default(),
             pictures: HashMap::new(),
+            layout8: Layout::default(),
+            pictures8: Vec::new(),
+            views8: HashMap::new(),
             vectors: HashMap::new(),
             class: inputs.class,
             classes: None,
@@ -134,6 +144,10 @@ impl<'a> Compiler<'a> {
                     Some([weights.dims[0], side(h), side(w)])
                 }
                 Op::Norm { x, .. } | Op::Silu { x } | Op::Same { x } => shape(x),
+                Op::Round { x, levels } => {
+                    self.levels.insert(named.out, *levels);
+                    shape(x)
+                }
                 Op::Add { a, b } => shape(a).or(shape(b)),
                 Op::Upsample { x } => shape(x).map(|[c, h, w]| [c, 2 * h, 2 * w]),
                 Op::Attention { x } => shape(x).map(|[c, h, w]| [c / 3, h, w]),
@@ -181,6 +195,38 @@ impl<'a> Compiler<'a> {
         };
         self.pictures.insert(name, view);
         Ok(view)
+    }
+
+    /// Where the picture of this name is to lie in 8 bits: its channels padded to whole groups of those that are
+    /// multiplied at a time.
+    fn place8(&mut self, name: &'a str, levels: conv8::Levels) -> Result<View, Reason> {
+        let [c, h, w] = *self.shapes.get(name).ok_or_else(|| format!("{name} is no picture"))?;
+        let border = self.borders.get(name).copied().unwrap_or(0);
+        let before = self.layout8.len();
+        let view = self.layout8.place([c.next_multiple_of(conv8::CHANNELS), h, w], border).channels(0, c);
+        self.pictures8.push((self.layout8.len() - before, levels.zero));
+        self.views8.insert(name, view);
+        Ok(view)
+    }
+
+    /// Whether an operation is a convolution that reads `name` in 8 bits.
+    fn is_8bit(&self, op: &Op, name: &str) -> bool {
+        matches!(op, Op::Convolution { x, weights, .. }
+            if *x == name && weights.levels.is_some() && self.levels.contains_key(x))
+    }
+
+    /// Whether `name` is read in 8 bits by some, and whether in f32 by others.
+    fn readers(&self, name: &str) -> (bool, bool) {
+        let Some(readers) = self.consumers.get(name) else { return (false, true) };
+        let eight = readers.iter().filter(|j| self.is_8bit(&self.ops[**j].op, name)).count();
+        (eight > 0, eight < readers.len())
+    }
+
+    /// The rounding that alone reads `name`.
+    fn sole_rounding(&self, name: &str) -> Option<(usize, conv8::Levels)> {
+        let j = self.sole_consumer(name)?;
+        let Op::Round { levels, .. } = &self.ops[j].op else { return None };
+        Some((j, *levels))
     }
 
     /// Where the picture of this name lies.
@@ -276,10 +322,19 @@ impl<'a> Compiler<'a> {
                     return Err(format!("the group norm {} does not fit its input", named.out));
                 }
                 let next = self.sole_consumer(named.out).filter(|j| matches!(self.ops[*j].op, Op::Silu { .. }));
-                let output = self.place(next.map_or(named.out, |j| self.ops[j].out))?;
+                let mut out = named.out;
                 if let Some(j) = next {
                     self.done[j] = true;
+                    out = self.ops[j].out;
                 }
+                let rounding = self.sole_rounding(out).filter(|(j, _)| self.readers(self.ops[*j].out) == (true, false));
+                let output = match rounding {
+                    Some((j, levels)) => {
+                        self.done[j] = true;
+                        dense::Output::Levels(self.place8(self.ops[j].out, levels)?, levels)
+                    }
+                    None => dense::Output::Float(self.place(out)?),
+                };
                 self.work_len = self.work_len.max(2 * input.c);
                 self.steps.push(Step::Norm {
                     groups: *groups,
@@ -336,6 +391,19 @@ impl<'a> Compiler<'a> {
                 let input = self.picture(x)?;
                 self.pictures.insert(named.out, input);
             }
+            Op::Round { x, levels } => {
+                let input = self.picture(x)?;
+                let (eight, float) = self.readers(named.out);
+                if eight {
+                    let output = self.place8(named.out, *levels)?;
+                    self.steps.push(Step::Quantize { input, output, levels: *levels });
+                }
+                if float {
+                    let output = self.place(named.out)?;
+                    self.steps.push(Step::Copy { input, output });
+                    self.steps.push(Step::Round { picture: output, levels: *levels });
+                }
+            }
             Op::Scale { .. } | Op::Sin { .. } | Op::Cos { .. } | Op::Matrix { .. } | Op::Row { .. } => {
                 return Err(format!("{} is of a form that is not known", named.out));
             }
@@ -346,9 +414,19 @@ impl<'a> Compiler<'a> {
     /// A convolution, with the sums that alone read its result.
     fn convolution(&mut self, named: &'a Named<'a>) -> Result<(), Reason> {
         let Op::Convolution { x, weights, bias, stride, padding } = &named.op else { return Ok(()) };
-        let input = self.picture(x)?;
         let c_out = weights.dims[0];
         let (mut out, mut extra, mut residual) = (named.out, None, None);
+        let eight = weights.levels.as_ref().zip(self.views8.get(x).copied().zip(self.levels.get(x).copied()));
+        // an 8-bit convolution rounds its result itself
+        let rounding = eight.and_then(|_| self.sole_rounding(out));
+        let mut quantized = None;
+        if let Some((j, levels)) = rounding {
+            self.done[j] = true;
+            out = self.ops[j].out;
+            if self.readers(out).0 {
+                quantized = Some((self.place8(out, levels)?, levels));
+            }
+        }
         while let Some(j) = self.sole_consumer(out) {
             let Op::Add { a, b } = &self.ops[j].op else { break };
             let other = if *a == out { b } else { a };
@@ -364,11 +442,23 @@ impl<'a> Compiler<'a> {
         if residual.is_some_and(|r| (r.h, r.w) != (output.h, output.w)) {
             return Err(format!("the sum {out} is of unlike pictures"));
         }
-        let (lanes, vectors) = self.isa.tile();
-        let shape = conv::Shape { c_out, c_in: input.c, kernel: weights.dims[2], stride: *stride, padding: *padding };
         if bias.is_some_and(|b| b.values.len() != c_out) {
             return Err(format!("the bias of {} does not fit", named.out));
         }
+        let c_in = weights.dims[1];
+        let shape = conv::Shape { c_out, c_in, kernel: weights.dims[2], stride: *stride, padding: *padding };
+        if let Some(((levels, scales), (input, of_input))) = eight {
+            let bias = bias.map(|b| b.values.as_slice());
+            let packed = conv8::Packed8::new(shape, (levels, scales), bias, of_input, self.isa.tile8());
+            let round = rounding.map(|(_, levels)| levels);
+            self.steps.push(Step::Convolution8 { packed, round, extra, input, output, residual });
+            if let Some((to, levels)) = quantized {
+                self.steps.push(Step::Quantize { input: output, output: to, levels });
+            }
+            return Ok(());
+        }
+        let input = self.picture(x)?;
+        let (lanes, vectors) = self.isa.tile();
         let packed = conv::Packed::new(shape, &weights.values, bias.map(|b| b.values.as_slice()), lanes, vectors);
         let extra = extra.map(|e| (e, self.slot(packed.bias().len())));
         self.steps.push(Step::Convolution { packed, extra, input, output, residual });

@@ -11,6 +11,10 @@ pub struct Constant {
     pub dims: Vec<usize>,
     /// Its numbers.
     pub values: Vec<f32>,
+    /// What it is stored as.
+    pub kind: DataType,
+    /// If it was stored in 8 bits around zero with a scale for each of its first dimension (or one): those.
+    pub levels: Option<(Vec<i8>, Vec<f32>)>,
 }
 
 /// Why a graph has no plan: what in it is not known.
@@ -31,7 +35,8 @@ impl<'a> Graph<'a> {
         for tensor in &graph.initializer {
             if let Some(values) = numbers(tensor) {
                 let dims = tensor.dims.iter().map(|d| *d as usize).collect();
-                constants.insert(tensor.name.as_str(), Constant { dims, values });
+                let kind = DataType::try_from(tensor.data_type).unwrap_or(DataType::Undefined);
+                constants.insert(tensor.name.as_str(), Constant { dims, values, kind, levels: None });
             }
         }
         let mut nodes = Vec::new();
@@ -81,10 +86,20 @@ fn dequantize(node: &NodeProto, constants: &HashMap<&str, Constant>) -> Result<C
     if groups != 1 && levels.dims.get(axis) != Some(&groups) {
         return Err(unknown());
     }
-    let group = |i: usize| if groups == 1 { 0 } else { i / each % groups };
-    let zero = |i: usize| input(2).map_or(0.0, |z| z.values[group(i).min(z.values.len() - 1)]);
-    let value = |(i, level): (usize, &f32)| (level - zero(i)) * scale.values[group(i)];
-    Ok(Constant { dims: levels.dims.clone(), values: levels.values.iter().enumerate().map(value).collect() })
+    let zeros: Vec<f32> = input(2).map_or_else(|| vec![0.0], |z| z.values.clone());
+    if zeros.len() != 1 && zeros.len() != groups {
+        return Err(unknown());
+    }
+    let mut values = levels.values.clone();
+    for (i, run) in values.chunks_mut(if groups == 1 { levels.values.len().max(1) } else { each.max(1) }).enumerate() {
+        let (scale, zero) = (scale.values[i % groups], zeros[i % zeros.len()]);
+        run.iter_mut().for_each(|v| *v = (*v - zero) * scale);
+    }
+    let around_zero = levels.kind == DataType::Int8 && zeros.iter().all(|z| *z == 0.0);
+    let by_row = groups == 1 || axis == 0;
+    let as_stored =
+        (around_zero && by_row).then(|| (levels.values.iter().map(|v| *v as i8).collect(), scale.values.clone()));
+    Ok(Constant { dims: levels.dims.clone(), values, kind: DataType::Float, levels: as_stored })
 }
 
 /// A stored tensor's numbers as f32, if it holds numbers of a kind that weights and shapes are made of.

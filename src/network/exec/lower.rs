@@ -2,7 +2,9 @@
 //! and attention are recognised as what they are.
 
 use super::graph::{Constant, Graph, Reason, float, int, ints, text};
+use super::kernels::conv8::Levels;
 use tract_onnx::pb::NodeProto;
+use tract_onnx::pb::tensor_proto::DataType;
 
 /// An operation on named values. Values are pictures, or vectors that depend on time and class alone.
 #[derive(Clone, Debug)]
@@ -21,6 +23,7 @@ pub enum Op<'a> {
     Attention { x: &'a str },
     Squares { x: &'a str, block: usize },
     Same { x: &'a str },
+    Round { x: &'a str, levels: Levels },
 }
 
 /// An operation and the name of its result.
@@ -44,7 +47,8 @@ impl<'a> Op<'a> {
             | Op::Upsample { x }
             | Op::Attention { x }
             | Op::Squares { x, .. }
-            | Op::Same { x } => vec![x],
+            | Op::Same { x }
+            | Op::Round { x, .. } => vec![x],
             Op::Add { a, b } => vec![a, b],
             Op::Row { index, .. } => vec![index],
             Op::Concat { parts } => parts.clone(),
@@ -94,6 +98,7 @@ fn lower_node<'a>(graph: &'a Graph<'a>, i: usize) -> Option<Lowered<'a>> {
         },
         "Reshape" => return group_norm(graph, i).or_else(|| attention(graph, i)),
         "Sigmoid" => return silu(graph, i),
+        "QuantizeLinear" => return rounding(graph, i),
         "Add" => Op::Add { a: value(0)?, b: value(1)? },
         "Mul" => match (value(0), value(1)) {
             (Some(x), None) => Op::Scale { x, by: constant(1)? },
@@ -190,6 +195,22 @@ fn silu<'a>(graph: &'a Graph<'a>, i: usize) -> Option<Lowered<'a>> {
     let (j, product) = then(graph, sigmoid, "Mul")?;
     let x = sigmoid.input.first()?;
     product.input.contains(x).then_some((Named { op: Op::Silu { x }, out: product.output.first()? }, vec![i, j]))
+}
+
+/// QuantizeLinear, DequantizeLinear.
+fn rounding<'a>(graph: &'a Graph<'a>, i: usize) -> Option<Lowered<'a>> {
+    let quantize = graph.nodes[i];
+    let (j, back) = then(graph, quantize, "DequantizeLinear").filter(|(_, n)| n.input[1..] == quantize.input[1..])?;
+    let (scale, zero) = (graph.constant_input(quantize, 1)?, graph.constant_input(quantize, 2)?);
+    let ([scale], [zero]) = (scale.values.as_slice(), [(zero.values.as_slice(), zero.kind)]) else { return None };
+    let zero = match zero {
+        ([zero], DataType::Uint8) => *zero as u8,
+        // the same values, with every level 128 higher
+        ([zero], DataType::Int8) => (*zero + 128.0) as u8,
+        _ => return None,
+    };
+    let op = Op::Round { x: quantize.input.first()?, levels: Levels { scale: *scale, zero } };
+    Some((Named { op, out: back.output.first()? }, vec![i, j]))
 }
 
 /// Reshape to `[N, 3C, pixels]`, Split, qᵀk, Softmax, v · weightsᵀ, Reshape.

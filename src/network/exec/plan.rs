@@ -1,7 +1,7 @@
 //! A compiled network: steps over one arena.
 
 use super::arena::View;
-use super::kernels::{self, Isa, conv, dense};
+use super::kernels::{self, Isa, conv, conv8, dense};
 
 /// A vector among a run's vectors: where it starts, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,29 @@ pub enum Step {
     Matrix { columns: Vec<f32>, bias: Vec<f32>, from: Slot, to: Slot },
     /// A convolution; `extra` is added to the bias, and `sum` has room for both.
     Convolution { packed: conv::Packed, extra: Option<(Slot, Slot)>, input: View, output: View, residual: Option<View> },
+    /// An 8-bit convolution.
+    Convolution8 {
+        packed: conv8::Packed8,
+        round: Option<conv8::Levels>,
+        extra: Option<Slot>,
+        input: View,
+        output: View,
+        residual: Option<View>,
+    },
+    /// A picture to 8 bits.
+    Quantize { input: View, output: View, levels: conv8::Levels },
+    /// A picture rounded to levels where it is.
+    Round { picture: View, levels: conv8::Levels },
     /// Group normalisation.
-    Norm { groups: usize, epsilon: f32, scale: Vec<f32>, shift: Vec<f32>, silu: bool, input: View, output: View },
+    Norm {
+        groups: usize,
+        epsilon: f32,
+        scale: Vec<f32>,
+        shift: Vec<f32>,
+        silu: bool,
+        input: View,
+        output: dense::Output,
+    },
     /// SiLU of a picture.
     Silu { input: View, output: View },
     /// The sum of two pictures.
@@ -65,6 +86,8 @@ pub struct Plan {
     pub(super) isa: Isa,
     pub(super) steps: Vec<Step>,
     pub(super) arena_len: usize,
+    /// The 8-bit pictures with their borders: how long each is, and its zero point.
+    pub(super) pictures8: Vec<(usize, u8)>,
     pub(super) vectors_len: usize,
     pub(super) work_len: usize,
     pub(super) classes: Option<usize>,
@@ -73,6 +96,7 @@ pub struct Plan {
 /// The buffers of one thread's runs, made once.
 pub struct Workspace {
     arena: Vec<f32>,
+    bytes: Vec<u8>,
     vectors: Vec<f32>,
     work: Vec<f32>,
 }
@@ -82,6 +106,7 @@ impl Plan {
     pub fn workspace(&self) -> Workspace {
         Workspace {
             arena: vec![0.0; self.arena_len],
+            bytes: self.pictures8.iter().flat_map(|(len, zero)| std::iter::repeat_n(*zero, *len)).collect(),
             vectors: vec![0.0; self.vectors_len],
             work: vec![0.0; self.work_len],
         }
@@ -89,7 +114,8 @@ impl Plan {
 
     /// Bytes of a workspace.
     pub fn workspace_bytes(&self) -> usize {
-        4 * (self.arena_len + self.vectors_len + self.work_len)
+        let bytes: usize = self.pictures8.iter().map(|p| p.0).sum();
+        4 * (self.arena_len + self.vectors_len + self.work_len) + bytes
     }
 
     /// The number of classes, with the one for none, that the network has a row for.
@@ -108,7 +134,7 @@ impl Plan {
     }
 
     fn step(&self, step: &Step, w: &mut Workspace, x: &[f32], t: f32, class: usize, out: &mut [f32]) {
-        let Workspace { arena, vectors, work } = w;
+        let Workspace { arena, bytes, vectors, work } = w;
         match step {
             Step::Input { to } => read_sample(x, *to, arena),
             Step::Time { to } => vectors[to.start] = t,
@@ -134,8 +160,18 @@ impl Plan {
             }
             Step::Norm { groups, epsilon, scale, shift, silu, input, output } => {
                 let norm = dense::Norm { groups: *groups, epsilon: *epsilon, scale, shift, silu: *silu };
-                kernels::normalise(self.isa, &norm, *input, *output, work, arena);
+                kernels::normalise(self.isa, &norm, *input, *output, work, dense::Memory { arena, bytes });
             }
+            Step::Convolution8 { packed, round, extra, input, output, residual } => {
+                let extra = extra.map(|e| &vectors[e.range()]);
+                let (input, output, residual) = (*input, *output, *residual);
+                let run = conv8::Run8 { packed, round: *round, extra, input, output, residual };
+                kernels::convolve8(self.isa, &run, bytes, arena);
+            }
+            Step::Quantize { input, output, levels } => {
+                kernels::quantize(self.isa, *input, *output, *levels, dense::Memory { arena, bytes });
+            }
+            Step::Round { picture, levels } => kernels::round(self.isa, *picture, *levels, arena),
             Step::Silu { input, output } => {
                 each_pixel(*input, *output, arena);
                 output.pixels().for_each(|at| kernels::silu(self.isa, &mut arena[at..at + output.c]));
@@ -178,6 +214,7 @@ impl Plan {
     pub fn weight_bytes(&self) -> usize {
         let bytes = |step: &Step| match step {
             Step::Convolution { packed, .. } => packed.bytes(),
+            Step::Convolution8 { packed, .. } => packed.bytes(),
             Step::Matrix { columns, bias, .. } => 4 * (columns.len() + bias.len()),
             Step::Row { table, .. } => 4 * table.len(),
             Step::Norm { scale, shift, .. } => 4 * (scale.len() + shift.len()),
@@ -194,7 +231,11 @@ impl Plan {
             Step::Matrix { .. } => "matrix × vector",
             Step::Convolution { residual: None, .. } => "convolution",
             Step::Convolution { .. } => "convolution + residual",
+            Step::Convolution8 { residual: None, .. } => "8-bit convolution",
+            Step::Convolution8 { .. } => "8-bit convolution + residual",
+            Step::Quantize { .. } | Step::Round { .. } => "rounding",
             Step::Norm { silu: false, .. } => "group norm",
+            Step::Norm { output: dense::Output::Levels(..), .. } => "group norm + SiLU to 8 bits",
             Step::Norm { .. } => "group norm + SiLU",
             Step::Silu { .. } => "SiLU",
             Step::Add { .. } => "add",

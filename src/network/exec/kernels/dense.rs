@@ -2,6 +2,7 @@
 //! entry point that enables the CPU's features.
 
 use super::super::arena::View;
+use super::conv8::Levels;
 
 /// e^x for x from -87 to 88, within two units in the last place: 2^n times a polynomial of the rest.
 #[inline(always)]
@@ -52,11 +53,52 @@ pub struct Norm<'a> {
     pub silu: bool,
 }
 
+/// Where pictures lie: in f32, and in 8 bits.
+pub struct Memory<'a> {
+    /// The arena of pictures in f32.
+    pub arena: &'a mut [f32],
+    /// That of pictures in 8 bits.
+    pub bytes: &'a mut [u8],
+}
+
+/// Where a result goes: as it is, or rounded to levels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Output {
+    /// A picture in f32.
+    Float(View),
+    /// A picture in 8 bits.
+    Levels(View, Levels),
+}
+
+/// Rounds a picture to levels.
+#[inline(always)]
+pub fn quantize(input: View, output: View, levels: Levels, memory: Memory) {
+    for (from, to) in input.pixels().zip(output.pixels()) {
+        to_levels(&memory.arena[from..from + input.c], levels, &mut memory.bytes[to..to + input.c]);
+    }
+}
+
+/// Rounds a picture to levels, in place.
+#[inline(always)]
+pub fn round(picture: View, levels: Levels, arena: &mut [f32]) {
+    let inverse = 1.0 / levels.scale;
+    for at in picture.pixels() {
+        arena[at..at + picture.c].iter_mut().for_each(|v| *v = levels.round(inverse, *v));
+    }
+}
+
+#[inline(always)]
+fn to_levels(values: &[f32], levels: Levels, out: &mut [u8]) {
+    let inverse = 1.0 / levels.scale;
+    out.iter_mut().zip(values).for_each(|(o, v)| *o = levels.level(inverse, *v) as u8);
+}
+
 /// Normalises `input` into `output`, with `work` of twice the channels.
 #[inline(always)]
-pub fn norm(n: &Norm, input: View, output: View, work: &mut [f32], arena: &mut [f32]) {
-    let c = input.c;
-    assert!(output.c == c && n.scale.len() == c && n.shift.len() == c && c.is_multiple_of(n.groups));
+pub fn norm(n: &Norm, input: View, output: Output, work: &mut [f32], memory: Memory) {
+    let (c, Memory { arena, bytes }) = (input.c, memory);
+    let (Output::Float(view) | Output::Levels(view, _)) = output;
+    assert!(view.c == c && n.scale.len() == c && n.shift.len() == c && c.is_multiple_of(n.groups));
     let (first, second) = work[..2 * c].split_at_mut(c);
     let each = c / n.groups;
     let count = (each * input.h * input.w) as f32;
@@ -83,7 +125,7 @@ pub fn norm(n: &Norm, input: View, output: View, work: &mut [f32], arena: &mut [
         *root *= n.scale[i];
         *mean = n.shift[i] - *mean * *root;
     }
-    for (from, to) in input.pixels().zip(output.pixels()) {
+    for (from, to) in input.pixels().zip(view.pixels()) {
         // through a small buffer, since input and output lie in one arena
         let mut line = [0f32; 64];
         for start in (0..c).step_by(64) {
@@ -95,7 +137,10 @@ pub fn norm(n: &Norm, input: View, output: View, work: &mut [f32], arena: &mut [
             if n.silu {
                 silu_all(line);
             }
-            arena[to + start..][..len].copy_from_slice(line);
+            match output {
+                Output::Float(_) => arena[to + start..][..len].copy_from_slice(line),
+                Output::Levels(_, levels) => to_levels(line, levels, &mut bytes[to + start..][..len]),
+            }
         }
     }
 }

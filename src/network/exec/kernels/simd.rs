@@ -24,6 +24,63 @@ pub(super) trait Simd: Copy {
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
 }
 
+/// Sums of products of unsigned and signed 8-bit numbers, four at a time in each 32-bit lane.
+pub(super) trait Dot: Copy {
+    const LANES: usize;
+    const TILE: (usize, usize);
+    /// Sums, weights, and four numbers of a pixel in every lane.
+    type I: Copy;
+    type W: Copy;
+    type X: Copy;
+    /// # Safety
+    /// The CPU must have the feature; `from` must be readable for `LANES` numbers.
+    unsafe fn load_sums(from: *const i32) -> Self::I;
+    /// # Safety
+    /// The CPU must have the feature; `to` must be writable for `LANES` numbers.
+    unsafe fn store_sums(to: *mut i32, v: Self::I);
+    /// # Safety
+    /// The CPU must have the feature; `from` must be readable for four bytes a lane.
+    unsafe fn load_weights(from: *const i8) -> Self::W;
+    /// # Safety
+    /// The CPU must have the feature; `from` must be readable for four bytes.
+    unsafe fn splat(from: *const u8) -> Self::X;
+    /// # Safety
+    /// The CPU must have the feature.
+    unsafe fn dot(sums: Self::I, x: Self::X, w: Self::W) -> Self::I;
+}
+
+impl Dot for Portable {
+    const LANES: usize = 4;
+    const TILE: (usize, usize) = (2, 4);
+    type I = [i32; 4];
+    type W = [[i8; 4]; 4];
+    type X = [u8; 4];
+    #[inline(always)]
+    unsafe fn load_sums(from: *const i32) -> [i32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<[i32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_sums(to: *mut i32, v: [i32; 4]) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[i32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_weights(from: *const i8) -> [[i8; 4]; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<[[i8; 4]; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn splat(from: *const u8) -> [u8; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<[u8; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn dot(sums: [i32; 4], x: [u8; 4], w: [[i8; 4]; 4]) -> [i32; 4] {
+        std::array::from_fn(|i| sums[i] + (0..4).map(|k| i32::from(x[k]) * i32::from(w[i][k])).sum::<i32>())
+    }
+}
+
 /// Any CPU: four numbers at a time, which compilers turn into the vectors that every CPU of the target has.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
@@ -57,11 +114,11 @@ impl Simd for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(super) use x86::{Avx2, Avx512, Vnni};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Simd;
+    use super::{Dot, Simd};
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
@@ -121,6 +178,79 @@ mod x86 {
         #[inline(always)]
         unsafe fn add(a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_add_ps(a, b) }
+        }
+    }
+
+    /// AVX-512 with VNNI.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Vnni;
+
+    // SAFETY of every body: the caller's promise, passed on to the intrinsic.
+    impl Dot for Vnni {
+        const LANES: usize = 16;
+        const TILE: (usize, usize) = (3, 8);
+        type I = __m512i;
+        type W = __m512i;
+        type X = __m512i;
+        #[inline(always)]
+        unsafe fn load_sums(from: *const i32) -> __m512i {
+            unsafe { _mm512_loadu_si512(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn store_sums(to: *mut i32, v: __m512i) {
+            unsafe { _mm512_storeu_si512(to.cast(), v) }
+        }
+        #[inline(always)]
+        unsafe fn load_weights(from: *const i8) -> __m512i {
+            unsafe { _mm512_loadu_si512(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn splat(from: *const u8) -> __m512i {
+            unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+        }
+        #[inline(always)]
+        unsafe fn dot(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
+            unsafe { _mm512_dpbusd_epi32(sums, x, w) }
+        }
+    }
+
+    // SAFETY of every body: the caller's promise, passed on to the intrinsic. The even and the odd bytes are
+    // multiplied as 16-bit numbers, since `maddubs` saturates.
+    impl Dot for Avx2 {
+        const LANES: usize = 8;
+        const TILE: (usize, usize) = (2, 4);
+        type I = __m256i;
+        type W = [__m256i; 2];
+        type X = [__m256i; 2];
+        #[inline(always)]
+        unsafe fn load_sums(from: *const i32) -> __m256i {
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn store_sums(to: *mut i32, v: __m256i) {
+            unsafe { _mm256_storeu_si256(to.cast(), v) }
+        }
+        #[inline(always)]
+        unsafe fn load_weights(from: *const i8) -> [__m256i; 2] {
+            unsafe {
+                let w = _mm256_loadu_si256(from.cast());
+                [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn splat(from: *const u8) -> [__m256i; 2] {
+            unsafe {
+                let x = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
+                [_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn dot(sums: __m256i, x: [__m256i; 2], w: [__m256i; 2]) -> __m256i {
+            unsafe {
+                let even = _mm256_madd_epi16(x[0], w[0]);
+                let odd = _mm256_madd_epi16(x[1], w[1]);
+                _mm256_add_epi32(sums, _mm256_add_epi32(even, odd))
+            }
         }
     }
 }

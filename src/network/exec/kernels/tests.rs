@@ -106,7 +106,8 @@ fn group_norms_are_right_for_every_kind_of_cpu() {
             noise.fill(&mut shift);
             for with_silu in [false, true] {
                 let norm = dense::Norm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: with_silu };
-                normalise(isa, &norm, input, output, &mut vec![0.0; 2 * c], &mut arena);
+                let memory = dense::Memory { arena: &mut arena, bytes: &mut [] };
+                normalise(isa, &norm, input, dense::Output::Float(output), &mut vec![0.0; 2 * c], memory);
                 let each = c / groups;
                 for g in 0..groups {
                     let values: Vec<f64> = input
@@ -122,6 +123,84 @@ fn group_norms_are_right_for_every_kind_of_cpu() {
                             let y = if with_silu { y / (1.0 + (-y).exp()) } else { y };
                             assert!((f64::from(arena[to + k]) - y).abs() < 1e-5, "{isa:?} {c} {groups}");
                         }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
+    let mut noise = Noise::new(4, 4);
+    let cases = [
+        // c_in, c_out, kernel, stride, padding, h, w
+        (1, 1, 1, 1, 0, 1, 1),
+        (3, 5, 3, 1, 1, 4, 5),
+        (48, 48, 3, 1, 1, 14, 14),
+        (16, 96, 3, 2, 1, 7, 7),
+        (5, 50, 3, 2, 1, 14, 14),
+        (20, 17, 1, 1, 0, 9, 23),
+    ];
+    // extremes, where instructions that saturate go wrong, then anything
+    for extreme in [true, false] {
+        for (c_in, c_out, kernel, stride, padding, h, w) in cases {
+            let shape = conv::Shape { c_out, c_in, kernel, stride, padding };
+            let levels = conv8::Levels { scale: 0.125, zero: if extreme { 255 } else { 77 } };
+            let mut layout8 = Layout::default();
+            let input = layout8.place([c_in.next_multiple_of(4), h, w], padding).channels(0, c_in);
+            let mut bytes = vec![levels.zero; layout8.len()];
+            let mut byte = || (noise.sample() * 80.0 + 128.0).clamp(0.0, 255.0) as u8;
+            for at in input.pixels() {
+                bytes[at..at + c_in].iter_mut().for_each(|b| *b = if extreme { 0 } else { byte() });
+            }
+            let taps = kernel * kernel;
+            let weights: Vec<i8> =
+                (0..c_out * c_in * taps).map(|_| if extreme { -128 } else { byte().wrapping_add(128) as i8 }).collect();
+            let scales: Vec<f32> = (0..c_out).map(|o| 0.25 * (o % 3 + 1) as f32).collect();
+            let bias: Vec<f32> = (0..c_out).map(|o| o as f32).collect();
+            let mut layout = Layout::default();
+            let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
+            let output = layout.place([c_out + 2, side(h), side(w)], 1).channels(1, c_out);
+            // what it should be, in integers and powers of two, which f32 holds exactly
+            let mut expected = Vec::new();
+            for (y, x) in (0..output.h).flat_map(|y| (0..output.w).map(move |x| (y, x))) {
+                for o in 0..c_out {
+                    let mut sum = 0i64;
+                    for (ky, kx) in (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx))) {
+                        let (iy, ix) = (y * stride + ky, x * stride + kx);
+                        let inside = |i: usize, n: usize| i >= padding && i < n + padding;
+                        if inside(iy, h) && inside(ix, w) {
+                            let at = input.start + (iy - padding) * input.row + (ix - padding) * input.pixel;
+                            for c in 0..c_in {
+                                let weight = i64::from(weights[(o * c_in + c) * taps + ky * kernel + kx]);
+                                sum += weight * (i64::from(bytes[at + c]) - i64::from(levels.zero));
+                            }
+                        }
+                    }
+                    expected.push(sum as f32 * (levels.scale * scales[o]) + bias[o]);
+                }
+            }
+            for isa in Isa::all() {
+                let packed = conv8::Packed8::new(shape, (&weights, &scales), Some(&bias), levels, isa.tile8());
+                let mut arena = vec![f32::NAN; layout.len()];
+                let (round, extra, residual) = (None, None, None);
+                let run = conv8::Run8 { packed: &packed, round, extra, input, output, residual };
+                convolve8(isa, &run, &bytes, &mut arena);
+                for (i, at) in output.pixels().enumerate() {
+                    assert_eq!(arena[at..at + c_out], expected[i * c_out..][..c_out], "{isa:?} {shape:?}");
+                }
+                // rounded, and with both sums
+                let round = Some(conv8::Levels { scale: 2.0, zero: 9 });
+                let extra: Vec<f32> = (0..c_out).map(|o| 0.5 * o as f32).collect();
+                let residual = Some(output);
+                let run = conv8::Run8 { packed: &packed, round, extra: Some(&extra), input, output, residual };
+                convolve8(isa, &run, &bytes, &mut arena);
+                for (i, at) in output.pixels().enumerate() {
+                    for c in 0..c_out {
+                        let before = expected[i * c_out + c];
+                        let level = ((before / 2.0).round_ties_even() + 9.0).clamp(0.0, 255.0);
+                        assert_eq!(arena[at + c], (level - 9.0) * 2.0 + extra[c] + before, "{isa:?} {shape:?}");
                     }
                 }
             }
