@@ -2,7 +2,7 @@
 //!
 //! Tensors are named `model.NAME` (the weights), `ema.NAME` (their exponential moving average: what is
 //! sampled and exported), `adam.mean.NAME` and `adam.square.NAME` (the optimiser), with NAME as in
-//! [`UnetConfig`](crate::unet::UnetConfig). The file's metadata holds one entry, `edgegen`: the
+//! [`UnetConfig`]. The file's metadata holds one entry, `edgegen`: the
 //! [`Header`] as JSON. Random numbers need no state: each step's come from (seed, step).
 //!
 //! A checkpoint is written to a temporary file in the same folder, synced and renamed, so that whatever
