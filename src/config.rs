@@ -66,6 +66,9 @@ pub enum Spacing {
     /// Uniform in `(σ/γ)^{1/ρ}`, ρ = 7.
     #[serde(rename = "karras")]
     Karras,
+    /// The steps that were found best for this model: `tuned_timesteps` in its configuration.
+    #[serde(rename = "tuned")]
+    Tuned,
 }
 
 /// What a scheduler's class integrates (`algorithm_type`).
@@ -233,6 +236,9 @@ pub struct SchedulerConfig {
     pub set_alpha_to_one: bool,
     /// Whether β is rescaled so that the last training step is pure noise (arXiv 2305.08891, algorithm 1).
     pub rescale_betas_zero_snr: bool,
+    /// Which times [`Spacing::Tuned`] visits, for some numbers of steps: an addition to diffusers' format.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tuned_timesteps: BTreeMap<usize, Vec<f64>>,
     /// What the scheduler's class has beyond that.
     #[serde(flatten)]
     pub class: ClassOptions,
@@ -256,6 +262,7 @@ impl Default for SchedulerConfig {
             steps_offset: 0,
             set_alpha_to_one: true,
             rescale_betas_zero_snr: false,
+            tuned_timesteps: BTreeMap::new(),
             class: ClassOptions::default(),
             other: BTreeMap::new(),
         }
@@ -309,6 +316,15 @@ impl SchedulerConfig {
         }
         if let Some(max) = class.sample_max_value.filter(|m| !(*m >= 1.0 && m.is_finite())) {
             return Err(format!("sample_max_value must be at least 1, not {max}"));
+        }
+        let last = self.num_train_timesteps as f64 - 1.0;
+        for (steps, times) in &self.tuned_timesteps {
+            let falls = times.windows(2).all(|t| t[0] > t[1]);
+            if *steps == 0 || times.len() != *steps || !falls || !times.iter().all(|t| (0.0..=last).contains(t)) {
+                return Err(format!(
+                    "tuned_timesteps of {steps} steps must be as many times that fall, from {last} to 0, not {times:?}"
+                ));
+            }
         }
         let ends = [("sigma_min", class.sigma_min), ("sigma_max", class.sigma_max)];
         if let Some((name, Some(end))) = ends.into_iter().find(|(_, s)| s.is_some_and(|s| !(s > 0.0 && s.is_finite())))
@@ -448,6 +464,10 @@ mod tests {
             (r#"{"clip_sample_range": -1}"#, "clip_sample_range must be positive"),
             (r#"{"use_karras_sigmas": true, "use_lu_lambdas": true}"#, "only one can be true"),
             (r#"{"sigma_max": -3}"#, "sigma_max must be positive, not -3"),
+            (r#"{"tuned_timesteps": {"2": [900]}}"#, "tuned_timesteps of 2 steps must be as many times that fall"),
+            (r#"{"tuned_timesteps": {"2": [100, 900]}}"#, "from 999 to 0, not [100.0, 900.0]"),
+            (r#"{"tuned_timesteps": {"1": [1000]}}"#, "from 999 to 0, not [1000.0]"),
+            (r#"{"tuned_timesteps": {"0": []}}"#, "tuned_timesteps of 0 steps"),
             ("[]", "expected a map"),
         ] {
             let error = SchedulerConfig::from_json(text).unwrap_err().to_string();

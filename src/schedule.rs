@@ -6,6 +6,7 @@
 use crate::config::{BetaSchedule, SchedulerConfig, Spacing};
 use crate::{Error, Result};
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 /// One noise level: a time as the network counts it, and the marginal `N(γ x_0, σ² I)` there.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -146,6 +147,8 @@ impl Grid {
 pub struct Schedule {
     beta: Vec<f64>,
     alpha_bar: Vec<f64>,
+    /// The times of [`Spacing::Tuned`], by the number of steps.
+    tuned: BTreeMap<usize, Vec<f64>>,
 }
 
 impl Schedule {
@@ -170,7 +173,7 @@ impl Schedule {
                 (0..n).map(|i| start + (end - start) * sigmoid(lerp(-6.0, 6.0, i))).collect()
             }
         };
-        let schedule = Self::from_betas(beta)?;
+        let schedule = Schedule { tuned: config.tuned_timesteps.clone(), ..Self::from_betas(beta)? };
         if config.rescale_betas_zero_snr { schedule.with_zero_terminal_snr() } else { Ok(schedule) }
     }
 
@@ -192,7 +195,7 @@ impl Schedule {
                 Some(*product)
             })
             .collect();
-        Ok(Schedule { beta, alpha_bar })
+        Ok(Schedule { beta, alpha_bar, tuned: BTreeMap::new() })
     }
 
     /// The number of training steps T.
@@ -240,7 +243,7 @@ impl Schedule {
         let (first, last) = (self.gamma(0), self.gamma(n - 1));
         let alpha_bar: Vec<f64> = (0..n).map(|t| ((self.gamma(t) - last) * first / (first - last)).powi(2)).collect();
         let beta = (0..n).map(|t| 1.0 - alpha_bar[t] / if t == 0 { 1.0 } else { alpha_bar[t - 1] }).collect();
-        Ok(Schedule { beta, alpha_bar })
+        Ok(Schedule { beta, alpha_bar, tuned: self.tuned.clone() })
     }
 
     /// ln(γ²/σ²) at training step `t`: it falls as t grows.
@@ -286,7 +289,7 @@ impl Schedule {
     /// [`Spacing::Leading`]; the last level is [`Level::CLEAN`], or without `to_clean` training step 0.
     ///
     /// # Errors
-    /// When `steps` is 0 or more than the schedule's.
+    /// When `steps` is 0 or more than the schedule's, or when nothing is known for [`Spacing::Tuned`].
     pub fn levels(&self, steps: usize, spacing: Spacing, steps_offset: usize, to_clean: bool) -> Result<Vec<Level>> {
         let n = self.len();
         if steps == 0 || steps > n {
@@ -295,8 +298,10 @@ impl Schedule {
         let count = steps as f64;
         let last = (n - 1) as f64;
         let between = |a: f64, b: f64, i: usize| if steps == 1 { a } else { a + (b - a) * i as f64 / (count - 1.0) };
+        let tuned = if spacing == Spacing::Tuned { self.tuned_times(steps)? } else { Vec::new() };
         let time = |i: usize| -> f64 {
             match spacing {
+                Spacing::Tuned => tuned[i],
                 Spacing::Leading => (((steps - 1 - i) * (n / steps)) + steps_offset).min(n - 1) as f64,
                 Spacing::Trailing => (n as f64 * (count - i as f64) / count).round_ties_even() - 1.0,
                 Spacing::Linspace => between(last, 0.0, i).round_ties_even(),
@@ -311,6 +316,21 @@ impl Schedule {
         };
         let end = if to_clean { Level::CLEAN } else { self.level(0.0) };
         Ok((0..steps).map(|i| self.level(time(i))).chain([end]).collect())
+    }
+
+    /// The times tuned for so many steps, or for the nearest number that there are times for, with those in
+    /// between interpolated.
+    fn tuned_times(&self, steps: usize) -> Result<Vec<f64>> {
+        let nearest = self.tuned.iter().min_by_key(|(n, _)| n.abs_diff(steps));
+        let Some((_, times)) = nearest.filter(|(_, times)| !times.is_empty()) else {
+            return Err(Error::invalid("the model has no tuned steps: choose another step spacing"));
+        };
+        let at = |i: usize| {
+            let place = i as f64 * (times.len() - 1) as f64 / (steps.max(2) - 1) as f64;
+            let (below, fraction) = (place.floor() as usize, place.fract());
+            times[below] + fraction * (times[(below + 1).min(times.len() - 1)] - times[below])
+        };
+        Ok((0..steps).map(at).collect())
     }
 
     /// The steps through these [`levels`](Self::levels).
@@ -510,6 +530,25 @@ mod tests {
             let steps: Vec<f64> = levels[..5].windows(2).map(|w| measure(&w[1]) - measure(&w[0])).collect();
             steps.iter().for_each(|d| close(*d, steps[0], 1e-9));
         }
+    }
+
+    #[test]
+    fn tuned_steps_are_the_models_own_or_lie_between_them() {
+        let tuned_timesteps = [(3, vec![990.0, 500.0, 100.0]), (5, vec![999.0, 800.0, 400.5, 200.0, 20.0])].into();
+        let s = Schedule::from_config(&SchedulerConfig { tuned_timesteps, ..SchedulerConfig::default() }).unwrap();
+        let times = |steps| -> Vec<f64> {
+            let levels = s.levels(steps, Spacing::Tuned, 0, true).unwrap();
+            assert_eq!((levels.len(), levels[steps].sigma), (steps + 1, 0.0));
+            levels[..steps].iter().map(|l| l.time).collect()
+        };
+        assert_eq!(times(3), [990.0, 500.0, 100.0]);
+        assert_eq!(times(5), [999.0, 800.0, 400.5, 200.0, 20.0]);
+        // the nearest that there is, thinned or with the times between
+        assert_eq!(times(2), [990.0, 100.0]);
+        assert_eq!(times(1), [990.0]);
+        assert_eq!(times(9), [999.0, 899.5, 800.0, 600.25, 400.5, 300.25, 200.0, 110.0, 20.0]);
+        let error = schedule(BetaSchedule::Linear).levels(3, Spacing::Tuned, 0, true).unwrap_err().to_string();
+        assert_eq!(error, "the model has no tuned steps: choose another step spacing");
     }
 
     #[test]

@@ -77,7 +77,7 @@ struct ModelArgs {
     /// One sample's shape, such as 3,32,32, if the model leaves it open
     #[arg(long, value_name = "DIMS", value_delimiter = ',', help_heading = "Model")]
     shape: Option<Vec<usize>>,
-    /// Round activations exactly as an int8 model says, instead of running it in float, which is faster for now
+    /// Round every activation exactly as an int8 model says, slowly, to compare with other runtimes
     #[arg(long, help_heading = "Model")]
     exact_quantization: bool,
 }
@@ -125,7 +125,7 @@ struct SamplingArgs {
     /// The sampler: `edgegen samplers` lists them [default: the model's choice, else its scheduler class's, else dpm++2m]
     #[arg(short, long, value_name = "NAME", help_heading = "Sampling")]
     sampler: Option<String>,
-    /// Which noise levels are visited: leading, trailing, linspace, karras or log-snr [default: the model's]
+    /// Which noise levels are visited: leading, trailing, linspace, karras, log-snr or tuned [default: the model's]
     #[arg(long, value_name = "NAME", value_parser = parse_spacing, help_heading = "Sampling")]
     spacing: Option<Spacing>,
     /// How random DDIM is, from 0 (not at all) to 1 (as DDPM)
@@ -178,7 +178,7 @@ fn parse_clip(text: &str) -> Result<Clip, String> {
 
 fn parse_spacing(name: &str) -> Result<Spacing, String> {
     serde_json::from_value(serde_json::Value::String(name.into()))
-        .map_err(|_| "give leading, trailing, linspace, karras or log-snr".into())
+        .map_err(|_| "give leading, trailing, linspace, karras, log-snr or tuned".into())
 }
 
 impl SamplingArgs {

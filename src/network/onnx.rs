@@ -34,8 +34,9 @@ pub struct ModelOptions {
     pub scheduler: Option<SchedulerConfig>,
     /// One sample's shape, for a graph that leaves it open.
     pub sample_shape: Option<Vec<usize>>,
-    /// Whether an int8 (QDQ) graph rounds its activations exactly as the file says. Off, such a graph
-    /// runs in float with its int8 weights, which is faster for now and no less accurate.
+    /// Whether an int8 (QDQ) graph rounds every activation exactly as the file says, through a slow path, to
+    /// compare with other runtimes. Off, the plan runs the convolutions of such a graph in 8 bits and the rest in
+    /// float, and a graph that the plan does not cover runs in float with its rounded weights.
     pub exact_quantization: bool,
 }
 

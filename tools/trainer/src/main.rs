@@ -12,6 +12,7 @@ mod optimizer;
 mod process;
 mod sample;
 mod train;
+mod tune;
 mod unet;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +33,7 @@ enum Command {
     Sample(cli::sample::SampleArgs),
     TrainClassifier(cli::train_classifier::TrainClassifierArgs),
     Eval(cli::eval::EvalArgs),
+    Tune(cli::tune::TuneArgs),
     #[command(hide = true)]
     BenchStep(cli::bench_step::BenchStepArgs),
     #[command(hide = true)]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Sample(args) => cli::sample::run(&args),
         Command::TrainClassifier(args) => cli::train_classifier::run(&args),
         Command::Eval(args) => cli::eval::run(&args),
+        Command::Tune(args) => cli::tune::run(&args),
         Command::BenchStep(args) => cli::bench_step::run(&args),
         Command::DumpForward(args) => cli::dump_forward::run(&args),
     };

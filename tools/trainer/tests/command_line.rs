@@ -289,6 +289,34 @@ fn a_model_is_trained_exported_and_judged() {
         assert_eq!(row["accuracy_by_class"].as_array().unwrap().len(), 2);
     }
 
+    // moving the steps brings short runs nearer to long ones, and is remembered by the files
+    let tune = |more: &[&str]| go(&[&["tune", "--samples", "4", "--reference-steps", "20"], more].concat());
+    let output = tune(&["--steps", "2,3", "--sampler", "ddim", &float, &int8]);
+    assert_success(&output);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for steps in ["2 steps", "3 steps"] {
+        let line = said.lines().find(|l| l.starts_with(steps)).unwrap();
+        let errors: Vec<f64> = line.split([' ', ',']).filter_map(|w| w.parse().ok()).skip(1).take(2).collect();
+        assert!(errors[0] < 0.9 * errors[1], "{line}");
+    }
+    for file in [&float, &int8] {
+        let model = edgegen::network::Model::open(file, &edgegen::network::ModelOptions::default()).unwrap();
+        assert_eq!(model.scheduler().tuned_timesteps.keys().collect::<Vec<_>>(), [&2, &3]);
+        let metadata = model.metadata();
+        assert_eq!(metadata.spacing, Some(edgegen::config::Spacing::Tuned));
+        assert_eq!(metadata.sampler.as_deref(), Some("ddim"));
+    }
+    // one that is tuned can be tuned again; four calls are two steps of Heun, of which the last needs but one
+    assert_success(&tune(&["--steps", "2", &float]));
+    let output = eval(&["--count", "20", "--calls", "4", "--sampler", "heun", "--report", "json", &float]);
+    assert_success(&output);
+    let row: serde_json::Value =
+        serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().nth(1).unwrap()).unwrap();
+    assert_eq!((row["calls"].as_u64(), row["spacing"].as_str()), (Some(3), Some("tuned")));
+    assert_one_line(&tune(&["--sampler", "ddpm", &float]), "only a deterministic sampler with fixed steps");
+    assert_one_line(&tune(&["--sampler", "rk45", &float]), "only a deterministic sampler with fixed steps");
+    assert_one_line(&tune(&[&judge]), "not an ONNX model");
+
     assert_one_line(&export(&["--out", &int8, "--format", "int8"]), "--data");
     assert_one_line(&export(&["--out", &int8, "--sampler", "magic"]), "unknown sampler");
     assert_one_line(&export(&["--out", &int8, "--spacing", "magic"]), "unknown step spacing");

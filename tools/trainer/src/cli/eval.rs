@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use edgegen::Settings;
 use edgegen::network::{Model, ModelOptions};
-use edgegen::solver::Solver;
+use edgegen::schedule::Schedule;
+use edgegen::solver::{Prediction, Solver};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::IsTerminal;
@@ -36,6 +37,9 @@ pub struct EvalArgs {
     /// Solver steps, a row each [default: the model's choice]
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     steps: Vec<usize>,
+    /// Instead of steps: network calls, a row each, with as many steps as they allow
+    #[arg(long, value_delimiter = ',', value_name = "N,…", conflicts_with = "steps")]
+    calls: Vec<usize>,
     /// Samplers, a row each [default: the model's choice]
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     sampler: Vec<String>,
@@ -72,7 +76,9 @@ enum Report {
 struct Row {
     what: String,
     sampler: String,
+    spacing: String,
     steps: usize,
+    calls: usize,
     count: usize,
     #[serde(flatten)]
     scores: Scores,
@@ -104,20 +110,27 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         judge.check(model).with_context(|| name.clone())?;
     }
     if args.report == Report::Text {
-        println!("| | sampler | steps | samples | recognised | Fréchet distance |\n|---|---|---|---|---|---|");
+        println!(
+            "| | sampler | steps | calls | samples | recognised | Fréchet distance |\n|---|---|---|---|---|---|---|"
+        );
     }
     let real = args.count.min(test.len());
     let scores = judge.scores(&test.pixels[..real * test.sample_len()], &test.labels[..real])?;
-    print(args, &Row { what: "real pictures".into(), sampler: String::new(), steps: 0, count: real, scores })?;
+    let what = "real pictures".into();
+    let (sampler, spacing) = (String::new(), String::new());
+    print(args, &Row { what, sampler, spacing, steps: 0, calls: 0, count: real, scores })?;
     let labels = labels(args.count, classes);
     for (name, all, model) in &models {
         for (sampler, settings) in all {
             let bar = progress_bar(labels.len());
+            let calls = calls(model, settings)?;
             let pixels = generate(model, settings, &labels, args.seed, || bar.inc(1))?;
             bar.finish_and_clear();
             let scores = judge.scores(&pixels, &labels)?;
             let (what, sampler, steps) = (name.clone(), sampler.clone(), settings.steps);
-            print(args, &Row { what, sampler, steps, count: labels.len(), scores })?;
+            let spacing = settings.spacing.and_then(|s| serde_json::to_value(s).ok());
+            let spacing = spacing.and_then(|s| s.as_str().map(String::from)).unwrap_or_default();
+            print(args, &Row { what, sampler, spacing, steps, calls, count: labels.len(), scores })?;
         }
     }
     Ok(())
@@ -135,21 +148,44 @@ fn settings(args: &EvalArgs, model: &Model) -> Result<Vec<(String, Settings)>> {
     if !args.sampler.is_empty() {
         samplers = args.sampler.iter().map(|n| Ok((n.clone(), Solver::from_name(n)?))).collect::<Result<_>>()?;
     }
-    let steps = if args.steps.is_empty() { vec![own.steps] } else { args.steps.clone() };
-    let row = |(name, solver): &(String, Solver), steps: usize| {
-        (name.clone(), Settings { solver: *solver, steps, ..own.clone() })
-    };
-    Ok(samplers.iter().flat_map(|s| steps.iter().map(move |n| row(s, *n))).collect())
+    let mut rows = Vec::new();
+    for (name, solver) in &samplers {
+        let with = |steps: usize| Settings { solver: *solver, steps, ..own.clone() };
+        let mut steps = if args.steps.is_empty() { vec![own.steps] } else { args.steps.clone() };
+        if !args.calls.is_empty() {
+            steps.clear();
+            for &most in &args.calls {
+                let allowed = |n: &usize| calls(model, &with(*n)).is_ok_and(|calls| calls <= most);
+                steps.extend((1..=most).rev().find(allowed));
+            }
+            steps.dedup();
+        }
+        rows.extend(steps.into_iter().map(|n| (name.clone(), with(n))));
+    }
+    Ok(rows)
+}
+
+/// The network calls of a sample with these settings; 0 if they depend on the sample.
+fn calls(model: &Model, settings: &Settings) -> Result<usize> {
+    if matches!(settings.solver, Solver::Adaptive(_)) {
+        return Ok(0);
+    }
+    let config = model.scheduler();
+    let schedule = Schedule::from_config(config)?;
+    let prediction = Prediction { kind: config.prediction_type, threshold: settings.threshold };
+    let program = settings.solver.compile(&settings.grid(config, &schedule)?, &schedule, prediction)?;
+    Ok(program.nfe() * if settings.guidance == 1.0 { 1 } else { 2 })
 }
 
 fn print(args: &EvalArgs, row: &Row) -> Result<()> {
     match args.report {
         Report::Json => println!("{}", serde_json::to_string(row)?),
         Report::Text => println!(
-            "| {} | {} | {} | {} | {:.1} % | {:.3} |",
+            "| {} | {} | {} | {} | {} | {:.1} % | {:.3} |",
             row.what,
             row.sampler,
             if row.steps == 0 { String::new() } else { row.steps.to_string() },
+            if row.calls == 0 { String::new() } else { row.calls.to_string() },
             row.count,
             100.0 * row.scores.accuracy,
             row.scores.frechet

@@ -7,3 +7,4 @@ pub mod export;
 pub mod sample;
 pub mod train;
 pub mod train_classifier;
+pub mod tune;
