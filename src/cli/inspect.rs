@@ -1,9 +1,9 @@
 //! `edgegen inspect`: what a model is.
 
-use super::{ModelArgs, Report};
+use super::{ModelArgs, Report, print};
 use anyhow::Result;
 use clap::Args;
-use edgegen::network::Model;
+use edgegen::network::{Model, StepInfo};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -13,6 +13,9 @@ pub struct InspectArgs {
     model: Option<PathBuf>,
     #[command(flatten)]
     model_args: ModelArgs,
+    /// Time every step of the network's plan
+    #[arg(long)]
+    profile: bool,
     /// How to print it
     #[arg(long, value_enum, default_value = "text", value_name = "text|json")]
     report: Report,
@@ -20,46 +23,73 @@ pub struct InspectArgs {
 
 pub fn run(args: &InspectArgs) -> Result<()> {
     let model = args.model_args.open(args.model.as_deref())?;
-    match args.report {
-        Report::Text => print_text(&model),
-        Report::Json => println!("{}", json(&model)),
-    }
-    Ok(())
+    let steps = model.steps(if args.profile { PROFILE_RUNS } else { 0 });
+    let text = match args.report {
+        Report::Text => text(&model, &steps),
+        Report::Json => json(&model, &steps).to_string() + "\n",
+    };
+    print(&text)
 }
 
-fn print_text(model: &Model) {
-    println!("inputs");
+/// How often a step is run to time it.
+const PROFILE_RUNS: usize = 100;
+
+fn text(model: &Model, steps: &[StepInfo]) -> String {
+    let mut lines = vec!["inputs".to_string()];
     for input in model.inputs() {
-        println!("  {:<24} {:<10} {} {:?}", input.name, input.role.name(), input.element_type(), input.shape);
+        lines.push(format!(
+            "  {:<24} {:<10} {} {:?}",
+            input.name,
+            input.role.name(),
+            input.element_type(),
+            input.shape
+        ));
     }
     let s = model.scheduler();
-    println!("sample      {:?}, {} weights", model.sample_shape(), model.parameters());
-    println!(
+    lines.push(format!("sample      {:?}, {} weights", model.sample_shape(), model.parameters()));
+    lines.push(format!(
         "schedule    {} steps, beta {}, predicts {}, spacing {}",
         s.num_train_timesteps,
-        if s.trained_betas.is_some() { "as trained".into() } else { text(&s.beta_schedule) },
-        text(&s.prediction_type),
-        text(&s.timestep_spacing),
-    );
+        if s.trained_betas.is_some() { "as trained".into() } else { name(&s.beta_schedule) },
+        name(&s.prediction_type),
+        name(&s.timestep_spacing),
+    ));
     let m = model.metadata();
     if !m.classes.is_empty() {
-        println!("classes     {}", m.classes.join(", "));
+        lines.push(format!("classes     {}", m.classes.join(", ")));
     }
     if let Some(sampler) = &m.sampler {
-        println!("recommends  {sampler}, {} steps, guidance {}", m.steps.unwrap_or(10), m.guidance.unwrap_or(1.0));
+        let (steps, guidance) = (m.steps.unwrap_or(10), m.guidance.unwrap_or(1.0));
+        lines.push(format!("recommends  {sampler}, {steps} steps, guidance {guidance}"));
     }
-    println!("runs by     {}", model.engine());
-    for (name, count) in model.operators() {
-        println!("  {count:>5} {name}");
+    lines.push(format!("runs by     {}", model.engine()));
+    if steps.is_empty() {
+        lines.extend(model.operators().iter().map(|(name, count)| format!("  {count:>5} {name}")));
     }
+    let total: f64 = steps.iter().filter_map(|s| s.ms).sum();
+    let million = |count: u64| if count == 0 { String::new() } else { format!("{:.2}", count as f64 / 1e6) };
+    if !steps.is_empty() {
+        let timed = if total > 0.0 { "        ms      %" } else { "" };
+        lines.push(format!("  {:<28} {:<38} {:>10}{timed}", "step", "", "10⁶ mul-add"));
+    }
+    for s in steps {
+        let ms = s.ms.map_or(String::new(), |ms| format!("{ms:>11.4}{:>7.1}", 100.0 * ms / total));
+        lines.push(format!("  {:<28} {:<38} {:>10} {ms}", s.kernel, s.sizes, million(s.multiply_adds)));
+    }
+    if !steps.is_empty() {
+        let ms = if total > 0.0 { format!("{total:>11.4}{:>7.1}", 100.0) } else { String::new() };
+        let sum = million(steps.iter().map(|s| s.multiply_adds).sum());
+        lines.push(format!("  {:<28} {:<38} {sum:>10} {ms}", "all", ""));
+    }
+    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 /// A configuration value as its file has it.
-fn text(value: &impl serde::Serialize) -> String {
+fn name(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default()
 }
 
-fn json(model: &Model) -> serde_json::Value {
+fn json(model: &Model, steps: &[StepInfo]) -> serde_json::Value {
     let inputs = model.inputs().iter().map(
         |i| serde_json::json!({ "name": i.name, "role": i.role.name(), "type": i.element_type(), "shape": i.shape }),
     );
@@ -70,6 +100,9 @@ fn json(model: &Model) -> serde_json::Value {
         "scheduler": model.scheduler(),
         "classes": model.metadata().classes,
         "engine": model.engine(),
+        "steps": steps.iter().map(|s| serde_json::json!({
+            "kernel": s.kernel, "sizes": s.sizes, "multiply_adds": s.multiply_adds, "ms": s.ms,
+        })).collect::<Vec<_>>(),
         "operators": model.operators().iter().map(|(n, c)| (n.clone(), *c)).collect::<std::collections::BTreeMap<_, _>>(),
     })
 }

@@ -10,6 +10,8 @@ mod onnx;
 pub mod roles;
 
 #[cfg(feature = "onnx")]
+pub use exec::StepInfo;
+#[cfg(feature = "onnx")]
 pub use onnx::{Input, Model, ModelOptions, OnnxNetwork};
 
 use crate::{Result, condition::Condition};

@@ -159,7 +159,7 @@ impl Model {
         match &*self.engine {
             Engine::Plan(plan) => format!(
                 "plan of {} steps, {:.2} MB of weights, {:.2} MB of work space a thread",
-                plan.step_names().count(),
+                plan.kernels().count(),
                 plan.weight_bytes() as f64 / 1e6,
                 plan.workspace_bytes() as f64 / 1e6
             ),
@@ -170,6 +170,16 @@ impl Model {
     /// The steps or operators that a call runs, with how often each is, the most frequent first.
     pub fn operators(&self) -> &[(String, usize)] {
         &self.operators
+    }
+
+    /// The steps of the plan that runs the network, in their order, with their times on this machine if `runs` is
+    /// not 0: the medians of as many runs on one thread. Empty for a network that tract runs.
+    pub fn steps(&self, runs: usize) -> Vec<exec::StepInfo> {
+        match &*self.engine {
+            Engine::Plan(plan) if runs == 0 => plan.describe(),
+            Engine::Plan(plan) => plan.profile(&mut plan.workspace(), self.sample_shape.iter().product(), runs),
+            Engine::Tract { .. } => Vec::new(),
+        }
     }
 
     /// The number of stored weights.
@@ -271,7 +281,7 @@ fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<M
     let inputs = concrete_inputs(graph, &infos, &roles, options, &metadata)?;
     let (engine, operators) = match plan(graph, &inputs, options) {
         Ok(plan) => {
-            let names = count_names(plan.step_names());
+            let names = count_names(plan.kernels());
             (Engine::Plan(plan), names)
         }
         Err(reason) => {

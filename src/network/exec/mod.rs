@@ -13,10 +13,12 @@
 
 mod arena;
 mod compile;
+mod describe;
 mod graph;
 mod kernels;
 mod lower;
 mod plan;
 
 pub use compile::{Inputs, compile};
+pub use describe::StepInfo;
 pub use plan::{Plan, Workspace};

@@ -133,7 +133,7 @@ impl Plan {
         }
     }
 
-    fn step(&self, step: &Step, w: &mut Workspace, x: &[f32], t: f32, class: usize, out: &mut [f32]) {
+    pub(super) fn step(&self, step: &Step, w: &mut Workspace, x: &[f32], t: f32, class: usize, out: &mut [f32]) {
         let Workspace { arena, bytes, vectors, work } = w;
         match step {
             Step::Input { to } => read_sample(x, *to, arena),
@@ -208,42 +208,6 @@ impl Plan {
                 kernels::silu(self.isa, to);
             }
         }
-    }
-
-    /// Bytes of weights.
-    pub fn weight_bytes(&self) -> usize {
-        let bytes = |step: &Step| match step {
-            Step::Convolution { packed, .. } => packed.bytes(),
-            Step::Convolution8 { packed, .. } => packed.bytes(),
-            Step::Matrix { columns, bias, .. } => 4 * (columns.len() + bias.len()),
-            Step::Row { table, .. } => 4 * table.len(),
-            Step::Norm { scale, shift, .. } => 4 * (scale.len() + shift.len()),
-            _ => 0,
-        };
-        self.steps.iter().map(bytes).sum()
-    }
-
-    /// The steps by their names, in their order.
-    pub fn step_names(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.steps.iter().map(|step| match step {
-            Step::Input { .. } => "input",
-            Step::Time { .. } | Step::Row { .. } | Step::Vector { .. } => "embedding",
-            Step::Matrix { .. } => "matrix × vector",
-            Step::Convolution { residual: None, .. } => "convolution",
-            Step::Convolution { .. } => "convolution + residual",
-            Step::Convolution8 { residual: None, .. } => "8-bit convolution",
-            Step::Convolution8 { .. } => "8-bit convolution + residual",
-            Step::Quantize { .. } | Step::Round { .. } => "rounding",
-            Step::Norm { silu: false, .. } => "group norm",
-            Step::Norm { output: dense::Output::Levels(..), .. } => "group norm + SiLU to 8 bits",
-            Step::Norm { .. } => "group norm + SiLU",
-            Step::Silu { .. } => "SiLU",
-            Step::Add { .. } => "add",
-            Step::Copy { .. } => "copy",
-            Step::Upsample { .. } => "upsample",
-            Step::Attention { .. } => "attention",
-            Step::Output { .. } => "output",
-        })
     }
 }
 
