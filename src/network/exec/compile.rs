@@ -376,7 +376,7 @@ impl<'a> Compiler<'a> {
             Op::Attention { x } => {
                 let (input, output) = (self.picture(x)?, self.place(named.out)?);
                 let pixels = input.h * input.w;
-                self.work_len = self.work_len.max(2 * output.c * pixels + pixels);
+                self.work_len = self.work_len.max(dense::attention_work(output.c, pixels));
                 self.steps.push(Step::Attention { input, output });
             }
             Op::Squares { x, block } => {

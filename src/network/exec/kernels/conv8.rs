@@ -24,6 +24,16 @@ impl Levels {
         ((value * inverse_scale).round_ties_even() + f32::from(self.zero)).clamp(0.0, 255.0)
     }
 
+    /// The nearest level as a byte: [`level`](Self::level) in fewer instructions. Adding 1.5 · 2²³ rounds to an
+    /// integer, ties to even, kept in the low bits; between whole bounds that is the same before and after clamping.
+    #[inline(always)]
+    pub fn level_bits(self, inverse_scale: f32, value: f32) -> u8 {
+        const ROUND: f32 = 12_582_912.0;
+        let zero = f32::from(self.zero);
+        let bounded = (value * inverse_scale).clamp(-zero, 255.0 - zero);
+        ((bounded + ROUND).to_bits() as u8).wrapping_add(self.zero)
+    }
+
     /// The value rounded to a level.
     #[inline(always)]
     pub fn round(self, inverse_scale: f32, value: f32) -> f32 {
@@ -234,5 +244,25 @@ unsafe fn tile<S: Dot, const V: usize, const P: usize>(row: Row, x: usize, arena
             line.iter_mut().zip(&arena[at..][..channels]).for_each(|(o, r)| *o += r);
         }
         arena[output.start + row.y * output.row + (x + p) * output.pixel + first..][..channels].copy_from_slice(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_a_level_are_the_same() {
+        for zero in [0, 1, 77, 128, 254, 255] {
+            let levels = Levels { scale: 0.25, zero };
+            for i in -100_000..100_000 {
+                // halves and quarters of a level, far beyond both ends
+                let value = i as f32 / 64.0;
+                assert_eq!(f32::from(levels.level_bits(4.0, value)), levels.level(4.0, value), "{zero} {value}");
+            }
+            for value in [f32::MAX, f32::MIN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE] {
+                assert_eq!(f32::from(levels.level_bits(4.0, value)), levels.level(4.0, value), "{zero} {value}");
+            }
+        }
     }
 }

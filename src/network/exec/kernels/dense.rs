@@ -3,6 +3,7 @@
 
 use super::super::arena::View;
 use super::conv8::Levels;
+use super::simd::Simd;
 
 /// e^x for x from -87 to 88, within two units in the last place: 2^n times a polynomial of the rest.
 #[inline(always)]
@@ -70,6 +71,9 @@ pub enum Output {
     Levels(View, Levels),
 }
 
+/// Numbers that are worked on at a time: a length known when compiled is what makes loops whole vectors.
+const CHUNK: usize = 16;
+
 /// Rounds a picture to levels.
 #[inline(always)]
 pub fn quantize(input: View, output: View, levels: Levels, memory: Memory) {
@@ -83,19 +87,87 @@ pub fn quantize(input: View, output: View, levels: Levels, memory: Memory) {
 pub fn round(picture: View, levels: Levels, arena: &mut [f32]) {
     let inverse = 1.0 / levels.scale;
     for at in picture.pixels() {
-        arena[at..at + picture.c].iter_mut().for_each(|v| *v = levels.round(inverse, *v));
+        let (chunks, rest) = arena[at..at + picture.c].as_chunks_mut::<CHUNK>();
+        let one = |v: &mut f32| *v = levels.round(inverse, *v);
+        chunks.iter_mut().for_each(|chunk| chunk.iter_mut().for_each(one));
+        rest.iter_mut().for_each(one);
     }
 }
 
 #[inline(always)]
 fn to_levels(values: &[f32], levels: Levels, out: &mut [u8]) {
     let inverse = 1.0 / levels.scale;
-    out.iter_mut().zip(values).for_each(|(o, v)| *o = levels.level(inverse, *v) as u8);
+    out.iter_mut().zip(values).for_each(|(o, v)| *o = levels.level_bits(inverse, *v));
+}
+
+/// For every channel the sum over the pixels of x, or with `means` of its square distance from its mean. V vectors of
+/// channels stay in registers while the pixels pass by; those that are left are added up one by one.
+#[inline(always)]
+fn sum_channels<S: Simd>(input: View, arena: &[f32], means: Option<&[f32]>, sums: &mut [f32]) {
+    let whole = input.c / S::LANES * S::LANES;
+    assert!(input.fits(arena.len()) && sums.len() >= input.c && means.is_none_or(|m| m.len() >= input.c));
+    let mut first = 0;
+    while first < whole {
+        // SAFETY: the CPU has the features of S, the caller's promise; the assertion, and `first` leaves V vectors.
+        first += unsafe {
+            match (whole - first) / S::LANES {
+                1 => sum_vectors::<S, 1>(input, first, arena, means, sums),
+                2 => sum_vectors::<S, 2>(input, first, arena, means, sums),
+                _ => sum_vectors::<S, 3>(input, first, arena, means, sums),
+            }
+        };
+    }
+    for c in whole..input.c {
+        let mean = means.map_or(0.0, |m| m[c]);
+        let term = |at: usize| if means.is_some() { (arena[at + c] - mean).powi(2) } else { arena[at + c] };
+        sums[c] = input.pixels().map(term).sum();
+    }
+}
+
+/// # Safety
+/// The CPU must have the features of `S`; V vectors of channels from `first` on must be within every pixel and slice.
+#[inline(always)]
+unsafe fn sum_vectors<S: Simd, const V: usize>(
+    input: View,
+    first: usize,
+    arena: &[f32],
+    means: Option<&[f32]>,
+    sums: &mut [f32],
+) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let zero = [S::splat(0.0); V];
+        let minus = S::splat(-1.0);
+        let means =
+            means.map(|m| -> [S::F; V] { std::array::from_fn(|v| S::load(m.as_ptr().add(first + v * S::LANES))) });
+        let mut all = zero;
+        for y in 0..input.h {
+            let mut pixel = arena.as_ptr().add(input.start + y * input.row + first);
+            for _ in 0..input.w {
+                for (v, sum) in all.iter_mut().enumerate() {
+                    let x = S::load(pixel.add(v * S::LANES));
+                    *sum = match &means {
+                        None => S::add(*sum, x),
+                        Some(means) => {
+                            let d = S::fma(means[v], minus, x);
+                            S::fma(d, d, *sum)
+                        }
+                    };
+                }
+                pixel = pixel.wrapping_add(input.pixel);
+            }
+        }
+        (0..V).for_each(|v| S::store(sums.as_mut_ptr().add(first + v * S::LANES), all[v]));
+    }
+    V * S::LANES
 }
 
 /// Normalises `input` into `output`, with `work` of twice the channels.
+///
+/// # Safety
+/// The CPU must have the features of `S`.
 #[inline(always)]
-pub fn norm(n: &Norm, input: View, output: Output, work: &mut [f32], memory: Memory) {
+pub(super) unsafe fn norm<S: Simd>(n: &Norm, input: View, output: Output, work: &mut [f32], memory: Memory) {
     let (c, Memory { arena, bytes }) = (input.c, memory);
     let (Output::Float(view) | Output::Levels(view, _)) = output;
     assert!(view.c == c && n.scale.len() == c && n.shift.len() == c && c.is_multiple_of(n.groups));
@@ -103,19 +175,12 @@ pub fn norm(n: &Norm, input: View, output: Output, work: &mut [f32], memory: Mem
     let each = c / n.groups;
     let count = (each * input.h * input.w) as f32;
     // the mean of each group, for each of its channels
-    first.fill(0.0);
-    for at in input.pixels() {
-        first.iter_mut().zip(&arena[at..at + c]).for_each(|(s, x)| *s += x);
-    }
+    sum_channels::<S>(input, arena, None, first);
     for group in first.chunks_exact_mut(each) {
         let mean = group.iter().sum::<f32>() / count;
         group.fill(mean);
     }
-    second.fill(0.0);
-    for at in input.pixels() {
-        let pixel = &arena[at..at + c];
-        second.iter_mut().zip(first.iter()).zip(pixel).for_each(|((s, m), x)| *s += (x - m) * (x - m));
-    }
+    sum_channels::<S>(input, arena, Some(first), second);
     for group in second.chunks_exact_mut(each) {
         let variance = group.iter().sum::<f32>() / count;
         group.fill(1.0 / (variance + n.epsilon).sqrt());
@@ -125,15 +190,18 @@ pub fn norm(n: &Norm, input: View, output: Output, work: &mut [f32], memory: Mem
         *root *= n.scale[i];
         *mean = n.shift[i] - *mean * *root;
     }
+    let (factor, offset) = (&*second, &*first);
     for (from, to) in input.pixels().zip(view.pixels()) {
         // through a small buffer, since input and output lie in one arena
-        let mut line = [0f32; 64];
-        for start in (0..c).step_by(64) {
-            let len = (c - start).min(64);
+        let mut line = [0f32; 96];
+        for start in (0..c).step_by(96) {
+            let len = (c - start).min(96);
             let line = &mut line[..len];
-            line.copy_from_slice(&arena[from + start..][..len]);
-            let (factor, offset) = (&second[start..][..len], &first[start..][..len]);
-            line.iter_mut().zip(factor).zip(offset).for_each(|((x, f), o)| *x = *x * f + o);
+            let x = &arena[from + start..][..len];
+            let (factor, offset) = (&factor[start..][..len], &offset[start..][..len]);
+            for (((o, x), f), b) in line.iter_mut().zip(x).zip(factor).zip(offset) {
+                *o = x * f + b;
+            }
             if n.silu {
                 silu_all(line);
             }
@@ -145,33 +213,108 @@ pub fn norm(n: &Norm, input: View, output: Output, work: &mut [f32], memory: Mem
     }
 }
 
+/// Pixels whose attention is worked out together.
+const QUERIES: usize = 4;
+
+/// The numbers that attention over `pixels` pixels of `c` channels works with.
+pub fn attention_work(c: usize, pixels: usize) -> usize {
+    (c + QUERIES) * pixels.next_multiple_of(CHUNK) + pixels * c.next_multiple_of(CHUNK)
+}
+
 /// Attention of every pixel to every pixel: `input` has queries, keys and values side by side, already scaled.
-/// `work` has room for keys and values of all pixels, and a row of scores.
+/// `work` has room for [`attention_work`].
+///
+/// # Safety
+/// The CPU must have the features of `S`.
 #[inline(always)]
-pub fn attention(input: View, output: View, work: &mut [f32], arena: &mut [f32]) {
+pub(super) unsafe fn attention<S: Simd>(input: View, output: View, work: &mut [f32], arena: &mut [f32]) {
     let (c, pixels) = (output.c, input.h * input.w);
-    assert_eq!(input.c, 3 * c);
-    let (keys, rest) = work.split_at_mut(c * pixels);
-    let (values, scores) = rest.split_at_mut(c * pixels);
-    let scores = &mut scores[..pixels];
+    assert!(input.c == 3 * c && output.h * output.w == pixels && CHUNK.is_multiple_of(S::LANES));
+    // keys by channel and values by pixel, each line padded with zeros to whole vectors
+    let (columns, channels) = (pixels.next_multiple_of(CHUNK), c.next_multiple_of(CHUNK));
+    let (keys, rest) = work[..attention_work(c, pixels)].split_at_mut(c * columns);
+    let (values, scores) = rest.split_at_mut(pixels * channels);
     for (i, at) in input.pixels().enumerate() {
-        (0..c).for_each(|k| keys[k * pixels + i] = arena[at + c + k]);
-        values[i * c..][..c].copy_from_slice(&arena[at + 2 * c..][..c]);
+        (0..c).for_each(|k| keys[k * columns + i] = arena[at + c + k]);
+        let (value, padding) = values[i * channels..][..channels].split_at_mut(c);
+        value.copy_from_slice(&arena[at + 2 * c..][..c]);
+        padding.fill(0.0);
     }
-    for (from, to) in input.pixels().zip(output.pixels()) {
-        scores.fill(0.0);
-        for (k, keys) in keys.chunks_exact(pixels).enumerate() {
-            let q = arena[from + k];
-            scores.iter_mut().zip(keys).for_each(|(s, key)| *s += q * key);
+    keys.chunks_exact_mut(columns).for_each(|line| line[pixels..].fill(0.0));
+    let at = |view: View, i: usize| view.start + i / view.w * view.row + i % view.w * view.pixel;
+    for first in (0..pixels).step_by(QUERIES) {
+        // the last pixel stands in for those beyond it
+        let pixel: [usize; QUERIES] = std::array::from_fn(|q| (first + q).min(pixels - 1));
+        let from = pixel.map(|i| at(input, i));
+        // SAFETY: lines are of whole vectors, and queries within the arena, as the pixels above were.
+        unsafe {
+            let query = |q: usize, k: usize| *arena.get_unchecked(from[q] + k);
+            products::<S>(c, keys, columns, query, scores);
         }
-        let greatest = scores.iter().fold(f32::NEG_INFINITY, |m, s| m.max(*s));
-        scores.iter_mut().for_each(|s| *s = exp(*s - greatest));
-        let total = 1.0 / scores.iter().sum::<f32>();
-        let out = &mut arena[to..to + c];
-        out.fill(0.0);
-        for (s, values) in scores.iter().zip(values.chunks_exact(c)) {
-            let weight = s * total;
-            out.iter_mut().zip(values).for_each(|(o, v)| *o += weight * v);
+        for line in scores.chunks_exact_mut(columns) {
+            let greatest = line[..pixels].iter().fold(f32::NEG_INFINITY, |m, s| m.max(*s));
+            line.as_chunks_mut::<CHUNK>().0.iter_mut().for_each(|v| v.iter_mut().for_each(|s| *s = exp(*s - greatest)));
+            line[pixels..].fill(0.0);
+            let total = 1.0 / line.iter().sum::<f32>();
+            line.iter_mut().for_each(|s| *s *= total);
+        }
+        let mut means = [0f32; QUERIES * MOST];
+        for start in (0..channels).step_by(MOST) {
+            let width = (channels - start).min(MOST);
+            // SAFETY: as above; `start` leaves at least `width` numbers of each line.
+            unsafe {
+                let score = |q: usize, p: usize| *scores.get_unchecked(q * columns + p);
+                products_of::<S>(pixels, values.as_ptr().add(start), channels, width, score, &mut means);
+            }
+            for (i, mean) in pixel.into_iter().zip(means.chunks_exact(width)) {
+                let used = width.min(c - start);
+                arena[at(output, i) + start..][..used].copy_from_slice(&mean[..used]);
+            }
+        }
+    }
+}
+
+/// Channels of values that are averaged at a time.
+const MOST: usize = 64;
+
+#[inline(always)]
+unsafe fn products<S: Simd>(
+    count: usize,
+    lines: &[f32],
+    width: usize,
+    factor: impl Fn(usize, usize) -> f32,
+    out: &mut [f32],
+) {
+    assert!(lines.len() >= count * width);
+    // SAFETY: just checked.
+    unsafe { products_of::<S>(count, lines.as_ptr(), width, width, factor, out) }
+}
+
+/// `out[q, i] = Σ_k factor(q, k) · lines[k, i]` for all queries and i < `width`, with lines `stride` numbers apart.
+///
+/// # Safety
+/// The CPU must have the features of `S`; `lines` must hold `count` lines; `width` is a multiple of the vectors'.
+#[inline(always)]
+unsafe fn products_of<S: Simd>(
+    count: usize,
+    lines: *const f32,
+    stride: usize,
+    width: usize,
+    factor: impl Fn(usize, usize) -> f32,
+    out: &mut [f32],
+) {
+    assert!(out.len() >= QUERIES * width && width.is_multiple_of(S::LANES));
+    for i in (0..width).step_by(S::LANES) {
+        // SAFETY: the caller's promise, and the assertion.
+        unsafe {
+            let mut sums = [S::splat(0.0); QUERIES];
+            for k in 0..count {
+                let line = S::load(lines.add(k * stride + i));
+                for (q, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::fma(S::splat(factor(q, k)), line, *sum);
+                }
+            }
+            (0..QUERIES).for_each(|q| S::store(out.as_mut_ptr().add(q * width + i), sums[q]));
         }
     }
 }

@@ -180,7 +180,8 @@ dispatched! {
 dispatched! {
     /// Runs a group normalisation.
     normalise<S, D>(n: &dense::Norm, input: View, output: dense::Output, work: &mut [f32], memory: dense::Memory) {
-        dense::norm(n, input, output, work, memory)
+        // SAFETY: the CPU has the features of S here.
+        unsafe { dense::norm::<S>(n, input, output, work, memory) }
     }
 }
 
@@ -201,7 +202,8 @@ dispatched! {
 dispatched! {
     /// Runs an attention.
     attend<S, D>(input: View, output: View, work: &mut [f32], arena: &mut [f32]) {
-        dense::attention(input, output, work, arena)
+        // SAFETY: the CPU has the features of S here.
+        unsafe { dense::attention::<S>(input, output, work, arena) }
     }
 }
 

@@ -93,7 +93,7 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
 #[test]
 fn group_norms_are_right_for_every_kind_of_cpu() {
     for isa in Isa::all() {
-        for (c, groups, h, w) in [(48, 8, 14, 14), (6, 3, 1, 2), (100, 4, 7, 5), (4, 1, 3, 3)] {
+        for (c, groups, h, w) in [(48, 8, 14, 14), (6, 3, 1, 2), (100, 4, 7, 5), (4, 1, 3, 3), (19, 1, 2, 3)] {
             let mut layout = Layout::default();
             let (input, output) = (layout.place([c, h, w], 0), layout.place([c + 1, h, w], 1).channels(1, c));
             let mut arena = vec![0.0; layout.len()];
@@ -126,6 +126,39 @@ fn group_norms_are_right_for_every_kind_of_cpu() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn attention_is_right_for_every_kind_of_cpu() {
+    for isa in Isa::all() {
+        for (c, h, w) in [(96, 7, 7), (1, 1, 1), (5, 3, 2), (70, 4, 4), (64, 5, 1)] {
+            let mut layout = Layout::default();
+            let (input, output) = (layout.place([3 * c, h, w], 1), layout.place([c + 3, h, w], 1).channels(2, c));
+            let mut arena = vec![0.0; layout.len()];
+            let mut noise = Noise::new(3, c as u64);
+            input.pixels().for_each(|at| noise.fill(&mut arena[at..at + 3 * c]));
+            let before = arena.clone();
+            // what an earlier step left in the work space is not read
+            let mut work = vec![f32::NAN; dense::attention_work(c, h * w)];
+            attend(isa, input, output, &mut work, &mut arena);
+            let mut written = vec![false; arena.len()];
+            for (from, to) in input.pixels().zip(output.pixels()) {
+                let dot =
+                    |key: usize| (0..c).map(|k| f64::from(before[from + k]) * f64::from(before[key + c + k])).sum();
+                let scores: Vec<f64> = input.pixels().map(dot).collect();
+                let greatest = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
+                let weights: Vec<f64> = scores.iter().map(|s| (s - greatest).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for k in 0..c {
+                    let values = input.pixels().map(|at| f64::from(before[at + 2 * c + k]));
+                    let mean: f64 = values.zip(&weights).map(|(v, w)| v * w).sum::<f64>() / total;
+                    assert!((f64::from(arena[to + k]) - mean).abs() < 2e-5, "{isa:?} {c} {h}×{w}");
+                    written[to + k] = true;
+                }
+            }
+            assert!(arena.iter().zip(&before).zip(&written).all(|((now, before), w)| *w || now == before));
         }
     }
 }
