@@ -2,7 +2,7 @@
 
 use super::arena::{Layout, View};
 use super::graph::{Graph, Reason};
-use super::kernels::{Isa, conv, conv8, dense};
+use super::kernels::{Isa, conv, conv8, dense, winograd};
 use super::lower::{Named, Op, lower};
 use super::plan::{Operand, Plan, Slot, Step, VectorOp};
 use std::collections::HashMap;
@@ -458,8 +458,14 @@ impl<'a> Compiler<'a> {
             return Ok(());
         }
         let input = self.picture(x)?;
-        let (lanes, vectors) = self.isa.tile();
-        let packed = conv::Packed::new(shape, &weights.values, bias.map(|b| b.values.as_slice()), lanes, vectors);
+        let tile = self.isa.tile();
+        let method = if winograd::suits(&shape, output.h, output.w, tile.0) {
+            self.work_len = self.work_len.max(winograd::work_len(&shape, output.h, output.w));
+            conv::Method::Winograd
+        } else {
+            conv::Method::Direct
+        };
+        let packed = conv::Packed::new(shape, method, &weights.values, bias.map(|b| b.values.as_slice()), tile);
         let extra = extra.map(|e| (e, self.slot(packed.bias().len())));
         self.steps.push(Step::Convolution { packed, extra, input, output, residual });
         Ok(())

@@ -1,7 +1,7 @@
 //! What a plan is made of, and where its time goes.
 
 use super::arena::View;
-use super::kernels::dense;
+use super::kernels::{conv::Method, dense};
 use super::plan::{Plan, Step, Workspace};
 use std::time::Instant;
 
@@ -72,8 +72,12 @@ fn kernel(step: &Step) -> &'static str {
         Step::Input { .. } => "input",
         Step::Time { .. } | Step::Row { .. } | Step::Vector { .. } => "embedding",
         Step::Matrix { .. } => "matrix × vector",
-        Step::Convolution { residual: None, .. } => "convolution",
-        Step::Convolution { .. } => "convolution + residual",
+        Step::Convolution { packed, residual, .. } => match (packed.method, residual) {
+            (Method::Direct, None) => "convolution",
+            (Method::Direct, Some(_)) => "convolution + residual",
+            (Method::Winograd, None) => "Winograd convolution",
+            (Method::Winograd, Some(_)) => "Winograd convolution + residual",
+        },
         Step::Convolution8 { residual: None, .. } => "8-bit convolution",
         Step::Convolution8 { .. } => "8-bit convolution + residual",
         Step::Quantize { .. } | Step::Round { .. } => "rounding",

@@ -156,7 +156,7 @@ impl Plan {
                     }
                 };
                 let run = conv::Run { packed, bias, input: *input, output: *output, residual: *residual };
-                kernels::convolve(self.isa, &run, arena);
+                kernels::convolve(self.isa, &run, work, arena);
             }
             Step::Norm { groups, epsilon, scale, shift, silu, input, output } => {
                 let norm = dense::Norm { groups: *groups, epsilon: *epsilon, scale, shift, silu: *silu };

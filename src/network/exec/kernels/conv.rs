@@ -6,18 +6,19 @@
 
 use super::super::arena::View;
 use super::simd::Simd;
+use super::winograd;
 
 /// Output channels that a tile works on, and where their weights are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Block {
     /// The first output channel.
-    first: usize,
+    pub first: usize,
     /// Output channels.
     channels: usize,
     /// Vectors that hold them.
-    vectors: usize,
+    pub vectors: usize,
     /// Where its weights start.
-    weights: usize,
+    pub weights: usize,
 }
 
 /// The sizes of a convolution.
@@ -35,11 +36,22 @@ pub struct Shape {
     pub padding: usize,
 }
 
+/// How a convolution is worked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// As it is defined.
+    Direct,
+    /// By [`winograd`].
+    Winograd,
+}
+
 /// A convolution's weights in the order in which the kernel reads them.
 #[derive(Clone, Debug)]
 pub struct Packed {
     /// The sizes.
     pub shape: Shape,
+    /// How it is worked out.
+    pub method: Method,
     blocks: Vec<Block>,
     weights: Vec<f32>,
     bias: Vec<f32>,
@@ -47,18 +59,32 @@ pub struct Packed {
 
 impl Packed {
     /// Packs weights `[C_out, C_in, k, k]` for vectors of `lanes` numbers, at most `vectors` a tile.
-    pub fn new(shape: Shape, weights: &[f32], bias: Option<&[f32]>, lanes: usize, vectors: usize) -> Self {
+    pub fn new(
+        shape: Shape,
+        method: Method,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        (lanes, vectors): (usize, usize),
+    ) -> Self {
         let Shape { c_out, c_in, kernel, .. } = shape;
         assert_eq!(weights.len(), c_out * c_in * kernel * kernel);
+        // the taps of a kernel, or what they are transformed into
+        let (taps, of) = match method {
+            Method::Direct => (kernel * kernel, weights.to_vec()),
+            Method::Winograd => {
+                let transform = |g: &[f32; 9]| winograd::transform_weights(g.map(f64::from)).map(|v| v as f32);
+                (16, weights.as_chunks::<9>().0.iter().flat_map(transform).collect())
+            }
+        };
         let (mut blocks, mut packed) = (Vec::new(), Vec::new());
         let mut first = 0;
         while first < c_out {
             let channels = (c_out - first).min(lanes * vectors);
             let vectors = channels.div_ceil(lanes);
             blocks.push(Block { first, channels, vectors, weights: packed.len() });
-            for tap in 0..kernel * kernel {
+            for tap in 0..taps {
                 for c in 0..c_in {
-                    let weight = |i: usize| weights[((first + i) * c_in + c) * kernel * kernel + tap];
+                    let weight = |i: usize| of[((first + i) * c_in + c) * taps + tap];
                     packed.extend((0..vectors * lanes).map(|i| if i < channels { weight(i) } else { 0.0 }));
                 }
             }
@@ -67,7 +93,7 @@ impl Packed {
         let mut padded = bias.map_or_else(|| vec![0.0; c_out], <[f32]>::to_vec);
         // so that a whole vector may be read at the last channel
         padded.resize(c_out + lanes * vectors, 0.0);
-        Packed { shape, blocks, weights: packed, bias: padded }
+        Packed { shape, method, blocks, weights: packed, bias: padded }
     }
 
     /// The bias, with zeros after it.
@@ -114,12 +140,16 @@ struct Row<'a> {
 /// # Safety
 /// The CPU must have the features of `S`, and the views must lie within `arena`.
 #[inline(always)]
-pub(super) unsafe fn run<S: Simd>(run: &Run, arena: &mut [f32]) {
+pub(super) unsafe fn run<S: Simd>(run: &Run, work: &mut [f32], arena: &mut [f32]) {
     let Shape { c_out, c_in, stride, padding, kernel } = run.packed.shape;
     let (input, output) = (run.input, run.output);
     assert!(input.c == c_in && output.c == c_out && run.bias.len() >= c_out + S::LANES * S::TILE.0);
     assert!(input.reaches(padding, (output.h - 1) * stride + kernel, (output.w - 1) * stride + kernel, arena.len()));
     assert!(output.fits(arena.len()) && run.residual.is_none_or(|r| r.fits(arena.len()) && r.c == c_out));
+    if run.packed.method == Method::Winograd {
+        // SAFETY: the assertions above.
+        return unsafe { winograd::run::<S>(run, &run.packed.weights, &run.packed.blocks, work, arena) };
+    }
     let base = arena.as_mut_ptr();
     for block in &run.packed.blocks {
         for y in 0..output.h {

@@ -4,6 +4,7 @@ pub mod conv;
 pub mod conv8;
 pub mod dense;
 mod simd;
+pub mod winograd;
 
 use super::arena::View;
 use simd::{Dot, Simd};
@@ -163,9 +164,9 @@ macro_rules! dispatched {
 
 dispatched! {
     /// Runs a convolution.
-    convolve<S, D>(run: &conv::Run, arena: &mut [f32]) {
+    convolve<S, D>(run: &conv::Run, work: &mut [f32], arena: &mut [f32]) {
         // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
-        unsafe { conv::run::<S>(run, arena) }
+        unsafe { conv::run::<S>(run, work, arena) }
     }
 }
 

@@ -43,8 +43,11 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
         (1, 33, 6, 2, 2, 28, 28),
         (20, 17, 1, 1, 0, 9, 23),
         (7, 4, 5, 3, 2, 16, 11),
+        (16, 112, 3, 1, 1, 8, 3),
+        (32, 16, 3, 1, 1, 25, 33),
     ];
     for isa in Isa::all() {
+        let mut winograds = 0;
         for (c_in, c_out, kernel, stride, padding, h, w) in cases {
             let shape = conv::Shape { c_out, c_in, kernel, stride, padding };
             let mut layout = Layout::default();
@@ -64,13 +67,19 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
             let mut bias = vec![0.0; c_out];
             noise.fill(&mut weights);
             noise.fill(&mut bias);
-            let (lanes, vectors) = isa.tile();
-            let packed = conv::Packed::new(shape, &weights, Some(&bias), lanes, vectors);
-            for residual in [None, Some(residual)] {
+            let mut packed = vec![conv::Packed::new(shape, conv::Method::Direct, &weights, Some(&bias), isa.tile())];
+            let (h, w) = (side(h), side(w));
+            if winograd::suits(&shape, h, w, isa.tile().0) {
+                packed.push(conv::Packed::new(shape, conv::Method::Winograd, &weights, Some(&bias), isa.tile()));
+            }
+            winograds += packed.len() - 1;
+            // what an earlier step left in the work space is not read
+            let mut work = vec![f32::NAN; winograd::work_len(&shape, h, w)];
+            for (packed, residual) in packed.iter().flat_map(|p| [(p, None), (p, Some(residual))]) {
                 let expected = reference(shape, &weights, &bias, input, output, &arena);
                 let before = arena.clone();
-                let run = conv::Run { packed: &packed, bias: packed.bias(), input, output, residual };
-                convolve(isa, &run, &mut arena);
+                let run = conv::Run { packed, bias: packed.bias(), input, output, residual };
+                convolve(isa, &run, &mut work, &mut arena);
                 let mut written = vec![false; arena.len()];
                 for (i, at) in output.pixels().enumerate() {
                     for c in 0..c_out {
@@ -87,6 +96,7 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
                 }
             }
         }
+        assert!(winograds >= 4, "{isa:?}: Winograd was hardly tried");
     }
 }
 
