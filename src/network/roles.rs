@@ -34,7 +34,18 @@ impl Role {
     /// Input names that exporters commonly give this role.
     fn common_names(self) -> &'static [&'static str] {
         match self {
-            Role::Sample => &["sample", "x", "x_t", "xt", "noisy", "noisy_sample", "noisy_action", "input", "latent"],
+            Role::Sample => &[
+                "sample",
+                "x",
+                "x_t",
+                "xt",
+                "noisy",
+                "noisy_sample",
+                "noisy_action",
+                "input",
+                "latent",
+                "hidden_states",
+            ],
             Role::Time => &["timestep", "timesteps", "t", "time", "sigma", "step"],
             Role::Class => &["class_labels", "class_label", "class", "label", "labels", "y"],
             Role::Condition => &["encoder_hidden_states", "global_cond", "cond", "condition"],

@@ -1,0 +1,133 @@
+//! Networks as PyTorch's two exporters write them, made by `tools/fixtures/exports.py`: each file gives what
+//! onnxruntime gives, and a whole sample is what the scheduler's loop of diffusers makes around the PyTorch network.
+
+use edgegen::condition::Condition;
+use edgegen::config::SchedulerConfig;
+use edgegen::network::{Model, ModelOptions, Network};
+use edgegen::sampler::Control;
+use edgegen::{Generator, Settings};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The seed and index whose noise the script's loops start from.
+const SEED: u64 = 5;
+const INDEX: u64 = 2;
+
+#[derive(Deserialize)]
+struct Expected {
+    sample: Vec<f32>,
+    time: f64,
+    conditions: BTreeMap<String, Vec<f32>>,
+    /// onnxruntime's output for each file.
+    outputs: BTreeMap<String, Vec<f32>>,
+    #[serde(default)]
+    runs: Vec<Run>,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    /// The scheduler's configuration, as diffusers writes it.
+    scheduler: String,
+    steps: usize,
+    sample: Vec<f32>,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/exports")
+}
+
+fn unpacked(name: &str) -> Vec<u8> {
+    let path = folder().join(format!("{name}.onnx.gz"));
+    let packed = std::fs::File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// The greatest difference, in units of the reference's size where that is above 1.
+fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
+    assert_eq!(ours.len(), theirs.len());
+    let size = (theirs.iter().map(|v| v * v).sum::<f32>() / theirs.len() as f32).sqrt().max(1.0);
+    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size
+}
+
+fn condition(expected: &Expected) -> Condition {
+    let mut condition = Condition::default();
+    for (name, values) in &expected.conditions {
+        if name == "class_labels" {
+            condition.class = Some(values[0] as usize);
+        } else {
+            condition.named.insert(name.clone(), values.clone());
+        }
+    }
+    condition
+}
+
+fn check(architecture: &str) {
+    let text = std::fs::read_to_string(folder().join(format!("{architecture}.json"))).unwrap();
+    let expected: Expected = serde_json::from_str(&text).unwrap();
+    let condition = condition(&expected);
+    let mut failures = Vec::new();
+    for (export, output) in &expected.outputs {
+        let name = format!("{architecture}.{export}");
+        let bytes = unpacked(&name);
+        let options = ModelOptions { scheduler: Some(SchedulerConfig::default()), ..Default::default() };
+        let model = match Model::from_bytes(&bytes, &options) {
+            Ok(model) => model,
+            Err(e) => {
+                failures.push(format!("{name}: {e}"));
+                continue;
+            }
+        };
+        let mut network = model.network().unwrap();
+        let mut out = vec![0.0; output.len()];
+        // twice: the second call must not depend on the first
+        for _ in 0..2 {
+            network.predict(&expected.sample, expected.time, &condition, &mut out).unwrap();
+        }
+        let off = difference(&out, output);
+        let mut line = format!("{name}: {off:.1e} from onnxruntime");
+        let mut right = off < 1e-4;
+        for run in &expected.runs {
+            let config = SchedulerConfig::from_json(&run.scheduler).unwrap();
+            let class = config.class.class_name.clone().unwrap_or_default();
+            let options = ModelOptions { scheduler: Some(config), ..Default::default() };
+            let model = Model::from_bytes(&bytes, &options).unwrap();
+            let settings = Settings { steps: run.steps, ..Settings::of(&model).unwrap() };
+            let mut generator = Generator::new(&model, &settings).unwrap();
+            let (x, _) = generator.generate(SEED, INDEX, &condition, &mut Control::default()).unwrap();
+            let off = difference(x, &run.sample);
+            line += &format!(", {off:.1e} from {class} in {} steps", run.steps);
+            right &= off < 1e-3;
+        }
+        println!("{line} ({})", model.engine());
+        if !right {
+            failures.push(line);
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    assert!(!expected.outputs.is_empty());
+}
+
+macro_rules! architectures {
+    ($($name:ident)*) => {$(
+        #[test]
+        fn $name() {
+            check(stringify!($name));
+        }
+    )*};
+}
+
+architectures! {
+    unet2d
+    unet2d_class
+    unet1d_temporal
+    unet2d_condition
+    conditional_unet1d
+    transformer
+    dit
+    edm
+    consistency
+}
