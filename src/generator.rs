@@ -6,6 +6,7 @@ use crate::config::{PredictionType, SchedulerConfig, Spacing};
 use crate::likelihood::Flow;
 use crate::network::{Model, OnnxNetwork};
 use crate::noise::Noise;
+use crate::normalization::Scalings;
 use crate::sampler::{Control, Outcome, Sampler};
 use crate::schedule::{Grid, Schedule};
 use crate::scheduler;
@@ -72,6 +73,9 @@ impl Settings {
 /// Makes samples from a model, one after the other, in buffers made once. For several threads, make one
 /// a thread: they share the model.
 ///
+/// Conditions are taken, and samples given, in the units of the model's data ([`Model::scalings`]). What
+/// `control` sees on the way is in the network's.
+///
 /// ```
 /// use edgegen::condition::Condition;
 /// use edgegen::network::Model;
@@ -91,6 +95,9 @@ pub struct Generator {
     network: Guided<OnnxNetwork>,
     schedule: Schedule,
     driver: Driver,
+    scalings: Scalings,
+    /// The condition in the network's units.
+    condition: Condition,
     x: Vec<f32>,
 }
 
@@ -120,7 +127,8 @@ impl Generator {
             }
         };
         let network = Guided::new(model.network()?, settings.guidance)?;
-        Ok(Generator { network, schedule, driver, x: vec![0.0; len] })
+        let (scalings, condition) = (model.scalings().clone(), Condition::default());
+        Ok(Generator { network, schedule, driver, scalings, condition, x: vec![0.0; len] })
     }
 
     /// Makes sample `index` of the run with this `seed`. It depends on (seed, index), the model, the
@@ -168,11 +176,13 @@ impl Generator {
     }
 
     fn run(&mut self, mut noise: Noise, condition: &Condition, control: &mut Control) -> Result<(&[f32], Outcome)> {
+        let condition = self.scalings.condition(condition, &mut self.condition);
         let (network, x) = (&mut self.network, &mut self.x);
         let outcome = match &mut self.driver {
             Driver::Table(sampler) => sampler.run(network, condition, &mut noise, x, control)?,
             Driver::Adaptive(sampler) => sampler.run(network, &self.schedule, condition, &mut noise, x, control)?,
         };
+        self.scalings.restore(&mut self.x);
         Ok((&self.x, outcome))
     }
 
@@ -194,6 +204,7 @@ pub struct Encoder {
     network: Guided<OnnxNetwork>,
     schedule: Schedule,
     prediction: PredictionType,
+    scalings: Scalings,
     way: Way,
 }
 
@@ -222,17 +233,21 @@ impl Encoder {
             }
         };
         let network = Guided::new(model.network()?, settings.guidance)?;
-        Ok(Encoder { network, schedule, prediction: config.prediction_type, way })
+        let scalings = model.scalings().clone();
+        Ok(Encoder { network, schedule, prediction: config.prediction_type, scalings, way })
     }
 
-    /// The noise that `sample` comes from under `condition`.
+    /// The noise that `sample` comes from under `condition`, both in the units of the model's data.
     ///
     /// # Errors
     /// When the sample or the condition does not fit the model, or the network fails.
     pub fn encode(&mut self, sample: &[f32], condition: &Condition) -> Result<Vec<f32>> {
+        let mut x = sample.to_vec();
+        self.scalings.normalise(&mut x);
+        let mut room = Condition::default();
+        let condition = self.scalings.condition(condition, &mut room);
         match &mut self.way {
             Way::Table(sampler) => {
-                let mut x = sample.to_vec();
                 // no noise is drawn on the way
                 let mut noise = Noise::new(0, 0);
                 sampler.run(&mut self.network, condition, &mut noise, &mut x, &mut Control::default())?;
@@ -241,7 +256,7 @@ impl Encoder {
             Way::Ode(options) => {
                 let (noise, data) = self.schedule.ends();
                 let flow = Flow::new(&self.schedule, self.prediction, data, noise)?;
-                flow.with_tolerance(options.rtol, options.atol)?.encode(&mut self.network, condition, sample)
+                flow.with_tolerance(options.rtol, options.atol)?.encode(&mut self.network, condition, &x)
             }
         }
     }

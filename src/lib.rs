@@ -48,6 +48,7 @@ mod integrate;
 pub mod likelihood;
 pub mod network;
 pub mod noise;
+pub mod normalization;
 #[cfg(feature = "output")]
 pub mod output;
 pub mod sampler;

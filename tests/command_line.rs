@@ -176,6 +176,53 @@ fn sequences_and_conditions_go_through() {
 }
 
 #[test]
+fn samples_and_conditions_are_in_the_units_of_the_data() {
+    let folder = Folder::new();
+    let (out, csv, stats) = (folder.path("plan.npy"), folder.path("plan.csv"), folder.path("stats.json"));
+    let model = fixture("sequence");
+    let options = |cond: &str, more: &[&str], out: &str| {
+        let cond = format!("global_cond={cond}");
+        let all = ["-m", &model, "--cond", &cond, "--class", "lift", "--count", "2"];
+        [&all[..], more, &[out]].concat().into_iter().map(String::from).collect::<Vec<_>>()
+    };
+    let make = |cond: &str, more: &[&str], out: &str| {
+        let all = options(cond, more, out);
+        succeeds(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    make("0.5,-1,0.25", &[], &out);
+    let (shape, plain) = npy(&out);
+    assert_eq!(shape, [2, 5, 2]);
+    // the same condition in metres: what the network sees is (value - 2) / 4
+    let text = r#"{"sample": {"min": [-10, 0], "max": [30, 0.5]}, "global_cond": {"mean": [2], "std": [4]}}"#;
+    std::fs::write(&stats, text).unwrap();
+    let units = ["--normalization", stats.as_str()];
+    make("4,-2,3", &units, &out);
+    let (shape, scaled) = npy(&out);
+    assert_eq!(shape, [2, 5, 2]);
+    for (i, (got, plain)) in scaled.iter().zip(&plain).enumerate() {
+        let want = if i % 2 == 0 { 10.0 + 20.0 * plain } else { 0.25 + 0.25 * plain };
+        assert!((got - want).abs() < 1e-5 * (1.0 + want.abs()), "number {i} is {got}, not {want}");
+    }
+    make("4,-2,3", &units, &csv);
+    let listed = std::fs::read_to_string(&csv).unwrap();
+    let numbers: Vec<f32> = listed.lines().flat_map(|l| l.split(',').map(|v| v.parse::<f32>().unwrap())).collect();
+    assert_eq!((listed.lines().count(), numbers), (2, scaled));
+    let inspect = succeeds(&["inspect", &model, "--normalization", &stats]);
+    assert!(String::from_utf8_lossy(&inspect).contains("scaled for the network: global_cond, sample"));
+
+    let wrong = |text: &str, words: &str| {
+        std::fs::write(&stats, text).unwrap();
+        let all = options("4,-2,3", &units, &out);
+        fails(&all.iter().map(String::as_str).collect::<Vec<_>>(), words);
+    };
+    wrong(r#"{"sample": {"min": [0, 0, 0], "max": [1, 1, 1]}}"#, "has 3 dimensions, but the model's samples have 2");
+    wrong(r#"{"global_cond": {"mean": [0, 0], "std": [1, 1]}}"#, "condition global_cond has 3 numbers");
+    wrong(r#"{"sample": {"min": [0, 0], "max": [1]}}"#, "min of sample has 2 numbers, but max has 1");
+    wrong(r#"{"velocity": {"min": [0, 0], "max": [1, 1]}}"#, "it has velocity, the model sample, global_cond");
+    wrong("{", "stats.json: a normalization is JSON like");
+}
+
+#[test]
 fn bad_models_are_told_in_one_line() {
     let folder = Folder::new();
     let out = folder.path("out.npy");

@@ -132,6 +132,7 @@ pub fn likelihood(args: &LikelihoodArgs) -> Result<()> {
         if path.extension().is_none_or(|e| e != "npy") {
             sample.iter_mut().for_each(|v| *v = dequantize(*v, lo, hi, &mut noise));
         }
+        model.scalings().normalise(&mut sample);
         let found =
             flow.log_likelihood(&mut network, &condition, &sample, Trace::Hutchinson(args.probes), &mut noise)?;
         let (bits, d) = (found.bits_per_dim(f64::from(bin)), sample.len() as f64);

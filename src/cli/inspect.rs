@@ -3,7 +3,8 @@
 use super::{ModelArgs, Report, print};
 use anyhow::Result;
 use clap::Args;
-use edgegen::network::{Model, StepInfo};
+use edgegen::network::roles::Role;
+use edgegen::network::{Input, Model, StepInfo};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -62,6 +63,10 @@ fn text(model: &Model, steps: &[StepInfo]) -> String {
         let (steps, guidance) = (m.steps.unwrap_or(10), m.guidance.unwrap_or(1.0));
         lines.push(format!("recommends  {sampler}, {steps} steps, guidance {guidance}"));
     }
+    let scaled = scaled(model);
+    if !scaled.is_empty() {
+        lines.push(format!("units       of the data, scaled for the network: {}", scaled.join(", ")));
+    }
     lines.push(format!("runs by     {}", model.engine()));
     if steps.is_empty() {
         lines.extend(model.operators().iter().map(|(name, count)| format!("  {count:>5} {name}")));
@@ -84,6 +89,16 @@ fn text(model: &Model, steps: &[StepInfo]) -> String {
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
+/// The inputs that are scaled between the data's units and the network's.
+fn scaled(model: &Model) -> Vec<&str> {
+    let scalings = model.scalings();
+    let is_scaled = |input: &&Input| match input.role {
+        Role::Sample => scalings.sample.is_some(),
+        _ => scalings.conditions.contains_key(&input.name),
+    };
+    model.inputs().iter().filter(is_scaled).map(|i| i.name.as_str()).collect()
+}
+
 /// A configuration value as its file has it.
 fn name(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default()
@@ -99,6 +114,7 @@ fn json(model: &Model, steps: &[StepInfo]) -> serde_json::Value {
         "parameters": model.parameters(),
         "scheduler": model.scheduler(),
         "classes": model.metadata().classes,
+        "scaled": scaled(model),
         "engine": model.engine(),
         "steps": steps.iter().map(|s| serde_json::json!({
             "kernel": s.kernel, "sizes": s.sizes, "multiply_adds": s.multiply_adds, "ms": s.ms,

@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use edgegen::config::{SchedulerConfig, Spacing};
 use edgegen::network::roles::Role;
 use edgegen::network::{Model, ModelOptions};
+use edgegen::normalization::Normalization;
 use edgegen::solver::{ADAPTIVE_SOLVERS, SOLVERS, Solver, Threshold};
 use edgegen::{Generator, Settings};
 use std::path::{Path, PathBuf};
@@ -77,6 +78,10 @@ struct ModelArgs {
     /// One sample's shape, such as 3,32,32, if the model leaves it open
     #[arg(long, value_name = "DIMS", value_delimiter = ',', help_heading = "Model")]
     shape: Option<Vec<usize>>,
+    /// The units of samples and conditions, instead of the model's own: {"sample": {"min": […], "max": […]}, …} in
+    /// JSON, or mean and std, or LeRobot's stats.json
+    #[arg(long, value_name = "FILE.json", help_heading = "Model")]
+    normalization: Option<PathBuf>,
     /// Round every activation exactly as an int8 model says, slowly, to compare with other runtimes
     #[arg(long, help_heading = "Model")]
     exact_quantization: bool,
@@ -89,6 +94,7 @@ impl ModelArgs {
             roles: self.inputs.clone(),
             scheduler,
             sample_shape: self.shape.clone(),
+            normalization: self.normalization.as_deref().map(read_normalization).transpose()?,
             exact_quantization: self.exact_quantization,
         };
         match path {
@@ -108,6 +114,11 @@ fn read_scheduler(path: &Path) -> Result<SchedulerConfig> {
         eprintln!("edgegen: {}: the field {field} is not known and has no effect", path.display());
     }
     Ok(config)
+}
+
+fn read_normalization(path: &Path) -> Result<Normalization> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Normalization::from_json(&text).with_context(|| path.display().to_string())
 }
 
 fn parse_role(text: &str) -> Result<(Role, String), String> {

@@ -2,6 +2,7 @@
 
 use super::roles::Role;
 use crate::config::SchedulerConfig;
+use crate::normalization::Normalization;
 use crate::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 
@@ -26,6 +27,8 @@ pub struct Metadata {
     pub spacing: Option<crate::config::Spacing>,
     /// `edgegen.steps`: the number of steps that suits the model.
     pub steps: Option<usize>,
+    /// `edgegen.normalization`: the statistics that samples and conditions are scaled by.
+    pub normalization: Option<Normalization>,
     /// `edgegen.role.ROLE`: the names of the inputs.
     pub roles: Vec<(Role, String)>,
 }
@@ -47,6 +50,9 @@ impl Metadata {
                 "sample_shape" => m.sample_shape = Some(json(key, value, "an array of dimensions")?),
                 "guidance" => m.guidance = Some(json(key, value, "a number")?),
                 "steps" => m.steps = Some(json(key, value, "a number of steps")?),
+                "normalization" => {
+                    m.normalization = Some(Normalization::from_json(value).map_err(|e| e.context(key))?);
+                }
                 "sampler" => m.sampler = Some(value.to_string()),
                 "spacing" => m.spacing = Some(json(key, &format!("\"{value}\""), "a step spacing")?),
                 _ => {

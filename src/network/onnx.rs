@@ -7,6 +7,7 @@ use super::metadata::Metadata;
 use super::roles::{self, InputInfo, Role};
 use crate::condition::Condition;
 use crate::config::SchedulerConfig;
+use crate::normalization::{Normalization, Scalings};
 use crate::{Error, ErrorKind, Result};
 use prost::Message;
 use std::collections::BTreeSet;
@@ -34,6 +35,8 @@ pub struct ModelOptions {
     pub scheduler: Option<SchedulerConfig>,
     /// One sample's shape, for a graph that leaves it open.
     pub sample_shape: Option<Vec<usize>>,
+    /// The statistics that samples and conditions are scaled by, instead of those that the file gives.
+    pub normalization: Option<Normalization>,
     /// Whether an int8 (QDQ) graph rounds every activation exactly as the file says, through a slow path, to
     /// compare with other runtimes. Off, the plan runs the convolutions of such a graph in 8 bits and the rest in
     /// float, and a graph that the plan does not cover runs in float with its rounded weights.
@@ -68,6 +71,7 @@ pub struct Model {
     sample_shape: Arc<[usize]>,
     metadata: Arc<Metadata>,
     scheduler: SchedulerConfig,
+    scalings: Arc<Scalings>,
     operators: Arc<[(String, usize)]>,
     parameters: usize,
 }
@@ -142,6 +146,12 @@ impl Model {
     /// The noise schedule that the model was trained with.
     pub fn scheduler(&self) -> &SchedulerConfig {
         &self.scheduler
+    }
+
+    /// How samples and conditions are scaled between the units of the data and the network's. The
+    /// [`network`](Model::network) sees the network's; a [`Generator`](crate::Generator) takes and gives the data's.
+    pub fn scalings(&self) -> &Scalings {
+        &self.scalings
     }
 
     /// What the file says of itself.
@@ -279,6 +289,7 @@ fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<M
         (None, None) => return Err(model_error(NO_SCHEDULE)),
     };
     let inputs = concrete_inputs(graph, &infos, &roles, options, &metadata)?;
+    let scalings = scalings(&inputs, options.normalization.as_ref().or(metadata.normalization.as_ref()))?;
     let (engine, operators) = match plan(graph, &inputs, options) {
         Ok(plan) => {
             let names = count_names(plan.kernels());
@@ -300,9 +311,18 @@ fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<M
         engine: Arc::new(engine),
         metadata: Arc::new(metadata),
         scheduler,
+        scalings: Arc::new(scalings),
         operators: operators.into(),
         parameters,
     })
+}
+
+fn scalings(inputs: &[Input], normalization: Option<&Normalization>) -> Result<Scalings> {
+    let Some(normalization) = normalization else { return Ok(Scalings::default()) };
+    let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
+    let conditions = inputs.iter().filter(|i| i.role == Role::Condition);
+    let conditions: Vec<_> = conditions.map(|i| (i.name.as_str(), i.shape.iter().product())).collect();
+    normalization.scalings(&sample.name, &sample.shape[1..], &conditions)
 }
 
 /// A plan of our own, or why there is none.
