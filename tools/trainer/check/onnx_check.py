@@ -34,6 +34,16 @@ def made_up_data(folder):
     write_idx(folder / "train-labels-idx1-ubyte", (np.arange(60) % 3).astype(np.uint8))
 
 
+SEQUENCES = [["--mult", "1,2"], ["--mult", "2", "--blocks", "2", "--kernel", "3"]]
+
+
+def made_up_sequences(folder):
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    np.save(folder / "actions.npy", rng.standard_normal((60, 16, 3)).astype(np.float32).cumsum(1))
+    np.save(folder / "obs.npy", rng.standard_normal((60, 4)).astype(np.float32))
+
+
 def run(*command):
     subprocess.run([str(c) for c in command], check=True, capture_output=True)
 
@@ -41,13 +51,20 @@ def run(*command):
 def predict(path, arrays):
     onnx.checker.check_model(onnx.load(path), full_check=True)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {"sample": arrays["x"], "timestep": arrays["t"],
-                              "class_labels": arrays["labels"].astype(np.int64)})[0]
+    feeds = {"sample": arrays["x"], "timestep": arrays["t"]}
+    if "labels" in arrays:
+        feeds["class_labels"] = arrays["labels"].astype(np.int64)
+    if "cond" in arrays:
+        feeds["global_cond"] = arrays["cond"]
+    return session.run(None, feeds)[0]
 
 
 def check(trainer, checkpoint, data, folder, what):
+    for name in ("labels", "cond"):
+        (folder / f"{name}.npy").unlink(missing_ok=True)
     run(trainer, "dump-forward", "--checkpoint", checkpoint, "--out", folder)
-    arrays = {name: np.load(folder / f"{name}.npy") for name in ("x", "t", "labels", "prediction")}
+    names = ("x", "t", "labels", "cond", "prediction")
+    arrays = {name: np.load(folder / f"{name}.npy") for name in names if (folder / f"{name}.npy").exists()}
     expected = arrays["prediction"]
     spread = expected.std()
     assert spread > 0.1, "a network that says nothing proves nothing"
@@ -75,6 +92,11 @@ def main():
             run(trainer, "train", "--data", folder, "--out", folder / f"run{i}", "--base", "16", "--groups", "4",
                 "--batch", "16", "--steps", "60", "--warm-up", "1", "--rate", "4e-3", "--ema", "0.5", "--sample-every", "0", *shape)
             check(trainer, folder / f"run{i}", folder, folder, " ".join(shape))
+        made_up_sequences(folder / "sequences")
+        for i, shape in enumerate(SEQUENCES):
+            run(trainer, "train", "--data", folder / "sequences", "--out", folder / f"sequence{i}", "--base", "16",
+                "--groups", "4", "--batch", "16", "--steps", "60", "--warm-up", "1", "--rate", "4e-3", "--ema", "0.5", *shape)
+            check(trainer, folder / f"sequence{i}", folder / "sequences", folder, "sequences " + " ".join(shape))
         for checkpoint in checkpoints:
             check(trainer, checkpoint, None, folder, Path(checkpoint).name)
 

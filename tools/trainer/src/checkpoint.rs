@@ -2,17 +2,18 @@
 //!
 //! Tensors are named `model.NAME` (the weights), `ema.NAME` (their exponential moving average: what is
 //! sampled and exported), `adam.mean.NAME` and `adam.square.NAME` (the optimiser), with NAME as in
-//! [`UnetConfig`]. The file's metadata holds one entry, `edgegen`: the
+//! [`NetworkConfig`]. The file's metadata holds one entry, `edgegen`: the
 //! [`Header`] as JSON. Random numbers need no state: each step's come from (seed, step).
 //!
 //! A checkpoint is written to a temporary file in the same folder, synced and renamed, so that whatever
 //! happens, the file of that name is whole: the old one or the new one.
 
+use crate::network::{NetworkConfig, Tensors};
 use crate::train::TrainConfig;
-use crate::unet::{Tensors, UnetConfig};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use edgegen::config::SchedulerConfig;
+use edgegen::normalization::Normalization;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -22,14 +23,18 @@ use std::path::Path;
 /// What a checkpoint holds beside tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// The network's sizes.
-    pub unet: UnetConfig,
+    /// Which network it is, and its sizes.
+    #[serde(flatten)]
+    pub network: NetworkConfig,
     /// The noise schedule and what the network predicts.
     pub scheduler: SchedulerConfig,
     /// How it is trained.
     pub train: TrainConfig,
     /// The classes' names.
     pub class_names: Vec<String>,
+    /// The statistics that sequences and conditions are scaled by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<Normalization>,
     /// Steps taken so far.
     pub step: u64,
     /// Seconds spent on them.
@@ -97,10 +102,10 @@ impl Checkpoint {
             };
             groups.entry(group).or_default().insert(rest.to_string(), tensor);
         }
-        header.unet.check().with_context(not_one)?;
+        header.network.check().with_context(not_one)?;
         let mut take = |group: &str| -> Result<Tensors> {
             let tensors = groups.remove(group).with_context(not_one)?;
-            for (name, shape) in header.unet.shapes() {
+            for (name, shape) in header.network.shapes() {
                 let fits = tensors.get(&name).is_some_and(|t| t.dims() == shape);
                 ensure!(fits, "{}: {group}.{name} is missing or not of shape {shape:?}", not_one());
             }

@@ -6,9 +6,9 @@
 
 use crate::checkpoint::write_atomically;
 use crate::data::{Dataset, to_unit};
+use crate::network::Tensors;
 use crate::ops::{conv2d, group_norm};
 use crate::optimizer::{AdamW, tensors};
-use crate::unet::Tensors;
 use anyhow::{Context, Result, ensure};
 use candle_core::{D, Device, Tensor, Var};
 use rand::RngExt;
@@ -249,7 +249,7 @@ fn augmented(data: &Dataset, indices: &[usize], flip: bool, rng: &mut Pcg64) -> 
 fn features(p: &Tensors, x: &Tensor) -> candle_core::Result<Tensor> {
     let mut h = x.clone();
     for (i, stride) in STRIDES.into_iter().enumerate() {
-        h = conv2d(&h, &p[&format!("c{i}.w")], &p[&format!("c{i}.b")], stride, 1, i > 0)?;
+        h = conv2d(&h, &p[&format!("c{i}.w")], &p[&format!("c{i}.b")], stride, [1, 1], i > 0)?;
         h = match p.get(&format!("n{i}.w")) {
             Some(scale) => group_norm(&h, scale, &p[&format!("n{i}.b")], GROUPS, true)?,
             None => h.silu()?,

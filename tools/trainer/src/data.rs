@@ -20,6 +20,27 @@ pub struct Dataset {
     pub class_names: Vec<String>,
 }
 
+/// What a network is trained on: samples in the network's range, and what each is conditioned on.
+pub trait Samples: Sync {
+    /// The number of samples.
+    fn count(&self) -> usize;
+    /// One sample's shape.
+    fn sample_shape(&self) -> &[usize];
+    /// Adds sample `i`, in the network's range, to `out`.
+    fn append(&self, i: usize, out: &mut Vec<f32>);
+    /// What sample `i` is conditioned on.
+    fn given(&self, i: usize) -> Condition<'_>;
+}
+
+/// What one sample is conditioned on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Condition<'a> {
+    /// Its class.
+    Label(usize),
+    /// Numbers, which may be none.
+    Numbers(&'a [f32]),
+}
+
 /// Which part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
@@ -76,6 +97,24 @@ impl Dataset {
     /// The pixels of sample `i`.
     pub fn sample(&self, i: usize) -> &[u8] {
         &self.pixels[i * self.sample_len()..][..self.sample_len()]
+    }
+}
+
+impl Samples for Dataset {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn sample_shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn append(&self, i: usize, out: &mut Vec<f32>) {
+        out.extend(self.sample(i).iter().map(|pixel| to_unit(*pixel)));
+    }
+
+    fn given(&self, i: usize) -> Condition<'_> {
+        Condition::Label(self.labels[i])
     }
 }
 

@@ -7,13 +7,14 @@ mod data;
 mod eval;
 mod export;
 mod frechet;
+mod network;
 mod ops;
 mod optimizer;
 mod process;
 mod sample;
+mod sequences;
 mod train;
 mod tune;
-mod unet;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! AdamW (arXiv 1711.05101) with clipping of the whole gradient's norm.
 
+use crate::network::Tensors;
 use crate::ops::{AdamUpdate, adam, mix, mix_square, sum_of_squares};
-use crate::unet::Tensors;
 use candle_core::{Result, Tensor, Var, backprop::GradStore, bail};
 use std::collections::BTreeMap;
 

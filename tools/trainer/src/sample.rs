@@ -1,6 +1,6 @@
 //! Sampling from a network in training, a whole batch at a time, to see how it does.
 
-use crate::unet::{Tensors, Unet, UnetConfig};
+use crate::network::{Given, NetworkConfig, Tensors};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use edgegen::config::{PredictionType, SchedulerConfig};
@@ -23,32 +23,32 @@ pub struct Request<'a> {
 /// Deterministic DDIM samples (arXiv 2010.02502) with x_0 clipped to [-1, 1], one after the other.
 ///
 /// # Errors
-/// When the parameters do not fit the configuration.
+/// When the parameters do not fit the configuration, or it is not one of pictures.
 pub fn ddim(
-    config: &UnetConfig,
+    network: &NetworkConfig,
     parameters: &Tensors,
     scheduler: &SchedulerConfig,
     device: &Device,
     request: &Request,
 ) -> Result<Vec<Vec<f32>>> {
     let schedule = Schedule::from_config(scheduler)?;
-    let net = Unet::new(config, parameters);
+    let config = network.unet()?;
     let (n, [c, h, w]) = (request.labels.len(), config.shape);
     let mut rng = Pcg64::new(u128::from(request.seed), 17);
     let noise: Vec<f32> = (0..n * c * h * w).map(|_| StandardNormal.sample(&mut rng)).collect();
     let mut x = Tensor::from_vec(noise, (n, c, h, w), device)?;
     let labels: Vec<u32> = request.labels.iter().map(|l| *l as u32).collect();
-    let labels = Tensor::from_vec(labels, n, device)?;
-    let no_class = Tensor::full(config.classes as u32, n, device)?;
+    let labels = Given::Labels(Tensor::from_vec(labels, n, device)?);
+    let no_class = Given::Labels(Tensor::full(config.classes as u32, n, device)?);
     let training_steps = schedule.len() as f64;
     let times: Vec<usize> = (0..request.steps)
         .map(|i| (training_steps * (1.0 - i as f64 / request.steps as f64)).round() as usize - 1)
         .collect();
     for (i, &t) in times.iter().enumerate() {
         let time = Tensor::full(t as f32, n, device)?;
-        let mut output = net.forward(&x, &time, &labels)?.detach();
+        let mut output = network.forward(parameters, &x, &time, &labels)?.detach();
         if request.guidance != 1.0 {
-            let without = net.forward(&x, &time, &no_class)?.detach();
+            let without = network.forward(parameters, &x, &time, &no_class)?.detach();
             output = (&without + ((output - &without)? * request.guidance)?)?;
         }
         let (gamma, sigma) = (schedule.gamma(t), schedule.sigma(t));

@@ -6,13 +6,14 @@
 //! of v is an error of ε divided by γ_t.
 
 use crate::checkpoint::{Checkpoint, Header};
-use crate::data::{Dataset, to_unit};
+use crate::data::{Condition, Samples};
+use crate::network::{Given, NetworkConfig, Tensors};
 use crate::ops::mix;
 use crate::optimizer::{AdamW, tensors};
-use crate::unet::{Tensors, Unet, UnetConfig};
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 use edgegen::config::{PredictionType, SchedulerConfig};
+use edgegen::normalization::Normalization;
 use edgegen::schedule::Schedule;
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -127,15 +128,15 @@ pub struct StepReport {
 
 /// A batch as the network sees it.
 pub struct Batch {
-    /// Noised samples x_t, `[B, C, H, W]`.
+    /// Noised samples x_t, `[B, …]`.
     pub x: Tensor,
     /// Training steps, `[B]`.
     pub t: Tensor,
-    /// Labels, `[B]`, u32.
-    pub labels: Tensor,
-    /// What the network should say, `[B, C, H, W]`.
+    /// What they are conditioned on.
+    pub given: Given,
+    /// What the network should say, `[B, …]`.
     pub target: Tensor,
-    /// The loss's weight of each sample, `[B, 1, 1, 1]`.
+    /// The loss's weight of each sample, `[B, 1, …]`.
     pub weight: Tensor,
 }
 
@@ -157,16 +158,16 @@ impl Trainer {
     /// # Errors
     /// When a size or an option does not fit, or the device fails.
     pub fn new(
-        unet: UnetConfig,
+        network: NetworkConfig,
         scheduler: SchedulerConfig,
         train: TrainConfig,
         class_names: Vec<String>,
         device: Device,
     ) -> Result<Self> {
-        unet.check()?;
-        let initial = unet.init(&mut rng(train.seed, Stream::Init, 0), &device)?;
+        network.check()?;
+        let initial = network.init(&mut rng(train.seed, Stream::Init, 0), &device)?;
         let zeros = initial.iter().map(|(n, t)| Ok((n.clone(), t.zeros_like()?))).collect::<Result<Tensors>>()?;
-        let header = Header { unet, scheduler, train, class_names, step: 0, seconds: 0.0 };
+        let header = Header { network, scheduler, train, class_names, normalization: None, step: 0, seconds: 0.0 };
         let checkpoint =
             Checkpoint { header, ema: initial.clone(), model: initial, adam_mean: zeros.clone(), adam_square: zeros };
         Self::from_checkpoint(checkpoint, device)
@@ -218,13 +219,20 @@ impl Trainer {
         Ok(trainer)
     }
 
+    /// Remembers what the data was scaled by.
+    pub fn with_normalization(mut self, normalization: Normalization) -> Self {
+        self.header.normalization = Some(normalization);
+        self
+    }
+
     /// Learns from the averaged network of `teacher` from here on.
     ///
     /// # Errors
     /// When it is another kind of network.
     pub fn set_teacher(&mut self, teacher: &Checkpoint) -> Result<()> {
-        let same = teacher.header.unet == self.header.unet && teacher.header.scheduler == self.header.scheduler;
+        let same = teacher.header.network == self.header.network && teacher.header.scheduler == self.header.scheduler;
         ensure!(same, "the teacher is a network of other sizes, or of another schedule");
+        self.header.network.unet()?;
         self.teacher = Some(teacher.ema.clone());
         Ok(())
     }
@@ -259,16 +267,16 @@ impl Trainer {
     ///
     /// # Errors
     /// When the data does not fit the network, or the loss is no longer finite.
-    pub fn step(&mut self, data: &Dataset) -> Result<StepReport> {
+    pub fn step(&mut self, data: &dyn Samples) -> Result<StepReport> {
         // on one of the pool's own threads, which saves handing every operator over to them
         rayon::scope(|_| self.step_on_this_thread(data))
     }
 
-    fn step_on_this_thread(&mut self, data: &Dataset) -> Result<StepReport> {
+    fn step_on_this_thread(&mut self, data: &dyn Samples) -> Result<StepReport> {
         let step = self.header.step;
         let batch = self.batch(data, step)?;
         let parameters = tensors(&self.variables);
-        let output = Unet::new(&self.header.unet, &parameters).forward(&batch.x, &batch.t, &batch.labels)?;
+        let output = self.header.network.forward(&parameters, &batch.x, &batch.t, &batch.given)?;
         let target = match &self.teacher {
             Some(teacher) => self.guided(teacher, &batch)?,
             None => batch.target,
@@ -287,10 +295,10 @@ impl Trainer {
 
     /// The teacher's prediction for a batch under guidance; without a class it is its plain one.
     fn guided(&self, teacher: &Tensors, batch: &Batch) -> Result<Tensor> {
-        let network = Unet::new(&self.header.unet, teacher);
-        let without = Tensor::full(self.header.unet.classes as u32, batch.labels.shape(), &self.device)?;
-        let conditional = network.forward(&batch.x, &batch.t, &batch.labels)?;
-        let unconditional = network.forward(&batch.x, &batch.t, &without)?;
+        let network = &self.header.network;
+        let without = Tensor::full(network.classes() as u32, batch.t.shape(), &self.device)?;
+        let conditional = network.forward(teacher, &batch.x, &batch.t, &batch.given)?;
+        let unconditional = network.forward(teacher, &batch.x, &batch.t, &Given::Labels(without))?;
         Ok((&unconditional + ((conditional - &unconditional)? * self.header.train.guidance)?)?)
     }
 
@@ -320,29 +328,31 @@ impl Trainer {
     ///
     /// # Errors
     /// When the data does not fit the network.
-    pub fn batch(&mut self, data: &Dataset, step: u64) -> Result<Batch> {
+    pub fn batch(&mut self, data: &dyn Samples, step: u64) -> Result<Batch> {
+        let shape = data.sample_shape();
         ensure!(
-            data.shape == self.header.unet.shape,
-            "the data's samples have shape {:?}, but the network was made for {:?}",
-            data.shape,
-            self.header.unet.shape
+            shape == self.header.network.shape(),
+            "the data's samples have shape {shape:?}, but the network was made for {:?}",
+            self.header.network.shape()
         );
-        let indices = self.indices(data.len(), step);
-        let Header { unet, train, scheduler, .. } = &self.header;
+        let indices = self.indices(data.count(), step);
+        let Header { network, train, scheduler, .. } = &self.header;
         let mut rng = rng(train.seed, Stream::Step, step);
-        let (batch, len, width) = (indices.len(), data.sample_len(), data.shape[2]);
+        let (batch, len, width) = (indices.len(), shape.iter().product(), shape[shape.len() - 1]);
         let (mut x, mut target) = (Vec::with_capacity(batch * len), Vec::with_capacity(batch * len));
-        let (mut times, mut labels, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut times, mut labels, mut numbers, mut weights) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut sample: Vec<f32> = Vec::with_capacity(len);
         for (j, &i) in indices.iter().enumerate() {
             // one t in each of `batch` equal parts of the training steps: less variance than independent ones
             let u = (j as f64 + rng.random::<f64>()) / batch as f64;
             let t = ((u * self.schedule.len() as f64) as usize).min(self.schedule.len() - 1);
             let (gamma, sigma) = (self.schedule.gamma(t) as f32, self.schedule.sigma(t) as f32);
             let mirrored = train.flip && rng.random::<bool>();
-            let sample = data.sample(i);
+            sample.clear();
+            data.append(i, &mut sample);
             for k in 0..len {
                 let k = if mirrored { k - k % width + (width - 1 - k % width) } else { k };
-                let x0 = to_unit(sample[k]);
+                let x0 = sample[k];
                 let eps: f32 = StandardNormal.sample(&mut rng);
                 x.push(gamma * x0 + sigma * eps);
                 target.push(match scheduler.prediction_type {
@@ -350,19 +360,30 @@ impl Trainer {
                     _ => eps,
                 });
             }
-            let dropped = rng.random::<f64>() < train.label_dropout;
-            labels.push(if dropped { unet.classes } else { data.labels[i] } as u32);
+            match data.given(i) {
+                Condition::Label(label) => {
+                    let dropped = rng.random::<f64>() < train.label_dropout;
+                    labels.push(if dropped { network.classes() } else { label } as u32);
+                }
+                Condition::Numbers(given) => numbers.extend_from_slice(given),
+            }
             times.push(t as f32);
             weights.push(self.weights[t] as f32);
         }
-        let [c, h, w] = data.shape;
         let device = &self.device;
+        let dims: Vec<usize> = std::iter::once(batch).chain(shape.iter().copied()).collect();
+        let ones: Vec<usize> = std::iter::once(batch).chain(shape.iter().map(|_| 1)).collect();
+        let given = match (labels.is_empty(), numbers.len() / batch) {
+            (false, _) => Given::Labels(Tensor::from_vec(labels, batch, device)?),
+            (true, 0) => Given::Nothing,
+            (true, conditions) => Given::Numbers(Tensor::from_vec(numbers, (batch, conditions), device)?),
+        };
         Ok(Batch {
-            x: Tensor::from_vec(x, (batch, c, h, w), device)?,
-            target: Tensor::from_vec(target, (batch, c, h, w), device)?,
+            x: Tensor::from_vec(x, dims.as_slice(), device)?,
+            target: Tensor::from_vec(target, dims, device)?,
             t: Tensor::from_vec(times, batch, device)?,
-            labels: Tensor::from_vec(labels, batch, device)?,
-            weight: Tensor::from_vec(weights, (batch, 1, 1, 1), device)?,
+            given,
+            weight: Tensor::from_vec(weights, ones, device)?,
         })
     }
 

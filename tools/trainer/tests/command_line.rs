@@ -348,3 +348,71 @@ fn a_model_is_trained_exported_and_judged() {
     assert_one_line(&go(&["eval", "--classifier", &other, "--data", &data_path, &float]), "classifier is for");
     assert_one_line(&go(&["eval", "--classifier", &other, "--data", &small, &float]), "m.onnx: the model's samples");
 }
+
+/// A policy of sequences, from demonstrations to a plan in their units.
+#[test]
+fn sequences_are_trained_and_exported() {
+    use edgegen::output::{encode_npy, write_file};
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("data"), folder.path().join("out"));
+    std::fs::create_dir(&data).unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    // windows whose actions rise from 100 by what was observed
+    let windows: Vec<(f32, Vec<f32>)> = (0..40)
+        .map(|i| {
+            let slope = (i % 8) as f32;
+            (slope, (0..16).map(|k| if k % 2 == 0 { 100.0 + slope * (k / 2) as f32 } else { -3.0 }).collect())
+        })
+        .collect();
+    let actions: Vec<&[f32]> = windows.iter().map(|w| &w.1[..]).collect();
+    let seen: Vec<&[f32]> = windows.iter().map(|w| std::slice::from_ref(&w.0)).collect();
+    let write = |name: &str, rows: &[&[f32]], shape: &[usize]| {
+        write_file(&data.join(name), &encode_npy(rows, shape).unwrap()).unwrap();
+    };
+    write("actions.npy", &actions, &[8, 2]);
+    write("obs.npy", &seen, &[1]);
+    let train = |more: &[&str]| {
+        let mut command = trainer(&["train", "--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+        command.args(["--base", "8", "--groups", "4", "--batch", "8"]).args(more);
+        run(command)
+    };
+    assert_one_line(&train(&["--flip"]), "sequences are not mirrored");
+    assert_one_line(&train(&["--kernel", "4"]), "--kernel");
+    assert_one_line(&train(&["--mult", "1,1,1,1,1"]), "sequences of 8 steps");
+    assert_one_line(&train(&["--class-names", "a"]), "no classes");
+    assert_success(&train(&["--steps", "4"]));
+    assert_success(&train(&["--steps", "6", "--resume"]));
+    assert_eq!(header(&out.join("checkpoint.safetensors"))["step"], 6);
+
+    let (float, int8) = (path("p.onnx"), path("p.int8.onnx"));
+    let export = |more: &[&str]| {
+        let checkpoint = out.to_str().unwrap();
+        run(trainer(&[&["export", "--checkpoint", checkpoint, "--sampler", "ddim", "--steps", "3"], more].concat()))
+    };
+    assert_success(&export(&["--out", &float]));
+    let data_path = data.to_str().unwrap();
+    assert_success(&export(&["--out", &int8, "--format", "int8", "--data", data_path, "--calibration", "8"]));
+    assert!(std::fs::metadata(&int8).unwrap().len() < std::fs::metadata(&float).unwrap().len());
+    for file in [&float, &int8] {
+        let model = edgegen::network::Model::open(file, &edgegen::network::ModelOptions::default()).unwrap();
+        assert_eq!((model.sample_shape(), model.scheduler().num_train_timesteps), (&[8, 2][..], 100));
+        let mut generator = edgegen::Generator::new(&model, &edgegen::Settings::of(&model).unwrap()).unwrap();
+        let named = [("global_cond".to_string(), vec![2.0])].into();
+        let condition = edgegen::condition::Condition { class: None, named };
+        let (plan, outcome) = generator.generate(0, 0, &condition, &mut Default::default()).unwrap();
+        assert_eq!(outcome.nfe, 3);
+        // within the ranges of the data, and the column that never varied is what it was
+        for pair in plan.chunks(2) {
+            assert!((100.0..=149.0).contains(&pair[0]) && pair[1] == -3.0, "{plan:?}");
+        }
+    }
+    // other data than the checkpoint's
+    write("obs.npy", &seen[..39], &[1]);
+    assert_one_line(&train(&["--steps", "8", "--resume"]), "there are 40 actions");
+    let doubled: Vec<f32> = windows.iter().map(|w| 2.0 * w.0).collect();
+    write("obs.npy", &doubled.chunks(1).collect::<Vec<_>>(), &[1]);
+    assert_one_line(&train(&["--steps", "8", "--resume"]), "ranges");
+    let sample =
+        run(trainer(&["sample", "--checkpoint", out.join("checkpoint.safetensors").to_str().unwrap(), &path("x.npy")]));
+    assert_one_line(&sample, "sample it with edgegen");
+}

@@ -1,8 +1,9 @@
 use super::*;
+use crate::network::UnetConfig;
 
 fn small() -> Checkpoint {
     let header = Header {
-        unet: UnetConfig {
+        network: NetworkConfig::Unet(UnetConfig {
             shape: [1, 4, 4],
             classes: 2,
             patch: 1,
@@ -12,7 +13,7 @@ fn small() -> Checkpoint {
             middle_blocks: 1,
             attention: false,
             groups: 2,
-        },
+        }),
         scheduler: SchedulerConfig::default(),
         train: serde_json::from_value(serde_json::json!({
             "steps": 10, "batch": 2, "rate": 1e-3, "warm_up": 1, "weight_decay": 0.0, "clip": 1.0, "ema": 0.9,
@@ -20,6 +21,7 @@ fn small() -> Checkpoint {
         }))
         .unwrap(),
         class_names: vec!["a".into(), "b".into()],
+        normalization: None,
         step: 4,
         seconds: 2.5,
     };
@@ -30,7 +32,7 @@ fn small() -> Checkpoint {
             let values: Vec<f32> = special.iter().copied().cycle().take(shape.iter().product()).collect();
             Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
         };
-        header.unet.shapes().map(|(name, shape)| (name, tensor(shape))).collect()
+        header.network.shapes().map(|(name, shape)| (name, tensor(shape))).collect()
     };
     let (model, ema, adam_mean, adam_square) = (tensors(1.0), tensors(0.5), tensors(0.25), tensors(0.1));
     Checkpoint { header, model, ema, adam_mean, adam_square }

@@ -1,9 +1,9 @@
 //! `edgegen-trainer bench-step`: how long a training step takes, for comparisons.
 
 use crate::data::Dataset;
+use crate::network::{Given, NetworkConfig, UnetConfig};
 use crate::process;
 use crate::train::{TrainConfig, Trainer, Weighting};
-use crate::unet::UnetConfig;
 use anyhow::Result;
 use candle_core::Device;
 use clap::Args;
@@ -52,8 +52,8 @@ pub fn run(args: &BenchStepArgs) -> Result<()> {
     let report = serde_json::json!({
         "batch": args.batch,
         "threads": rayon::current_num_threads(),
-        "parameters": trainer.header().unet.parameter_count(),
-        "multiply_adds": trainer.header().unet.multiply_adds(),
+        "parameters": trainer.header().network.parameter_count(),
+        "multiply_adds": trainer.header().network.multiply_adds(),
         "loss": last.loss,
         "gradient_norm": last.gradient_norm,
         "seconds": seconds,
@@ -65,7 +65,8 @@ pub fn run(args: &BenchStepArgs) -> Result<()> {
 fn save(trainer: &mut Trainer, data: &Dataset, folder: &Path) -> Result<()> {
     trainer.checkpoint(0.0)?.save(&folder.join("model.safetensors"))?;
     let batch = trainer.batch(data, trainer.header().step)?;
-    let tensors = [("x", batch.x), ("t", batch.t), ("labels", batch.labels), ("target", batch.target)];
+    let Given::Labels(labels) = batch.given else { unreachable!("pictures have labels") };
+    let tensors = [("x", batch.x), ("t", batch.t), ("labels", labels), ("target", batch.target)];
     Ok(candle_core::safetensors::save(&HashMap::from(tensors), folder.join("batch.safetensors"))?)
 }
 
@@ -108,5 +109,5 @@ fn trainer(batch: usize, data: &Dataset) -> Result<Trainer> {
         guidance: 1.0,
     };
     train.check()?;
-    Trainer::new(unet, scheduler, train, data.class_names.clone(), Device::Cpu)
+    Trainer::new(NetworkConfig::Unet(unet), scheduler, train, data.class_names.clone(), Device::Cpu)
 }

@@ -1,8 +1,8 @@
 //! `edgegen-trainer export`.
 
+use super::data::{Data, SequenceArgs};
 use super::train::open_checkpoint;
 use crate::checkpoint::{Checkpoint, write_atomically};
-use crate::data::{Dataset, Split};
 use crate::export::{Recommendation, calibrate, float_layers, quantize, to_onnx};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -41,6 +41,8 @@ pub struct ExportArgs {
     /// The step spacing that the file recommends
     #[arg(long, default_value = "trailing", value_name = "NAME")]
     spacing: String,
+    #[command(flatten)]
+    sequences: SequenceArgs,
 }
 
 /// The weights' format.
@@ -80,14 +82,10 @@ pub fn run(args: &ExportArgs) -> Result<()> {
 fn to_int8(args: &ExportArgs, checkpoint: &Checkpoint, model: &ModelProto) -> Result<ModelProto> {
     let Some(folder) = &args.data else { bail!("int8 is calibrated on real data: give the folder with --data") };
     let header = &checkpoint.header;
-    let size = header.unet.shape[1];
-    let data = Dataset::open(folder, Split::Train, Some(size), None)?;
-    anyhow::ensure!(
-        data.shape == header.unet.shape,
-        "the data's samples have shape {:?}, but the network was made for {:?}",
-        data.shape,
-        header.unet.shape
-    );
-    let ranges = calibrate(model, header, &data, args.calibration).context("calibration")?;
-    quantize(model, &ranges, &float_layers(&header.unet))
+    let (shape, size) = (header.network.shape(), header.network.unet().ok().map(|u| u.shape[1]));
+    let data = Data::open(folder, size, None, &args.sequences)?;
+    let found = data.samples().sample_shape();
+    anyhow::ensure!(found == shape, "the data's samples have shape {found:?}, but the network was made for {shape:?}");
+    let ranges = calibrate(model, header, data.samples(), args.calibration).context("calibration")?;
+    quantize(model, &ranges, &float_layers(&header.network))
 }

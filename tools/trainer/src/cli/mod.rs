@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod bench_step;
+mod data;
 pub mod dump_forward;
 pub mod eval;
 pub mod export;

@@ -57,17 +57,17 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     ensure!(args.guidance.is_finite(), "--guidance must be a finite number, not {}", args.guidance);
     let classes = match &args.class {
         Some(class) => vec![class_index(class, &header)?],
-        None => (0..header.unet.classes).collect(),
+        None => (0..header.network.unet()?.classes).collect(),
     };
     let labels: Vec<usize> = classes.iter().flat_map(|c| std::iter::repeat_n(*c, args.count)).collect();
     let request = sample::Request { labels: &labels, steps: args.steps, guidance: args.guidance, seed: args.seed };
     let parameters = if args.no_ema { &model } else { &ema };
-    let samples = sample::ddim(&header.unet, parameters, &header.scheduler, &device, &request)?;
+    let samples = sample::ddim(&header.network, parameters, &header.scheduler, &device, &request)?;
     let samples: Vec<&[f32]> = samples.iter().map(Vec::as_slice).collect();
     let bytes = match format {
-        Format::Npy => encode_npy(&samples, &header.unet.shape)?,
+        Format::Npy => encode_npy(&samples, header.network.shape())?,
         Format::Csv => encode_csv(&samples),
-        _ => encode_picture(&Picture::new(&header.unet.shape, (-1.0, 1.0))?.grid(&samples, args.count), format)?,
+        _ => encode_picture(&Picture::new(header.network.shape(), (-1.0, 1.0))?.grid(&samples, args.count), format)?,
     };
     Ok(write_file(&args.out, &bytes)?)
 }

@@ -1,9 +1,9 @@
 //! `edgegen-trainer train`.
 
+use super::data::{Data, SequenceArgs};
 use crate::checkpoint::{Checkpoint, write_atomically};
-use crate::data::{Dataset, Split};
+use crate::network::{NetworkConfig, SequenceConfig, UnetConfig};
 use crate::train::{TrainConfig, Trainer, Weighting, device};
-use crate::unet::UnetConfig;
 use crate::{process, sample};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Train a network on your own pictures.
+/// Train a network on your own pictures or sequences.
 #[derive(Args, Debug)]
 pub struct TrainArgs {
-    /// The folder of the data: IDX files (train-images-idx3-ubyte[.gz] …), CIFAR-10's data_batch_*.bin, or one folder of pictures a class
+    /// The folder of the data: IDX files (train-images-idx3-ubyte[.gz] …), CIFAR-10's data_batch_*.bin, one folder of pictures a class, or for sequences actions.npy and obs.npy
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
     /// The folder for the checkpoint, the loss curve and the sample grids
@@ -39,9 +39,9 @@ pub struct TrainArgs {
     /// Training steps in all; on resuming, a new end for the learning rate's course [default: 20000]
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Samples a step
-    #[arg(long, default_value_t = 64)]
-    batch: usize,
+    /// Samples a step [default: 64; 256 of sequences]
+    #[arg(long)]
+    batch: Option<usize>,
     /// The greatest learning rate
     #[arg(long, default_value_t = 1.5e-3)]
     rate: f64,
@@ -72,12 +72,12 @@ pub struct TrainArgs {
     /// How the noise grows: linear, scaled_linear, squaredcos_cap_v2 or sigmoid, as in diffusers
     #[arg(long, default_value = "squaredcos_cap_v2", value_parser = parse_schedule)]
     beta_schedule: BetaSchedule,
-    /// The number of noise levels
-    #[arg(long, default_value_t = 1000, value_name = "T")]
-    train_timesteps: usize,
-    /// Channels of the first level
-    #[arg(long, default_value_t = 48)]
-    base: usize,
+    /// The number of noise levels [default: 1000; 100 for sequences]
+    #[arg(long, value_name = "T")]
+    train_timesteps: Option<usize>,
+    /// Channels of the first level [default: 48; 32 for sequences]
+    #[arg(long)]
+    base: Option<usize>,
     /// Channels of each level in multiples of --base; each level halves the resolution
     #[arg(long, default_value = "1,2", value_delimiter = ',')]
     mult: Vec<usize>,
@@ -96,6 +96,11 @@ pub struct TrainArgs {
     /// Groups of the group norms
     #[arg(long, default_value_t = 8)]
     groups: usize,
+    /// Sequences: the length of the convolutions
+    #[arg(long, default_value_t = 5)]
+    kernel: usize,
+    #[command(flatten)]
+    sequences: SequenceArgs,
     /// The side that pictures of a folder are scaled to [default: 32]
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
@@ -129,39 +134,56 @@ pub const CHECKPOINT: &str = "checkpoint.safetensors";
 const LOSS_CURVE: &str = "loss.csv";
 
 impl TrainArgs {
-    fn unet(&self, data: &Dataset) -> UnetConfig {
-        UnetConfig {
-            shape: data.shape,
-            classes: data.class_names.len(),
-            patch: self.patch,
-            base: self.base,
-            multipliers: self.mult.clone(),
-            blocks: self.blocks,
-            middle_blocks: self.middle,
-            attention: !self.no_attention,
-            groups: self.groups,
+    fn network(&self, data: &Data) -> NetworkConfig {
+        match data {
+            Data::Pictures(data) => NetworkConfig::Unet(UnetConfig {
+                shape: data.shape,
+                classes: data.class_names.len(),
+                patch: self.patch,
+                base: self.base.unwrap_or(48),
+                multipliers: self.mult.clone(),
+                blocks: self.blocks,
+                middle_blocks: self.middle,
+                attention: !self.no_attention,
+                groups: self.groups,
+            }),
+            Data::Sequences(data) => NetworkConfig::Sequence(SequenceConfig {
+                shape: data.shape(),
+                conditions: data.conditions(),
+                base: self.base.unwrap_or(32),
+                multipliers: self.mult.clone(),
+                blocks: self.blocks,
+                kernel: self.kernel,
+                groups: self.groups,
+            }),
         }
     }
 
-    fn scheduler(&self) -> SchedulerConfig {
+    fn scheduler(&self, data: &Data) -> SchedulerConfig {
+        let (timesteps, within_one) = match data {
+            Data::Pictures(_) => (1000, true),
+            Data::Sequences(_) => (100, self.sequences.is_bounded()),
+        };
         SchedulerConfig {
-            num_train_timesteps: self.train_timesteps,
+            num_train_timesteps: self.train_timesteps.unwrap_or(timesteps),
             beta_schedule: self.beta_schedule,
             prediction_type: if self.prediction == "v" { PredictionType::V } else { PredictionType::Epsilon },
+            clip_sample: within_one,
             ..SchedulerConfig::default()
         }
     }
 
-    fn train(&self) -> TrainConfig {
+    fn train(&self, data: &Data) -> TrainConfig {
+        let pictures = matches!(data, Data::Pictures(_));
         TrainConfig {
             steps: self.steps.unwrap_or(20_000),
-            batch: self.batch,
+            batch: self.batch.unwrap_or(if pictures { 64 } else { 256 }),
             rate: self.rate,
             warm_up: self.warm_up,
             weight_decay: self.weight_decay,
             clip: self.clip,
             ema: self.ema,
-            label_dropout: self.label_dropout,
+            label_dropout: if pictures { self.label_dropout } else { 0.0 },
             flip: self.flip,
             weighting: self.weighting,
             seed: self.seed,
@@ -169,7 +191,7 @@ impl TrainArgs {
         }
     }
 
-    fn trainer(&self, data: &Dataset) -> Result<Trainer> {
+    fn trainer(&self, data: &Data) -> Result<Trainer> {
         let device = device(self.gpu)?;
         let path = self.out.join(CHECKPOINT);
         let teacher = self.teacher.as_deref().map(|path| open_checkpoint(path, &device)).transpose()?;
@@ -181,12 +203,13 @@ impl TrainArgs {
                 None if guidance == 1.0 => (),
                 _ => bail!("the checkpoint learns guidance {guidance}: give its --teacher and --guidance {guidance}"),
             }
-            let classes = trainer.header().unet.classes;
-            ensure!(
-                classes == data.class_names.len(),
-                "the data has {} classes, but the checkpoint was made for {classes}",
-                data.class_names.len()
-            );
+            let (classes, found) = (trainer.header().network.classes(), data.class_names().len());
+            ensure!(classes == found, "the data has {found} classes, but the checkpoint was made for {classes}");
+            if let Data::Sequences(data) = data {
+                let before = trainer.header().normalization.as_ref();
+                let same = before.map_or(Ok(false), |n| data.is_scaled_by(n))?;
+                ensure!(same, "the data's ranges are not those that the checkpoint was trained with");
+            }
             if let Some(steps) = self.steps {
                 trainer.set_steps(steps)?;
             }
@@ -197,11 +220,17 @@ impl TrainArgs {
             "{} is there already: give --resume to go on from it, or another --out",
             path.display()
         );
-        self.train().check()?;
+        let train = self.train(data);
+        train.check()?;
         if let Some(teacher) = &teacher {
-            return Trainer::student(teacher, self.train(), device);
+            return Trainer::student(teacher, train, device);
         }
-        Trainer::new(self.unet(data), self.scheduler(), self.train(), data.class_names.clone(), device)
+        let class_names = data.class_names().to_vec();
+        let trainer = Trainer::new(self.network(data), self.scheduler(data), train, class_names, device)?;
+        Ok(match data {
+            Data::Pictures(_) => trainer,
+            Data::Sequences(data) => trainer.with_normalization(data.normalization.clone()),
+        })
     }
 }
 
@@ -217,23 +246,27 @@ pub fn open_checkpoint(path: &Path, device: &Device) -> Result<Checkpoint> {
 /// When the data, an option or the checkpoint does not fit, or a file cannot be written.
 pub fn run(args: &TrainArgs) -> Result<()> {
     process::configure(args.threads);
-    let data = Dataset::open(&args.data, Split::Train, args.size, args.class_names.as_deref())?;
+    let data = Data::open(&args.data, args.size, args.class_names.as_deref(), &args.sequences)?;
+    ensure!(!args.flip || matches!(data, Data::Pictures(_)), "--flip mirrors pictures; sequences are not mirrored");
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     let mut trainer = args.trainer(&data)?;
     let header = trainer.header();
+    let of = match &data {
+        Data::Pictures(data) => format!("in {} classes", data.class_names.len()),
+        Data::Sequences(data) => format!("under {} numbers", data.conditions()),
+    };
     eprintln!(
-        "{} samples of {:?} in {} classes; {} parameters, {:.1} M multiply-adds a call; {} threads",
-        data.len(),
-        data.shape,
-        data.class_names.len(),
-        header.unet.parameter_count(),
-        header.unet.multiply_adds() as f64 / 1e6,
+        "{} samples of {:?} {of}; {} parameters, {:.2} M multiply-adds a call; {} threads",
+        data.samples().count(),
+        data.samples().sample_shape(),
+        header.network.parameter_count(),
+        header.network.multiply_adds() as f64 / 1e6,
         rayon::current_num_threads()
     );
     train(args, &mut trainer, &data)
 }
 
-fn train(args: &TrainArgs, trainer: &mut Trainer, data: &Dataset) -> Result<()> {
+fn train(args: &TrainArgs, trainer: &mut Trainer, data: &Data) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     ctrlc::set_handler({
         let stop = stop.clone();
@@ -246,7 +279,7 @@ fn train(args: &TrainArgs, trainer: &mut Trainer, data: &Dataset) -> Result<()> 
     let mut curve = LossCurve::open(&args.out.join(LOSS_CURVE), trainer.header().step)?;
     let progress = Progress::new(steps, trainer.header().step);
     while trainer.header().step < steps && !stop.load(Ordering::Relaxed) {
-        let report = trainer.step(data)?;
+        let report = trainer.step(data.samples())?;
         let step = trainer.header().step;
         let seconds = before + start.elapsed().as_secs_f64();
         progress.advance(step, report.loss);
@@ -272,16 +305,19 @@ fn train(args: &TrainArgs, trainer: &mut Trainer, data: &Dataset) -> Result<()> 
     Ok(())
 }
 
-/// A row of samples for each class, from the moving average of the weights.
+/// A row of pictures for each class, from the moving average of the weights.
 fn save_grid(trainer: &Trainer, path: &Path) -> Result<()> {
     const COLUMNS: usize = 8;
     let header = trainer.header();
-    let labels: Vec<usize> = (0..header.unet.classes * COLUMNS).map(|i| i / COLUMNS).collect();
+    if header.network.unet().is_err() {
+        return Ok(());
+    }
+    let labels: Vec<usize> = (0..header.network.classes() * COLUMNS).map(|i| i / COLUMNS).collect();
     let request = sample::Request { labels: &labels, steps: 20, guidance: 1.5, seed: 0 };
     let device = trainer.ema().values().next().context("a network without parameters")?.device().clone();
-    let samples = sample::ddim(&header.unet, trainer.ema(), &header.scheduler, &device, &request)?;
+    let samples = sample::ddim(&header.network, trainer.ema(), &header.scheduler, &device, &request)?;
     let rows: Vec<&[f32]> = samples.iter().map(Vec::as_slice).collect();
-    let Ok(picture) = Picture::new(&header.unet.shape, (-1.0, 1.0)) else { return Ok(()) };
+    let Ok(picture) = Picture::new(header.network.shape(), (-1.0, 1.0)) else { return Ok(()) };
     Ok(write_file(path, &encode_picture(&picture.grid(&rows, COLUMNS), Format::Png)?)?)
 }
 

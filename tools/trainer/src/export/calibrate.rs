@@ -1,9 +1,10 @@
 //! The ranges of a network's activations, measured on real data at every noise level.
 
+use super::model::float_layers;
 use super::quantize::activations;
-use super::unet::float_layers;
 use crate::checkpoint::Header;
-use crate::data::{Dataset, to_unit};
+use crate::data::{Condition, Samples};
+use crate::network::NetworkConfig;
 use anyhow::{Context, Result};
 use edgegen::noise::Noise;
 use edgegen::schedule::Schedule;
@@ -30,27 +31,34 @@ pub type Ranges = BTreeMap<String, Range>;
 ///
 /// # Errors
 /// When the model does not run.
-pub fn calibrate(model: &ModelProto, header: &Header, data: &Dataset, count: usize) -> Result<Ranges> {
+pub fn calibrate(model: &ModelProto, header: &Header, data: &dyn Samples, count: usize) -> Result<Ranges> {
     let graph = model.graph.as_ref().context("a model without a graph")?;
-    let names: Vec<String> = activations(graph, &float_layers(&header.unet)).into_iter().collect();
-    let plan = observer(model, data.shape, &names)?;
+    let names: Vec<String> = activations(graph, &float_layers(&header.network)).into_iter().collect();
+    let plan = observer(model, &header.network, &names)?;
     let schedule = Schedule::from_config(&header.scheduler)?;
     let mut seen: Vec<Observed> = names.iter().map(|_| Observed::default()).collect();
     let mut state = plan.spawn()?;
-    let [c, h, w] = data.shape;
+    let shape: Vec<usize> = std::iter::once(1).chain(data.sample_shape().iter().copied()).collect();
     for i in 0..count {
         // a stride that is coprime to any data set's order by class
-        let sample = (i * 7919) % data.len();
+        let sample = (i * 7919) % data.count();
         let t = ((i as f64 + 0.5) / count as f64 * schedule.len() as f64) as usize;
         let (gamma, sigma) = (schedule.gamma(t) as f32, schedule.sigma(t) as f32);
         let mut noise = Noise::new(0xca11b, i as u64);
-        let x: Vec<f32> = data.sample(sample).iter().map(|p| gamma * to_unit(*p) + sigma * noise.sample()).collect();
-        let label = if i % 4 == 3 { header.unet.classes } else { data.labels[sample] } as i64;
-        let outputs = state.run(tvec![
-            Tensor::from_shape(&[1, c, h, w], &x)?.into(),
-            Tensor::from_shape(&[1], &[t as f32])?.into(),
-            Tensor::from_shape(&[1], &[label])?.into(),
-        ])?;
+        let mut x = Vec::new();
+        data.append(sample, &mut x);
+        x.iter_mut().for_each(|x| *x = gamma * *x + sigma * noise.sample());
+        let mut inputs: TVec<TValue> =
+            tvec![Tensor::from_shape(&shape, &x)?.into(), Tensor::from_shape(&[1], &[t as f32])?.into()];
+        match data.given(sample) {
+            Condition::Label(label) => {
+                let label = if i % 4 == 3 { header.network.classes() } else { label } as i64;
+                inputs.push(Tensor::from_shape(&[1], &[label])?.into());
+            }
+            Condition::Numbers([]) => {}
+            Condition::Numbers(numbers) => inputs.push(Tensor::from_shape(&[1, numbers.len()], numbers)?.into()),
+        }
+        let outputs = state.run(inputs)?;
         for (seen, output) in seen.iter_mut().zip(&outputs) {
             seen.add(output.try_as_plain_ram()?.as_slice::<f32>()?);
         }
@@ -59,15 +67,22 @@ pub fn calibrate(model: &ModelProto, header: &Header, data: &Dataset, count: usi
 }
 
 /// The model with the named tensors as its outputs.
-fn observer(model: &ModelProto, [c, h, w]: [usize; 3], names: &[String]) -> Result<Arc<TypedRunnableModel>> {
+fn observer(model: &ModelProto, network: &NetworkConfig, names: &[String]) -> Result<Arc<TypedRunnableModel>> {
     let mut model = model.clone();
     let graph = model.graph.as_mut().context("a model without a graph")?;
     graph.output = names.iter().map(|name| ValueInfoProto { name: name.clone(), ..Default::default() }).collect();
     let bytes = model.encode_to_vec();
     let mut graph = tract_onnx::onnx().model_for_read(&mut &bytes[..])?;
-    graph.set_input_fact(0, f32::fact([1, c, h, w]).into())?;
+    let shape: Vec<usize> = std::iter::once(1).chain(network.shape().iter().copied()).collect();
+    graph.set_input_fact(0, f32::fact(shape).into())?;
     graph.set_input_fact(1, f32::fact([1]).into())?;
-    graph.set_input_fact(2, i64::fact([1]).into())?;
+    match network {
+        NetworkConfig::Unet(_) => graph.set_input_fact(2, i64::fact([1]).into())?,
+        NetworkConfig::Sequence(config) if config.conditions > 0 => {
+            graph.set_input_fact(2, f32::fact([1, config.conditions]).into())?;
+        }
+        NetworkConfig::Sequence(_) => {}
+    }
     graph.into_optimized()?.into_runnable()
 }
 

@@ -2,12 +2,15 @@
 
 mod calibrate;
 mod graph;
+mod layers;
+mod model;
 mod quantize;
+mod sequence;
 mod unet;
 
 pub use calibrate::calibrate;
+pub use model::{Recommendation, float_layers, to_onnx};
 pub use quantize::quantize;
-pub use unet::{Recommendation, float_layers, to_onnx};
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 use super::{Recommendation, calibrate, float_layers, quantize, to_onnx};
 use crate::checkpoint::Header;
 use crate::data::Dataset;
+use crate::network::{Given, NetworkConfig, SequenceConfig, Tensors, UnetConfig};
 use crate::train::{TrainConfig, Weighting};
-use crate::unet::{Tensors, Unet, UnetConfig};
 use candle_core::{Device, Tensor};
 use edgegen::condition::Condition;
 use edgegen::config::{BetaSchedule, PredictionType, SchedulerConfig, Spacing};
@@ -12,7 +12,7 @@ use edgegen::{Settings, solver::Solver};
 use prost::Message;
 use tract_onnx::pb::ModelProto;
 
-fn header(unet: UnetConfig) -> Header {
+fn header(network: &NetworkConfig) -> Header {
     let train = TrainConfig {
         steps: 10,
         batch: 2,
@@ -32,12 +32,18 @@ fn header(unet: UnetConfig) -> Header {
         prediction_type: PredictionType::V,
         ..SchedulerConfig::default()
     };
-    let class_names = (0..unet.classes).map(|c| format!("class {c}")).collect();
-    Header { unet, scheduler, train, class_names, step: 5, seconds: 1.0 }
+    let class_names = (0..network.classes()).map(|c| format!("class {c}")).collect();
+    Header { network: network.clone(), scheduler, train, class_names, normalization: None, step: 5, seconds: 1.0 }
 }
 
-fn unet(shape: [usize; 3], patch: usize, multipliers: &[usize], middle_blocks: usize, attention: bool) -> UnetConfig {
-    UnetConfig {
+fn unet(
+    shape: [usize; 3],
+    patch: usize,
+    multipliers: &[usize],
+    middle_blocks: usize,
+    attention: bool,
+) -> NetworkConfig {
+    NetworkConfig::Unet(UnetConfig {
         shape,
         classes: 3,
         patch,
@@ -47,13 +53,14 @@ fn unet(shape: [usize; 3], patch: usize, multipliers: &[usize], middle_blocks: u
         middle_blocks,
         attention,
         groups: 4,
-    }
+    })
 }
 
 /// Random parameters, none of them left at zero or one as a fresh network's are.
-fn parameters(unet: &UnetConfig) -> Tensors {
+fn parameters(network: &NetworkConfig) -> Tensors {
     let mut noise = Noise::new(3, 0);
-    unet.shapes()
+    network
+        .shapes()
         .map(|(name, shape)| {
             let len: usize = shape.iter().product();
             let fan_in = if shape.len() > 1 { len / shape[0] } else { 1 };
@@ -75,36 +82,63 @@ fn open(model: &ModelProto, exact_quantization: bool) -> Model {
 }
 
 /// The predictions of the exported model for three calls, one after the other.
-fn predictions(model: &Model, calls: &[(Vec<f32>, f64, usize)]) -> Vec<f32> {
+fn predictions(model: &Model, calls: &[Call]) -> Vec<f32> {
     let mut network = model.network().unwrap();
     let mut all = Vec::new();
-    for (x, t, class) in calls {
-        let mut out = vec![0.0; x.len()];
-        network.predict(x, *t, &Condition::class(*class), &mut out).unwrap();
+    for call in calls {
+        let mut out = vec![0.0; call.x.len()];
+        let mut condition = Condition { class: Some(call.class), ..Condition::default() };
+        condition.named.insert("global_cond".into(), call.numbers.clone());
+        network.predict(&call.x, call.t, &condition, &mut out).unwrap();
         all.extend(out);
     }
     all
 }
 
-fn calls(shape: [usize; 3]) -> Vec<(Vec<f32>, f64, usize)> {
+/// One call, under a class or under numbers.
+struct Call {
+    x: Vec<f32>,
+    t: f64,
+    class: usize,
+    numbers: Vec<f32>,
+}
+
+fn calls(network: &NetworkConfig) -> Vec<Call> {
     let call = |(i, t): (usize, f64)| {
-        let mut x = vec![0.0; shape.iter().product()];
+        let mut x = vec![0.0; network.shape().iter().product()];
         Noise::new(9, i as u64).fill(&mut x);
-        (x, t, i)
+        let mut numbers = vec![0.0; if let NetworkConfig::Sequence(c) = network { c.conditions } else { 0 }];
+        Noise::new(10, i as u64).fill(&mut numbers);
+        Call { x, t, class: i, numbers }
     };
     [0.0, 421.0, 999.0].into_iter().enumerate().map(call).collect()
 }
 
-fn candles(unet: &UnetConfig, parameters: &Tensors, calls: &[(Vec<f32>, f64, usize)]) -> Vec<f32> {
-    let [c, h, w] = unet.shape;
-    let x: Vec<f32> = calls.iter().flat_map(|c| c.0.clone()).collect();
-    let t: Vec<f32> = calls.iter().map(|c| c.1 as f32).collect();
-    let y: Vec<u32> = calls.iter().map(|c| c.2 as u32).collect();
+fn candles(network: &NetworkConfig, parameters: &Tensors, calls: &[Call]) -> Vec<f32> {
     let (n, device) = (calls.len(), &Device::Cpu);
-    let x = Tensor::from_vec(x, (n, c, h, w), device).unwrap();
-    let (t, y) = (Tensor::from_vec(t, n, device).unwrap(), Tensor::from_vec(y, n, device).unwrap());
-    let out = Unet::new(unet, parameters).forward(&x, &t, &y).unwrap();
+    let x: Vec<f32> = calls.iter().flat_map(|c| c.x.clone()).collect();
+    let t: Vec<f32> = calls.iter().map(|c| c.t as f32).collect();
+    let dims: Vec<usize> = std::iter::once(n).chain(network.shape().iter().copied()).collect();
+    let given = match network {
+        NetworkConfig::Unet(_) => {
+            let y: Vec<u32> = calls.iter().map(|c| c.class as u32).collect();
+            Given::Labels(Tensor::from_vec(y, n, device).unwrap())
+        }
+        NetworkConfig::Sequence(config) if config.conditions > 0 => {
+            let numbers: Vec<f32> = calls.iter().flat_map(|c| c.numbers.clone()).collect();
+            Given::Numbers(Tensor::from_vec(numbers, (n, config.conditions), device).unwrap())
+        }
+        NetworkConfig::Sequence(_) => Given::Nothing,
+    };
+    let x = Tensor::from_vec(x, dims, device).unwrap();
+    let t = Tensor::from_vec(t, n, device).unwrap();
+    let out = network.forward(parameters, &x, &t, &given).unwrap();
     out.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn sequence(shape: [usize; 2], conditions: usize, multipliers: &[usize], blocks: usize) -> NetworkConfig {
+    let multipliers = multipliers.to_vec();
+    NetworkConfig::Sequence(SequenceConfig { shape, conditions, base: 8, multipliers, blocks, kernel: 5, groups: 4 })
 }
 
 #[test]
@@ -114,9 +148,12 @@ fn the_float_model_predicts_what_the_trained_network_does() {
         unet([3, 16, 8], 2, &[1, 2], 2, true),
         unet([2, 16, 16], 2, &[1, 2, 2], 2, false),
         unet([1, 9, 9], 3, &[2], 1, true),
+        sequence([16, 2], 4, &[1, 2], 1),
+        sequence([8, 3], 0, &[2], 2),
+        sequence([12, 1], 1, &[1, 2, 2], 2),
     ] {
-        let (parameters, calls) = (parameters(&config), calls(config.shape));
-        let model = open(&to_onnx(&header(config.clone()), &parameters, &recommendation()).unwrap(), false);
+        let (parameters, calls) = (parameters(&config), calls(&config));
+        let model = open(&to_onnx(&header(&config), &parameters, &recommendation()).unwrap(), false);
         let (ours, theirs) = (predictions(&model, &calls), candles(&config, &parameters, &calls));
         let spread = theirs.iter().map(|v| v * v).sum::<f32>() / theirs.len() as f32;
         assert!(spread > 0.1, "a network that says nothing proves nothing: {spread}");
@@ -128,8 +165,8 @@ fn the_float_model_predicts_what_the_trained_network_does() {
 #[test]
 fn the_quantized_model_predicts_nearly_that() {
     let config = unet([1, 8, 8], 2, &[1, 2], 1, true);
-    let (parameters, calls) = (parameters(&config), calls(config.shape));
-    let header = header(config.clone());
+    let (parameters, calls) = (parameters(&config), calls(&config));
+    let header = header(&config);
     let float = to_onnx(&header, &parameters, &recommendation()).unwrap();
     let pixels = (0..30 * 64).map(|i: usize| (i.wrapping_mul(2_654_435_761) >> 9) as u8).collect();
     let labels = (0..30).map(|i| i % 3).collect();
@@ -151,7 +188,7 @@ fn the_quantized_model_predicts_nearly_that() {
 #[test]
 fn the_metadata_come_back() {
     let config = unet([1, 8, 8], 2, &[1, 2], 1, false);
-    let header = header(config.clone());
+    let header = header(&config);
     let model = open(&to_onnx(&header, &parameters(&config), &recommendation()).unwrap(), false);
     assert_eq!(model.metadata().classes, header.class_names);
     assert_eq!(model.metadata().null_class, Some(3));

@@ -5,100 +5,14 @@
 //! SiLU is Sigmoid and Mul. Cutting the sample into patches is folded into the first convolution, which
 //! becomes one of twice the size and stride; putting it together again is DepthToSpace.
 
-use super::graph::{Attribute::*, GraphBuilder, value_info};
-use crate::checkpoint::Header;
-use crate::unet::{Tensors, UnetConfig};
-use anyhow::{Context, Result};
-use candle_core::Device;
-use edgegen::config::{SchedulerConfig, Spacing};
-use tract_onnx::pb::{ModelProto, OperatorSetIdProto, StringStringEntryProto, tensor_proto::DataType};
+use super::graph::Attribute::*;
+use super::layers::Writer;
+use crate::network::UnetConfig;
+use anyhow::Result;
 
-/// What the model's metadata recommends to whoever samples from it.
-#[derive(Clone, Debug)]
-pub struct Recommendation {
-    /// The sampler's name.
-    pub sampler: String,
-    /// Solver steps.
-    pub steps: usize,
-    /// The guidance weight.
-    pub guidance: f32,
-    /// The step spacing's name.
-    pub spacing: String,
-}
-
-const OPSET: i64 = 21;
-/// The IR version that opset 21 came with.
-const IR_VERSION: i64 = 10;
-
-/// The network of `header` with these parameters as an ONNX model: inputs `sample` `[N, C, H, W]` and
-/// `timestep` `[N]`, float32, and `class_labels` `[N]`, int64; output `prediction` `[N, C, H, W]`. The
-/// metadata follow edgegen's model contract.
-///
-/// # Errors
-/// When a parameter is missing.
-pub fn to_onnx(header: &Header, parameters: &Tensors, recommendation: &Recommendation) -> Result<ModelProto> {
-    let mut writer = Writer { graph: GraphBuilder::default(), config: &header.unet, parameters };
-    writer.unet()?;
-    let [c, h, w] = header.unet.shape.map(Some);
-    let sample = [None, c, h, w];
-    let inputs = vec![
-        value_info("sample", DataType::Float, &sample),
-        value_info("timestep", DataType::Float, &[None]),
-        value_info("class_labels", DataType::Int64, &[None]),
-    ];
-    let outputs = vec![value_info("prediction", DataType::Float, &sample)];
-    Ok(ModelProto {
-        ir_version: IR_VERSION,
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
-        producer_name: "edgegen-trainer".into(),
-        producer_version: env!("CARGO_PKG_VERSION").into(),
-        graph: Some(writer.graph.finish("unet", inputs, outputs)),
-        metadata_props: metadata(header, recommendation)?,
-        ..Default::default()
-    })
-}
-
-/// The layers that an int8 form leaves in float: the first, the last, and the shortcuts of the blocks after the
-/// last skip connection. They pass the sample on to the output, and at low noise levels 8 bits are too coarse for
-/// it: of the shipped network's error from rounding all layers, more than half came from their inputs. They are
-/// 3 % of its multiply-adds.
-pub fn float_layers(config: &UnetConfig) -> Vec<String> {
-    let shortcuts = (0..config.blocks).map(|block| format!("u0.{block}.s"));
-    ["in", "out"].map(String::from).into_iter().chain(shortcuts).collect()
-}
-
-fn metadata(header: &Header, recommendation: &Recommendation) -> Result<Vec<StringStringEntryProto>> {
-    let known = serde_json::from_value::<Spacing>(serde_json::Value::String(recommendation.spacing.clone()));
-    known.with_context(|| format!("unknown step spacing '{}'", recommendation.spacing))?;
-    // what diffusers, which does not know every spacing, is to use
-    let mut scheduler = SchedulerConfig { timestep_spacing: Spacing::Trailing, ..header.scheduler.clone() };
-    scheduler.other.insert("_class_name".into(), "DDIMScheduler".into());
-    let entries = [
-        ("edgegen.scheduler", scheduler.to_json()),
-        ("edgegen.classes", serde_json::to_string(&header.class_names)?),
-        ("edgegen.null_class", header.unet.classes.to_string()),
-        ("edgegen.value_range", "[-1, 1]".into()),
-        ("edgegen.sampler", recommendation.sampler.clone()),
-        ("edgegen.spacing", recommendation.spacing.clone()),
-        ("edgegen.steps", recommendation.steps.to_string()),
-        ("edgegen.guidance", recommendation.guidance.to_string()),
-        ("edgegen.role.sample", "sample".into()),
-        ("edgegen.role.time", "timestep".into()),
-        ("edgegen.role.class", "class_labels".into()),
-        ("edgegen.training", serde_json::to_string(&header.train)?),
-        ("edgegen.trained_steps", header.step.to_string()),
-    ];
-    Ok(entries.into_iter().map(|(key, value)| StringStringEntryProto { key: key.into(), value }).collect())
-}
-
-struct Writer<'a> {
-    graph: GraphBuilder,
-    config: &'a UnetConfig,
-    parameters: &'a Tensors,
-}
-
-impl Writer<'_> {
-    fn unet(&mut self) -> Result<()> {
+impl Writer<'_, UnetConfig> {
+    /// Writes the network.
+    pub fn unet(&mut self) -> Result<()> {
         let config = self.config;
         let embedding = self.embedding()?;
         let channels = config.channels();
@@ -150,41 +64,9 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A parameter's shape and values.
-    fn parameter(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
-        let tensor = self.parameters.get(name).with_context(|| format!("the checkpoint has no parameter {name}"))?;
-        Ok((tensor.dims().to_vec(), tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?))
-    }
-
-    /// Stores a parameter, in `shape` if one is given.
-    fn store(&mut self, name: &str, shape: Option<&[usize]>) -> Result<String> {
-        let (own, values) = self.parameter(name)?;
-        Ok(self.graph.f32(name, shape.unwrap_or(&own), &values))
-    }
-
-    fn silu(&mut self, name: &str, x: &str) -> String {
-        let sigmoid = self.graph.add("Sigmoid", &[x], &format!("{name}/sigmoid"), &[]);
-        self.graph.add("Mul", &[x, &sigmoid], &format!("{name}/silu"), &[])
-    }
-
-    fn linear(&mut self, name: &str, x: &str) -> Result<String> {
-        let (w, b) = (self.store(&format!("{name}.w"), None)?, self.store(&format!("{name}.b"), None)?);
-        Ok(self.graph.add("Gemm", &[x, &w, &b], name, &[("transB", Int(1))]))
-    }
-
     /// The embedding `[N, E]` of time and label, after its SiLU.
     fn embedding(&mut self) -> Result<String> {
-        let frequencies = self.config.frequencies();
-        let frequencies = self.graph.f32("time/frequencies", &[1, frequencies.len()], &frequencies);
-        let axes = self.graph.i64(&[1]);
-        let t = self.graph.add("Unsqueeze", &["timestep", &axes], "time/column", &[]);
-        let angle = self.graph.add("Mul", &[&t, &frequencies], "time/angle", &[]);
-        let sin = self.graph.add("Sin", &[&angle], "time/sin", &[]);
-        let cos = self.graph.add("Cos", &[&angle], "time/cos", &[]);
-        let waves = self.graph.add("Concat", &[&sin, &cos], "time/waves", &[("axis", Int(1))]);
-        let hidden = self.linear("t1", &waves)?;
-        let hidden = self.silu("t1", &hidden);
-        let time = self.linear("t2", &hidden)?;
+        let time = self.time(&self.config.frequencies())?;
         let table = self.store("label.w", None)?;
         let label = self.graph.add("Gather", &[&table, "class_labels"], "label", &[("axis", Int(0))]);
         let sum = self.graph.add("Add", &[&time, &label], "embedding", &[]);
@@ -221,29 +103,8 @@ impl Writer<'_> {
         Ok(self.convolution(&[x, &w, &b], name, kernel, stride, kernel / 2))
     }
 
-    fn norm(&mut self, name: &str, x: &str, channels: usize, [h, w]: [usize; 2]) -> Result<String> {
-        let groups = self.config.groups;
-        let ones = self.graph_once("norm/one", groups, 1.0);
-        let zeros = self.graph_once("norm/zero", groups, 0.0);
-        let grouped = self.graph.i64(&[0, groups as i64, -1]);
-        let flat = self.graph.add("Reshape", &[x, &grouped], &format!("{name}/groups"), &[]);
-        let attributes = [("epsilon", Float(1e-5))];
-        let unit =
-            self.graph.add("InstanceNormalization", &[&flat, &ones, &zeros], &format!("{name}/unit"), &attributes);
-        let shape = self.graph.i64(&[0, channels as i64, h as i64, w as i64]);
-        let unit = self.graph.add("Reshape", &[&unit, &shape], &format!("{name}/picture"), &[]);
-        let scale = self.store(&format!("{name}.w"), Some(&[channels, 1, 1]))?;
-        let shift = self.store(&format!("{name}.b"), Some(&[channels, 1, 1]))?;
-        let scaled = self.graph.add("Mul", &[&unit, &scale], &format!("{name}/scaled"), &[]);
-        Ok(self.graph.add("Add", &[&scaled, &shift], name, &[]))
-    }
-
-    /// Stores a vector of one value, the first time it is asked for.
-    fn graph_once(&mut self, name: &str, len: usize, value: f32) -> String {
-        if !self.graph.has(name) {
-            self.graph.f32(name, &[len], &vec![value; len]);
-        }
-        name.into()
+    fn norm(&mut self, name: &str, x: &str, channels: usize, side: [usize; 2]) -> Result<String> {
+        self.group_norm(name, x, self.config.groups, channels, &side)
     }
 
     fn norm_silu(&mut self, name: &str, x: &str, channels: usize, side: [usize; 2]) -> Result<String> {

@@ -95,9 +95,11 @@ struct Geometry {
     c_out: usize,
     h: usize,
     w: usize,
-    kernel: usize,
+    /// Height and width.
+    kernel: [usize; 2],
     stride: usize,
-    padding: usize,
+    /// Above and below, left and right.
+    padding: [usize; 2],
     h_out: usize,
     w_out: usize,
 }
@@ -113,7 +115,7 @@ struct Tap {
 
 impl Geometry {
     fn is_pointwise(&self) -> bool {
-        self.kernel == 1 && self.stride == 1 && self.padding == 0
+        self.kernel == [1, 1] && self.stride == 1 && self.padding == [0, 0]
     }
 
     /// Whether the output has the input's size, so that a tap reads the input plane as it lies, shifted.
@@ -123,7 +125,7 @@ impl Geometry {
 
     /// Weights of an output channel: rows of the unfolded input.
     fn taps(&self) -> usize {
-        self.c_in * self.kernel * self.kernel
+        self.c_in * self.kernel[0] * self.kernel[1]
     }
 
     fn pixels_out(&self) -> usize {
@@ -150,14 +152,14 @@ impl Geometry {
     }
 
     fn each_tap(&self) -> impl Iterator<Item = Tap> {
-        let k = self.kernel;
-        (0..self.taps()).map(move |index| Tap { index, c: index / (k * k), ky: index / k % k, kx: index % k })
+        let [kh, kw] = self.kernel;
+        (0..self.taps()).map(move |index| Tap { index, c: index / (kh * kw), ky: index / kw % kh, kx: index % kw })
     }
 
     /// For a convolution that keeps the size: the range of output pixels that read inside the input plane
     /// (up to wrapped columns), and the first pixel that they read.
     fn shifted(&self, tap: Tap) -> (std::ops::Range<usize>, usize) {
-        let (forward, back) = (tap.ky * self.w + tap.kx, self.padding * self.w + self.padding);
+        let (forward, back) = (tap.ky * self.w + tap.kx, self.padding[0] * self.w + self.padding[1]);
         let (from, first) = (back.saturating_sub(forward), forward.saturating_sub(back));
         let plane = self.h * self.w;
         let count = plane.saturating_sub(from.max(first));
@@ -167,8 +169,8 @@ impl Geometry {
     /// Sets to zero the columns in which a shifted tap reads across the edge of the plane.
     #[inline(always)]
     fn clear_wrapped(&self, tap: Tap, row: &mut [f32]) {
-        let left = self.padding.saturating_sub(tap.kx).min(self.w);
-        let right = tap.kx.saturating_sub(self.padding).min(self.w);
+        let left = self.padding[1].saturating_sub(tap.kx).min(self.w);
+        let right = tap.kx.saturating_sub(self.padding[1]).min(self.w);
         for line in row.chunks_exact_mut(self.w) {
             line[..left].iter_mut().for_each(|v| *v = 0.0);
             line[self.w - right..].iter_mut().for_each(|v| *v = 0.0);
@@ -221,9 +223,9 @@ impl Geometry {
     #[inline(always)]
     fn each_pixel(&self, tap: Tap, mut f: impl FnMut(usize, Option<usize>)) {
         for oy in 0..self.h_out {
-            let iy = (oy * self.stride + tap.ky).checked_sub(self.padding).filter(|iy| *iy < self.h);
+            let iy = (oy * self.stride + tap.ky).checked_sub(self.padding[0]).filter(|iy| *iy < self.h);
             for ox in 0..self.w_out {
-                let ix = (ox * self.stride + tap.kx).checked_sub(self.padding).filter(|ix| *ix < self.w);
+                let ix = (ox * self.stride + tap.kx).checked_sub(self.padding[1]).filter(|ix| *ix < self.w);
                 f(oy * self.w_out + ox, iy.zip(ix).map(|(iy, ix)| iy * self.w + ix));
             }
         }
@@ -270,30 +272,30 @@ impl pulp::NullaryFnOnce for Fold<'_> {
     }
 }
 
-/// Convolution of x `[B, C_in, H, W]` with w `[C_out, C_in, k, k]`, plus a bias `[C_out]` or, one a
+/// Convolution of x `[B, C_in, H, W]` with w `[C_out, C_in, kh, kw]`, plus a bias `[C_out]` or, one a
 /// sample, `[B, C_out]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conv2d {
     pub stride: usize,
-    pub padding: usize,
+    pub padding: [usize; 2],
     /// Whether the input's gradient is wanted: the first layer's is not.
     pub input_gradient: bool,
 }
 
 impl Conv2d {
     fn geometry(&self, x: &[usize], w: &[usize]) -> Geometry {
-        let out = |size: usize| (size + 2 * self.padding - w[2]) / self.stride + 1;
+        let out = |size: usize, axis: usize| (size + 2 * self.padding[axis] - w[2 + axis]) / self.stride + 1;
         Geometry {
             batch: x[0],
             c_in: x[1],
             c_out: w[0],
             h: x[2],
             w: x[3],
-            kernel: w[2],
+            kernel: [w[2], w[3]],
             stride: self.stride,
             padding: self.padding,
-            h_out: out(x[2]),
-            w_out: out(x[3]),
+            h_out: out(x[2], 0),
+            w_out: out(x[3], 1),
         }
     }
 }
@@ -429,9 +431,9 @@ fn gradients(g: &Geometry, dx_wanted: bool, x: &[f32], w: &[f32], d_out: &[f32])
     (dx, dw, db)
 }
 
-/// The weights of [`Geometry::mirrored`]: `[C_in, C_out, k, k]`, each kernel turned by 180°.
+/// The weights of [`Geometry::mirrored`]: `[C_in, C_out, kh, kw]`, each kernel turned by 180°.
 fn mirrored_weights(g: &Geometry, w: &[f32]) -> Vec<f32> {
-    let area = g.kernel * g.kernel;
+    let area = g.kernel[0] * g.kernel[1];
     let mut mirrored = Vec::with_capacity(w.len());
     for c_in in 0..g.c_in {
         for c_out in 0..g.c_out {

@@ -19,14 +19,14 @@ use candle_nn::Module;
 
 const EPSILON: f64 = 1e-5;
 
-/// Convolution of x `[B, C_in, H, W]` with w `[C_out, C_in, k, k]`, plus a bias `[C_out]` or `[B, C_out]`.
-/// `input_gradient` says whether x's gradient is wanted.
+/// Convolution of x `[B, C_in, H, W]` with w `[C_out, C_in, kh, kw]`, plus a bias `[C_out]` or `[B, C_out]`.
+/// `padding` is above and below, left and right; `input_gradient` says whether x's gradient is wanted.
 pub fn conv2d(
     x: &Tensor,
     w: &Tensor,
     bias: &Tensor,
     stride: usize,
-    padding: usize,
+    padding: [usize; 2],
     input_gradient: bool,
 ) -> Result<Tensor> {
     if x.device().is_cpu() {
@@ -37,7 +37,11 @@ pub fn conv2d(
         [c] => bias.reshape((1, *c, 1, 1))?,
         _ => bias.reshape((bias.dim(0)?, bias.dim(1)?, 1, 1))?,
     };
-    x.conv2d(w, padding, stride, 1, 1)?.broadcast_add(&bias)
+    if x.dim(2)? == 1 && w.dim(2)? == 1 {
+        let y = x.squeeze(2)?.conv1d(&w.squeeze(2)?, padding[1], stride, 1, 1)?;
+        return y.unsqueeze(2)?.broadcast_add(&bias);
+    }
+    x.conv2d(w, padding[0], stride, 1, 1)?.broadcast_add(&bias)
 }
 
 /// Group normalisation of x `[B, C, …]` with scale and shift `[C]`, then SiLU if `silu`.
@@ -58,4 +62,10 @@ pub fn upsample2(x: &Tensor) -> Result<Tensor> {
     // by broadcasting: its gradient is a plain sum rather than a grouped convolution
     let (b, c, h, w) = x.dims4()?;
     x.reshape((b, c, h, 1, w, 1))?.broadcast_as((b, c, h, 2, w, 2))?.contiguous()?.reshape((b, c, 2 * h, 2 * w))
+}
+
+/// x `[B, C, H, W]` up-sampled to `[B, C, H, 2W]`, every pixel twice.
+pub fn upsample2_wide(x: &Tensor) -> Result<Tensor> {
+    let (b, c, h, w) = x.dims4()?;
+    x.reshape((b, c, h, w, 1))?.broadcast_as((b, c, h, w, 2))?.contiguous()?.reshape((b, c, h, 2 * w))
 }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::data::{Dataset, to_unit};
+use crate::network::{SequenceConfig, UnetConfig};
 
 /// Pictures of 4×4, one channel, two classes, every picture unlike the others.
 fn data(len: usize) -> Dataset {
@@ -37,7 +39,7 @@ fn trainer(prediction_type: PredictionType, train: TrainConfig) -> Trainer {
         groups: 4,
     };
     let scheduler = SchedulerConfig { prediction_type, ..SchedulerConfig::default() };
-    Trainer::new(unet, scheduler, train, vec!["a".into(), "b".into()], Device::Cpu).unwrap()
+    Trainer::new(NetworkConfig::Unet(unet), scheduler, train, vec!["a".into(), "b".into()], Device::Cpu).unwrap()
 }
 
 fn bits(tensors: &Tensors) -> Vec<u32> {
@@ -140,7 +142,8 @@ fn batches_are_noised_data() {
             let indices = trainer.indices(data.len(), step);
             let batch = trainer.batch(&data, step).unwrap();
             let [x, target] = [&batch.x, &batch.target].map(|t| t.flatten_from(1).unwrap().to_vec2::<f32>().unwrap());
-            let (t, labels) = (batch.t.to_vec1::<f32>().unwrap(), batch.labels.to_vec1::<u32>().unwrap());
+            let Given::Labels(labels) = &batch.given else { panic!("pictures have labels") };
+            let (t, labels) = (batch.t.to_vec1::<f32>().unwrap(), labels.to_vec1::<u32>().unwrap());
             for (j, i) in indices.into_iter().enumerate() {
                 let t = t[j] as usize;
                 let part = (1000 * j / 24, (1000 * (j + 1)).div_ceil(24));
@@ -236,7 +239,7 @@ fn misses(student: &mut Trainer) -> f64 {
     let batch = student.batch(&data(24), 0).unwrap();
     let guided = student.guided(student.teacher.as_ref().unwrap(), &batch).unwrap();
     let parameters = tensors(&student.variables);
-    let own = Unet::new(&student.header.unet, &parameters).forward(&batch.x, &batch.t, &batch.labels).unwrap();
+    let own = student.header.network.forward(&parameters, &batch.x, &batch.t, &batch.given).unwrap();
     f64::from((own - guided).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap())
 }
 
@@ -260,4 +263,121 @@ fn a_student_learns_its_teachers_guided_prediction() {
     let after = misses(&mut student);
     assert!(before > 1e-4 && after < 0.3 * before, "{before} became {after}");
     assert!(trainer(PredictionType::Epsilon, options()).set_teacher(&teacher).is_err(), "another schedule");
+}
+
+/// Sequences of 8 steps of 2 numbers, which the two numbers that they are given under decide.
+struct Waves(Vec<[f32; 2]>, Vec<f32>);
+
+impl Waves {
+    fn new(count: usize) -> Self {
+        let given: Vec<[f32; 2]> = (0..count).map(|i| [(i % 5) as f32 / 2.5 - 1.0, (i % 3) as f32 - 1.0]).collect();
+        let step = |i: usize, k: usize| given[i][k % 2] * (1.0 - (k / 2) as f32 / 8.0);
+        let actions = (0..count).flat_map(|i| (0..16).map(move |k| (i, k))).map(|(i, k)| step(i, k)).collect();
+        Waves(given, actions)
+    }
+}
+
+impl Samples for Waves {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn sample_shape(&self) -> &[usize] {
+        &[8, 2]
+    }
+
+    fn append(&self, i: usize, out: &mut Vec<f32>) {
+        out.extend_from_slice(&self.1[i * 16..][..16]);
+    }
+
+    fn given(&self, i: usize) -> Condition<'_> {
+        Condition::Numbers(&self.0[i])
+    }
+}
+
+fn sequence_trainer(train: TrainConfig) -> Trainer {
+    let network = NetworkConfig::Sequence(SequenceConfig {
+        shape: [8, 2],
+        conditions: 2,
+        base: 8,
+        multipliers: vec![1, 2],
+        blocks: 1,
+        kernel: 5,
+        groups: 4,
+    });
+    let scheduler = SchedulerConfig { prediction_type: PredictionType::V, ..SchedulerConfig::default() };
+    let train = TrainConfig { flip: false, label_dropout: 0.0, ..train };
+    Trainer::new(network, scheduler, train, Vec::new(), Device::Cpu).unwrap()
+}
+
+#[test]
+fn sequences_are_learnt() {
+    let mut trainer = sequence_trainer(TrainConfig { steps: 250, rate: 5e-3, ..options() });
+    let data = Waves::new(30);
+    let losses: Vec<f64> = (0..250).map(|_| trainer.step(&data).unwrap().loss).collect();
+    let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
+    let (first, last) = (mean(&losses[..20]), mean(&losses[230..]));
+    assert!(last < 0.6 * first, "the loss went from {first} to {last}");
+}
+
+#[test]
+fn resuming_sequences_gives_the_same_bits() {
+    let data = Waves::new(20);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    let normalization = Normalization::from_json(r#"{"sample": {"min": [0.1, -7], "max": [0.3, 2]}}"#).unwrap();
+    let start = || sequence_trainer(options()).with_normalization(normalization.clone());
+    let (mut straight, mut resumed) = (start(), start());
+    for step in 0..5 {
+        straight.step(&data).unwrap();
+        if step == 2 {
+            resumed.checkpoint(1.5).unwrap().save(&path).unwrap();
+            let loaded = Checkpoint::load(&path, &Device::Cpu).unwrap();
+            resumed = Trainer::from_checkpoint(loaded, Device::Cpu).unwrap();
+        }
+        resumed.step(&data).unwrap();
+    }
+    let (a, b) = (straight.checkpoint(0.0).unwrap(), resumed.checkpoint(0.0).unwrap());
+    assert_eq!(a.header, b.header);
+    for (a, b) in [(&a.model, &b.model), (&a.ema, &b.ema), (&a.adam_mean, &b.adam_mean)] {
+        assert_eq!(bits(a), bits(b));
+    }
+    assert_eq!(bits(&a.adam_square), bits(&b.adam_square));
+}
+
+/// The gradient of the loss by every parameter of a network of sequences, along a random direction of each, against
+/// differences of the loss.
+#[test]
+fn the_gradient_of_a_network_of_sequences_is_that_of_its_loss() {
+    let data = Waves::new(20);
+    let mut trainer = sequence_trainer(options());
+    // away from where fresh parameters are zero
+    for step in 0..20 {
+        assert_eq!(trainer.header().step, step);
+        trainer.step(&data).unwrap();
+    }
+    let batch = trainer.batch(&data, 99).unwrap();
+    let network = trainer.header.network.clone();
+    let loss = |parameters: &Tensors| {
+        let output = network.forward(parameters, &batch.x, &batch.t, &batch.given).unwrap();
+        (output - &batch.target).unwrap().sqr().unwrap().sum_all().unwrap()
+    };
+    let parameters = tensors(&trainer.variables);
+    let gradients = loss(&parameters).backward().unwrap();
+    let mut numbers = rng(5, Stream::Init, 0);
+    for (name, variable) in &trainer.variables {
+        let direction: Vec<f32> = (0..variable.elem_count()).map(|_| StandardNormal.sample(&mut numbers)).collect();
+        let direction = Tensor::from_vec(direction, variable.shape(), &Device::Cpu).unwrap();
+        let gradient = gradients.get(variable).unwrap_or_else(|| panic!("no gradient of {name}"));
+        let slope = (gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        let h = 2e-3;
+        let moved = |by: f64| {
+            let mut moved = parameters.clone();
+            moved.insert(name.clone(), (&parameters[name] + (&direction * by).unwrap()).unwrap());
+            loss(&moved).to_scalar::<f32>().unwrap()
+        };
+        let difference = (moved(h) - moved(-h)) / (2.0 * h as f32);
+        let bound = 0.02 * slope.abs() + 0.05;
+        assert!((slope - difference).abs() < bound, "{name}: slope {slope}, difference {difference}");
+    }
 }

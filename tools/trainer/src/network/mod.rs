@@ -1,0 +1,146 @@
+//! The networks that are trained: a U-Net of pictures, and one of sequences.
+
+mod layers;
+mod sequence;
+mod unet;
+
+pub use layers::{Tensors, frequencies};
+pub use sequence::{Block, SequenceConfig};
+pub use unet::UnetConfig;
+
+use anyhow::Context;
+use candle_core::{Device, Result, Tensor, bail};
+use layers::{Init, Layers, Parameter};
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+/// Which network it is, and its sizes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkConfig {
+    /// A class-conditional U-Net of pictures.
+    Unet(UnetConfig),
+    /// A U-Net along the time of sequences, under a vector of numbers.
+    Sequence(SequenceConfig),
+}
+
+/// What a batch is conditioned on.
+#[derive(Clone, Debug)]
+pub enum Given {
+    /// Nothing.
+    Nothing,
+    /// Labels `[B]`, u32; the number of classes is "no class".
+    Labels(Tensor),
+    /// Numbers `[B, C]`, f32.
+    Numbers(Tensor),
+}
+
+impl NetworkConfig {
+    /// Checks that the sizes fit together.
+    ///
+    /// # Errors
+    /// One line naming the size that does not.
+    pub fn check(&self) -> anyhow::Result<()> {
+        match self {
+            NetworkConfig::Unet(config) => config.check(),
+            NetworkConfig::Sequence(config) => config.check(),
+        }
+    }
+
+    /// One sample's shape: `[C, H, W]` or `[T, D]`.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            NetworkConfig::Unet(config) => &config.shape,
+            NetworkConfig::Sequence(config) => &config.shape,
+        }
+    }
+
+    /// The configuration of a U-Net of pictures.
+    ///
+    /// # Errors
+    /// When it is another network.
+    pub fn unet(&self) -> anyhow::Result<&UnetConfig> {
+        match self {
+            NetworkConfig::Unet(config) => Some(config),
+            NetworkConfig::Sequence(_) => None,
+        }
+        .context("this is for networks of pictures; export a network of sequences and sample it with edgegen")
+    }
+
+    /// The number of classes; 0 for sequences.
+    pub fn classes(&self) -> usize {
+        match self {
+            NetworkConfig::Unet(config) => config.classes,
+            NetworkConfig::Sequence(_) => 0,
+        }
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        match self {
+            NetworkConfig::Unet(config) => config.parameters(),
+            NetworkConfig::Sequence(config) => config.parameters(),
+        }
+    }
+
+    /// Fresh parameters from `rng`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn init(&self, rng: &mut impl Rng, device: &Device) -> Result<Tensors> {
+        let mut uniform = || rng.random_range(-1.0f32..1.0);
+        self.parameters()
+            .into_iter()
+            .map(|p| {
+                let len = p.shape.iter().product();
+                let values: Vec<f32> = match p.init {
+                    Init::Zero => vec![0.0; len],
+                    Init::One => vec![1.0; len],
+                    Init::FanIn(n) => (0..len).map(|_| uniform() / (n as f32).sqrt()).collect(),
+                    // the sum of twelve uniform numbers is normal enough to start from
+                    Init::Normal(std) => {
+                        (0..len).map(|_| (0..12).map(|_| uniform()).sum::<f32>() / 2.0 * std).collect()
+                    }
+                };
+                Ok((p.name, Tensor::from_vec(values, p.shape, device)?))
+            })
+            .collect()
+    }
+
+    /// The name and shape of every parameter.
+    pub fn shapes(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        self.parameters().into_iter().map(|p| (p.name, p.shape))
+    }
+
+    /// The number of parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.parameters().iter().map(|p| p.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Multiply-adds of one prediction: convolutions, attention and linear layers.
+    pub fn multiply_adds(&self) -> usize {
+        match self {
+            NetworkConfig::Unet(config) => config.multiply_adds(),
+            NetworkConfig::Sequence(config) => config.multiply_adds(),
+        }
+    }
+
+    /// The prediction for x `[B, …shape]` at the training steps t `[B]` (f32), by the network with these parameters,
+    /// which must be those that [`init`](Self::init) names.
+    ///
+    /// # Errors
+    /// When a shape does not fit, or `given` is not what the network is conditioned on.
+    pub fn forward(&self, parameters: &Tensors, x: &Tensor, t: &Tensor, given: &Given) -> Result<Tensor> {
+        match (self, given) {
+            (NetworkConfig::Unet(config), Given::Labels(labels)) => {
+                config.forward(&Layers { parameters, groups: config.groups }, x, t, labels)
+            }
+            (NetworkConfig::Sequence(config), Given::Numbers(numbers)) if config.conditions > 0 => {
+                config.forward(&Layers { parameters, groups: config.groups }, x, t, Some(numbers))
+            }
+            (NetworkConfig::Sequence(config), Given::Nothing) if config.conditions == 0 => {
+                config.forward(&Layers { parameters, groups: config.groups }, x, t, None)
+            }
+            _ => bail!("the network is conditioned on something else than what is given"),
+        }
+    }
+}
