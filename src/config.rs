@@ -163,7 +163,7 @@ pub struct ClassOptions {
     /// The same, with whole times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_lu_lambdas: Option<bool>,
-    /// Whether σ/γ is spaced by a beta distribution: not supported.
+    /// Whether σ/γ is spaced by the quantiles of a beta distribution (arXiv 2407.12173).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_beta_sigmas: Option<bool>,
     /// Whether the model is a flow: not supported.
@@ -207,6 +207,19 @@ pub struct ClassOptions {
     pub variance_type: Option<String>,
 }
 
+/// A step whose linear combination was fitted to the model: from the time where the network is evaluated,
+/// `x' = x · x_t + Σ_j x0[j] · x_0(j)`, with x_0(j) the estimate of the clean sample in step j of the run, from the
+/// first to this one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FittedStep {
+    /// The time.
+    pub time: f64,
+    /// The weight of the sample.
+    pub x: f64,
+    /// The weights of the estimates so far.
+    pub x0: Vec<f64>,
+}
+
 /// A scheduler's configuration. Field names and meanings are diffusers'; what a file leaves out takes the value given here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -239,6 +252,9 @@ pub struct SchedulerConfig {
     /// Which times [`Spacing::Tuned`] visits, for some numbers of steps: an addition to diffusers' format.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tuned_timesteps: BTreeMap<usize, Vec<f64>>,
+    /// The runs of [`Solver::Fitted`](crate::solver::Solver::Fitted), by the number of steps: another addition.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub fitted_steps: BTreeMap<usize, Vec<FittedStep>>,
     /// What the scheduler's class has beyond that.
     #[serde(flatten)]
     pub class: ClassOptions,
@@ -263,6 +279,7 @@ impl Default for SchedulerConfig {
             set_alpha_to_one: true,
             rescale_betas_zero_snr: false,
             tuned_timesteps: BTreeMap::new(),
+            fitted_steps: BTreeMap::new(),
             class: ClassOptions::default(),
             other: BTreeMap::new(),
         }
@@ -318,12 +335,22 @@ impl SchedulerConfig {
             return Err(format!("sample_max_value must be at least 1, not {max}"));
         }
         let last = self.num_train_timesteps as f64 - 1.0;
-        for (steps, times) in &self.tuned_timesteps {
+        let check_times = |name: &str, steps: usize, times: &[f64]| {
             let falls = times.windows(2).all(|t| t[0] > t[1]);
-            if *steps == 0 || times.len() != *steps || !falls || !times.iter().all(|t| (0.0..=last).contains(t)) {
+            if steps == 0 || times.len() != steps || !falls || !times.iter().all(|t| (0.0..=last).contains(t)) {
                 return Err(format!(
-                    "tuned_timesteps of {steps} steps must be as many times that fall, from {last} to 0, not {times:?}"
+                    "{name} of {steps} steps must be as many times that fall, from {last} to 0, not {times:?}"
                 ));
+            }
+            Ok(())
+        };
+        for (steps, times) in &self.tuned_timesteps {
+            check_times("tuned_timesteps", *steps, times)?;
+        }
+        for (n, steps) in &self.fitted_steps {
+            check_times("fitted_steps", *n, &steps.iter().map(|s| s.time).collect::<Vec<_>>())?;
+            if let Some((i, step)) = steps.iter().enumerate().find(|(i, s)| s.x0.len() != i + 1) {
+                return Err(format!("fitted_steps of {n} steps must have {} x0 in step {i}, not {:?}", i + 1, step.x0));
             }
         }
         let ends = [("sigma_min", class.sigma_min), ("sigma_max", class.sigma_max)];
@@ -331,14 +358,16 @@ impl SchedulerConfig {
         {
             return Err(format!("{name} must be positive, not {end}"));
         }
-        let spacings = [class.use_karras_sigmas, class.use_exponential_sigmas, class.use_lu_lambdas];
+        let spacings =
+            [class.use_karras_sigmas, class.use_exponential_sigmas, class.use_beta_sigmas, class.use_lu_lambdas];
         if spacings.into_iter().flatten().filter(|on| *on).count() > 1 {
-            return Err("of use_karras_sigmas, use_exponential_sigmas and use_lu_lambdas only one can be true".into());
+            return Err(
+                "of use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and use_lu_lambdas only one can be true"
+                    .into(),
+            );
         }
-        for (name, on) in [("use_beta_sigmas", class.use_beta_sigmas), ("use_flow_sigmas", class.use_flow_sigmas)] {
-            if on == Some(true) {
-                return Err(format!("{name} is not supported: give false"));
-            }
+        if class.use_flow_sigmas == Some(true) {
+            return Err("use_flow_sigmas is not supported: give false".into());
         }
         Ok(())
     }
@@ -468,6 +497,8 @@ mod tests {
             (r#"{"tuned_timesteps": {"2": [100, 900]}}"#, "from 999 to 0, not [100.0, 900.0]"),
             (r#"{"tuned_timesteps": {"1": [1000]}}"#, "from 999 to 0, not [1000.0]"),
             (r#"{"tuned_timesteps": {"0": []}}"#, "tuned_timesteps of 0 steps"),
+            (r#"{"fitted_steps": {"1": [{"time": 1000, "x": 0, "x0": [1]}]}}"#, "fitted_steps of 1 steps must be"),
+            (r#"{"fitted_steps": {"1": [{"time": 9, "x": 0, "x0": []}]}}"#, "must have 1 x0 in step 0, not []"),
             ("[]", "expected a map"),
         ] {
             let error = SchedulerConfig::from_json(text).unwrap_err().to_string();

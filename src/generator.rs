@@ -51,6 +51,11 @@ impl Settings {
     /// # Errors
     /// When there are too many or too few, or they do not fit the configuration.
     pub fn grid(&self, config: &SchedulerConfig, schedule: &Schedule) -> Result<Grid> {
+        if (self.solver, self.spacing) == (Solver::Fitted, Some(Spacing::Tuned))
+            && let Some(steps) = config.fitted_steps.get(&self.steps)
+        {
+            return Grid::of_fitted(steps, schedule);
+        }
         match self.spacing {
             None => scheduler::grid(config, schedule, self.steps),
             Some(spacing) => schedule.grid(self.steps, spacing, config.steps_offset, config.set_alpha_to_one),

@@ -3,7 +3,7 @@
 //! The marginal of the forward process is `q_t(x_t | x_0) = N(γ_t x_0, σ_t² I)` with `γ_t² + σ_t² = 1`.
 //! In discrete time `alpha_bar_t = Π_{s≤t} (1 - β_s) = γ_t²`. All arithmetic is f64.
 
-use crate::config::{BetaSchedule, SchedulerConfig, Spacing};
+use crate::config::{BetaSchedule, FittedStep, SchedulerConfig, Spacing};
 use crate::{Error, Result};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -78,6 +78,8 @@ pub struct Grid {
     pub(crate) steps: Vec<Step>,
     /// What x_T, standard normal, is multiplied by.
     pub(crate) start: f64,
+    /// The linear combinations that were fitted for these steps, or none.
+    pub(crate) fitted: Vec<FittedStep>,
 }
 
 impl Grid {
@@ -102,7 +104,21 @@ impl Grid {
 
     /// The steps through `levels`, unchecked.
     pub(crate) fn chain(levels: &[Level]) -> Self {
-        Grid { steps: levels.windows(2).map(|pair| Step { from: pair[0], to: pair[1] }).collect(), start: 1.0 }
+        Grid {
+            steps: levels.windows(2).map(|pair| Step { from: pair[0], to: pair[1] }).collect(),
+            start: 1.0,
+            fitted: vec![],
+        }
+    }
+
+    /// The steps that were fitted to a model, the last of them to the clean sample:
+    /// [`Solver::Fitted`](crate::solver::Solver::Fitted) takes them.
+    ///
+    /// # Errors
+    /// When there are none, or their times do not fall.
+    pub fn of_fitted(steps: &[FittedStep], marginal: &dyn Marginal) -> Result<Self> {
+        let levels: Vec<Level> = steps.iter().map(|s| marginal.level(s.time)).chain([Level::CLEAN]).collect();
+        Ok(Grid { fitted: steps.to_vec(), ..Self::new(&levels)? })
     }
 
     /// The same steps from noise of the standard deviation that the first level says, rather than from x_T as it is.
@@ -128,7 +144,8 @@ impl Grid {
             return Err(Error::invalid("this scheduler's steps have no way back: name a spacing"));
         }
         let start = last.to.gamma;
-        Ok(Grid { steps: steps.iter().rev().map(|s| Step { from: s.to, to: s.from }).collect(), start })
+        let steps = steps.iter().rev().map(|s| Step { from: s.to, to: s.from }).collect();
+        Ok(Grid { steps, start, fitted: vec![] })
     }
 
     /// The steps.

@@ -246,7 +246,7 @@ impl Run<'_> {
             let to = if time >= width { self.schedule.level(time - width) } else { end };
             Step { from: self.schedule.level(time), to }
         };
-        Grid { steps: times.into_iter().map(step).collect(), start: 1.0 }
+        Grid { steps: times.into_iter().map(step).collect(), start: 1.0, fitted: vec![] }
     }
 
     /// DDPM's: from each time to the next, and then to the clean sample.
@@ -273,7 +273,7 @@ impl Run<'_> {
                 .map(|sigma| {
                     let time = self.sigmas.time_of(sigma);
                     let rounds = match class {
-                        _ if options.use_exponential_sigmas == Some(true) => false,
+                        _ if [options.use_exponential_sigmas, options.use_beta_sigmas].contains(&Some(true)) => false,
                         Class::DpmMultistep => self.config.beta_schedule != crate::config::BetaSchedule::SquaredCosine,
                         _ => true,
                     };
@@ -338,7 +338,7 @@ impl Run<'_> {
         if self.config.timestep_spacing == Spacing::Leading { grid } else { grid.with_scaled_noise() }
     }
 
-    /// Karras's or exponential spacing, if the configuration asks for one, between these ends.
+    /// Karras's, exponential or beta spacing, if the configuration asks for one, between these ends.
     fn spaced(&self, max: f64, min: f64) -> Option<Box<dyn Iterator<Item = f64>>> {
         let options = &self.config.class;
         let on = |option: Option<bool>| option == Some(true);
@@ -349,10 +349,36 @@ impl Run<'_> {
             Some(Box::new(roots.map(|root| root.powf(RHO))))
         } else if on(options.use_exponential_sigmas) || on(options.use_lu_lambdas) {
             Some(Box::new(line(max.ln(), min.ln(), self.steps).map(f64::exp)))
+        } else if on(options.use_beta_sigmas) {
+            Some(Box::new(line(1.0, 0.0, self.steps).map(move |p| min + beta_quantile(p) * (max - min))))
         } else {
             None
         }
     }
+}
+
+/// The quantile of the beta distribution with both parameters 0.6, for probabilities from 0 to 1.
+fn beta_quantile(probability: f64) -> f64 {
+    const A: f64 = 0.6;
+    // ∫_0^x u^{a-1} (1 - u)^{a-1} du for x ≤ ½, by the binomial series, whose terms fall by x or faster
+    let integral = |x: f64| {
+        let (mut sum, mut term) = (0.0, x.powf(A));
+        for k in 0..64 {
+            sum += term / (A + f64::from(k));
+            term *= x * (1.0 - A + f64::from(k)) / f64::from(k + 1);
+        }
+        sum
+    };
+    if probability > 0.5 {
+        return 1.0 - beta_quantile(1.0 - probability);
+    }
+    let wanted = 2.0 * probability * integral(0.5);
+    let (mut low, mut high) = (0.0, 0.5);
+    for _ in 0..60 {
+        let middle = 0.5 * (low + high);
+        if integral(middle) < wanted { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
 }
 
 /// `count` numbers from `a` to `b`, both included.
@@ -375,6 +401,7 @@ mod tests {
                 "",
                 r#""use_karras_sigmas": true"#,
                 r#""use_exponential_sigmas": true, "final_sigmas_type": "sigma_min""#,
+                r#""use_beta_sigmas": true"#,
                 r#""solver_order": 3, "rescale_betas_zero_snr": true"#,
                 r#""algorithm_type": "dpmsolver", "solver_order": 3"#,
                 r#""steps_offset": 7, "timestep_spacing": "leading""#,
@@ -409,6 +436,23 @@ mod tests {
             }
         }
         assert!(runs > 1500 && refused > 500, "{runs} ran, {refused} were refused");
+    }
+
+    /// By scipy.stats.beta.ppf(p, 0.6, 0.6), version 1.17.
+    #[test]
+    fn beta_quantiles_are_those_of_scipy() {
+        for (probability, expected) in [
+            (0.0, 0.0),
+            (0.001, 1.855873851745199e-05),
+            (0.125, 0.05715636362241408),
+            (0.5, 0.5),
+            (0.8, 0.8770782495416671),
+            (0.99, 0.9991387611784571),
+            (1.0, 1.0),
+        ] {
+            let found = beta_quantile(probability);
+            assert!((found - expected).abs() < 1e-13, "{probability}: {found} is not {expected}");
+        }
     }
 
     #[test]

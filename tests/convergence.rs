@@ -72,6 +72,8 @@ fn without_lower_order_final(solver: Solver) -> Solver {
     match solver {
         Solver::DpmSolver(options) => Solver::DpmSolver(DpmSolver { lower_order_final: false, ..options }),
         Solver::UniPc(options) => Solver::UniPc(UniPc { lower_order_final: false, ..options }),
+        // where nothing is fitted
+        Solver::Fitted => without_lower_order_final(Solver::UniPc(UniPc::new(2))),
         Solver::Deis { order, variable, .. } => Solver::Deis { order, variable, lower_order_final: false },
         other => other,
     }

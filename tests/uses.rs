@@ -129,6 +129,30 @@ fn likelihoods_tell_a_garment_from_noise() {
 }
 
 #[test]
+fn fitted_steps_are_the_models_own() {
+    let times = |arguments: &[&str]| -> Vec<String> {
+        let text = succeeds(&[&["schedule"], arguments].concat());
+        text.lines().skip(1).map(|l| l.split_whitespace().nth(1).unwrap().to_string()).collect()
+    };
+    let fitted = times(&["-n", "5"]);
+    assert_eq!((fitted.len(), fitted[5].as_str()), (6, "clean"));
+    assert_ne!(fitted, times(&["-n", "5", "-s", "unipc-2"]));
+    assert_eq!(times(&["-n", "7"]), times(&["-n", "7", "-s", "unipc-2"]), "nothing is fitted for 7");
+
+    let folder = Folder::new();
+    let sample = |name: &str, arguments: &[&str]| {
+        let out = folder.path(name);
+        succeeds(&[arguments, &[&out]].concat());
+        npy(&out)
+    };
+    // five fitted steps are nearer to where many lead than five of the sampler that they stand in for
+    let long = sample("a.npy", &["-n", "50", "-s", "dpm++2m", "--spacing", "trailing", "--count", "8"]);
+    let own = difference(&sample("b.npy", &["-n", "5", "--count", "8"]), &long);
+    let other = difference(&sample("c.npy", &["-n", "5", "-s", "unipc-2", "--count", "8"]), &long);
+    assert!(own < 0.9 * other, "{own} {other}");
+}
+
+#[test]
 fn a_schedule_is_listed_and_drawn() {
     let folder = Folder::new();
     let plot = folder.path("schedule.png");
@@ -190,6 +214,8 @@ fn options_that_a_sampler_has_not_are_told() {
     ] {
         fails(&[arguments, &[&out]].concat(), words);
     }
+    // the model's own sampler goes anywhere
+    succeeds(&["--spacing", "karras", "-n", "3", &out]);
     succeeds(&["-s", "heun", "--churn", "5", "-n", "3", &out]);
     succeeds(&["-s", "dpm-23", "--rtol", "0.2", "--clip", "dynamic", &out]);
 }

@@ -16,6 +16,7 @@ mod ancestral;
 mod catalogue;
 mod ddim;
 mod dpm_solver;
+mod fitted;
 mod lagrange;
 mod runge_kutta;
 mod stochastic;
@@ -204,6 +205,9 @@ pub enum Solver {
     DpmSolver(DpmSolver),
     /// UniPC (arXiv 2302.04867).
     UniPc(UniPc),
+    /// The steps that were fitted to the model (arXiv 2305.14677; see [`Grid::of_fitted`]), or on a grid without any
+    /// UniPC of order 2.
+    Fitted,
     /// A solver that chooses its own steps.
     Adaptive(Adaptive),
 }
@@ -308,6 +312,7 @@ impl Solver {
             }
             Solver::DpmSolver(options) => dpm_solver::dpm_solver(&mut table, grid, options)?,
             Solver::UniPc(options) => unipc::unipc(&mut table, grid, options)?,
+            Solver::Fitted => fitted::fitted(&mut table, grid)?,
             Solver::Adaptive(_) => {
                 return Err(Error::invalid("a sampler that chooses its own steps has no table: run it by itself"));
             }
