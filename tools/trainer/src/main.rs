@@ -6,6 +6,7 @@ mod cli;
 mod data;
 mod eval;
 mod export;
+mod fit;
 mod frechet;
 mod network;
 mod ops;

@@ -8,23 +8,25 @@
 use anyhow::{Context, Result, bail, ensure};
 use edgegen::Settings;
 use edgegen::condition::{Condition, Guided};
-use edgegen::network::Model;
+use edgegen::config::FittedStep;
+use edgegen::network::{Model, Network};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::{Grid, Level, Schedule};
 use edgegen::solver::{Prediction, Program, Solver};
 use prost::Message;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tract_onnx::pb::{ModelProto, StringStringEntryProto};
 
 /// Searches a model's best times.
 pub struct Tuner<'a> {
-    model: &'a Model,
-    settings: Settings,
-    schedule: Schedule,
+    pub(crate) model: &'a Model,
+    pub(crate) settings: Settings,
+    pub(crate) schedule: Schedule,
     seed: u64,
     /// Where the ODE leads from each x_T.
-    ends: Vec<Vec<f32>>,
+    pub(crate) ends: Vec<Vec<f32>>,
 }
 
 /// The best times that were found for a number of steps.
@@ -99,7 +101,10 @@ impl<'a> Tuner<'a> {
     }
 
     /// The times of the model's own spacing.
-    fn start(&self, steps: usize) -> Result<Vec<f64>> {
+    ///
+    /// # Errors
+    /// When there are too few or too many steps.
+    pub fn start(&self, steps: usize) -> Result<Vec<f64>> {
         let settings = Settings { steps, ..self.settings.clone() };
         let grid = settings.grid(self.model.scheduler(), &self.schedule)?;
         Ok(grid.steps().iter().map(|s| s.from.time).collect())
@@ -120,57 +125,84 @@ impl<'a> Tuner<'a> {
         Ok((sum / samples.iter().map(Vec::len).sum::<usize>() as f64).sqrt())
     }
 
-    /// The samples with these times, the classes in turn, on every core.
+    /// The samples with these times.
     fn run(&self, times: &[f64]) -> Result<Vec<Vec<f32>>> {
         let program = self.program(times)?;
-        let count = self.ends.len();
+        let made = self.each(|network, i, made: &mut Vec<(usize, Vec<f32>)>| {
+            let (mut x, condition) = self.case(i);
+            let mut sampler = Sampler::new(program.clone(), x.len());
+            // no noise is drawn on the way
+            sampler.run(network, &condition, &mut Noise::new(0, 0), &mut x, &mut Control::default())?;
+            made.push((i, x));
+            Ok(())
+        })?;
+        let mut samples = vec![Vec::new(); self.ends.len()];
+        made.into_iter().flatten().for_each(|(i, x)| samples[i] = x);
+        Ok(samples)
+    }
+
+    /// The noise that sample `i` starts from, and what it is conditioned on: the classes in turn.
+    pub(crate) fn case(&self, i: usize) -> (Vec<f32>, Condition) {
+        let mut x = vec![0.0; self.model.sample_shape().iter().product()];
+        Noise::new(self.seed, i as u64).fill(&mut x);
         let classes = self.model.num_classes().filter(|_| self.model.takes_class());
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<Vec<(usize, Vec<f32>)>> {
+        (x, classes.map_or_else(Condition::default, |n| Condition::class(i % n)))
+    }
+
+    /// Does `work` for each sample, on every core, each with a state of its own; gives the states.
+    pub(crate) fn each<S: Default + Send>(
+        &self,
+        work: impl Fn(&mut dyn Network, usize, &mut S) -> Result<()> + Sync,
+    ) -> Result<Vec<S>> {
+        let (next, count) = (AtomicUsize::new(0), self.ends.len());
+        let on_a_core = || -> Result<S> {
             let mut network = Guided::new(self.model.network()?, self.settings.guidance)?;
-            let len = self.model.sample_shape().iter().product();
-            let mut sampler = Sampler::new(program.clone(), len);
-            let mut made = Vec::new();
+            let mut state = S::default();
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i >= count {
-                    return Ok(made);
+                    return Ok(state);
                 }
-                let mut noise = Noise::new(self.seed, i as u64);
-                let mut x = vec![0.0; len];
-                noise.fill(&mut x);
-                let condition = classes.map_or_else(Condition::default, |n| Condition::class(i % n));
-                sampler.run(&mut network, &condition, &mut noise, &mut x, &mut Control::default())?;
-                made.push((i, x));
+                work(&mut network, i, &mut state)?;
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count);
-        let results: Vec<Result<_>> = std::thread::scope(|scope| {
-            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        std::thread::scope(|scope| {
+            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(on_a_core)).collect();
             handles.into_iter().map(|h| h.join().unwrap_or_else(|_| bail!("a sampling thread failed"))).collect()
-        });
-        let mut samples = vec![Vec::new(); count];
-        for made in results {
-            made?.into_iter().for_each(|(i, x)| samples[i] = x);
-        }
-        Ok(samples)
+        })
     }
 }
 
-/// The ONNX file in `bytes` with these tuned times, by the number of steps, in its configuration, recommending
-/// `sampler` and the tuned steps.
+/// The ONNX file in `bytes` with these tuned times and fitted steps, by the number of steps, in its configuration,
+/// recommending `sampler` and the tuned steps. Those of other numbers of steps stay.
 ///
 /// # Errors
 /// When the file is not ONNX, or has no configuration of its own.
-pub fn with_tuned_steps(bytes: &[u8], sampler: &str, tuned: &[Tuned]) -> Result<Vec<u8>> {
+pub fn with_steps(
+    bytes: &[u8],
+    sampler: &str,
+    tuned: &BTreeMap<usize, Vec<f64>>,
+    fitted: &BTreeMap<usize, Vec<FittedStep>>,
+) -> Result<Vec<u8>> {
     let mut model = ModelProto::decode(bytes).context("this is not an ONNX file")?;
     let Some(entry) = model.metadata_props.iter_mut().find(|e| e.key == "edgegen.scheduler") else {
         bail!("the model has no edgegen.scheduler to write the steps into");
     };
     let mut config = edgegen::config::SchedulerConfig::from_json(&entry.value)?;
-    // a thousandth of a training step is more than any network tells apart
-    let round = |times: &[f64]| times.iter().map(|t| (t * 1000.0).round() / 1000.0).collect();
-    config.tuned_timesteps = tuned.iter().map(|t| (t.times.len(), round(&t.times))).collect();
+    // a thousandth of a training step, and a millionth of a sample, are more than any network tells apart
+    let round = |value: f64, digits: i32| (value * 10f64.powi(digits)).round() / 10f64.powi(digits);
+    for (n, times) in tuned {
+        config.tuned_timesteps.insert(*n, times.iter().map(|t| round(*t, 3)).collect());
+    }
+    for (n, steps) in fitted {
+        let rounded = |s: &FittedStep| FittedStep {
+            time: round(s.time, 3),
+            x: round(s.x, 6),
+            x0: s.x0.iter().map(|w| round(*w, 6)).collect(),
+        };
+        config.fitted_steps.insert(*n, steps.iter().map(rounded).collect());
+    }
     entry.value = config.to_json();
     for (key, value) in [("edgegen.spacing", "tuned"), ("edgegen.sampler", sampler)] {
         match model.metadata_props.iter_mut().find(|e| e.key == key) {

@@ -306,8 +306,18 @@ fn a_model_is_trained_exported_and_judged() {
         assert_eq!(metadata.spacing, Some(edgegen::config::Spacing::Tuned));
         assert_eq!(metadata.sampler.as_deref(), Some("ddim"));
     }
-    // one that is tuned can be tuned again; four calls are two steps of Heun, of which the last needs but one
-    assert_success(&tune(&["--steps", "2", &float]));
+    // fitted weights bring them nearer still; one that is tuned can be tuned again, and keeps what is not touched
+    let output = tune(&["--steps", "2", "--keep-times", &float]);
+    assert_success(&output);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let errors: Vec<f64> = said.split([' ', ',', '\n']).filter_map(|w| w.parse().ok()).skip(1).collect();
+    assert!(errors.len() == 3 && errors[0] < 0.9 * errors[2] && errors[1] < errors[2], "{said}");
+    let model = edgegen::network::Model::open(&float, &edgegen::network::ModelOptions::default()).unwrap();
+    let config = model.scheduler();
+    assert_eq!((config.tuned_timesteps.len(), config.fitted_steps[&2].len()), (2, 2));
+    assert_eq!(model.metadata().sampler.as_deref(), Some("fitted"));
+    assert_success(&eval(&["--count", "20", "--steps", "2,3", &float]));
+    // four calls are two steps of Heun, of which the last needs but one
     let output = eval(&["--count", "20", "--calls", "4", "--sampler", "heun", "--report", "json", &float]);
     assert_success(&output);
     let row: serde_json::Value =

@@ -1,20 +1,24 @@
 //! `edgegen-trainer tune`.
 
 use crate::checkpoint::write_atomically;
+use crate::fit::Fitter;
 use crate::process;
-use crate::tune::{Tuner, with_tuned_steps};
+use crate::tune::{Tuner, with_steps};
 use anyhow::{Context, Result};
 use clap::Args;
 use edgegen::Settings;
 use edgegen::config::Spacing;
 use edgegen::network::{Model, ModelOptions};
 use edgegen::solver::Solver;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Find the noise levels that few-step runs should visit, and write them into the model.
+/// Find the noise levels that few-step runs should visit, and the best weights of each step, and write them into the
+/// model.
 ///
-/// The steps are moved until samples come as near as they can to those of many steps. The files are rewritten,
-/// recommending the sampler and the tuned steps.
+/// The steps are moved until samples come as near as they can to those of many steps; then, for the sampler `fitted`,
+/// the weights of their linear combinations with them. The files are rewritten, recommending the sampler and the tuned
+/// steps. What they know of other numbers of steps stays.
 #[derive(Args, Debug)]
 pub struct TuneArgs {
     /// The exported models: the first is tuned, and all are given its steps
@@ -23,11 +27,14 @@ pub struct TuneArgs {
     /// The numbers of steps to tune for
     #[arg(long, value_delimiter = ',', default_value = "2,3,4,5,6,8,10", value_name = "N,…")]
     steps: Vec<usize>,
-    /// The sampler [default: the model's choice]
-    #[arg(long, value_name = "NAME")]
-    sampler: Option<String>,
+    /// The sampler: `fitted`, or one whose times alone are tuned
+    #[arg(long, default_value = "fitted", value_name = "NAME")]
+    sampler: String,
+    /// Keep the times that the model has been tuned to, and fit from there
+    #[arg(long)]
+    keep_times: bool,
     /// The samples to compare on
-    #[arg(long, default_value_t = 40, value_name = "N")]
+    #[arg(long, default_value_t = 100, value_name = "N")]
     samples: usize,
     /// The steps of the runs that they are compared with
     #[arg(long, default_value_t = 60, value_name = "N")]
@@ -44,22 +51,39 @@ pub struct TuneArgs {
 pub fn run(args: &TuneArgs) -> Result<()> {
     process::configure(None);
     let model = Model::open(&args.models[0], &ModelOptions::default())?;
-    let own = model.metadata().sampler.clone().unwrap_or("dpm++2m".into());
-    let sampler = args.sampler.clone().unwrap_or(own);
-    let mut settings = Settings::with_solver(&model, Solver::from_name(&sampler)?);
+    let solver = Solver::from_name(&args.sampler)?;
+    // the times are searched for the sampler that numbers of steps without a fit fall back to
+    let searched = if solver == Solver::Fitted { Solver::from_name("unipc-2")? } else { solver };
+    let mut settings = Settings::with_solver(&model, searched);
     if settings.spacing == Some(Spacing::Tuned) {
         settings.spacing = Some(Spacing::Trailing);
     }
     let tuner = Tuner::new(&model, &settings, args.samples, args.reference_steps, args.seed)?;
-    let mut tuned = Vec::new();
+    let mut tuned = BTreeMap::new();
     for &steps in &args.steps {
+        if let Some(times) = model.scheduler().tuned_timesteps.get(&steps).filter(|_| args.keep_times) {
+            tuned.insert(steps, times.clone());
+            continue;
+        }
         let found = tuner.tune(steps)?;
         eprintln!("{steps} steps: rms error {:.4}, before {:.4}, at {:.1?}", found.error, found.before, found.times);
-        tuned.push(found);
+        tuned.insert(steps, found.times);
+    }
+    let mut fitted = BTreeMap::new();
+    if solver == Solver::Fitted {
+        let held_out = Tuner::new(&model, &settings, args.samples, args.reference_steps, args.seed + 1)?;
+        let (fitter, held_out) = (Fitter::new(&tuner)?, Fitter::new(&held_out)?);
+        for (&steps, times) in &tuned {
+            let run = fitter.fit(&[times.clone(), tuner.start(steps)?])?;
+            let (error, before) = (fitter.error(&run)?, fitter.error(&fitter.start(times))?);
+            let other = held_out.error(&run)?;
+            eprintln!("{steps} steps fitted: rms error {error:.4}, on other noise {other:.4}, before {before:.4}");
+            fitted.insert(steps, run);
+        }
     }
     for path in &args.models {
         let read = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        write_atomically(path, &with_tuned_steps(&read, &sampler, &tuned)?)?;
+        write_atomically(path, &with_steps(&read, &args.sampler, &tuned, &fitted)?)?;
     }
     Ok(())
 }
