@@ -18,9 +18,9 @@ from chart import line_chart
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = [2, 3, 4, 5, 6, 8, 10, 15, 20, 50]
-TRAILING = ["ddim", "heun", "dpm++2m", "unipc-2"]
+TRAILING = ["ddim", "dpm++2m", "unipc-2"]
 DRAWN = [("fitted", "tuned"), ("unipc-2", "tuned"), ("dpm++2m", "tuned"), ("deis-2", "tuned"), ("heun", "tuned"),
-         ("ddpm", "tuned"), ("unipc-2", "trailing"), ("dpm++2m", "trailing"), ("heun", "trailing"), ("ddim", "trailing")]
+         ("ddpm", "tuned"), ("unipc-2", "trailing"), ("dpm++2m", "trailing"), ("ddim", "trailing")]
 
 
 def samplers(edgegen):
