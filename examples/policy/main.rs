@@ -1,0 +1,108 @@
+//! A diffusion policy in closed loop: a round end effector pushes a disc to the middle of a table.
+//!
+//! ```text
+//! cargo run --release --example policy                          the table of docs/policy.md
+//! cargo run --release --example policy -- draw rollouts.svg     its picture
+//! cargo run --release --example policy -- demonstrate data/     the demonstrations that the model was trained on
+//! ```
+//! `docs/policy.md` says how the model was made.
+
+mod drawing;
+mod expert;
+mod rollout;
+mod task;
+
+use edgegen::network::{Model, ModelOptions};
+use edgegen::output::{encode_npy, write_file};
+use expert::{Demonstration, demonstrate};
+use npyz::WriterBuilder;
+use rollout::{Figures, Settings};
+use std::error::Error;
+use std::path::Path;
+
+/// The model, unless another is given with `--model`.
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/policy/push.onnx");
+/// Where demonstrations come from: not where episodes do.
+const DEMONSTRATIONS: u64 = 1_000;
+/// How many demonstrations there are.
+const COUNT: u64 = 600;
+/// How much the demonstrating hand trembles.
+const TREMBLE: f32 = 0.015;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let mut option = |name: &str| -> Option<String> {
+        let at = words.iter().position(|w| w == name)?;
+        let value = words.get(at + 1).cloned();
+        words.drain(at..(at + 2).min(words.len()));
+        value
+    };
+    let model = option("--model").unwrap_or(MODEL.into());
+    let episodes = option("--episodes").map_or(Ok(200), |n| n.parse())?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["demonstrate", folder] => write_demonstrations(Path::new(folder)),
+        [] => evaluate(&open(&model)?, episodes),
+        ["draw", file] => Ok(write_file(Path::new(file), drawing::draw(&open(&model)?)?.as_bytes())?),
+        _ => Err("give nothing, demonstrate FOLDER or draw FILE.svg, and --model FILE or --episodes N".into()),
+    }
+}
+
+fn open(path: &str) -> Result<Model, edgegen::Error> {
+    Model::open(path, &ModelOptions::default())
+}
+
+/// Observations and actions of every moment, and where each demonstration ends.
+fn write_demonstrations(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let all: Vec<Demonstration> = (0..COUNT).map(|i| demonstrate(DEMONSTRATIONS, i, TREMBLE)).collect();
+    let actions: Vec<[f32; 2]> = all.iter().flatten().map(|(_, a)| [a.x, a.y]).collect();
+    let actions: Vec<&[f32]> = actions.iter().map(|a| &a[..]).collect();
+    let seen: Vec<&[f32]> = all.iter().flatten().map(|(o, _)| &o[..]).collect();
+    std::fs::create_dir_all(folder)?;
+    write_file(&folder.join("actions.npy"), &encode_npy(&actions, &[2])?)?;
+    write_file(&folder.join("obs.npy"), &encode_npy(&seen, &[4])?)?;
+    let mut bytes = Vec::new();
+    let mut ends = npyz::WriteOptions::new().default_dtype().shape(&[COUNT]).writer(&mut bytes).begin_nd()?;
+    let mut end = 0;
+    for demonstration in &all {
+        end += demonstration.len() as i64;
+        ends.push(&end)?;
+    }
+    ends.finish()?;
+    write_file(&folder.join("episode_ends.npy"), &bytes)?;
+    println!("{COUNT} demonstrations of {end} moments in {}", folder.display());
+    Ok(())
+}
+
+fn evaluate(model: &Model, episodes: u64) -> Result<(), Box<dyn Error>> {
+    println!("{} weights, run by {}\n", model.parameters(), model.engine());
+    println!("{}", Figures::HEADER);
+    println!("{}", rollout::expert(episodes));
+    let of_two = [10, 5, 3, 2, 1].map(|calls| Settings { calls, sampler: "ddim", executed: 2 });
+    let others = [("dpm++2m", 5, 2), ("ddim", 5, 1), ("ddim", 5, 4), ("ddim", 5, 8)];
+    let others = others.map(|(sampler, calls, executed)| Settings { calls, sampler, executed });
+    for settings in of_two.iter().chain(&others) {
+        println!("{}", rollout::policy(model, settings, episodes)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The demonstrations are the same bits on every machine: a model can be trained again on what it was trained on.
+    #[test]
+    fn demonstrations_are_reproducible_and_reach_the_goal() {
+        let all: Vec<Demonstration> = (0..100).map(|i| demonstrate(DEMONSTRATIONS, i, TREMBLE)).collect();
+        let numbers = all.iter().flatten().flat_map(|(o, a)| o.iter().copied().chain([a.x, a.y]));
+        // FNV-1a
+        let hash = |h: u64, byte: u8| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let digest = numbers.flat_map(|v| v.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, hash);
+        assert_eq!(digest, DIGEST, "{digest:#x}");
+        let reached = all.iter().filter(|d| d.len() < task::STEPS).count();
+        assert!(reached >= 99, "{reached} of 100");
+    }
+
+    const DIGEST: u64 = 0x4977_3cef_909e_2666;
+}

@@ -1,0 +1,141 @@
+//! Episodes in closed loop: observe, sample a plan, carry its first actions out, observe again.
+
+use crate::expert::Expert;
+use crate::task::{STEPS, State, V};
+use edgegen::condition::Condition;
+use edgegen::network::Model;
+use edgegen::noise::Noise;
+use edgegen::sampler::Control;
+use edgegen::solver::Solver;
+use edgegen::{Generator, Result};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Where episodes start from: not where demonstrations do.
+const EPISODES: u64 = 1;
+
+/// How the policy is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Network calls a plan.
+    pub calls: usize,
+    pub sampler: &'static str,
+    /// Actions of a plan that are carried out.
+    pub executed: usize,
+}
+
+/// What episodes came to.
+pub struct Figures {
+    name: String,
+    executed: usize,
+    successes: u64,
+    episodes: u64,
+    steps: usize,
+    plans: Vec<Duration>,
+}
+
+impl Figures {
+    pub const HEADER: &'static str = "\
+| | actions of a plan | success | mean steps | ms a plan, p50 | p99 | ms an action |
+|---|---|---|---|---|---|---|";
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Figures { name, executed, successes, episodes, steps, .. } = self;
+        let (rate, steps) = (100.0 * *successes as f64 / *episodes as f64, *steps as f64 / *episodes as f64);
+        write!(f, "| {name} | {executed} | {rate:.1} % | {steps:.1} |")?;
+        if self.plans.is_empty() {
+            return write!(f, " | | |");
+        }
+        let mut plans = self.plans.clone();
+        plans.sort();
+        let ms = |share: f64| plans[((plans.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+        write!(f, " {:.2} | {:.2} | {:.3} |", ms(0.5), ms(0.99), ms(0.5) / *executed as f64)
+    }
+}
+
+/// The start of an episode, and its random numbers from there on.
+pub fn start(episode: u64) -> (State, Noise) {
+    let mut random = Noise::new(EPISODES, episode);
+    (State::start(|| random.uniform()), random)
+}
+
+/// The expert's own figures.
+pub fn expert(episodes: u64) -> Figures {
+    let mut figures = Figures { name: "expert".into(), executed: 1, successes: 0, episodes, steps: 0, plans: vec![] };
+    for episode in 0..episodes {
+        let (mut state, mut random) = start(episode);
+        let mut expert = Expert::new(&state, random.uniform());
+        let mut steps = 0;
+        while !state.is_done() && steps < STEPS {
+            let action = expert.act(&state);
+            state.step(action);
+            steps += 1;
+        }
+        figures.successes += u64::from(state.is_done());
+        figures.steps += steps;
+    }
+    figures
+}
+
+/// The policy's figures.
+pub fn policy(model: &Model, settings: &Settings, episodes: u64) -> Result<Figures> {
+    let Settings { calls, sampler, executed } = *settings;
+    let name = format!("policy, {calls} calls, {sampler}");
+    let mut figures = Figures { name, executed, successes: 0, episodes, steps: 0, plans: Vec::new() };
+    let mut policy = Policy::new(model, settings)?;
+    for episode in 0..episodes {
+        let states = policy.run(episode, &mut figures.plans)?;
+        figures.successes += u64::from(states[states.len() - 1].is_done());
+        figures.steps += states.len() - 1;
+    }
+    Ok(figures)
+}
+
+/// A diffusion policy.
+pub struct Policy {
+    generator: Generator,
+    condition: Condition,
+    executed: usize,
+}
+
+impl Policy {
+    pub fn new(model: &Model, settings: &Settings) -> Result<Self> {
+        let solver = Solver::from_name(settings.sampler)?;
+        let settings_of_run =
+            edgegen::Settings { steps: settings.calls, ..edgegen::Settings::with_solver(model, solver) };
+        let generator = Generator::new(model, &settings_of_run)?;
+        let condition = Condition { class: None, named: [("global_cond".to_string(), vec![0.0; 8])].into() };
+        Ok(Policy { generator, condition, executed: settings.executed })
+    }
+
+    /// A plan for what was seen last and before.
+    pub fn plan(&mut self, before: &State, now: &State, seed: u64, index: u64) -> Result<Vec<V>> {
+        let seen = self.condition.named.get_mut("global_cond").expect("made with it");
+        seen[..4].copy_from_slice(&before.observation());
+        seen[4..].copy_from_slice(&now.observation());
+        let (plan, _) = self.generator.generate(seed, index, &self.condition, &mut Control::default())?;
+        Ok(plan.chunks_exact(2).map(|a| V { x: a[0], y: a[1] }).collect())
+    }
+
+    /// The states of an episode, from its start to its end.
+    pub fn run(&mut self, episode: u64, times: &mut Vec<Duration>) -> Result<Vec<State>> {
+        let (mut state, _) = start(episode);
+        let mut states = vec![state];
+        for index in 0.. {
+            let before = states[states.len().saturating_sub(2)];
+            let start = Instant::now();
+            let plan = self.plan(&before, &state, episode, index)?;
+            times.push(start.elapsed());
+            for action in plan.into_iter().take(self.executed) {
+                state.step(action);
+                states.push(state);
+                if state.is_done() || states.len() > STEPS {
+                    return Ok(states);
+                }
+            }
+        }
+        unreachable!("an episode ends")
+    }
+}
