@@ -15,8 +15,8 @@ pub struct View {
     pub pixel: usize,
     /// Numbers from a row to the next.
     pub row: usize,
-    /// Zeros around the picture, in pixels.
-    pub border: usize,
+    /// Zeros around the picture: rows above and below, and pixels left and right.
+    pub border: [usize; 2],
 }
 
 impl View {
@@ -37,15 +37,16 @@ impl View {
         self.start + (self.h - 1) * self.row + (self.w - 1) * self.pixel + self.c <= len
     }
 
-    /// Whether a window of `height` by `width` pixels that begins `padding` pixels above and left of the picture
+    /// Whether a window of `height` by `width` pixels that begins `padding` rows above and pixels left of the picture
     /// lies within the picture and its border, and that within an arena of `len` numbers.
-    pub fn reaches(self, padding: usize, height: usize, width: usize, len: usize) -> bool {
-        padding <= self.border
-            && height <= self.h + padding + self.border
-            && width <= self.w + padding + self.border
-            && self.start >= padding * (self.row + self.pixel)
-            && self.start + (self.h - 1 + self.border) * self.row + (self.w - 1 + self.border) * self.pixel + self.c
-                <= len
+    pub fn reaches(self, padding: [usize; 2], height: usize, width: usize, len: usize) -> bool {
+        let [rows, pixels] = self.border;
+        padding[0] <= rows
+            && padding[1] <= pixels
+            && height <= self.h + padding[0] + rows
+            && width <= self.w + padding[1] + pixels
+            && self.start >= padding[0] * self.row + padding[1] * self.pixel
+            && self.start + (self.h - 1 + rows) * self.row + (self.w - 1 + pixels) * self.pixel + self.c <= len
     }
 }
 
@@ -56,11 +57,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A place for a picture with `border` pixels of zeros around it.
-    pub fn place(&mut self, [c, h, w]: [usize; 3], border: usize) -> View {
-        let (pixel, row) = (c, (w + 2 * border) * c);
-        let start = self.len + border * (row + pixel);
-        self.len += (h + 2 * border) * row;
+    /// A place for a picture with a border of zeros around it.
+    pub fn place(&mut self, [c, h, w]: [usize; 3], border: [usize; 2]) -> View {
+        let (pixel, row) = (c, (w + 2 * border[1]) * c);
+        let start = self.len + border[0] * row + border[1] * pixel;
+        self.len += (h + 2 * border[0]) * row;
         View { c, h, w, start, pixel, row, border }
     }
 

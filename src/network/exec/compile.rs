@@ -2,7 +2,7 @@
 
 use super::arena::{Layout, View};
 use super::graph::{Graph, Reason};
-use super::kernels::{Isa, conv, conv8, dense, winograd};
+use super::kernels::{Isa, attention::Attention, conv, conv8, dense, winograd};
 use super::lower::{Named, Op, lower};
 use super::plan::{Operand, Plan, Slot, Step, VectorOp};
 use std::collections::HashMap;
@@ -191,7 +191,7 @@ impl<'a> Compiler<'a> {
         let shape = *self.shapes.get(name).ok_or_else(|| format!("{name} is no picture"))?;
         let view = match self.parts.get(name).copied() {
             Some((whole, first)) if whole != name => self.place(whole)?.channels(first, shape[0]),
-            _ => self.layout.place(shape, self.borders.get(name).copied().unwrap_or(0)),
+            _ => self.layout.place(shape, [self.borders.get(name).copied().unwrap_or(0); 2]),
         };
         self.pictures.insert(name, view);
         Ok(view)
@@ -203,8 +203,8 @@ impl<'a> Compiler<'a> {
         let [c, h, w] = *self.shapes.get(name).ok_or_else(|| format!("{name} is no picture"))?;
         let border = self.borders.get(name).copied().unwrap_or(0);
         let before = self.layout8.len();
-        let view = self.layout8.place([c.next_multiple_of(conv8::CHANNELS), h, w], border).channels(0, c);
-        self.pictures8.push((self.layout8.len() - before, levels.zero));
+        let view = self.layout8.place([c.next_multiple_of(conv8::CHANNELS), h, w], [border; 2]).channels(0, c);
+        self.pictures8.push((self.layout8.len() - before, self.isa.byte(levels.zero)));
         self.views8.insert(name, view);
         Ok(view)
     }
@@ -348,14 +348,14 @@ impl<'a> Compiler<'a> {
             }
             Op::Silu { x } => {
                 let (input, output) = (self.picture(x)?, self.place(named.out)?);
-                self.steps.push(Step::Silu { input, output });
+                self.map(dense::Map::Silu, input, output);
             }
             Op::Add { a, b } => {
                 let (a, b, output) = (self.picture(a)?, self.picture(b)?, self.place(named.out)?);
                 if [a.c, a.h, a.w] != [b.c, b.h, b.w] {
                     return Err(format!("the sum {} is of unlike pictures", named.out));
                 }
-                self.steps.push(Step::Add { a, b, output });
+                self.map(dense::Map::Add(b), a, output);
             }
             Op::Concat { parts } => {
                 let whole = self.place(named.out)?;
@@ -364,7 +364,7 @@ impl<'a> Compiler<'a> {
                     let input = self.picture(part)?;
                     let output = whole.channels(first, input.c);
                     if input != output {
-                        self.steps.push(Step::Copy { input, output });
+                        self.map(dense::Map::Copy, input, output);
                     }
                     first += input.c;
                 }
@@ -375,9 +375,10 @@ impl<'a> Compiler<'a> {
             }
             Op::Attention { x } => {
                 let (input, output) = (self.picture(x)?, self.place(named.out)?);
-                let pixels = input.h * input.w;
-                self.work_len = self.work_len.max(dense::attention_work(output.c, pixels));
-                self.steps.push(Step::Attention { input, output });
+                let [query, key, value] = [0, 1, 2].map(|i| input.channels(i * output.c, output.c));
+                let attention = Attention { query, key, value, output, heads: 1, scale: 1.0 };
+                self.work_len = self.work_len.max(attention.work_len());
+                self.steps.push(Step::Attention(attention));
             }
             Op::Squares { x, block } => {
                 let input = self.picture(x)?;
@@ -396,12 +397,12 @@ impl<'a> Compiler<'a> {
                 let (eight, float) = self.readers(named.out);
                 if eight {
                     let output = self.place8(named.out, *levels)?;
-                    self.steps.push(Step::Quantize { input, output, levels: *levels });
+                    let output = dense::Output::Levels(output, *levels);
+                    self.steps.push(Step::Map { op: dense::Map::Copy, input, output });
                 }
                 if float {
                     let output = self.place(named.out)?;
-                    self.steps.push(Step::Copy { input, output });
-                    self.steps.push(Step::Round { picture: output, levels: *levels });
+                    self.map(dense::Map::Round(*levels), input, output);
                 }
             }
             Op::Scale { .. } | Op::Sin { .. } | Op::Cos { .. } | Op::Matrix { .. } | Op::Row { .. } => {
@@ -409,6 +410,10 @@ impl<'a> Compiler<'a> {
             }
         }
         Ok(())
+    }
+
+    fn map(&mut self, op: dense::Map, input: View, output: View) {
+        self.steps.push(Step::Map { op, input, output: dense::Output::Float(output) });
     }
 
     /// A convolution, with the sums that alone read its result.
@@ -427,6 +432,7 @@ impl<'a> Compiler<'a> {
                 quantized = Some((self.place8(out, levels)?, levels));
             }
         }
+        let only_quantized = quantized.is_some() && !self.readers(out).1;
         while let Some(j) = self.sole_consumer(out) {
             let Op::Add { a, b } = &self.ops[j].op else { break };
             let other = if *a == out { b } else { a };
@@ -446,15 +452,13 @@ impl<'a> Compiler<'a> {
             return Err(format!("the bias of {} does not fit", named.out));
         }
         let c_in = weights.dims[1];
-        let shape = conv::Shape { c_out, c_in, kernel: weights.dims[2], stride: *stride, padding: *padding };
+        let shape = conv::Shape { c_out, c_in, kernel: [weights.dims[2]; 2], stride: *stride, padding: [*padding; 2] };
         if let Some(((levels, scales), (input, of_input))) = eight {
             let bias = bias.map(|b| b.values.as_slice());
-            let packed = conv8::Packed8::new(shape, (levels, scales), bias, of_input, self.isa.tile8());
+            let packed = conv8::Packed8::new(shape, (levels, scales), bias, of_input, self.isa);
             let round = rounding.map(|(_, levels)| levels);
-            self.steps.push(Step::Convolution8 { packed, round, extra, input, output, residual });
-            if let Some((to, levels)) = quantized {
-                self.steps.push(Step::Quantize { input: output, output: to, levels });
-            }
+            let (output, output8) = ((!only_quantized).then_some(output), quantized);
+            self.steps.push(Step::Convolution8 { packed, round, extra, input, output, output8, residual });
             return Ok(());
         }
         let input = self.picture(x)?;
@@ -466,7 +470,6 @@ impl<'a> Compiler<'a> {
             conv::Method::Direct
         };
         let packed = conv::Packed::new(shape, method, &weights.values, bias.map(|b| b.values.as_slice()), tile);
-        let extra = extra.map(|e| (e, self.slot(packed.bias().len())));
         self.steps.push(Step::Convolution { packed, extra, input, output, residual });
         Ok(())
     }

@@ -80,15 +80,15 @@ fn kernel(step: &Step) -> &'static str {
         },
         Step::Convolution8 { residual: None, .. } => "8-bit convolution",
         Step::Convolution8 { .. } => "8-bit convolution + residual",
-        Step::Quantize { .. } | Step::Round { .. } => "rounding",
+        Step::Map { output: dense::Output::Levels(..), .. } | Step::Map { op: dense::Map::Round(_), .. } => "rounding",
+        Step::Map { op: dense::Map::Silu, .. } => "SiLU",
+        Step::Map { op: dense::Map::Add(_), .. } => "add",
+        Step::Map { op: dense::Map::Copy, .. } => "copy",
         Step::Norm { silu: false, .. } => "group norm",
         Step::Norm { output: dense::Output::Levels(..), .. } => "group norm + SiLU to 8 bits",
         Step::Norm { .. } => "group norm + SiLU",
-        Step::Silu { .. } => "SiLU",
-        Step::Add { .. } => "add",
-        Step::Copy { .. } => "copy",
         Step::Upsample { .. } => "upsample",
-        Step::Attention { .. } => "attention",
+        Step::Attention(_) => "attention",
         Step::Output { .. } => "output",
     }
 }
@@ -97,17 +97,10 @@ fn kernel(step: &Step) -> &'static str {
 fn sizes(step: &Step) -> (String, u64) {
     let picture = |v: &View| (format!("{}×{}×{}", v.c, v.h, v.w), 0);
     let convolution = |shape: &super::kernels::conv::Shape, input: &View, output: &View| {
-        let macs = shape.c_in * shape.c_out * shape.kernel * shape.kernel * output.h * output.w;
+        let macs = shape.c_in * shape.c_out * shape.kernel[0] * shape.kernel[1] * output.h * output.w;
         let text = format!(
-            "{}×{}×{} → {}×{}×{}, {k}×{k}, stride {}",
-            input.c,
-            input.h,
-            input.w,
-            output.c,
-            output.h,
-            output.w,
-            shape.stride,
-            k = shape.kernel
+            "{}×{}×{} → {}×{}×{}, {}×{}, stride {}",
+            input.c, input.h, input.w, output.c, output.h, output.w, shape.kernel[0], shape.kernel[1], shape.stride,
         );
         (text, macs as u64)
     };
@@ -116,18 +109,20 @@ fn sizes(step: &Step) -> (String, u64) {
         Step::Time { to } | Step::Row { to, .. } | Step::Vector { to, .. } => (to.len.to_string(), 0),
         Step::Matrix { from, to, .. } => (format!("{} → {}", from.len, to.len), (from.len * to.len) as u64),
         Step::Convolution { packed, input, output, .. } => convolution(&packed.shape, input, output),
-        Step::Convolution8 { packed, input, output, .. } => convolution(&packed.shape, input, output),
-        Step::Quantize { input, .. }
+        Step::Convolution8 { packed, input, .. } => {
+            let side = |n: usize, i: usize| {
+                (n + 2 * packed.shape.padding[i] - packed.shape.kernel[i]) / packed.shape.stride + 1
+            };
+            let output = View { c: packed.shape.c_out, h: side(input.h, 0), w: side(input.w, 1), ..*input };
+            convolution(&packed.shape, input, &output)
+        }
+        Step::Map { input, .. }
         | Step::Norm { input, .. }
-        | Step::Silu { input, .. }
-        | Step::Copy { input, .. }
         | Step::Upsample { input, .. }
-        | Step::Round { picture: input, .. }
-        | Step::Add { a: input, .. }
         | Step::Output { from: input, .. } => picture(input),
-        Step::Attention { output, .. } => {
-            let pixels = output.h * output.w;
-            (format!("{pixels} pixels, {} channels", output.c), (2 * pixels * pixels * output.c) as u64)
+        Step::Attention(a) => {
+            let [pixels, keys] = [a.output, a.key].map(|v| v.h * v.w);
+            (format!("{pixels} pixels, {} channels", a.output.c), (pixels * keys * (a.key.c + a.value.c)) as u64)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A compiled network: steps over one arena.
 
 use super::arena::View;
-use super::kernels::{self, Isa, conv, conv8, dense};
+use super::kernels::{self, Isa, Memory, Part, attention::Attention, conv, conv8, dense};
 
 /// A vector among a run's vectors: where it starts, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,21 +23,20 @@ pub enum Step {
     Vector { op: VectorOp, a: Slot, b: Option<Operand>, to: Slot },
     /// A matrix, stored by columns, times a vector, plus a vector.
     Matrix { columns: Vec<f32>, bias: Vec<f32>, from: Slot, to: Slot },
-    /// A convolution; `extra` is added to the bias, and `sum` has room for both.
-    Convolution { packed: conv::Packed, extra: Option<(Slot, Slot)>, input: View, output: View, residual: Option<View> },
+    /// A convolution; `extra` is added to the bias.
+    Convolution { packed: conv::Packed, extra: Option<Slot>, input: View, output: View, residual: Option<View> },
     /// An 8-bit convolution.
     Convolution8 {
         packed: conv8::Packed8,
         round: Option<conv8::Levels>,
         extra: Option<Slot>,
         input: View,
-        output: View,
+        output: Option<View>,
+        output8: Option<(View, conv8::Levels)>,
         residual: Option<View>,
     },
-    /// A picture to 8 bits.
-    Quantize { input: View, output: View, levels: conv8::Levels },
-    /// A picture rounded to levels where it is.
-    Round { picture: View, levels: conv8::Levels },
+    /// What is done to a picture number by number.
+    Map { op: dense::Map, input: View, output: dense::Output },
     /// Group normalisation.
     Norm {
         groups: usize,
@@ -48,16 +47,10 @@ pub enum Step {
         input: View,
         output: dense::Output,
     },
-    /// SiLU of a picture.
-    Silu { input: View, output: View },
-    /// The sum of two pictures.
-    Add { a: View, b: View, output: View },
-    /// A picture as it is, elsewhere.
-    Copy { input: View, output: View },
     /// Every pixel four times.
     Upsample { input: View, output: View },
-    /// Attention over all pixels; the input has queries, keys and values side by side.
-    Attention { input: View, output: View },
+    /// Attention.
+    Attention(Attention),
     /// The result: channels of a pixel become a square of `block` pixels.
     Output { from: View, block: usize },
 }
@@ -86,7 +79,7 @@ pub struct Plan {
     pub(super) isa: Isa,
     pub(super) steps: Vec<Step>,
     pub(super) arena_len: usize,
-    /// The 8-bit pictures with their borders: how long each is, and its zero point.
+    /// The 8-bit pictures with their borders: how long each is, and the byte that stands for 0 in it.
     pub(super) pictures8: Vec<(usize, u8)>,
     pub(super) vectors_len: usize,
     pub(super) work_len: usize,
@@ -106,7 +99,7 @@ impl Plan {
     pub fn workspace(&self) -> Workspace {
         Workspace {
             arena: vec![0.0; self.arena_len],
-            bytes: self.pictures8.iter().flat_map(|(len, zero)| std::iter::repeat_n(*zero, *len)).collect(),
+            bytes: self.pictures8.iter().flat_map(|(len, byte)| std::iter::repeat_n(*byte, *len)).collect(),
             vectors: vec![0.0; self.vectors_len],
             work: vec![0.0; self.work_len],
         }
@@ -135,6 +128,7 @@ impl Plan {
 
     pub(super) fn step(&self, step: &Step, w: &mut Workspace, x: &[f32], t: f32, class: usize, out: &mut [f32]) {
         let Workspace { arena, bytes, vectors, work } = w;
+        let part = Part::WHOLE;
         match step {
             Step::Input { to } => read_sample(x, *to, arena),
             Step::Time { to } => vectors[to.start] = t,
@@ -146,44 +140,35 @@ impl Plan {
                 kernels::multiply(self.isa, columns, &before[from.range()], bias, &mut after[..to.len]);
             }
             Step::Convolution { packed, extra, input, output, residual } => {
-                let bias = match extra {
-                    None => packed.bias(),
-                    Some((extra, sum)) => {
-                        let (before, after) = vectors.split_at_mut(sum.start);
-                        let both = after.iter_mut().zip(packed.bias()).zip(&before[extra.range()]);
-                        both.for_each(|((s, a), b)| *s = a + b);
-                        &vectors[sum.range()]
-                    }
-                };
-                let run = conv::Run { packed, bias, input: *input, output: *output, residual: *residual };
-                kernels::convolve(self.isa, &run, work, arena);
+                let extra = extra.map(|e| &vectors[e.range()]);
+                let run = conv::Run { packed, extra, input: *input, output: *output, residual: *residual };
+                kernels::convolve(self.isa, &run, part, work, Memory::new(arena, bytes));
             }
             Step::Norm { groups, epsilon, scale, shift, silu, input, output } => {
                 let norm = dense::Norm { groups: *groups, epsilon: *epsilon, scale, shift, silu: *silu };
-                kernels::normalise(self.isa, &norm, *input, *output, work, dense::Memory { arena, bytes });
+                kernels::normalise(self.isa, &norm, *input, *output, part, work, Memory::new(arena, bytes));
             }
-            Step::Convolution8 { packed, round, extra, input, output, residual } => {
-                let extra = extra.map(|e| &vectors[e.range()]);
-                let (input, output, residual) = (*input, *output, *residual);
-                let run = conv8::Run8 { packed, round: *round, extra, input, output, residual };
-                kernels::convolve8(self.isa, &run, bytes, arena);
+            Step::Convolution8 { packed, round, extra, input, output, output8, residual } => {
+                let run = conv8::Run8 {
+                    packed,
+                    round: *round,
+                    extra: extra.map(|e| &vectors[e.range()]),
+                    input: *input,
+                    output: *output,
+                    output8: *output8,
+                    residual: *residual,
+                };
+                kernels::convolve8(self.isa, &run, part, Memory::new(arena, bytes));
             }
-            Step::Quantize { input, output, levels } => {
-                kernels::quantize(self.isa, *input, *output, *levels, dense::Memory { arena, bytes });
+            Step::Map { op, input, output } => {
+                kernels::map(self.isa, *op, *input, *output, part, Memory::new(arena, bytes));
             }
-            Step::Round { picture, levels } => kernels::round(self.isa, *picture, *levels, arena),
-            Step::Silu { input, output } => {
-                each_pixel(*input, *output, arena);
-                output.pixels().for_each(|at| kernels::silu(self.isa, &mut arena[at..at + output.c]));
+            Step::Upsample { input, output } => {
+                kernels::upsample(self.isa, *input, *output, part, Memory::new(arena, bytes));
             }
-            Step::Add { a, b, output } => {
-                for ((a, b), to) in a.pixels().zip(b.pixels()).zip(output.pixels()) {
-                    (0..output.c).for_each(|c| arena[to + c] = arena[a + c] + arena[b + c]);
-                }
+            Step::Attention(attention) => {
+                kernels::attend(self.isa, attention, part, work, Memory::new(arena, bytes));
             }
-            Step::Copy { input, output } => each_pixel(*input, *output, arena),
-            Step::Upsample { input, output } => upsample(*input, *output, arena),
-            Step::Attention { input, output } => kernels::attend(self.isa, *input, *output, work, arena),
             Step::Output { from, block } => write_result(*from, *block, arena, out),
         }
     }
@@ -235,17 +220,5 @@ fn write_result(from: View, block: usize, arena: &[f32], out: &mut [f32]) {
             let (c, dy, dx) = (channel / (block * block), channel / block % block, channel % block);
             out[c * plane + (y + dy) * width + x + dx] = arena[at + channel];
         }
-    }
-}
-
-fn each_pixel(input: View, output: View, arena: &mut [f32]) {
-    input.pixels().zip(output.pixels()).for_each(|(from, to)| arena.copy_within(from..from + input.c, to));
-}
-
-fn upsample(input: View, output: View, arena: &mut [f32]) {
-    for (i, to) in output.pixels().enumerate() {
-        let (y, x) = (i / output.w / 2, i % output.w / 2);
-        let from = input.start + y * input.row + x * input.pixel;
-        arena.copy_within(from..from + input.c, to);
     }
 }

@@ -5,6 +5,7 @@
 //! all the tile's output channels.
 
 use super::super::arena::View;
+use super::memory::{Memory, Part};
 use super::simd::Simd;
 use super::winograd;
 
@@ -14,11 +15,26 @@ pub struct Block {
     /// The first output channel.
     pub first: usize,
     /// Output channels.
-    channels: usize,
+    pub channels: usize,
     /// Vectors that hold them.
     pub vectors: usize,
     /// Where its weights start.
     pub weights: usize,
+}
+
+impl Block {
+    /// Output channels in blocks of about as many vectors, at most `most`; `weights` is how many there are for each
+    /// lane.
+    pub(super) fn split(c_out: usize, (lanes, most): (usize, usize), weights: usize) -> Vec<Self> {
+        let vectors = c_out.div_ceil(lanes);
+        let count = vectors.div_ceil(most);
+        let first = |i: usize| (vectors * i / count) * lanes;
+        let block = |i: usize| {
+            let channels = first(i + 1).min(c_out) - first(i);
+            Block { first: first(i), channels, vectors: channels.div_ceil(lanes), weights: first(i) * weights }
+        };
+        (0..count).map(block).collect()
+    }
 }
 
 /// The sizes of a convolution.
@@ -28,12 +44,12 @@ pub struct Shape {
     pub c_out: usize,
     /// Input channels.
     pub c_in: usize,
-    /// The side of the kernel.
-    pub kernel: usize,
+    /// The kernel's rows and columns.
+    pub kernel: [usize; 2],
     /// The stride.
     pub stride: usize,
-    /// Zeros around the input.
-    pub padding: usize,
+    /// Zeros around the input: rows above and below, and pixels left and right.
+    pub padding: [usize; 2],
 }
 
 /// How a convolution is worked out.
@@ -67,38 +83,28 @@ impl Packed {
         (lanes, vectors): (usize, usize),
     ) -> Self {
         let Shape { c_out, c_in, kernel, .. } = shape;
-        assert_eq!(weights.len(), c_out * c_in * kernel * kernel);
+        let side = kernel[0] * kernel[1];
+        assert_eq!(weights.len(), c_out * c_in * side);
         // the taps of a kernel, or what they are transformed into
         let (taps, of) = match method {
-            Method::Direct => (kernel * kernel, weights.to_vec()),
+            Method::Direct => (side, weights.to_vec()),
             Method::Winograd => {
                 let transform = |g: &[f32; 9]| winograd::transform_weights(g.map(f64::from)).map(|v| v as f32);
                 (16, weights.as_chunks::<9>().0.iter().flat_map(transform).collect())
             }
         };
-        let (mut blocks, mut packed) = (Vec::new(), Vec::new());
-        let mut first = 0;
-        while first < c_out {
-            let channels = (c_out - first).min(lanes * vectors);
-            let vectors = channels.div_ceil(lanes);
-            blocks.push(Block { first, channels, vectors, weights: packed.len() });
-            for tap in 0..taps {
-                for c in 0..c_in {
-                    let weight = |i: usize| of[((first + i) * c_in + c) * taps + tap];
-                    packed.extend((0..vectors * lanes).map(|i| if i < channels { weight(i) } else { 0.0 }));
-                }
+        let blocks = Block::split(c_out, (lanes, vectors), taps * c_in);
+        let mut packed = Vec::new();
+        for block in &blocks {
+            for (tap, c) in (0..taps).flat_map(|tap| (0..c_in).map(move |c| (tap, c))) {
+                let weight = |i: usize| of[((block.first + i) * c_in + c) * taps + tap];
+                packed.extend((0..block.vectors * lanes).map(|i| if i < block.channels { weight(i) } else { 0.0 }));
             }
-            first += channels;
         }
         let mut padded = bias.map_or_else(|| vec![0.0; c_out], <[f32]>::to_vec);
         // so that a whole vector may be read at the last channel
         padded.resize(c_out + lanes * vectors, 0.0);
         Packed { shape, method, blocks, weights: packed, bias: padded }
-    }
-
-    /// The bias, with zeros after it.
-    pub fn bias(&self) -> &[f32] {
-        &self.bias
     }
 
     /// Bytes of weights.
@@ -111,8 +117,8 @@ impl Packed {
 pub struct Run<'a> {
     /// The weights.
     pub packed: &'a Packed,
-    /// What is added to each output channel, with zeros after it as in [`Packed::bias`].
-    pub bias: &'a [f32],
+    /// What is added to each output channel beside the bias.
+    pub extra: Option<&'a [f32]>,
     /// The input, with at least the padding of zeros around it.
     pub input: View,
     /// The output.
@@ -121,59 +127,81 @@ pub struct Run<'a> {
     pub residual: Option<View>,
 }
 
+impl Run<'_> {
+    /// What is added to the output channels of vector `v` of a block: those beyond the last get zeros.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `S`.
+    #[inline(always)]
+    pub(super) unsafe fn start<S: Simd>(&self, block: Block, v: usize) -> S::F {
+        let first = block.first + v * S::LANES;
+        // SAFETY: the bias is padded to whole vectors; `extra` has a number for each output channel, as `run` checked.
+        unsafe {
+            let bias = S::load(self.packed.bias.as_ptr().add(first));
+            let left = block.channels - v * S::LANES;
+            match self.extra {
+                None => bias,
+                Some(extra) if left >= S::LANES => S::add(bias, S::load(extra.as_ptr().add(first))),
+                Some(extra) => S::add(bias, S::load_part(extra.as_ptr().add(first), left)),
+            }
+        }
+    }
+}
+
 /// What stays the same over the tiles of one row.
 #[derive(Clone, Copy)]
 struct Row<'a> {
     weights: *const f32,
-    bias: *const f32,
+    block: Block,
     input: *const f32,
     output: *mut f32,
     residual: *const f32,
     /// Numbers between the inputs of neighbouring output pixels.
     step: usize,
-    channels: usize,
     run: &'a Run<'a>,
 }
 
 /// Runs a convolution.
 ///
 /// # Safety
-/// The CPU must have the features of `S`, and the views must lie within `arena`.
+/// The CPU must have the features of `S`.
 #[inline(always)]
-pub(super) unsafe fn run<S: Simd>(run: &Run, work: &mut [f32], arena: &mut [f32]) {
+pub(super) unsafe fn run<S: Simd>(run: &Run, part: Part, work: &mut [f32], memory: Memory) {
     let Shape { c_out, c_in, stride, padding, kernel } = run.packed.shape;
     let (input, output) = (run.input, run.output);
-    assert!(input.c == c_in && output.c == c_out && run.bias.len() >= c_out + S::LANES * S::TILE.0);
-    assert!(input.reaches(padding, (output.h - 1) * stride + kernel, (output.w - 1) * stride + kernel, arena.len()));
-    assert!(output.fits(arena.len()) && run.residual.is_none_or(|r| r.fits(arena.len()) && r.c == c_out));
+    assert!(input.c == c_in && output.c == c_out && run.extra.is_none_or(|e| e.len() >= c_out));
+    let (height, width) = ((output.h - 1) * stride + kernel[0], (output.w - 1) * stride + kernel[1]);
+    assert!(input.reaches(padding, height, width, memory.len()));
+    assert!(output.fits(memory.len()));
+    assert!(run.residual.is_none_or(|r| r.fits(memory.len()) && (r.c, r.h, r.w) == (c_out, output.h, output.w)));
     if run.packed.method == Method::Winograd {
         // SAFETY: the assertions above.
-        return unsafe { winograd::run::<S>(run, &run.packed.weights, &run.packed.blocks, work, arena) };
+        return unsafe { winograd::run::<S>(run, &run.packed.weights, &run.packed.blocks, part, work, memory) };
     }
-    let base = arena.as_mut_ptr();
-    for block in &run.packed.blocks {
-        for y in 0..output.h {
-            // SAFETY: the assertions above: all rows of input, output and residual lie within the arena, the
-            // weights and the bias are padded to whole vectors.
-            unsafe {
-                let row = Row {
-                    weights: run.packed.weights.as_ptr().add(block.weights),
-                    bias: run.bias.as_ptr().add(block.first),
-                    input: base.add(input.start + y * stride * input.row - padding * (input.row + input.pixel)),
-                    output: base.add(output.start + y * output.row + block.first),
-                    residual: match run.residual {
-                        Some(r) => base.add(r.start + y * r.row + block.first),
-                        None => std::ptr::null(),
-                    },
-                    step: stride * input.pixel,
-                    channels: block.channels,
-                    run,
-                };
-                match block.vectors {
-                    1 => row_of::<S, 1>(row),
-                    2 => row_of::<S, 2>(row),
-                    _ => row_of::<S, 3>(row),
-                }
+    let base = memory.arena();
+    for unit in part.range(run.packed.blocks.len() * output.h) {
+        let (block, y) = (run.packed.blocks[unit / output.h], unit % output.h);
+        // SAFETY: the assertions above: all rows of input, output and residual lie within the arena; the weights are
+        // padded to whole vectors.
+        unsafe {
+            let row = Row {
+                weights: run.packed.weights.as_ptr().add(block.weights),
+                block,
+                input: base
+                    .add(input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel),
+                output: base.add(output.start + y * output.row + block.first),
+                residual: match run.residual {
+                    Some(r) => base.add(r.start + y * r.row + block.first),
+                    None => std::ptr::null(),
+                },
+                step: stride * input.pixel,
+                run,
+            };
+            match block.vectors {
+                1 => row_of::<S, 1>(row),
+                2 => row_of::<S, 2>(row),
+                3 => row_of::<S, 3>(row),
+                _ => row_of::<S, 4>(row),
             }
         }
     }
@@ -181,6 +209,9 @@ pub(super) unsafe fn run<S: Simd>(run: &Run, work: &mut [f32], arena: &mut [f32]
 
 #[inline(always)]
 unsafe fn row_of<S: Simd, const V: usize>(row: Row) {
+    if V > S::TILE.0 {
+        return;
+    }
     let width = row.run.output.w;
     let pixels = width.div_ceil(width.div_ceil(S::TILE.1));
     let mut x = 0;
@@ -204,44 +235,88 @@ unsafe fn row_of<S: Simd, const V: usize>(row: Row) {
 
 #[inline(always)]
 unsafe fn tile<S: Simd, const V: usize, const P: usize>(row: Row, x: usize) {
+    if P > S::TILE.1 {
+        return;
+    }
     let Run { packed, input, output, residual, .. } = row.run;
     let Shape { c_in, kernel, .. } = packed.shape;
     // SAFETY: the caller's promise: pixels x to x + P of the row are within the views.
     unsafe {
-        let mut sums: [[S::F; V]; P] = [std::array::from_fn(|v| S::load(row.bias.add(v * S::LANES))); P];
+        let start: [S::F; V] = std::array::from_fn(|v| row.run.start::<S>(row.block, v));
+        let mut sums = [start; P];
         let mut weights = row.weights;
         let first = row.input.add(x * row.step);
-        for ky in 0..kernel {
-            for kx in 0..kernel {
+        for ky in 0..kernel[0] {
+            for kx in 0..kernel[1] {
                 let from = first.add(ky * input.row + kx * input.pixel);
-                for c in 0..c_in {
-                    let w: [S::F; V] = std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
-                    weights = weights.add(V * S::LANES);
-                    for (p, sums) in sums.iter_mut().enumerate() {
-                        let value = S::splat(*from.add(p * row.step + c));
-                        for (sum, w) in sums.iter_mut().zip(w) {
-                            *sum = S::fma(value, w, *sum);
-                        }
-                    }
-                }
+                weights = accumulate::<S, V, P>(&mut sums, weights, from, row.step, c_in);
             }
         }
         for (p, sums) in sums.into_iter().enumerate() {
             let to = row.output.add((x + p) * output.pixel);
             let add = residual.map(|r| row.residual.add((x + p) * r.pixel));
-            if row.channels == V * S::LANES {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    let sum = add.map_or(sum, |add| S::add(sum, S::load(add.add(v * S::LANES))));
-                    S::store(to.add(v * S::LANES), sum);
-                }
-            } else {
-                // not all of the last vector is the picture's
-                let mut whole = [0f32; 64];
-                (0..V).for_each(|v| S::store(whole.as_mut_ptr().add(v * S::LANES), sums[v]));
-                for (i, sum) in whole[..row.channels].iter().enumerate() {
-                    *to.add(i) = sum + add.map_or(0.0, |add| *add.add(i));
+            for (v, sum) in sums.into_iter().enumerate() {
+                let (at, left) = (v * S::LANES, row.block.channels - v * S::LANES);
+                if left >= S::LANES {
+                    S::store(to.add(at), add.map_or(sum, |add| S::add(sum, S::load(add.add(at)))));
+                } else {
+                    let sum = add.map_or(sum, |add| S::add(sum, S::load_part(add.add(at), left)));
+                    S::store_part(to.add(at), sum, left);
                 }
             }
         }
+    }
+}
+
+/// Adds to the sums of P pixels, `step` numbers apart, their `count` channels times the weights. What lies after those
+/// weights is returned.
+///
+/// # Safety
+/// The CPU must have the features of `S`; all of the weights and pixels must be there.
+#[inline(always)]
+pub(super) unsafe fn accumulate<S: Simd, const V: usize, const P: usize>(
+    sums: &mut [[S::F; V]; P],
+    weights: *const f32,
+    from: *const f32,
+    step: usize,
+    count: usize,
+) -> *const f32 {
+    let (mut weights, mut c) = (weights, 0);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if S::GROUP == 4 {
+            while c + 4 <= count {
+                let x: [S::X; P] = std::array::from_fn(|p| S::group(from.add(p * step + c)));
+                weights = add_lane::<S, V, P, 0>(sums, weights, &x);
+                weights = add_lane::<S, V, P, 1>(sums, weights, &x);
+                weights = add_lane::<S, V, P, 2>(sums, weights, &x);
+                weights = add_lane::<S, V, P, 3>(sums, weights, &x);
+                c += 4;
+            }
+        }
+        while c < count {
+            let x: [S::X; P] = std::array::from_fn(|p| S::one(from.add(p * step + c)));
+            weights = add_lane::<S, V, P, 0>(sums, weights, &x);
+            c += 1;
+        }
+    }
+    weights
+}
+
+#[inline(always)]
+unsafe fn add_lane<S: Simd, const V: usize, const P: usize, const L: usize>(
+    sums: &mut [[S::F; V]; P],
+    weights: *const f32,
+    x: &[S::X; P],
+) -> *const f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let w: [S::F; V] = std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
+        for (sums, x) in sums.iter_mut().zip(x) {
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = S::fma_lane::<L>(*x, w, *sum);
+            }
+        }
+        weights.add(V * S::LANES)
     }
 }

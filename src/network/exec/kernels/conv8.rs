@@ -5,8 +5,10 @@
 //! point.
 
 use super::super::arena::View;
-use super::conv::Shape;
-use super::simd::Dot;
+use super::Isa;
+use super::conv::{Block, Shape};
+use super::memory::{Memory, Part};
+use super::simd::{Dot, ROUND, Simd};
 
 /// Where levels lie: a value is `(level - zero) · scale`, levels are from 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,26 +20,44 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// The nearest level, ties to even.
+    /// The nearest level's distance from that of 0, plus [`ROUND`], ties to even; within 0 to 255.
     #[inline(always)]
-    pub fn level(self, inverse_scale: f32, value: f32) -> f32 {
-        ((value * inverse_scale).round_ties_even() + f32::from(self.zero)).clamp(0.0, 255.0)
-    }
-
-    /// The nearest level as a byte: [`level`](Self::level) in fewer instructions. Adding 1.5 · 2²³ rounds to an
-    /// integer, ties to even, kept in the low bits; between whole bounds that is the same before and after clamping.
-    #[inline(always)]
-    pub fn level_bits(self, inverse_scale: f32, value: f32) -> u8 {
-        const ROUND: f32 = 12_582_912.0;
+    unsafe fn shifted<S: Simd>(self, value: S::F) -> S::F {
+        // between whole bounds, rounding is the same before and after clamping
         let zero = f32::from(self.zero);
-        let bounded = (value * inverse_scale).clamp(-zero, 255.0 - zero);
-        ((bounded + ROUND).to_bits() as u8).wrapping_add(self.zero)
+        // SAFETY: the caller's promise.
+        unsafe {
+            let level = S::mul(value, S::splat(1.0 / self.scale));
+            let bounded = S::min(S::max(level, S::splat(-zero)), S::splat(255.0 - zero));
+            S::add(bounded, S::splat(ROUND))
+        }
     }
 
-    /// The value rounded to a level.
+    /// Values rounded to levels.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `S`.
     #[inline(always)]
-    pub fn round(self, inverse_scale: f32, value: f32) -> f32 {
-        (self.level(inverse_scale, value) - f32::from(self.zero)) * self.scale
+    pub(super) unsafe fn round_all<S: Simd>(self, value: S::F) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { S::mul(S::sub(self.shifted::<S>(value), S::splat(ROUND)), S::splat(self.scale)) }
+    }
+
+    /// Values as levels, in the form that `D` reads: all, or the first few.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `D`; `to` must have room.
+    #[inline(always)]
+    pub(super) unsafe fn store<D: Dot>(self, to: *mut u8, value: <D::S as Simd>::F, count: Option<usize>) {
+        let plus = self.zero.wrapping_add(D::FLIP);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let shifted = self.shifted::<D::S>(value);
+            match count {
+                None => D::S::store_bytes(to, shifted, plus),
+                Some(count) => D::S::store_bytes_part(to, shifted, plus, count),
+            }
+        }
     }
 }
 
@@ -47,6 +67,8 @@ pub struct Packed8 {
     /// The sizes.
     pub shape: Shape,
     blocks: Vec<Block>,
+    /// Whether any weight is -128.
+    least: bool,
     weights: Vec<i8>,
     /// What the sums start from: it takes the input's zero point away.
     start: Vec<i32>,
@@ -55,58 +77,72 @@ pub struct Packed8 {
     bias: Vec<f32>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    first: usize,
-    channels: usize,
-    vectors: usize,
-    weights: usize,
-}
-
 /// Input channels that are multiplied at a time.
 pub const CHANNELS: usize = 4;
 
+/// Products that a sum may have. It starts from at most 255 · 128 for each, and each adds at most as much.
+const MOST: usize = i32::MAX as usize / (2 * 255 * 128);
+
+/// What a CPU's 8-bit convolutions want of weights and pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile8 {
+    /// Lanes of a vector.
+    pub lanes: usize,
+    /// Vectors of output channels a tile.
+    pub vectors: usize,
+    /// What is added to levels where they are stored, modulo 256.
+    pub flip: u8,
+    /// Whether weights lie by pairs of channels.
+    pub pairs: bool,
+}
+
 impl Packed8 {
     /// Packs weights `[C_out, C_in, k, k]` with a scale an output channel, for inputs of these levels.
+    ///
+    /// # Panics
+    /// When a sum might not fit 32 bits.
     pub fn new(
         shape: Shape,
         (weights, scales): (&[i8], &[f32]),
         bias: Option<&[f32]>,
         input: Levels,
-        (lanes, vectors): (usize, usize),
+        isa: Isa,
     ) -> Self {
         let Shape { c_out, c_in, kernel, .. } = shape;
-        let taps = kernel * kernel;
+        let taps = kernel[0] * kernel[1];
         assert_eq!(weights.len(), c_out * c_in * taps);
-        let (mut blocks, mut packed) = (Vec::new(), Vec::new());
-        let mut first = 0;
-        while first < c_out {
-            let channels = (c_out - first).min(lanes * vectors);
-            let vectors = channels.div_ceil(lanes);
-            blocks.push(Block { first, channels, vectors, weights: packed.len() });
-            for tap in 0..taps {
-                for c in (0..c_in).step_by(CHANNELS) {
-                    for i in 0..vectors * lanes {
-                        packed.extend((c..c + CHANNELS).map(|c| {
-                            let inside = i < channels && c < c_in;
-                            if inside { weights[((first + i) * c_in + c) * taps + tap] } else { 0 }
-                        }));
-                    }
+        assert!(c_in.next_multiple_of(CHANNELS) * taps <= MOST, "sums of {} products do not fit 32 bits", c_in * taps);
+        let Tile8 { lanes, vectors, flip, pairs } = isa.tile8();
+        let blocks = Block::split(c_out, (lanes, vectors), taps * c_in.next_multiple_of(CHANNELS));
+        let mut packed = Vec::new();
+        for block in &blocks {
+            let weight = |i: usize, c: usize, tap: usize| {
+                let inside = i < block.channels && c < c_in;
+                if inside { weights[((block.first + i) * c_in + c) * taps + tap] } else { 0 }
+            };
+            for (tap, c) in (0..taps).flat_map(|tap| (0..c_in).step_by(CHANNELS).map(move |c| (tap, c))) {
+                for v in 0..block.vectors {
+                    packed.extend((0..lanes * CHANNELS).map(|i| {
+                        let half = lanes * CHANNELS / 2;
+                        let (lane, k) =
+                            if pairs { (i % half / 2, 2 * (i / half) + i % 2) } else { (i / CHANNELS, i % CHANNELS) };
+                        weight(v * lanes + lane, c + k, tap)
+                    }));
                 }
             }
-            first += channels;
         }
         let sum = |o: usize| weights[o * c_in * taps..][..c_in * taps].iter().map(|w| i32::from(*w)).sum::<i32>();
         // so that whole vectors may be read at the last channel
         let padded = c_out + lanes * vectors;
-        let mut start: Vec<i32> = (0..c_out).map(|o| -i32::from(input.zero) * sum(o)).collect();
+        let zero = i32::from(input.zero) - i32::from(flip);
+        let mut start: Vec<i32> = (0..c_out).map(|o| -zero * sum(o)).collect();
         let mut scale: Vec<f32> =
             (0..c_out).map(|o| input.scale * scales[if scales.len() == 1 { 0 } else { o }]).collect();
         let mut bias = bias.map_or_else(|| vec![0.0; c_out], <[f32]>::to_vec);
         start.resize(padded, 0);
         scale.resize(padded, 0.0);
         bias.resize(padded, 0.0);
-        Packed8 { shape, blocks, weights: packed, start, scale, bias }
+        Packed8 { shape, blocks, least: weights.contains(&i8::MIN), weights: packed, start, scale, bias }
     }
 
     /// Bytes of weights.
@@ -125,8 +161,10 @@ pub struct Run8<'a> {
     pub extra: Option<&'a [f32]>,
     /// The input, among the 8-bit pictures.
     pub input: View,
-    /// The output.
-    pub output: View,
+    /// Where the result goes in f32.
+    pub output: Option<View>,
+    /// Where it goes in 8 bits, rounded to these levels; unless they are those of `round`, after the sums.
+    pub output8: Option<(View, Levels)>,
     /// A picture that is added to the output.
     pub residual: Option<View>,
 }
@@ -138,54 +176,69 @@ struct Row<'a> {
     block: Block,
     y: usize,
     run: &'a Run8<'a>,
+    memory: Memory<'a>,
 }
 
-/// Runs a convolution.
+/// Runs an 8-bit convolution.
 ///
 /// # Safety
-/// The CPU must have the features of `S`.
+/// The CPU must have the features of `D`.
 #[inline(always)]
-pub(super) unsafe fn run<S: Dot>(run: &Run8, bytes: &[u8], arena: &mut [f32]) {
+pub(super) unsafe fn run<D: Dot>(run: &Run8, part: Part, memory: Memory) {
+    // SAFETY: the caller's promise.
+    unsafe { if run.packed.least { run_all::<D::Wide>(run, part, memory) } else { run_all::<D>(run, part, memory) } }
+}
+
+#[inline(always)]
+unsafe fn run_all<D: Dot>(run: &Run8, part: Part, memory: Memory) {
     let Shape { c_out, c_in, stride, padding, kernel } = run.packed.shape;
-    let (input, output) = (run.input, run.output);
-    assert!(input.c == c_in && input.pixel.is_multiple_of(CHANNELS) && output.c == c_out);
+    let input = run.input;
+    let side = |n: usize, i: usize| (n + 2 * padding[i] - kernel[i]) / stride + 1;
+    let (h, w) = (side(input.h, 0), side(input.w, 1));
+    assert!(input.c == c_in && input.pixel.is_multiple_of(CHANNELS) && input.start.is_multiple_of(CHANNELS));
     assert!(input.pixel >= c_in.next_multiple_of(CHANNELS) && run.extra.is_none_or(|e| e.len() >= c_out));
-    assert!(input.reaches(padding, (output.h - 1) * stride + kernel, (output.w - 1) * stride + kernel, bytes.len()));
-    assert!(input.start.is_multiple_of(CHANNELS) && run.residual.is_none_or(|r| r.c == c_out));
-    for block in &run.packed.blocks {
-        for y in 0..output.h {
-            let at = input.start + y * stride * input.row - padding * (input.row + input.pixel);
-            // SAFETY: the assertions above: all rows of the input lie within `bytes`, rounded up to four channels.
-            unsafe {
-                let weights = run.packed.weights.as_ptr().add(block.weights);
-                let row = Row { weights, input: bytes.as_ptr().add(at), block: *block, y, run };
-                match block.vectors {
-                    1 => row_of::<S, 1>(row, arena),
-                    2 => row_of::<S, 2>(row, arena),
-                    _ => row_of::<S, 3>(row, arena),
-                }
+    let (height, width) = ((h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1]);
+    assert!(input.reaches(padding, height, width, memory.bytes_len()));
+    let fits = |v: View, len: usize| v.fits(len) && (v.c, v.h, v.w) == (c_out, h, w);
+    assert!(run.output.is_none_or(|v| fits(v, memory.len())) && run.residual.is_none_or(|v| fits(v, memory.len())));
+    assert!(run.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len())));
+    for unit in part.range(run.packed.blocks.len() * h) {
+        let (block, y) = (run.packed.blocks[unit / h], unit % h);
+        let at = input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel;
+        // SAFETY: the assertions: all rows of the input lie within the bytes, rounded up to four channels, and those of
+        // the other pictures within theirs.
+        unsafe {
+            let weights = run.packed.weights.as_ptr().add(block.weights);
+            let row = Row { weights, input: memory.bytes().add(at), block, y, run, memory };
+            match block.vectors {
+                1 => row_of::<D, 1>(row, w),
+                2 => row_of::<D, 2>(row, w),
+                3 => row_of::<D, 3>(row, w),
+                _ => row_of::<D, 4>(row, w),
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn row_of<S: Dot, const V: usize>(row: Row, arena: &mut [f32]) {
-    let width = row.run.output.w;
-    let pixels = width.div_ceil(width.div_ceil(S::TILE.1));
+unsafe fn row_of<D: Dot, const V: usize>(row: Row, width: usize) {
+    if V > D::TILE.0 {
+        return;
+    }
+    let pixels = width.div_ceil(width.div_ceil(D::TILE.1));
     let mut x = 0;
     while x < width {
         // SAFETY: the caller's promise, for the pixels that are left.
         unsafe {
             match pixels.min(width - x) {
-                1 => tile::<S, V, 1>(row, x, arena),
-                2 => tile::<S, V, 2>(row, x, arena),
-                3 => tile::<S, V, 3>(row, x, arena),
-                4 => tile::<S, V, 4>(row, x, arena),
-                5 => tile::<S, V, 5>(row, x, arena),
-                6 => tile::<S, V, 6>(row, x, arena),
-                7 => tile::<S, V, 7>(row, x, arena),
-                _ => tile::<S, V, 8>(row, x, arena),
+                1 => tile::<D, V, 1>(row, x),
+                2 => tile::<D, V, 2>(row, x),
+                3 => tile::<D, V, 3>(row, x),
+                4 => tile::<D, V, 4>(row, x),
+                5 => tile::<D, V, 5>(row, x),
+                6 => tile::<D, V, 6>(row, x),
+                7 => tile::<D, V, 7>(row, x),
+                _ => tile::<D, V, 8>(row, x),
             }
         }
         x += pixels;
@@ -193,76 +246,149 @@ unsafe fn row_of<S: Dot, const V: usize>(row: Row, arena: &mut [f32]) {
 }
 
 #[inline(always)]
-unsafe fn tile<S: Dot, const V: usize, const P: usize>(row: Row, x: usize, arena: &mut [f32]) {
-    let Run8 { packed, input, output, residual, round, extra } = row.run;
+unsafe fn tile<D: Dot, const V: usize, const P: usize>(row: Row, x: usize) {
+    if P > D::TILE.1 {
+        return;
+    }
+    let Run8 { packed, input, .. } = row.run;
     let Shape { c_in, kernel, stride, .. } = packed.shape;
     let step = stride * input.pixel;
-    let first = row.block.first;
-    let mut sums = [[0i32; 48]; P];
     // SAFETY: the caller's promise: pixels x to x + P of the row are within the input; the start is padded.
     unsafe {
-        let start = packed.start.as_ptr().add(first);
-        let mut acc: [[S::I; V]; P] = [std::array::from_fn(|v| S::load_sums(start.add(v * S::LANES))); P];
+        let start = packed.start.as_ptr().add(row.block.first);
+        let start: [D::I; V] = std::array::from_fn(|v| D::load_sums(start.add(v * D::LANES)));
+        let mut sums = [start; P];
         let mut weights = row.weights;
         let from = row.input.add(x * step);
-        for ky in 0..kernel {
-            for kx in 0..kernel {
+        for ky in 0..kernel[0] {
+            for kx in 0..kernel[1] {
                 let from = from.add(ky * input.row + kx * input.pixel);
-                for c in (0..c_in).step_by(CHANNELS) {
-                    let w: [S::W; V] = std::array::from_fn(|v| S::load_weights(weights.add(v * S::LANES * CHANNELS)));
-                    weights = weights.add(V * S::LANES * CHANNELS);
-                    for (p, acc) in acc.iter_mut().enumerate() {
-                        let value = S::splat(from.add(p * step + c));
-                        for (acc, w) in acc.iter_mut().zip(w) {
-                            *acc = S::dot(*acc, value, w);
-                        }
-                    }
+                weights = accumulate::<D, V, P>(&mut sums, weights, from, step, c_in);
+            }
+        }
+        store::<D, V, P>(row, x, sums);
+    }
+}
+
+/// As [`accumulate`](super::conv::accumulate), of bytes.
+///
+/// # Safety
+/// As there; pixels must have their channels padded to a multiple of four.
+#[inline(always)]
+unsafe fn accumulate<D: Dot, const V: usize, const P: usize>(
+    sums: &mut [[D::I; V]; P],
+    weights: *const i8,
+    from: *const u8,
+    step: usize,
+    count: usize,
+) -> *const i8 {
+    let (mut weights, mut c) = (weights, 0);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if D::GROUP == 4 {
+            while c + 4 * CHANNELS <= count {
+                let x: [D::X; P] = std::array::from_fn(|p| D::group(from.add(p * step + c)));
+                weights = add_four::<D, V, P, 0>(sums, weights, &x);
+                weights = add_four::<D, V, P, 1>(sums, weights, &x);
+                weights = add_four::<D, V, P, 2>(sums, weights, &x);
+                weights = add_four::<D, V, P, 3>(sums, weights, &x);
+                c += 4 * CHANNELS;
+            }
+        }
+        while c < count {
+            let x: [D::X; P] = std::array::from_fn(|p| D::four(from.add(p * step + c)));
+            weights = add_four::<D, V, P, 0>(sums, weights, &x);
+            c += CHANNELS;
+        }
+    }
+    weights
+}
+
+#[inline(always)]
+unsafe fn add_four<D: Dot, const V: usize, const P: usize, const L: usize>(
+    sums: &mut [[D::I; V]; P],
+    weights: *const i8,
+    x: &[D::X; P],
+) -> *const i8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let w: [D::W; V] = std::array::from_fn(|v| D::load_weights(weights.add(v * D::LANES * CHANNELS)));
+        for (sums, x) in sums.iter_mut().zip(x) {
+            let x = D::spread::<L>(*x);
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = D::dot::<L>(*sum, x, w);
+            }
+        }
+        weights.add(V * D::LANES * CHANNELS)
+    }
+}
+
+/// The results of a tile, from its sums.
+///
+/// # Safety
+/// As the tile's.
+#[inline(always)]
+unsafe fn store<D: Dot, const V: usize, const P: usize>(row: Row, x: usize, sums: [[D::I; V]; P]) {
+    let Run8 { packed, output, output8, residual, round, extra, .. } = row.run;
+    let (base, bytes) = (row.memory.arena(), row.memory.bytes());
+    for v in 0..V {
+        let (first, left) = (row.block.first + v * D::LANES, row.block.channels - v * D::LANES);
+        let at = |view: &View, p: usize| view.start + row.y * view.row + (x + p) * view.pixel + first;
+        let whole = left >= D::LANES;
+        // SAFETY: the caller's promise; scale and bias are padded to whole vectors, and of the others `left` channels
+        // are there.
+        unsafe {
+            let load = |from: *const f32| if whole { D::S::load(from) } else { D::S::load_part(from, left) };
+            let scale = D::S::load(packed.scale.as_ptr().add(first));
+            let bias = D::S::load(packed.bias.as_ptr().add(first));
+            let extra = extra.map(|extra| load(extra.as_ptr().add(first)));
+            for (p, sums) in sums.iter().enumerate() {
+                let mut value = D::S::fma(D::to_float(sums[v]), scale, bias);
+                if let Some(levels) = round {
+                    value = levels.round_all::<D::S>(value);
+                }
+                if let Some(extra) = extra {
+                    value = D::S::add(value, extra);
+                }
+                if let Some(r) = residual {
+                    value = D::S::add(value, load(base.add(at(r, p))));
+                }
+                if let Some(view) = output {
+                    let to = base.add(at(view, p));
+                    if whole { D::S::store(to, value) } else { D::S::store_part(to, value, left) }
+                }
+                if let Some((view, levels)) = output8 {
+                    let to = bytes.add(at(view, p));
+                    levels.store::<D>(to, value, if whole { None } else { Some(left) });
                 }
             }
         }
-        for (sums, acc) in sums.iter_mut().zip(acc) {
-            (0..V).for_each(|v| S::store_sums(sums.as_mut_ptr().add(v * S::LANES), acc[v]));
-        }
-    }
-    let channels = row.block.channels;
-    let (scale, bias) = (&packed.scale[first..][..channels], &packed.bias[first..][..channels]);
-    for (p, sums) in sums.iter().enumerate() {
-        let mut line = [0f32; 48];
-        let line = &mut line[..channels];
-        for (((o, sum), scale), bias) in line.iter_mut().zip(sums).zip(scale).zip(bias) {
-            *o = *sum as f32 * scale + bias;
-        }
-        if let Some(levels) = round {
-            let inverse = 1.0 / levels.scale;
-            line.iter_mut().for_each(|o| *o = levels.round(inverse, *o));
-        }
-        if let Some(extra) = extra {
-            line.iter_mut().zip(&extra[first..][..channels]).for_each(|(o, e)| *o += e);
-        }
-        if let Some(r) = residual {
-            let at = r.start + row.y * r.row + (x + p) * r.pixel + first;
-            line.iter_mut().zip(&arena[at..][..channels]).for_each(|(o, r)| *o += r);
-        }
-        arena[output.start + row.y * output.row + (x + p) * output.pixel + first..][..channels].copy_from_slice(line);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::simd::Portable;
     use super::*;
 
     #[test]
-    fn both_ways_to_a_level_are_the_same() {
+    fn levels_are_the_nearest_ones() {
         for zero in [0, 1, 77, 128, 254, 255] {
             let levels = Levels { scale: 0.25, zero };
-            for i in -100_000..100_000 {
-                // halves and quarters of a level, far beyond both ends
-                let value = i as f32 / 64.0;
-                assert_eq!(f32::from(levels.level_bits(4.0, value)), levels.level(4.0, value), "{zero} {value}");
-            }
-            for value in [f32::MAX, f32::MIN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE] {
-                assert_eq!(f32::from(levels.level_bits(4.0, value)), levels.level(4.0, value), "{zero} {value}");
-            }
+            let check = |value: f32| {
+                let level = ((value * 4.0).round_ties_even() + f32::from(zero)).clamp(0.0, 255.0);
+                let mut bytes = [0; 4];
+                // SAFETY: every CPU has the portable vectors.
+                let rounded = unsafe {
+                    levels.store::<Portable>(bytes.as_mut_ptr(), [value; 4], None);
+                    levels.round_all::<Portable>([value; 4])
+                };
+                assert_eq!(bytes, [level as u8; 4], "{zero} {value}");
+                assert_eq!(rounded, [(level - f32::from(zero)) * 0.25; 4], "{zero} {value}");
+            };
+            // halves and quarters of a level, far beyond both ends
+            (-100_000..100_000).for_each(|i| check(i as f32 / 64.0));
+            [f32::MAX, f32::MIN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE].into_iter().for_each(check);
         }
     }
 }

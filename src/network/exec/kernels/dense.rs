@@ -1,42 +1,115 @@
-//! Everything that is not a convolution, in plain loops that compilers turn into vectors: each is inlined into an
-//! entry point that enables the CPU's features.
+//! What is done to pictures number by number, group normalisation, and matrices times vectors.
 
 use super::super::arena::View;
 use super::conv8::Levels;
-use super::simd::Simd;
+use super::memory::{Memory, Part};
+use super::simd::{Dot, ROUND, Simd};
 
-/// e^x for x from -87 to 88, within two units in the last place: 2^n times a polynomial of the rest.
+/// e^x, with x brought within -87 to 88, to two units in the last place: 2ⁿ times a polynomial of the rest.
+///
+/// # Safety
+/// The CPU must have the features of `S`.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
-    let x = x.clamp(-87.0, 88.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    // ln 2 in two parts, so that the rest is exact
-    let r = x - n * 0.693_145_75 - n * 1.428_606_8e-6;
-    let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
-    let power = f32::from_bits((shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23);
-    p * power
+pub(super) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = S::min(S::max(x, S::splat(-87.0)), S::splat(88.0));
+        let shifted = S::fma(x, S::splat(std::f32::consts::LOG2_E), S::splat(ROUND));
+        let n = S::sub(shifted, S::splat(ROUND));
+        // ln 2 in two parts, so that the rest is exact
+        let r = S::fma(n, S::splat(-0.693_145_75), x);
+        let r = S::fma(n, S::splat(-1.428_606_8e-6), r);
+        let mut p = S::splat(1.0 / 720.0);
+        for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        S::mul(p, S::power_of_two(shifted))
+    }
 }
 
 /// x / (1 + e^-x).
+///
+/// # Safety
+/// The CPU must have the features of `S`.
 #[inline(always)]
-fn silu(x: f32) -> f32 {
-    x / (1.0 + exp(-x))
+unsafe fn silu<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let e = exp::<S>(S::sub(S::splat(0.0), x));
+        S::mul(x, S::reciprocal(S::add(S::splat(1.0), e)))
+    }
 }
 
 /// SiLU of numbers in place.
+///
+/// # Safety
+/// The CPU must have the features of `S`.
 #[inline(always)]
-pub fn silu_all(x: &mut [f32]) {
-    x.iter_mut().for_each(|v| *v = silu(*v));
+pub(super) unsafe fn silu_all<S: Simd>(x: &mut [f32]) {
+    let base = x.as_mut_ptr();
+    for i in (0..x.len()).step_by(S::LANES) {
+        // SAFETY: the caller's promise; the numbers from i on are there.
+        unsafe { store::<S>(base.add(i), x.len() - i, silu::<S>(load::<S>(base.add(i), x.len() - i))) }
+    }
 }
 
-/// `out = a x + b` with `a` stored by columns, `[x.len(), out.len()]`.
+/// A vector of numbers of which `left` are there.
+///
+/// # Safety
+/// The CPU must have the features of `S`; as many numbers must be there.
 #[inline(always)]
-pub fn matrix_vector(columns: &[f32], x: &[f32], b: &[f32], out: &mut [f32]) {
-    out.copy_from_slice(b);
-    for (x, column) in x.iter().zip(columns.chunks_exact(out.len())) {
-        out.iter_mut().zip(column).for_each(|(o, a)| *o += x * a);
+pub(super) unsafe fn load<S: Simd>(from: *const f32, left: usize) -> S::F {
+    // SAFETY: the caller's promise.
+    unsafe { if left >= S::LANES { S::load(from) } else { S::load_part(from, left) } }
+}
+
+/// A vector to where there is room for `left` numbers.
+///
+/// # Safety
+/// As [`load`]'s.
+#[inline(always)]
+pub(super) unsafe fn store<S: Simd>(to: *mut f32, left: usize, v: S::F) {
+    // SAFETY: the caller's promise.
+    unsafe { if left >= S::LANES { S::store(to, v) } else { S::store_part(to, v, left) } }
+}
+
+/// Vectors of a matrix's rows that are added up together.
+const ROWS: usize = 4;
+
+/// `out = a x + b` with `a` stored by columns, `[x.len(), out.len()]`.
+///
+/// # Safety
+/// The CPU must have the features of `S`.
+#[inline(always)]
+pub(super) unsafe fn matrix_vector<S: Simd>(columns: &[f32], x: &[f32], b: &[f32], out: &mut [f32]) {
+    let n = out.len();
+    assert!(columns.len() == n * x.len() && b.len() == n);
+    let mut first = 0;
+    while first < n {
+        // SAFETY: the caller's promise; every column and `b` have n numbers.
+        unsafe {
+            if n - first >= ROWS * S::LANES {
+                let mut sums: [S::F; ROWS] = std::array::from_fn(|v| S::load(b.as_ptr().add(first + v * S::LANES)));
+                for (k, x) in x.iter().enumerate() {
+                    let (x, column) = (S::splat(*x), columns.as_ptr().add(k * n + first));
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = S::fma(x, S::load(column.add(v * S::LANES)), *sum);
+                    }
+                }
+                for (v, sum) in sums.into_iter().enumerate() {
+                    S::store(out.as_mut_ptr().add(first + v * S::LANES), sum);
+                }
+                first += ROWS * S::LANES;
+            } else {
+                let left = n - first;
+                let mut sum = load::<S>(b.as_ptr().add(first), left);
+                for (k, x) in x.iter().enumerate() {
+                    sum = S::fma(S::splat(*x), load::<S>(columns.as_ptr().add(k * n + first), left), sum);
+                }
+                store::<S>(out.as_mut_ptr().add(first), left, sum);
+                first += S::LANES;
+            }
+        }
     }
 }
 
@@ -54,14 +127,6 @@ pub struct Norm<'a> {
     pub silu: bool,
 }
 
-/// Where pictures lie: in f32, and in 8 bits.
-pub struct Memory<'a> {
-    /// The arena of pictures in f32.
-    pub arena: &'a mut [f32],
-    /// That of pictures in 8 bits.
-    pub bytes: &'a mut [u8],
-}
-
 /// Where a result goes: as it is, or rounded to levels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Output {
@@ -71,267 +136,253 @@ pub enum Output {
     Levels(View, Levels),
 }
 
-/// Numbers that are worked on at a time: a length known when compiled is what makes loops whole vectors.
-const CHUNK: usize = 16;
-
-/// Rounds a picture to levels.
-#[inline(always)]
-pub fn quantize(input: View, output: View, levels: Levels, memory: Memory) {
-    for (from, to) in input.pixels().zip(output.pixels()) {
-        to_levels(&memory.arena[from..from + input.c], levels, &mut memory.bytes[to..to + input.c]);
+impl Output {
+    /// The picture.
+    pub fn view(self) -> View {
+        let (Output::Float(view) | Output::Levels(view, _)) = self;
+        view
     }
-}
 
-/// Rounds a picture to levels, in place.
-#[inline(always)]
-pub fn round(picture: View, levels: Levels, arena: &mut [f32]) {
-    let inverse = 1.0 / levels.scale;
-    for at in picture.pixels() {
-        let (chunks, rest) = arena[at..at + picture.c].as_chunks_mut::<CHUNK>();
-        let one = |v: &mut f32| *v = levels.round(inverse, *v);
-        chunks.iter_mut().for_each(|chunk| chunk.iter_mut().for_each(one));
-        rest.iter_mut().for_each(one);
+    fn fits(self, memory: Memory) -> bool {
+        match self {
+            Output::Float(view) => view.fits(memory.len()),
+            Output::Levels(view, _) => view.fits(memory.bytes_len()),
+        }
     }
-}
 
-#[inline(always)]
-fn to_levels(values: &[f32], levels: Levels, out: &mut [u8]) {
-    let inverse = 1.0 / levels.scale;
-    out.iter_mut().zip(values).for_each(|(o, v)| *o = levels.level_bits(inverse, *v));
-}
-
-/// For every channel the sum over the pixels of x, or with `means` of its square distance from its mean. V vectors of
-/// channels stay in registers while the pixels pass by; those that are left are added up one by one.
-#[inline(always)]
-fn sum_channels<S: Simd>(input: View, arena: &[f32], means: Option<&[f32]>, sums: &mut [f32]) {
-    let whole = input.c / S::LANES * S::LANES;
-    assert!(input.fits(arena.len()) && sums.len() >= input.c && means.is_none_or(|m| m.len() >= input.c));
-    let mut first = 0;
-    while first < whole {
-        // SAFETY: the CPU has the features of S, the caller's promise; the assertion, and `first` leaves V vectors.
-        first += unsafe {
-            match (whole - first) / S::LANES {
-                1 => sum_vectors::<S, 1>(input, first, arena, means, sums),
-                2 => sum_vectors::<S, 2>(input, first, arena, means, sums),
-                _ => sum_vectors::<S, 3>(input, first, arena, means, sums),
-            }
-        };
-    }
-    for c in whole..input.c {
-        let mean = means.map_or(0.0, |m| m[c]);
-        let term = |at: usize| if means.is_some() { (arena[at + c] - mean).powi(2) } else { arena[at + c] };
-        sums[c] = input.pixels().map(term).sum();
-    }
-}
-
-/// # Safety
-/// The CPU must have the features of `S`; V vectors of channels from `first` on must be within every pixel and slice.
-#[inline(always)]
-unsafe fn sum_vectors<S: Simd, const V: usize>(
-    input: View,
-    first: usize,
-    arena: &[f32],
-    means: Option<&[f32]>,
-    sums: &mut [f32],
-) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let zero = [S::splat(0.0); V];
-        let minus = S::splat(-1.0);
-        let means =
-            means.map(|m| -> [S::F; V] { std::array::from_fn(|v| S::load(m.as_ptr().add(first + v * S::LANES))) });
-        let mut all = zero;
-        for y in 0..input.h {
-            let mut pixel = arena.as_ptr().add(input.start + y * input.row + first);
-            for _ in 0..input.w {
-                for (v, sum) in all.iter_mut().enumerate() {
-                    let x = S::load(pixel.add(v * S::LANES));
-                    *sum = match &means {
-                        None => S::add(*sum, x),
-                        Some(means) => {
-                            let d = S::fma(means[v], minus, x);
-                            S::fma(d, d, *sum)
-                        }
-                    };
+    /// A vector of channels, or the `left` that there are, to number `at`.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `D`, and the numbers lie within the memory.
+    #[inline(always)]
+    unsafe fn put<D: Dot>(self, memory: Memory, at: usize, left: usize, v: <D::S as Simd>::F) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Output::Float(_) => store::<D::S>(memory.arena().add(at), left, v),
+                Output::Levels(_, levels) => {
+                    levels.store::<D>(memory.bytes().add(at), v, (left < D::LANES).then_some(left));
                 }
-                pixel = pixel.wrapping_add(input.pixel);
             }
         }
-        (0..V).for_each(|v| S::store(sums.as_mut_ptr().add(first + v * S::LANES), all[v]));
+    }
+}
+
+/// What is done to every number of a picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Map {
+    /// Nothing.
+    Copy,
+    /// SiLU.
+    Silu,
+    /// Rounding to levels.
+    Round(Levels),
+    /// The number of another picture is added.
+    Add(View),
+}
+
+/// Numbers of a picture into another, which may be the same one.
+///
+/// # Safety
+/// The CPU must have the features of `D`.
+#[inline(always)]
+pub(super) unsafe fn map<D: Dot>(op: Map, input: View, output: Output, part: Part, memory: Memory) {
+    let view = output.view();
+    let like = |v: View| (v.c, v.h, v.w) == (view.c, view.h, view.w) && v.fits(memory.len());
+    assert!(like(input) && output.fits(memory));
+    if let Map::Add(other) = op {
+        assert!(like(other));
+    }
+    for (y, x) in part.range(view.h).flat_map(|y| (0..view.w).map(move |x| (y, x))) {
+        let at = |v: View| v.start + y * v.row + x * v.pixel;
+        for c in (0..view.c).step_by(D::LANES) {
+            let left = view.c - c;
+            // SAFETY: the caller's promise; the assertions.
+            unsafe {
+                let v = load::<D::S>(memory.arena().add(at(input) + c), left);
+                let v = match op {
+                    Map::Copy => v,
+                    Map::Silu => silu::<D::S>(v),
+                    Map::Round(levels) => levels.round_all::<D::S>(v),
+                    Map::Add(other) => D::S::add(v, load::<D::S>(memory.arena().add(at(other) + c), left)),
+                };
+                output.put::<D>(memory, at(view) + c, left, v);
+            }
+        }
+    }
+}
+
+/// Every pixel as a square of four.
+///
+/// # Safety
+/// The CPU must have the features of `S`.
+#[inline(always)]
+pub(super) unsafe fn upsample<S: Simd>(input: View, output: View, part: Part, memory: Memory) {
+    assert!((output.c, output.h, output.w) == (input.c, 2 * input.h, 2 * input.w));
+    assert!(input.fits(memory.len()) && output.fits(memory.len()));
+    for (y, x) in part.range(output.h).flat_map(|y| (0..output.w).map(move |x| (y, x))) {
+        let from = input.start + y / 2 * input.row + x / 2 * input.pixel;
+        let to = output.start + y * output.row + x * output.pixel;
+        for c in (0..output.c).step_by(S::LANES) {
+            // SAFETY: the caller's promise; the assertions.
+            unsafe {
+                let v = load::<S>(memory.arena().add(from + c), output.c - c);
+                store::<S>(memory.arena().add(to + c), output.c - c, v);
+            }
+        }
+    }
+}
+
+/// For every channel from `first` to `end`, as far from the first pixel's: the sums over all pixels, of the distances
+/// and of their squares. Rows are added up by themselves, so that the sums of many pixels keep their digits.
+///
+/// # Safety
+/// The CPU must have the features of `S`; the picture must lie within the arena.
+#[inline(always)]
+unsafe fn distances<S: Simd>(
+    input: View,
+    first: usize,
+    end: usize,
+    memory: Memory,
+    sums: &mut [f32],
+    squares: &mut [f32],
+) {
+    assert!(end <= input.c && sums.len() >= end - first && squares.len() >= end - first);
+    let mut c = first;
+    while c < end {
+        // SAFETY: the caller's promise; the assertion.
+        unsafe {
+            let from = memory.arena().add(input.start + c).cast_const();
+            let to = [sums.as_mut_ptr().add(c - first), squares.as_mut_ptr().add(c - first)];
+            c += match (end - c) / S::LANES {
+                0 => {
+                    let load = |at: *const f32| [S::load_part(at, end - c)];
+                    let [[sum], [square]] = distances_of::<S, 1>(input, from, load);
+                    S::store_part(to[0], sum, end - c);
+                    S::store_part(to[1], square, end - c);
+                    end - c
+                }
+                1 => whole_distances::<S, 1>(input, from, to),
+                2 => whole_distances::<S, 2>(input, from, to),
+                3 => whole_distances::<S, 3>(input, from, to),
+                _ => whole_distances::<S, 4>(input, from, to),
+            };
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn whole_distances<S: Simd, const V: usize>(input: View, from: *const f32, to: [*mut f32; 2]) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let both = distances_of::<S, V>(input, from, |at| std::array::from_fn(|v| S::load(at.add(v * S::LANES))));
+        for (sums, to) in both.into_iter().zip(to) {
+            sums.into_iter().enumerate().for_each(|(v, sum)| S::store(to.add(v * S::LANES), sum));
+        }
     }
     V * S::LANES
 }
 
-/// Normalises `input` into `output`, with `work` of twice the channels.
-///
-/// # Safety
-/// The CPU must have the features of `S`.
 #[inline(always)]
-pub(super) unsafe fn norm<S: Simd>(n: &Norm, input: View, output: Output, work: &mut [f32], memory: Memory) {
-    let (c, Memory { arena, bytes }) = (input.c, memory);
-    let (Output::Float(view) | Output::Levels(view, _)) = output;
-    assert!(view.c == c && n.scale.len() == c && n.shift.len() == c && c.is_multiple_of(n.groups));
-    let (first, second) = work[..2 * c].split_at_mut(c);
-    let each = c / n.groups;
-    let count = (each * input.h * input.w) as f32;
-    // the mean of each group, for each of its channels
-    sum_channels::<S>(input, arena, None, first);
-    for group in first.chunks_exact_mut(each) {
-        let mean = group.iter().sum::<f32>() / count;
-        group.fill(mean);
-    }
-    sum_channels::<S>(input, arena, Some(first), second);
-    for group in second.chunks_exact_mut(each) {
-        let variance = group.iter().sum::<f32>() / count;
-        group.fill(1.0 / (variance + n.epsilon).sqrt());
-    }
-    // y = x · factor + offset
-    for (i, (mean, root)) in first.iter_mut().zip(second.iter_mut()).enumerate() {
-        *root *= n.scale[i];
-        *mean = n.shift[i] - *mean * *root;
-    }
-    let (factor, offset) = (&*second, &*first);
-    for (from, to) in input.pixels().zip(view.pixels()) {
-        // through a small buffer, since input and output lie in one arena
-        let mut line = [0f32; 96];
-        for start in (0..c).step_by(96) {
-            let len = (c - start).min(96);
-            let line = &mut line[..len];
-            let x = &arena[from + start..][..len];
-            let (factor, offset) = (&factor[start..][..len], &offset[start..][..len]);
-            for (((o, x), f), b) in line.iter_mut().zip(x).zip(factor).zip(offset) {
-                *o = x * f + b;
-            }
-            if n.silu {
-                silu_all(line);
-            }
-            match output {
-                Output::Float(_) => arena[to + start..][..len].copy_from_slice(line),
-                Output::Levels(_, levels) => to_levels(line, levels, &mut bytes[to + start..][..len]),
-            }
-        }
-    }
-}
-
-/// Pixels whose attention is worked out together.
-const QUERIES: usize = 4;
-
-/// The numbers that attention over `pixels` pixels of `c` channels works with.
-pub fn attention_work(c: usize, pixels: usize) -> usize {
-    (c + QUERIES) * pixels.next_multiple_of(CHUNK) + pixels * c.next_multiple_of(CHUNK)
-}
-
-/// Attention of every pixel to every pixel: `input` has queries, keys and values side by side, already scaled.
-/// `work` has room for [`attention_work`].
-///
-/// # Safety
-/// The CPU must have the features of `S`.
-#[inline(always)]
-pub(super) unsafe fn attention<S: Simd>(input: View, output: View, work: &mut [f32], arena: &mut [f32]) {
-    let (c, pixels) = (output.c, input.h * input.w);
-    assert!(input.c == 3 * c && output.h * output.w == pixels && CHUNK.is_multiple_of(S::LANES));
-    // keys by channel and values by pixel, each line padded with zeros to whole vectors
-    let (columns, channels) = (pixels.next_multiple_of(CHUNK), c.next_multiple_of(CHUNK));
-    let (keys, rest) = work[..attention_work(c, pixels)].split_at_mut(c * columns);
-    let (values, scores) = rest.split_at_mut(pixels * channels);
-    for (i, at) in input.pixels().enumerate() {
-        (0..c).for_each(|k| keys[k * columns + i] = arena[at + c + k]);
-        let (value, padding) = values[i * channels..][..channels].split_at_mut(c);
-        value.copy_from_slice(&arena[at + 2 * c..][..c]);
-        padding.fill(0.0);
-    }
-    keys.chunks_exact_mut(columns).for_each(|line| line[pixels..].fill(0.0));
-    let at = |view: View, i: usize| view.start + i / view.w * view.row + i % view.w * view.pixel;
-    for first in (0..pixels).step_by(QUERIES) {
-        // the last pixel stands in for those beyond it
-        let pixel: [usize; QUERIES] = std::array::from_fn(|q| (first + q).min(pixels - 1));
-        let from = pixel.map(|i| at(input, i));
-        // SAFETY: lines are of whole vectors, and queries within the arena, as the pixels above were.
-        unsafe {
-            let query = |q: usize, k: usize| *arena.get_unchecked(from[q] + k);
-            products::<S>(c, keys, columns, query, scores);
-        }
-        for line in scores.chunks_exact_mut(columns) {
-            let greatest = line[..pixels].iter().fold(f32::NEG_INFINITY, |m, s| m.max(*s));
-            line.as_chunks_mut::<CHUNK>().0.iter_mut().for_each(|v| v.iter_mut().for_each(|s| *s = exp(*s - greatest)));
-            line[pixels..].fill(0.0);
-            let total = 1.0 / line.iter().sum::<f32>();
-            line.iter_mut().for_each(|s| *s *= total);
-        }
-        let mut means = [0f32; QUERIES * MOST];
-        for start in (0..channels).step_by(MOST) {
-            let width = (channels - start).min(MOST);
-            // SAFETY: as above; `start` leaves at least `width` numbers of each line.
-            unsafe {
-                let score = |q: usize, p: usize| *scores.get_unchecked(q * columns + p);
-                products_of::<S>(pixels, values.as_ptr().add(start), channels, width, score, &mut means);
-            }
-            for (i, mean) in pixel.into_iter().zip(means.chunks_exact(width)) {
-                let used = width.min(c - start);
-                arena[at(output, i) + start..][..used].copy_from_slice(&mean[..used]);
-            }
-        }
-    }
-}
-
-/// Channels of values that are averaged at a time.
-const MOST: usize = 64;
-
-#[inline(always)]
-unsafe fn products<S: Simd>(
-    count: usize,
-    lines: &[f32],
-    width: usize,
-    factor: impl Fn(usize, usize) -> f32,
-    out: &mut [f32],
-) {
-    assert!(lines.len() >= count * width);
-    // SAFETY: just checked.
-    unsafe { products_of::<S>(count, lines.as_ptr(), width, width, factor, out) }
-}
-
-/// `out[q, i] = Σ_k factor(q, k) · lines[k, i]` for all queries and i < `width`, with lines `stride` numbers apart.
-///
-/// # Safety
-/// The CPU must have the features of `S`; `lines` must hold `count` lines; `width` is a multiple of the vectors'.
-#[inline(always)]
-unsafe fn products_of<S: Simd>(
-    count: usize,
-    lines: *const f32,
-    stride: usize,
-    width: usize,
-    factor: impl Fn(usize, usize) -> f32,
-    out: &mut [f32],
-) {
-    assert!(out.len() >= QUERIES * width && width.is_multiple_of(S::LANES));
-    for i in (0..width).step_by(S::LANES) {
-        // SAFETY: the caller's promise, and the assertion.
-        unsafe {
-            let mut sums = [S::splat(0.0); QUERIES];
-            for k in 0..count {
-                let line = S::load(lines.add(k * stride + i));
-                for (q, sum) in sums.iter_mut().enumerate() {
-                    *sum = S::fma(S::splat(factor(q, k)), line, *sum);
+unsafe fn distances_of<S: Simd, const V: usize>(
+    input: View,
+    from: *const f32,
+    load: impl Fn(*const f32) -> [S::F; V],
+) -> [[S::F; V]; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let zero = [S::splat(0.0); V];
+        let origin = load(from);
+        let (mut sums, mut squares) = (zero, zero);
+        for y in 0..input.h {
+            let (mut row_sums, mut row_squares) = (zero, zero);
+            for x in 0..input.w {
+                let pixel = load(from.add(y * input.row + x * input.pixel));
+                for v in 0..V {
+                    let d = S::sub(pixel[v], origin[v]);
+                    row_sums[v] = S::add(row_sums[v], d);
+                    row_squares[v] = S::fma(d, d, row_squares[v]);
                 }
             }
-            (0..QUERIES).for_each(|q| S::store(out.as_mut_ptr().add(q * width + i), sums[q]));
+            for v in 0..V {
+                sums[v] = S::add(sums[v], row_sums[v]);
+                squares[v] = S::add(squares[v], row_squares[v]);
+            }
+        }
+        [sums, squares]
+    }
+}
+
+/// Normalises `input` into `output`, with `work` of twice the channels. Parts are of groups.
+///
+/// # Safety
+/// The CPU must have the features of `D`.
+#[inline(always)]
+pub(super) unsafe fn norm<D: Dot>(n: &Norm, input: View, output: Output, part: Part, work: &mut [f32], memory: Memory) {
+    let (c, view) = (input.c, output.view());
+    assert!((view.c, view.h, view.w) == (c, input.h, input.w) && input.fits(memory.len()) && output.fits(memory));
+    assert!(n.scale.len() == c && n.shift.len() == c && c.is_multiple_of(n.groups));
+    let each = c / n.groups;
+    let groups = part.range(n.groups);
+    let (start, end) = (groups.start * each, groups.end * each);
+    let (factor, offset) = work[..2 * c].split_at_mut(c);
+    let (factor, offset) = (&mut factor[..end - start], &mut offset[..end - start]);
+    // SAFETY: the caller's promise, and the assertions.
+    unsafe { distances::<D::S>(input, start, end, memory, offset, factor) };
+    let pixels = (input.h * input.w) as f32;
+    for (g, (means, squares)) in offset.chunks_exact_mut(each).zip(factor.chunks_exact_mut(each)).enumerate() {
+        let first = start + g * each;
+        // each channel's mean, and the squares of the distances from it
+        let mut around = 0.0;
+        for (i, (mean, square)) in means.iter_mut().zip(squares.iter()).enumerate() {
+            let sum = *mean;
+            // SAFETY: the first pixel lies within the arena.
+            *mean = unsafe { *memory.arena().add(input.start + first + i) } + sum / pixels;
+            around += (square - sum * (sum / pixels)).max(0.0);
+        }
+        let mean = means.iter().sum::<f32>() / each as f32;
+        let between: f32 = means.iter().map(|m| (m - mean) * (m - mean)).sum();
+        let variance = (around + between * pixels) / (pixels * each as f32);
+        let root = 1.0 / (variance + n.epsilon).sqrt();
+        // y = x · factor + offset
+        for (i, (factor, offset)) in squares.iter_mut().zip(means).enumerate() {
+            *factor = n.scale[first + i] * root;
+            *offset = n.shift[first + i] - mean * *factor;
+        }
+    }
+    for (y, x) in (0..input.h).flat_map(|y| (0..input.w).map(move |x| (y, x))) {
+        let from = input.start + y * input.row + x * input.pixel + start;
+        let to = view.start + y * view.row + x * view.pixel + start;
+        for i in (0..end - start).step_by(D::LANES) {
+            let left = end - start - i;
+            // SAFETY: the caller's promise, and the assertions.
+            unsafe {
+                let (factor, offset) = (load::<D::S>(factor.as_ptr().add(i), left), offset.as_ptr().add(i));
+                let x = load::<D::S>(memory.arena().add(from + i), left);
+                let v = D::S::fma(x, factor, load::<D::S>(offset, left));
+                let v = if n.silu { silu::<D::S>(v) } else { v };
+                output.put::<D>(memory, to + i, left, v);
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::simd::Portable;
     use super::*;
 
     #[test]
     fn exp_and_silu_are_close_to_the_exact_ones() {
+        // SAFETY: every CPU has the portable vectors.
+        let of = |x: f32| unsafe { (exp::<Portable>([x; 4])[0], silu::<Portable>([x; 4])[0]) };
         for i in -8700..8800 {
             let x = i as f32 / 100.0;
             let exact = f64::from(x).exp();
-            assert!((f64::from(exp(x)) - exact).abs() <= 3e-7 * exact, "{x}");
+            assert!((f64::from(of(x).0) - exact).abs() <= 3e-7 * exact, "{x}");
             let exact = f64::from(x) / (1.0 + (-f64::from(x)).exp());
-            assert!((f64::from(silu(x)) - exact).abs() <= 5e-7 * exact.abs() + 1e-35, "silu {x}");
+            assert!((f64::from(of(x).1) - exact).abs() <= 5e-7 * exact.abs() + 1e-35, "silu {x}");
         }
-        assert_eq!(silu(-1000.0), -1000.0 / (1.0 + exp(87.0 + 1.0)));
+        assert!(of(-1000.0).1.abs() < 1e-34 && of(1000.0).1 == 1000.0);
     }
 }

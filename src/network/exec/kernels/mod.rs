@@ -1,12 +1,18 @@
 //! The kernels, and the one place that decides which of them a CPU gets.
+//!
+//! Each kernel makes a [`Part`] of a step's output in [`Memory`] that threads may share.
 
+pub mod attention;
 pub mod conv;
 pub mod conv8;
 pub mod dense;
+mod memory;
 mod simd;
 pub mod winograd;
 
 use super::arena::View;
+use conv8::Tile8;
+pub use memory::{Memory, Part};
 use simd::{Dot, Simd};
 
 /// The kinds of vectors that there are kernels for.
@@ -18,9 +24,15 @@ pub enum Isa {
     /// AVX-512 (x86-64).
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX2 with FMA and VNNI (x86-64).
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     /// AVX2 with FMA (x86-64).
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// NEON with the dot products of FEAT_DotProd (64-bit ARM).
+    #[cfg(target_arch = "aarch64")]
+    Sdot,
     /// NEON (64-bit ARM).
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -29,35 +41,30 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The best that this CPU has.
+    /// The best that this CPU has. On 64-bit ARM that is the portable kind for now: the kernels for NEON and its dot
+    /// products are written and compile, but have not been run against their references there.
     pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if fma && is_x86_feature_detected!("avx512f") {
-                return if is_x86_feature_detected!("avx512vnni") { Isa::Vnni } else { Isa::Avx512 };
-            }
-            if fma {
-                return Isa::Avx2;
-            }
-        }
-        #[cfg(target_arch = "aarch64")]
-        return Isa::Neon;
-        #[cfg(not(target_arch = "aarch64"))]
-        Isa::Portable
+        let best = Isa::available()[0];
+        if cfg!(target_arch = "aarch64") { Isa::Portable } else { best }
     }
 
-    /// Every kind that this CPU can run, the portable one last.
-    #[cfg(test)]
-    pub fn all() -> Vec<Self> {
-        let mut all = vec![Isa::detect()];
+    /// Every kind that this CPU can run, the best first and the portable one last.
+    pub fn available() -> Vec<Self> {
+        let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
-        match all[0] {
-            Isa::Vnni => all.extend([Isa::Avx512, Isa::Avx2]),
-            Isa::Avx512 => all.push(Isa::Avx2),
-            _ => (),
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx512f") {
+                all.extend(is_x86_feature_detected!("avx512vnni").then_some(Isa::Vnni));
+                all.push(Isa::Avx512);
+            }
+            all.extend(is_x86_feature_detected!("avxvnni").then_some(Isa::AvxVnni));
+            all.push(Isa::Avx2);
         }
-        all.retain(|isa| *isa != Isa::Portable);
+        #[cfg(target_arch = "aarch64")]
+        {
+            all.extend(std::arch::is_aarch64_feature_detected!("dotprod").then_some(Isa::Sdot));
+            all.push(Isa::Neon);
+        }
         all.push(Isa::Portable);
         all
     }
@@ -68,24 +75,34 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Vnni | Isa::Avx512 => tile_of::<simd::Avx512>(),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => tile_of::<simd::Avx2>(),
+            Isa::AvxVnni | Isa::Avx2 => tile_of::<simd::Avx2>(),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => tile_of::<simd::Neon>(),
+            Isa::Sdot | Isa::Neon => tile_of::<simd::Neon>(),
             Isa::Portable => tile_of::<simd::Portable>(),
         }
     }
 
-    /// The same of an 8-bit convolution.
-    pub fn tile8(self) -> (usize, usize) {
+    /// What 8-bit convolutions want.
+    pub fn tile8(self) -> Tile8 {
         match self {
             #[cfg(target_arch = "x86_64")]
             Isa::Vnni => tile8_of::<simd::Vnni>(),
+            // without VNNI, 512-bit vectors multiply bytes no better than 256-bit ones
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx2 => tile8_of::<simd::Avx2>(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => tile8_of::<simd::AvxVnni>(),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => tile8_of::<simd::Portable>(),
+            Isa::Sdot => tile8_of::<simd::Sdot>(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => tile8_of::<simd::Neon>(),
             Isa::Portable => tile8_of::<simd::Portable>(),
         }
+    }
+
+    /// The byte that stands for a level in 8-bit pictures.
+    pub fn byte(self, level: u8) -> u8 {
+        level.wrapping_add(self.tile8().flip)
     }
 }
 
@@ -93,50 +110,24 @@ fn tile_of<S: Simd>() -> (usize, usize) {
     (S::LANES, S::TILE.0)
 }
 
-fn tile8_of<S: Dot>() -> (usize, usize) {
-    (S::LANES, S::TILE.0)
+fn tile8_of<D: Dot>() -> Tile8 {
+    Tile8 { lanes: D::LANES, vectors: D::TILE.0, flip: D::FLIP, pairs: D::PAIRS }
 }
 
-/// Defines a safe function that runs `$body` compiled for the CPU's features, `S` being its vectors.
+/// Defines a safe function that runs `$body` compiled for the CPU's features, with the CPU's vectors as `S`, and as `D`
+/// for 8 bits.
 macro_rules! dispatched {
     ($(#[$doc:meta])* $name:ident<$s:ident, $d:ident>($($arg:ident: $t:ty),*) $body:block) => {
         $(#[$doc])*
         pub fn $name(isa: Isa, $($arg: $t),*) {
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
-            unsafe fn vnni($($arg: $t),*) {
-                #[allow(dead_code)]
-                type $s = simd::Avx512;
-                #[allow(dead_code)]
-                type $d = simd::Vnni;
-                $body
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx2,fma")]
-            unsafe fn avx512($($arg: $t),*) {
-                #[allow(dead_code)]
-                type $s = simd::Avx512;
-                #[allow(dead_code)]
-                type $d = simd::Avx2;
-                $body
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            unsafe fn avx2($($arg: $t),*) {
-                #[allow(dead_code)]
-                type $s = simd::Avx2;
-                #[allow(dead_code)]
-                type $d = simd::Avx2;
-                $body
-            }
-            #[cfg(target_arch = "aarch64")]
-            fn neon($($arg: $t),*) {
-                #[allow(dead_code)]
-                type $s = simd::Neon;
-                #[allow(dead_code)]
-                type $d = simd::Portable;
-                $body
-            }
+            dispatched!(@ $s, $d, ($($arg: $t),*), $body;
+                #[cfg(target_arch = "x86_64")] "avx512f,avx512vnni,avx2,fma" vnni Avx512 Vnni;
+                #[cfg(target_arch = "x86_64")] "avx512f,avx2,fma" avx512 Avx512 Avx2;
+                #[cfg(target_arch = "x86_64")] "avx2,fma,avxvnni" avx_vnni Avx2 AvxVnni;
+                #[cfg(target_arch = "x86_64")] "avx2,fma" avx2 Avx2 Avx2;
+                #[cfg(target_arch = "aarch64")] "neon,dotprod" sdot Neon Sdot;
+                #[cfg(target_arch = "aarch64")] "neon" neon Neon Neon;
+            );
             fn portable($($arg: $t),*) {
                 #[allow(dead_code)]
                 type $s = simd::Portable;
@@ -145,80 +136,100 @@ macro_rules! dispatched {
                 $body
             }
             match isa {
-                // SAFETY: `Isa::detect` found the features.
+                // SAFETY of all: `Isa::available` found the features.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Vnni => unsafe { vnni($($arg),*) },
-                // SAFETY: `Isa::detect` found the features.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => unsafe { avx512($($arg),*) },
-                // SAFETY: `Isa::detect` found the features.
+                #[cfg(target_arch = "x86_64")]
+                Isa::AvxVnni => unsafe { avx_vnni($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => unsafe { avx2($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
-                Isa::Neon => neon($($arg),*),
+                Isa::Sdot => unsafe { sdot($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => unsafe { neon($($arg),*) },
                 Isa::Portable => portable($($arg),*),
             }
+        }
+    };
+    (@ $s:ident, $d:ident, $args:tt, $body:block; $(#[$cfg:meta] $features:literal $name:ident $vectors:ident $bytes:ident;)*) => {
+        $(dispatched!(@one $s, $d, $args, $body, #[$cfg] $features $name $vectors $bytes);)*
+    };
+    (@one $s:ident, $d:ident, ($($arg:ident: $t:ty),*), $body:block, #[$cfg:meta] $features:literal $name:ident $vectors:ident $bytes:ident) => {
+        #[$cfg]
+        #[target_feature(enable = $features)]
+        unsafe fn $name($($arg: $t),*) {
+            #[allow(dead_code)]
+            type $s = simd::$vectors;
+            #[allow(dead_code)]
+            type $d = simd::$bytes;
+            $body
         }
     };
 }
 
 dispatched! {
     /// Runs a convolution.
-    convolve<S, D>(run: &conv::Run, work: &mut [f32], arena: &mut [f32]) {
+    convolve<S, D>(run: &conv::Run, part: Part, work: &mut [f32], memory: Memory) {
         // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
-        unsafe { conv::run::<S>(run, work, arena) }
+        unsafe { conv::run::<S>(run, part, work, memory) }
     }
 }
 
 dispatched! {
     /// Runs an 8-bit convolution.
-    convolve8<S, D>(run: &conv8::Run8, bytes: &[u8], arena: &mut [f32]) {
+    convolve8<S, D>(run: &conv8::Run8, part: Part, memory: Memory) {
         // SAFETY: the CPU has the features of D here; the kernel checks the views itself.
-        unsafe { conv8::run::<D>(run, bytes, arena) }
+        unsafe { conv8::run::<D>(run, part, memory) }
     }
 }
 
 dispatched! {
-    /// Runs a group normalisation.
-    normalise<S, D>(n: &dense::Norm, input: View, output: dense::Output, work: &mut [f32], memory: dense::Memory) {
-        // SAFETY: the CPU has the features of S here.
-        unsafe { dense::norm::<S>(n, input, output, work, memory) }
+    /// Runs a group normalisation, with `work` of twice the channels.
+    normalise<S, D>(n: &dense::Norm, input: View, output: dense::Output, part: Part, work: &mut [f32], memory: Memory) {
+        // SAFETY: the CPU has the features of D here; the kernel checks the views itself.
+        unsafe { dense::norm::<D>(n, input, output, part, work, memory) }
     }
 }
 
 dispatched! {
-    /// Rounds a picture to levels.
-    quantize<S, D>(input: View, output: View, levels: conv8::Levels, memory: dense::Memory) {
-        dense::quantize(input, output, levels, memory)
+    /// Does something to every number of a picture.
+    map<S, D>(op: dense::Map, input: View, output: dense::Output, part: Part, memory: Memory) {
+        // SAFETY: the CPU has the features of D here; the kernel checks the views itself.
+        unsafe { dense::map::<D>(op, input, output, part, memory) }
     }
 }
 
 dispatched! {
-    /// Rounds a picture to levels, in place.
-    round<S, D>(picture: View, levels: conv8::Levels, arena: &mut [f32]) {
-        dense::round(picture, levels, arena)
+    /// Makes every pixel a square of four.
+    upsample<S, D>(input: View, output: View, part: Part, memory: Memory) {
+        // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
+        unsafe { dense::upsample::<S>(input, output, part, memory) }
     }
 }
 
 dispatched! {
-    /// Runs an attention.
-    attend<S, D>(input: View, output: View, work: &mut [f32], arena: &mut [f32]) {
-        // SAFETY: the CPU has the features of S here.
-        unsafe { dense::attention::<S>(input, output, work, arena) }
+    /// Runs an attention, with `work` of its [`work_len`](attention::Attention::work_len).
+    attend<S, D>(attention: &attention::Attention, part: Part, work: &mut [f32], memory: Memory) {
+        // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
+        unsafe { attention::run::<S>(attention, part, work, memory) }
     }
 }
 
 dispatched! {
     /// Multiplies a matrix, stored by columns, with a vector.
     multiply<S, D>(columns: &[f32], x: &[f32], b: &[f32], out: &mut [f32]) {
-        dense::matrix_vector(columns, x, b, out)
+        // SAFETY: the CPU has the features of S here.
+        unsafe { dense::matrix_vector::<S>(columns, x, b, out) }
     }
 }
 
 dispatched! {
     /// SiLU in place.
     silu<S, D>(x: &mut [f32]) {
-        dense::silu_all(x)
+        // SAFETY: the CPU has the features of S here.
+        unsafe { dense::silu_all::<S>(x) }
     }
 }
 

@@ -1,107 +1,162 @@
-//! Vectors of f32 of each kind of CPU, behind one trait, so that a kernel is written once.
+//! Vectors of each kind of CPU, behind two traits, so that a kernel is written once.
+
+/// 1.5 · 2²³: adding it to a number of less than 2²² rounds it to an integer, ties to even, kept in the low bits.
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 /// A vector of `LANES` f32. Every function is inlined into an entry point that enables the CPU feature.
+///
+/// # Safety
+/// Of every function: the CPU must have the feature. Pointers must be good for what is said of them.
 pub(super) trait Simd: Copy {
     const LANES: usize;
     /// Vectors of output channels, and pixels, that a convolution's tile may have without spilling registers.
     const TILE: (usize, usize);
+    /// Numbers of a pixel that are loaded together and then multiplied one by one: 1, or 4 where an instruction
+    /// multiplies with one lane of a vector.
+    const GROUP: usize;
     type F: Copy;
-    /// # Safety
-    /// The CPU must have the feature; `from` must be readable for `LANES` numbers.
+    /// `GROUP` numbers of a pixel, ready to be multiplied with vectors.
+    type X: Copy;
+
+    /// `LANES` numbers.
     unsafe fn load(from: *const f32) -> Self::F;
-    /// # Safety
-    /// The CPU must have the feature; `to` must be writable for `LANES` numbers.
+    /// To `LANES` numbers.
     unsafe fn store(to: *mut f32, v: Self::F);
-    /// # Safety
-    /// The CPU must have the feature.
+    /// The same number in every lane.
     unsafe fn splat(v: f32) -> Self::F;
+    /// `GROUP` numbers of a pixel.
+    unsafe fn group(from: *const f32) -> Self::X;
+    /// One number of a pixel, for `fma_lane` of lane 0 alone.
+    unsafe fn one(from: *const f32) -> Self::X;
+    /// `x[L] · w + sum`.
+    unsafe fn fma_lane<const L: usize>(x: Self::X, w: Self::F, sum: Self::F) -> Self::F;
     /// `a · b + c`.
-    /// # Safety
-    /// The CPU must have the feature.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// # Safety
-    /// The CPU must have the feature.
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// `1 / a` for a from 1 to 10³⁸, to two units in the last place.
+    unsafe fn reciprocal(a: Self::F) -> Self::F;
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
+    /// 2ⁿ of n + [`ROUND`], for n from -126 to 127.
+    unsafe fn power_of_two(shifted: Self::F) -> Self::F;
+    /// The low byte of each lane's bits plus `plus` to `LANES` bytes.
+    unsafe fn store_bytes(to: *mut u8, v: Self::F, plus: u8);
+
+    /// The first `n` < `LANES` numbers, with zeros after them.
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize) -> Self::F {
+        let mut whole = [0f32; 16];
+        // SAFETY: the caller's promise; a vector has at most 16 lanes.
+        unsafe {
+            for (i, v) in whole.iter_mut().enumerate().take(n.min(Self::LANES)) {
+                *v = *from.add(i);
+            }
+            Self::load(whole.as_ptr())
+        }
+    }
+    /// To the first `n` < `LANES` numbers.
+    #[inline(always)]
+    unsafe fn store_part(to: *mut f32, v: Self::F, n: usize) {
+        let mut whole = [0f32; 16];
+        // SAFETY: as above.
+        unsafe {
+            Self::store(whole.as_mut_ptr(), v);
+            for (i, v) in whole.iter().enumerate().take(n.min(Self::LANES)) {
+                *to.add(i) = *v;
+            }
+        }
+    }
+    /// `store_bytes` of the first `n` < `LANES` lanes.
+    #[inline(always)]
+    unsafe fn store_bytes_part(to: *mut u8, v: Self::F, plus: u8, n: usize) {
+        let mut whole = [0u8; 16];
+        // SAFETY: as above.
+        unsafe {
+            Self::store_bytes(whole.as_mut_ptr(), v, plus);
+            for (i, v) in whole.iter().enumerate().take(n.min(Self::LANES)) {
+                *to.add(i) = *v;
+            }
+        }
+    }
 }
 
-/// Sums of products of unsigned and signed 8-bit numbers, four at a time in each 32-bit lane.
+/// Sums of products of 8-bit numbers of pixels and of weights, four at a time in each 32-bit lane.
+///
+/// # Safety
+/// As [`Simd`]'s.
 pub(super) trait Dot: Copy {
-    const LANES: usize;
+    /// The vectors of f32 with as many lanes.
+    type S: Simd;
+    /// What multiplies with weights of -128, where this cannot.
+    type Wide: Dot;
+    const LANES: usize = Self::S::LANES;
     const TILE: (usize, usize);
-    /// Sums, weights, and four numbers of a pixel in every lane.
+    /// Fours of a pixel's numbers that are loaded together and then multiplied one by one.
+    const GROUP: usize;
+    /// What is added to a level, modulo 256, where it is stored: 128 makes signed numbers of levels, for instructions
+    /// that multiply those.
+    const FLIP: u8;
+    /// Whether weights lie by pairs of channels, the first pairs of all lanes before the second ones.
+    const PAIRS: bool = false;
+    /// Sums, weights, and `GROUP` fours of numbers of a pixel.
     type I: Copy;
     type W: Copy;
     type X: Copy;
-    /// # Safety
-    /// The CPU must have the feature; `from` must be readable for `LANES` numbers.
+    /// `LANES` sums.
     unsafe fn load_sums(from: *const i32) -> Self::I;
-    /// # Safety
-    /// The CPU must have the feature; `to` must be writable for `LANES` numbers.
-    unsafe fn store_sums(to: *mut i32, v: Self::I);
-    /// # Safety
-    /// The CPU must have the feature; `from` must be readable for four bytes a lane.
+    /// The sums as f32.
+    unsafe fn to_float(sums: Self::I) -> <Self::S as Simd>::F;
+    /// Four bytes a lane.
     unsafe fn load_weights(from: *const i8) -> Self::W;
-    /// # Safety
-    /// The CPU must have the feature; `from` must be readable for four bytes.
-    unsafe fn splat(from: *const u8) -> Self::X;
-    /// # Safety
-    /// The CPU must have the feature.
-    unsafe fn dot(sums: Self::I, x: Self::X, w: Self::W) -> Self::I;
-}
-
-impl Dot for Portable {
-    const LANES: usize = 4;
-    const TILE: (usize, usize) = (2, 4);
-    type I = [i32; 4];
-    type W = [[i8; 4]; 4];
-    type X = [u8; 4];
+    /// `4 · GROUP` bytes of a pixel.
+    unsafe fn group(from: *const u8) -> Self::X;
+    /// Four bytes of a pixel, for `dot` of four 0 alone.
+    unsafe fn four(from: *const u8) -> Self::X;
+    /// What `dot` multiplies with for four L.
     #[inline(always)]
-    unsafe fn load_sums(from: *const i32) -> [i32; 4] {
-        // SAFETY: the caller's promise.
-        unsafe { from.cast::<[i32; 4]>().read_unaligned() }
+    unsafe fn spread<const L: usize>(x: Self::X) -> Self::X {
+        x
     }
-    #[inline(always)]
-    unsafe fn store_sums(to: *mut i32, v: [i32; 4]) {
-        // SAFETY: the caller's promise.
-        unsafe { to.cast::<[i32; 4]>().write_unaligned(v) }
-    }
-    #[inline(always)]
-    unsafe fn load_weights(from: *const i8) -> [[i8; 4]; 4] {
-        // SAFETY: the caller's promise.
-        unsafe { from.cast::<[[i8; 4]; 4]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn splat(from: *const u8) -> [u8; 4] {
-        // SAFETY: the caller's promise.
-        unsafe { from.cast::<[u8; 4]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn dot(sums: [i32; 4], x: [u8; 4], w: [[i8; 4]; 4]) -> [i32; 4] {
-        std::array::from_fn(|i| sums[i] + (0..4).map(|k| i32::from(x[k]) * i32::from(w[i][k])).sum::<i32>())
-    }
+    /// `sums` plus the products of four L of `x`, which has been [spread](Self::spread), and `w`.
+    unsafe fn dot<const L: usize>(sums: Self::I, x: Self::X, w: Self::W) -> Self::I;
 }
 
 /// Any CPU: four numbers at a time, which compilers turn into the vectors that every CPU of the target has.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
+// SAFETY of every body: the caller's promise.
 impl Simd for Portable {
     const LANES: usize = 4;
     const TILE: (usize, usize) = (2, 4);
+    const GROUP: usize = 1;
     type F = [f32; 4];
+    type X = f32;
     #[inline(always)]
     unsafe fn load(from: *const f32) -> [f32; 4] {
-        // SAFETY: the caller's promise.
         unsafe { from.cast::<[f32; 4]>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, v: [f32; 4]) {
-        // SAFETY: the caller's promise.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(v) }
     }
     #[inline(always)]
     unsafe fn splat(v: f32) -> [f32; 4] {
         [v; 4]
+    }
+    #[inline(always)]
+    unsafe fn group(from: *const f32) -> f32 {
+        unsafe { *from }
+    }
+    #[inline(always)]
+    unsafe fn one(from: *const f32) -> f32 {
+        unsafe { *from }
+    }
+    #[inline(always)]
+    unsafe fn fma_lane<const L: usize>(x: f32, w: [f32; 4], sum: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| x * w[i] + sum[i])
     }
     #[inline(always)]
     unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
@@ -111,10 +166,74 @@ impl Simd for Portable {
     unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
         std::array::from_fn(|i| a[i] + b[i])
     }
+    #[inline(always)]
+    unsafe fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn reciprocal(a: [f32; 4]) -> [f32; 4] {
+        a.map(|a| 1.0 / a)
+    }
+    #[inline(always)]
+    unsafe fn max(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    unsafe fn min(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(shifted: [f32; 4]) -> [f32; 4] {
+        shifted.map(|v| f32::from_bits(v.to_bits().wrapping_add(127) << 23))
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, v: [f32; 4], plus: u8) {
+        unsafe { to.cast::<[u8; 4]>().write_unaligned(v.map(|v| (v.to_bits() as u8).wrapping_add(plus))) }
+    }
+}
+
+// SAFETY of every body: the caller's promise.
+impl Dot for Portable {
+    type S = Portable;
+    type Wide = Self;
+    const TILE: (usize, usize) = (2, 4);
+    const GROUP: usize = 1;
+    const FLIP: u8 = 0;
+    type I = [i32; 4];
+    type W = [[i8; 4]; 4];
+    type X = [u8; 4];
+    #[inline(always)]
+    unsafe fn load_sums(from: *const i32) -> [i32; 4] {
+        unsafe { from.cast::<[i32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn to_float(sums: [i32; 4]) -> [f32; 4] {
+        sums.map(|v| v as f32)
+    }
+    #[inline(always)]
+    unsafe fn load_weights(from: *const i8) -> [[i8; 4]; 4] {
+        unsafe { from.cast::<[[i8; 4]; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn group(from: *const u8) -> [u8; 4] {
+        unsafe { from.cast::<[u8; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn four(from: *const u8) -> [u8; 4] {
+        unsafe { from.cast::<[u8; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn dot<const L: usize>(sums: [i32; 4], x: [u8; 4], w: [[i8; 4]; 4]) -> [i32; 4] {
+        std::array::from_fn(|i| sums[i] + (0..4).map(|k| i32::from(x[k]) * i32::from(w[i][k])).sum::<i32>())
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512, Vnni};
+pub(super) use x86::{Avx2, Avx512, AvxVnni, Vnni};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -128,7 +247,9 @@ mod x86 {
     impl Simd for Avx512 {
         const LANES: usize = 16;
         const TILE: (usize, usize) = (3, 8);
+        const GROUP: usize = 1;
         type F = __m512;
+        type X = __m512;
         #[inline(always)]
         unsafe fn load(from: *const f32) -> __m512 {
             unsafe { _mm512_loadu_ps(from) }
@@ -142,12 +263,70 @@ mod x86 {
             unsafe { _mm512_set1_ps(v) }
         }
         #[inline(always)]
+        unsafe fn group(from: *const f32) -> __m512 {
+            unsafe { _mm512_set1_ps(*from) }
+        }
+        #[inline(always)]
+        unsafe fn one(from: *const f32) -> __m512 {
+            unsafe { _mm512_set1_ps(*from) }
+        }
+        #[inline(always)]
+        unsafe fn fma_lane<const L: usize>(x: __m512, w: __m512, sum: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(x, w, sum) }
+        }
+        #[inline(always)]
         unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn reciprocal(a: __m512) -> __m512 {
+            // a step of Newton's method doubles the 14 bits that are right
+            unsafe {
+                let r = _mm512_rcp14_ps(a);
+                _mm512_fmadd_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0)), r)
+            }
+        }
+        #[inline(always)]
+        unsafe fn max(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn min(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_min_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn power_of_two(shifted: __m512) -> __m512 {
+            unsafe {
+                let bits = _mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(bits))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_bytes(to: *mut u8, v: __m512, plus: u8) {
+            unsafe {
+                let bits = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(i32::from(plus)));
+                _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(bits));
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_part(from: *const f32, n: usize) -> __m512 {
+            unsafe { _mm512_maskz_loadu_ps((1u16 << n).wrapping_sub(1), from) }
+        }
+        #[inline(always)]
+        unsafe fn store_part(to: *mut f32, v: __m512, n: usize) {
+            unsafe { _mm512_mask_storeu_ps(to, (1u16 << n).wrapping_sub(1), v) }
         }
     }
 
@@ -158,7 +337,9 @@ mod x86 {
     impl Simd for Avx2 {
         const LANES: usize = 8;
         const TILE: (usize, usize) = (2, 6);
+        const GROUP: usize = 1;
         type F = __m256;
+        type X = __m256;
         #[inline(always)]
         unsafe fn load(from: *const f32) -> __m256 {
             unsafe { _mm256_loadu_ps(from) }
@@ -172,12 +353,60 @@ mod x86 {
             unsafe { _mm256_set1_ps(v) }
         }
         #[inline(always)]
+        unsafe fn group(from: *const f32) -> __m256 {
+            unsafe { _mm256_set1_ps(*from) }
+        }
+        #[inline(always)]
+        unsafe fn one(from: *const f32) -> __m256 {
+            unsafe { _mm256_set1_ps(*from) }
+        }
+        #[inline(always)]
+        unsafe fn fma_lane<const L: usize>(x: __m256, w: __m256, sum: __m256) -> __m256 {
+            unsafe { _mm256_fmadd_ps(x, w, sum) }
+        }
+        #[inline(always)]
         unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
         unsafe fn add(a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn reciprocal(a: __m256) -> __m256 {
+            unsafe { _mm256_div_ps(_mm256_set1_ps(1.0), a) }
+        }
+        #[inline(always)]
+        unsafe fn max(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_max_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn min(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_min_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn power_of_two(shifted: __m256) -> __m256 {
+            unsafe {
+                let bits = _mm256_add_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(bits))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_bytes(to: *mut u8, v: __m256, plus: u8) {
+            unsafe {
+                let bits = _mm256_add_epi32(_mm256_castps_si256(v), _mm256_set1_epi32(i32::from(plus)));
+                let bits = _mm256_and_si256(bits, _mm256_set1_epi32(255));
+                let words = _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256::<1>(bits));
+                _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words));
+            }
         }
     }
 
@@ -187,8 +416,11 @@ mod x86 {
 
     // SAFETY of every body: the caller's promise, passed on to the intrinsic.
     impl Dot for Vnni {
-        const LANES: usize = 16;
+        type S = Avx512;
+        type Wide = Self;
         const TILE: (usize, usize) = (3, 8);
+        const GROUP: usize = 1;
+        const FLIP: u8 = 0;
         type I = __m512i;
         type W = __m512i;
         type X = __m512i;
@@ -197,28 +429,75 @@ mod x86 {
             unsafe { _mm512_loadu_si512(from.cast()) }
         }
         #[inline(always)]
-        unsafe fn store_sums(to: *mut i32, v: __m512i) {
-            unsafe { _mm512_storeu_si512(to.cast(), v) }
+        unsafe fn to_float(sums: __m512i) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(sums) }
         }
         #[inline(always)]
         unsafe fn load_weights(from: *const i8) -> __m512i {
             unsafe { _mm512_loadu_si512(from.cast()) }
         }
         #[inline(always)]
-        unsafe fn splat(from: *const u8) -> __m512i {
+        unsafe fn group(from: *const u8) -> __m512i {
             unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
         }
         #[inline(always)]
-        unsafe fn dot(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        unsafe fn four(from: *const u8) -> __m512i {
+            unsafe { Self::group(from) }
+        }
+        #[inline(always)]
+        unsafe fn dot<const L: usize>(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
             unsafe { _mm512_dpbusd_epi32(sums, x, w) }
+        }
+    }
+
+    /// AVX2 with VNNI.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct AvxVnni;
+
+    // SAFETY of every body: the caller's promise, passed on to the intrinsic.
+    impl Dot for AvxVnni {
+        type S = Avx2;
+        type Wide = Self;
+        const TILE: (usize, usize) = (2, 6);
+        const GROUP: usize = 1;
+        const FLIP: u8 = 0;
+        type I = __m256i;
+        type W = __m256i;
+        type X = __m256i;
+        #[inline(always)]
+        unsafe fn load_sums(from: *const i32) -> __m256i {
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn to_float(sums: __m256i) -> __m256 {
+            unsafe { _mm256_cvtepi32_ps(sums) }
+        }
+        #[inline(always)]
+        unsafe fn load_weights(from: *const i8) -> __m256i {
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn group(from: *const u8) -> __m256i {
+            unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+        }
+        #[inline(always)]
+        unsafe fn four(from: *const u8) -> __m256i {
+            unsafe { Self::group(from) }
+        }
+        #[inline(always)]
+        unsafe fn dot<const L: usize>(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+            unsafe { _mm256_dpbusd_avx_epi32(sums, x, w) }
         }
     }
 
     // SAFETY of every body: the caller's promise, passed on to the intrinsic. The even and the odd bytes are
     // multiplied as 16-bit numbers, since `maddubs` saturates.
     impl Dot for Avx2 {
-        const LANES: usize = 8;
+        type S = Avx2;
+        type Wide = Self;
         const TILE: (usize, usize) = (2, 4);
+        const GROUP: usize = 1;
+        const FLIP: u8 = 0;
         type I = __m256i;
         type W = [__m256i; 2];
         type X = [__m256i; 2];
@@ -227,8 +506,8 @@ mod x86 {
             unsafe { _mm256_loadu_si256(from.cast()) }
         }
         #[inline(always)]
-        unsafe fn store_sums(to: *mut i32, v: __m256i) {
-            unsafe { _mm256_storeu_si256(to.cast(), v) }
+        unsafe fn to_float(sums: __m256i) -> __m256 {
+            unsafe { _mm256_cvtepi32_ps(sums) }
         }
         #[inline(always)]
         unsafe fn load_weights(from: *const i8) -> [__m256i; 2] {
@@ -238,14 +517,18 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn splat(from: *const u8) -> [__m256i; 2] {
+        unsafe fn group(from: *const u8) -> [__m256i; 2] {
             unsafe {
                 let x = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
                 [_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x)]
             }
         }
         #[inline(always)]
-        unsafe fn dot(sums: __m256i, x: [__m256i; 2], w: [__m256i; 2]) -> __m256i {
+        unsafe fn four(from: *const u8) -> [__m256i; 2] {
+            unsafe { <Self as Dot>::group(from) }
+        }
+        #[inline(always)]
+        unsafe fn dot<const L: usize>(sums: __m256i, x: [__m256i; 2], w: [__m256i; 2]) -> __m256i {
             unsafe {
                 let even = _mm256_madd_epi16(x[0], w[0]);
                 let odd = _mm256_madd_epi16(x[1], w[1]);
@@ -256,12 +539,13 @@ mod x86 {
 }
 
 #[cfg(target_arch = "aarch64")]
-pub(super) use arm::Neon;
+pub(super) use arm::{Neon, Sdot};
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::Simd;
+    use super::{Dot, Simd};
     use std::arch::aarch64::*;
+    use std::arch::asm;
 
     #[derive(Clone, Copy)]
     pub(in super::super) struct Neon;
@@ -269,8 +553,10 @@ mod arm {
     // SAFETY of every body: every 64-bit ARM CPU has NEON; pointers are the caller's promise.
     impl Simd for Neon {
         const LANES: usize = 4;
-        const TILE: (usize, usize) = (3, 8);
+        const TILE: (usize, usize) = (4, 5);
+        const GROUP: usize = 4;
         type F = float32x4_t;
+        type X = float32x4_t;
         #[inline(always)]
         unsafe fn load(from: *const f32) -> float32x4_t {
             unsafe { vld1q_f32(from) }
@@ -284,12 +570,223 @@ mod arm {
             unsafe { vdupq_n_f32(v) }
         }
         #[inline(always)]
+        unsafe fn group(from: *const f32) -> float32x4_t {
+            unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn one(from: *const f32) -> float32x4_t {
+            unsafe { vld1q_dup_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn fma_lane<const L: usize>(x: float32x4_t, w: float32x4_t, sum: float32x4_t) -> float32x4_t {
+            unsafe {
+                match L {
+                    0 => vfmaq_laneq_f32::<0>(sum, w, x),
+                    1 => vfmaq_laneq_f32::<1>(sum, w, x),
+                    2 => vfmaq_laneq_f32::<2>(sum, w, x),
+                    _ => vfmaq_laneq_f32::<3>(sum, w, x),
+                }
+            }
+        }
+        #[inline(always)]
         unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
             unsafe { vfmaq_f32(c, a, b) }
         }
         #[inline(always)]
         unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
             unsafe { vaddq_f32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vsubq_f32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vmulq_f32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn reciprocal(a: float32x4_t) -> float32x4_t {
+            unsafe { vdivq_f32(vdupq_n_f32(1.0), a) }
+        }
+        #[inline(always)]
+        unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vmaxq_f32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vminq_f32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn power_of_two(shifted: float32x4_t) -> float32x4_t {
+            unsafe {
+                let bits = vaddq_u32(vreinterpretq_u32_f32(shifted), vdupq_n_u32(127));
+                vreinterpretq_f32_u32(vshlq_n_u32::<23>(bits))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_bytes(to: *mut u8, v: float32x4_t, plus: u8) {
+            unsafe {
+                let bits = vaddq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(u32::from(plus)));
+                // the low byte of every lane into the first four bytes
+                let bytes = vqtbl1_u8(vreinterpretq_u8_u32(bits), vcreate_u8(0x0c08_0400_0c08_0400));
+                to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)));
+            }
+        }
+    }
+
+    /// Multiplies pairs of bytes into 16 bits, adds pairs of those there, and adds the results to the sums in pairs.
+    /// Two products of bytes fit 16 bits together unless all four are -128: for weights with that there is [`Wide`].
+    impl Dot for Neon {
+        type S = Neon;
+        type Wide = Wide;
+        const TILE: (usize, usize) = (4, 4);
+        const GROUP: usize = 4;
+        const FLIP: u8 = 128;
+        const PAIRS: bool = true;
+        type I = int32x4_t;
+        type W = int8x16_t;
+        type X = int8x16_t;
+        #[inline(always)]
+        unsafe fn load_sums(from: *const i32) -> int32x4_t {
+            unsafe { vld1q_s32(from) }
+        }
+        #[inline(always)]
+        unsafe fn to_float(sums: int32x4_t) -> float32x4_t {
+            unsafe { vcvtq_f32_s32(sums) }
+        }
+        #[inline(always)]
+        unsafe fn load_weights(from: *const i8) -> int8x16_t {
+            unsafe { vld1q_s8(from) }
+        }
+        #[inline(always)]
+        unsafe fn group(from: *const u8) -> int8x16_t {
+            unsafe { vld1q_s8(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn four(from: *const u8) -> int8x16_t {
+            unsafe { vreinterpretq_s8_u32(vdupq_n_u32(from.cast::<u32>().read_unaligned())) }
+        }
+        #[inline(always)]
+        unsafe fn spread<const L: usize>(x: int8x16_t) -> int8x16_t {
+            const fn pairs(four: u64) -> [u64; 2] {
+                let first = 0x0100_0100_0100_0100 + four * 4 * 0x0101_0101_0101_0101;
+                [first, first + 2 * 0x0101_0101_0101_0101]
+            }
+            unsafe {
+                let at: [u64; 2] = const { pairs(L as u64) };
+                vqtbl1q_s8(x, vld1q_u8(at.as_ptr().cast()))
+            }
+        }
+        #[inline(always)]
+        unsafe fn dot<const L: usize>(sums: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
+            unsafe {
+                let low = vmull_s8(vget_low_s8(x), vget_low_s8(w));
+                let both = vmlal_high_s8(low, x, w);
+                vpadalq_s16(sums, both)
+            }
+        }
+    }
+
+    /// As [`Neon`], for weights that may be -128.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Wide;
+
+    impl Dot for Wide {
+        type S = Neon;
+        type Wide = Wide;
+        const TILE: (usize, usize) = (4, 4);
+        const GROUP: usize = 4;
+        const FLIP: u8 = 128;
+        const PAIRS: bool = true;
+        type I = int32x4_t;
+        type W = int8x16_t;
+        type X = int8x16_t;
+        #[inline(always)]
+        unsafe fn load_sums(from: *const i32) -> int32x4_t {
+            unsafe { Neon::load_sums(from) }
+        }
+        #[inline(always)]
+        unsafe fn to_float(sums: int32x4_t) -> float32x4_t {
+            unsafe { Neon::to_float(sums) }
+        }
+        #[inline(always)]
+        unsafe fn load_weights(from: *const i8) -> int8x16_t {
+            unsafe { Neon::load_weights(from) }
+        }
+        #[inline(always)]
+        unsafe fn group(from: *const u8) -> int8x16_t {
+            unsafe { <Neon as Dot>::group(from) }
+        }
+        #[inline(always)]
+        unsafe fn four(from: *const u8) -> int8x16_t {
+            unsafe { Neon::four(from) }
+        }
+        #[inline(always)]
+        unsafe fn spread<const L: usize>(x: int8x16_t) -> int8x16_t {
+            unsafe { Neon::spread::<L>(x) }
+        }
+        #[inline(always)]
+        unsafe fn dot<const L: usize>(sums: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
+            unsafe {
+                let low = vmull_s8(vget_low_s8(x), vget_low_s8(w));
+                vpadalq_s16(vpadalq_s16(sums, low), vmull_high_s8(x, w))
+            }
+        }
+    }
+
+    /// The dot-product instructions of ARMv8.2 (FEAT_DotProd). Stable Rust has no intrinsics for them.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Sdot;
+
+    impl Dot for Sdot {
+        type S = Neon;
+        type Wide = Sdot;
+        const TILE: (usize, usize) = (4, 5);
+        const GROUP: usize = 4;
+        const FLIP: u8 = 128;
+        const PAIRS: bool = false;
+        type I = int32x4_t;
+        type W = int8x16_t;
+        type X = int8x16_t;
+        #[inline(always)]
+        unsafe fn load_sums(from: *const i32) -> int32x4_t {
+            unsafe { Neon::load_sums(from) }
+        }
+        #[inline(always)]
+        unsafe fn to_float(sums: int32x4_t) -> float32x4_t {
+            unsafe { Neon::to_float(sums) }
+        }
+        #[inline(always)]
+        unsafe fn load_weights(from: *const i8) -> int8x16_t {
+            unsafe { Neon::load_weights(from) }
+        }
+        #[inline(always)]
+        unsafe fn group(from: *const u8) -> int8x16_t {
+            unsafe { <Neon as Dot>::group(from) }
+        }
+        #[inline(always)]
+        unsafe fn four(from: *const u8) -> int8x16_t {
+            unsafe { Neon::four(from) }
+        }
+        #[inline(always)]
+        unsafe fn spread<const L: usize>(x: int8x16_t) -> int8x16_t {
+            x
+        }
+        #[inline(always)]
+        unsafe fn dot<const L: usize>(sums: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
+            let mut sums = sums;
+            // SAFETY: the CPU has the instruction, the caller's promise; it touches no memory.
+            unsafe {
+                asm!(
+                    "sdot {sums:v}.4s, {w:v}.16b, {x:v}.4b[{lane}]",
+                    sums = inout(vreg) sums,
+                    w = in(vreg) w,
+                    x = in(vreg) x,
+                    lane = const L,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            sums
         }
     }
 }

@@ -2,6 +2,11 @@ use super::*;
 use crate::network::exec::arena::Layout;
 use crate::noise::Noise;
 
+/// Runs all parts, as two threads might.
+fn in_parts(mut run: impl FnMut(Part)) {
+    [1, 0].into_iter().for_each(|index| run(Part { index, of: 2 }));
+}
+
 /// A convolution as it is defined, in f64.
 fn reference(shape: conv::Shape, weights: &[f32], bias: &[f32], input: View, output: View, arena: &[f32]) -> Vec<f64> {
     let mut all = Vec::new();
@@ -9,16 +14,17 @@ fn reference(shape: conv::Shape, weights: &[f32], bias: &[f32], input: View, out
         for x in 0..output.w {
             for o in 0..shape.c_out {
                 let mut sum = f64::from(bias[o]);
-                for ky in 0..shape.kernel {
-                    for kx in 0..shape.kernel {
+                for ky in 0..shape.kernel[0] {
+                    for kx in 0..shape.kernel[1] {
                         let (iy, ix) = (y * shape.stride + ky, x * shape.stride + kx);
-                        let inside = |i: usize, n: usize| i >= shape.padding && i < n + shape.padding;
-                        if !inside(iy, input.h) || !inside(ix, input.w) {
+                        let inside = |i: usize, n: usize, p: usize| i >= p && i < n + p;
+                        let [rows, pixels] = shape.padding;
+                        if !inside(iy, input.h, rows) || !inside(ix, input.w, pixels) {
                             continue;
                         }
-                        let at = input.start + (iy - shape.padding) * input.row + (ix - shape.padding) * input.pixel;
+                        let at = input.start + (iy - rows) * input.row + (ix - pixels) * input.pixel;
                         for c in 0..shape.c_in {
-                            let w = weights[((o * shape.c_in + c) * shape.kernel + ky) * shape.kernel + kx];
+                            let w = weights[((o * shape.c_in + c) * shape.kernel[0] + ky) * shape.kernel[1] + kx];
                             sum += f64::from(w) * f64::from(arena[at + c]);
                         }
                     }
@@ -35,27 +41,30 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
     let mut noise = Noise::new(1, 1);
     let cases = [
         // c_in, c_out, kernel, stride, padding, h, w
-        (1, 1, 1, 1, 0, 1, 1),
-        (3, 5, 3, 1, 1, 4, 5),
-        (48, 48, 3, 1, 1, 14, 14),
-        (16, 96, 3, 1, 1, 7, 7),
-        (5, 50, 3, 2, 1, 14, 14),
-        (1, 33, 6, 2, 2, 28, 28),
-        (20, 17, 1, 1, 0, 9, 23),
-        (7, 4, 5, 3, 2, 16, 11),
-        (16, 112, 3, 1, 1, 8, 3),
-        (32, 16, 3, 1, 1, 25, 33),
+        (1, 1, [1, 1], 1, [0, 0], 1, 1),
+        (3, 5, [3, 3], 1, [1, 1], 4, 5),
+        (48, 48, [3, 3], 1, [1, 1], 14, 14),
+        (16, 96, [3, 3], 1, [1, 1], 7, 7),
+        (5, 50, [3, 3], 2, [1, 1], 14, 14),
+        (1, 33, [6, 6], 2, [2, 2], 28, 28),
+        (20, 17, [1, 1], 1, [0, 0], 9, 23),
+        (7, 4, [5, 5], 3, [2, 2], 16, 11),
+        (16, 112, [3, 3], 1, [1, 1], 8, 3),
+        (32, 16, [3, 3], 1, [1, 1], 25, 33),
+        (24, 40, [1, 5], 1, [0, 2], 1, 16),
+        (24, 9, [1, 3], 2, [0, 1], 1, 17),
+        (5, 3, [3, 1], 1, [1, 0], 6, 5),
     ];
-    for isa in Isa::all() {
+    for isa in Isa::available() {
         let mut winograds = 0;
         for (c_in, c_out, kernel, stride, padding, h, w) in cases {
             let shape = conv::Shape { c_out, c_in, kernel, stride, padding };
             let mut layout = Layout::default();
             // input and output are parts of wider pictures, as in a concatenation
             let input = layout.place([c_in + 3, h, w], padding).channels(2, c_in);
-            let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
-            let output = layout.place([c_out + 2, side(h), side(w)], 1).channels(1, c_out);
-            let residual = layout.place([c_out, side(h), side(w)], 0);
+            let side = |n: usize, i: usize| (n + 2 * padding[i] - kernel[i]) / stride + 1;
+            let output = layout.place([c_out + 2, side(h, 0), side(w, 1)], [1, 1]).channels(1, c_out);
+            let residual = layout.place([c_out, side(h, 0), side(w, 1)], [0, 0]);
             let mut arena = vec![0.0; layout.len()];
             for at in input.pixels() {
                 noise.fill(&mut arena[at..at + c_in]);
@@ -63,12 +72,12 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
             for at in residual.pixels() {
                 noise.fill(&mut arena[at..at + c_out]);
             }
-            let mut weights = vec![0.0; c_out * c_in * kernel * kernel];
+            let mut weights = vec![0.0; c_out * c_in * kernel[0] * kernel[1]];
             let mut bias = vec![0.0; c_out];
             noise.fill(&mut weights);
             noise.fill(&mut bias);
             let mut packed = vec![conv::Packed::new(shape, conv::Method::Direct, &weights, Some(&bias), isa.tile())];
-            let (h, w) = (side(h), side(w));
+            let (h, w) = (side(h, 0), side(w, 1));
             if winograd::suits(&shape, h, w, isa.tile().0) {
                 packed.push(conv::Packed::new(shape, conv::Method::Winograd, &weights, Some(&bias), isa.tile()));
             }
@@ -78,14 +87,14 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
             for (packed, residual) in packed.iter().flat_map(|p| [(p, None), (p, Some(residual))]) {
                 let expected = reference(shape, &weights, &bias, input, output, &arena);
                 let before = arena.clone();
-                let run = conv::Run { packed, bias: packed.bias(), input, output, residual };
-                convolve(isa, &run, &mut work, &mut arena);
+                let run = conv::Run { packed, extra: None, input, output, residual };
+                in_parts(|part| convolve(isa, &run, part, &mut work, Memory::new(&mut arena, &mut [])));
                 let mut written = vec![false; arena.len()];
                 for (i, at) in output.pixels().enumerate() {
                     for c in 0..c_out {
                         let add = residual.map_or(0.0, |r| f64::from(before[r.pixels().nth(i).unwrap() + c]));
                         let error = (f64::from(arena[at + c]) - expected[i * c_out + c] - add).abs();
-                        let bound = 1e-6 * (c_in * kernel * kernel) as f64 + 1e-5;
+                        let bound = 1e-6 * (c_in * kernel[0] * kernel[1]) as f64 + 1e-5;
                         assert!(error < bound, "{isa:?} {shape:?}: off by {error}");
                         written[at + c] = true;
                     }
@@ -102,10 +111,10 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
 
 #[test]
 fn group_norms_are_right_for_every_kind_of_cpu() {
-    for isa in Isa::all() {
+    for isa in Isa::available() {
         for (c, groups, h, w) in [(48, 8, 14, 14), (6, 3, 1, 2), (100, 4, 7, 5), (4, 1, 3, 3), (19, 1, 2, 3)] {
             let mut layout = Layout::default();
-            let (input, output) = (layout.place([c, h, w], 0), layout.place([c + 1, h, w], 1).channels(1, c));
+            let (input, output) = (layout.place([c, h, w], [0, 0]), layout.place([c + 1, h, w], [1, 1]).channels(1, c));
             let mut arena = vec![0.0; layout.len()];
             let mut noise = Noise::new(2, c as u64);
             for at in input.pixels() {
@@ -116,8 +125,8 @@ fn group_norms_are_right_for_every_kind_of_cpu() {
             noise.fill(&mut shift);
             for with_silu in [false, true] {
                 let norm = dense::Norm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: with_silu };
-                let memory = dense::Memory { arena: &mut arena, bytes: &mut [] };
-                normalise(isa, &norm, input, dense::Output::Float(output), &mut vec![0.0; 2 * c], memory);
+                let (to, mut work) = (dense::Output::Float(output), vec![f32::NAN; 2 * c]);
+                in_parts(|part| normalise(isa, &norm, input, to, part, &mut work, Memory::new(&mut arena, &mut [])));
                 let each = c / groups;
                 for g in 0..groups {
                     let values: Vec<f64> = input
@@ -142,17 +151,20 @@ fn group_norms_are_right_for_every_kind_of_cpu() {
 
 #[test]
 fn attention_is_right_for_every_kind_of_cpu() {
-    for isa in Isa::all() {
+    for isa in Isa::available() {
         for (c, h, w) in [(96, 7, 7), (1, 1, 1), (5, 3, 2), (70, 4, 4), (64, 5, 1)] {
             let mut layout = Layout::default();
-            let (input, output) = (layout.place([3 * c, h, w], 1), layout.place([c + 3, h, w], 1).channels(2, c));
+            let (input, output) =
+                (layout.place([3 * c, h, w], [1, 1]), layout.place([c + 3, h, w], [1, 1]).channels(2, c));
             let mut arena = vec![0.0; layout.len()];
             let mut noise = Noise::new(3, c as u64);
             input.pixels().for_each(|at| noise.fill(&mut arena[at..at + 3 * c]));
             let before = arena.clone();
             // what an earlier step left in the work space is not read
-            let mut work = vec![f32::NAN; dense::attention_work(c, h * w)];
-            attend(isa, input, output, &mut work, &mut arena);
+            let [query, key, value] = [0, 1, 2].map(|i| input.channels(i * c, c));
+            let a = attention::Attention { query, key, value, output, heads: 1, scale: 1.0 };
+            let mut work = vec![f32::NAN; a.work_len()];
+            in_parts(|part| attend(isa, &a, part, &mut work, Memory::new(&mut arena, &mut [])));
             let mut written = vec![false; arena.len()];
             for (from, to) in input.pixels().zip(output.pixels()) {
                 let dot =
@@ -178,45 +190,47 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
     let mut noise = Noise::new(4, 4);
     let cases = [
         // c_in, c_out, kernel, stride, padding, h, w
-        (1, 1, 1, 1, 0, 1, 1),
-        (3, 5, 3, 1, 1, 4, 5),
-        (48, 48, 3, 1, 1, 14, 14),
-        (16, 96, 3, 2, 1, 7, 7),
-        (5, 50, 3, 2, 1, 14, 14),
-        (20, 17, 1, 1, 0, 9, 23),
+        (1, 1, [1, 1], 1, [0, 0], 1, 1),
+        (3, 5, [3, 3], 1, [1, 1], 4, 5),
+        (48, 48, [3, 3], 1, [1, 1], 14, 14),
+        (16, 96, [3, 3], 2, [1, 1], 7, 7),
+        (5, 50, [3, 3], 2, [1, 1], 14, 14),
+        (20, 17, [1, 1], 1, [0, 0], 9, 23),
+        (24, 40, [1, 5], 1, [0, 2], 1, 16),
     ];
     // extremes, where instructions that saturate go wrong, then anything
     for extreme in [true, false] {
         for (c_in, c_out, kernel, stride, padding, h, w) in cases {
             let shape = conv::Shape { c_out, c_in, kernel, stride, padding };
             let levels = conv8::Levels { scale: 0.125, zero: if extreme { 255 } else { 77 } };
+            let output_side = |n: usize, i: usize| (n + 2 * padding[i] - kernel[i]) / stride + 1;
             let mut layout8 = Layout::default();
             let input = layout8.place([c_in.next_multiple_of(4), h, w], padding).channels(0, c_in);
+            let output8 = layout8.place([c_out + 3, output_side(h, 0), output_side(w, 1)], [1, 1]).channels(1, c_out);
             let mut bytes = vec![levels.zero; layout8.len()];
             let mut byte = || (noise.sample() * 80.0 + 128.0).clamp(0.0, 255.0) as u8;
             for at in input.pixels() {
                 bytes[at..at + c_in].iter_mut().for_each(|b| *b = if extreme { 0 } else { byte() });
             }
-            let taps = kernel * kernel;
+            let taps = kernel[0] * kernel[1];
             let weights: Vec<i8> =
                 (0..c_out * c_in * taps).map(|_| if extreme { -128 } else { byte().wrapping_add(128) as i8 }).collect();
             let scales: Vec<f32> = (0..c_out).map(|o| 0.25 * (o % 3 + 1) as f32).collect();
             let bias: Vec<f32> = (0..c_out).map(|o| o as f32).collect();
             let mut layout = Layout::default();
-            let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
-            let output = layout.place([c_out + 2, side(h), side(w)], 1).channels(1, c_out);
+            let output = layout.place([c_out + 2, output_side(h, 0), output_side(w, 1)], [1, 1]).channels(1, c_out);
             // what it should be, in integers and powers of two, which f32 holds exactly
             let mut expected = Vec::new();
             for (y, x) in (0..output.h).flat_map(|y| (0..output.w).map(move |x| (y, x))) {
                 for o in 0..c_out {
                     let mut sum = 0i64;
-                    for (ky, kx) in (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx))) {
+                    for (ky, kx) in (0..kernel[0]).flat_map(|ky| (0..kernel[1]).map(move |kx| (ky, kx))) {
                         let (iy, ix) = (y * stride + ky, x * stride + kx);
-                        let inside = |i: usize, n: usize| i >= padding && i < n + padding;
-                        if inside(iy, h) && inside(ix, w) {
-                            let at = input.start + (iy - padding) * input.row + (ix - padding) * input.pixel;
+                        let inside = |i: usize, n: usize, p: usize| i >= p && i < n + p;
+                        if inside(iy, h, padding[0]) && inside(ix, w, padding[1]) {
+                            let at = input.start + (iy - padding[0]) * input.row + (ix - padding[1]) * input.pixel;
                             for c in 0..c_in {
-                                let weight = i64::from(weights[(o * c_in + c) * taps + ky * kernel + kx]);
+                                let weight = i64::from(weights[(o * c_in + c) * taps + ky * kernel[1] + kx]);
                                 sum += weight * (i64::from(bytes[at + c]) - i64::from(levels.zero));
                             }
                         }
@@ -224,28 +238,147 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                     expected.push(sum as f32 * (levels.scale * scales[o]) + bias[o]);
                 }
             }
-            for isa in Isa::all() {
-                let packed = conv8::Packed8::new(shape, (&weights, &scales), Some(&bias), levels, isa.tile8());
+            for isa in Isa::available() {
+                let packed = conv8::Packed8::new(shape, (&weights, &scales), Some(&bias), levels, isa);
+                let mut bytes: Vec<u8> = bytes.iter().map(|b| isa.byte(*b)).collect();
                 let mut arena = vec![f32::NAN; layout.len()];
-                let (round, extra, residual) = (None, None, None);
-                let run = conv8::Run8 { packed: &packed, round, extra, input, output, residual };
-                convolve8(isa, &run, &bytes, &mut arena);
+                let run = conv8::Run8 {
+                    packed: &packed,
+                    round: None,
+                    extra: None,
+                    input,
+                    output: Some(output),
+                    output8: None,
+                    residual: None,
+                };
+                in_parts(|part| convolve8(isa, &run, part, Memory::new(&mut arena, &mut bytes)));
                 for (i, at) in output.pixels().enumerate() {
                     assert_eq!(arena[at..at + c_out], expected[i * c_out..][..c_out], "{isa:?} {shape:?}");
                 }
-                // rounded, and with both sums
-                let round = Some(conv8::Levels { scale: 2.0, zero: 9 });
+                // rounded, with both sums, and rounded again to 8 bits; the residual is what was written before
+                let round = conv8::Levels { scale: 2.0, zero: 9 };
+                let after = conv8::Levels { scale: 4.0, zero: 250 };
                 let extra: Vec<f32> = (0..c_out).map(|o| 0.5 * o as f32).collect();
                 let residual = Some(output);
-                let run = conv8::Run8 { packed: &packed, round, extra: Some(&extra), input, output, residual };
-                convolve8(isa, &run, &bytes, &mut arena);
-                for (i, at) in output.pixels().enumerate() {
+                let run = conv8::Run8 {
+                    round: Some(round),
+                    extra: Some(&extra),
+                    output8: Some((output8, after)),
+                    residual,
+                    ..run
+                };
+                let before = bytes.clone();
+                in_parts(|part| convolve8(isa, &run, part, Memory::new(&mut arena, &mut bytes)));
+                let mut written = vec![false; bytes.len()];
+                for (i, (at, at8)) in output.pixels().zip(output8.pixels()).enumerate() {
                     for c in 0..c_out {
                         let before = expected[i * c_out + c];
                         let level = ((before / 2.0).round_ties_even() + 9.0).clamp(0.0, 255.0);
-                        assert_eq!(arena[at + c], (level - 9.0) * 2.0 + extra[c] + before, "{isa:?} {shape:?}");
+                        let value = (level - 9.0) * 2.0 + extra[c] + before;
+                        assert_eq!(arena[at + c], value, "{isa:?} {shape:?}");
+                        let level = ((value / 4.0).round_ties_even() + 250.0).clamp(0.0, 255.0);
+                        assert_eq!(bytes[at8 + c], isa.byte(level as u8), "{isa:?} {shape:?}");
+                        written[at8 + c] = true;
                     }
                 }
+                assert!(bytes.iter().zip(&before).zip(&written).all(|((now, before), w)| *w || now == before));
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_that_share_a_step_make_what_one_makes() {
+    let mut noise = Noise::new(7, 7);
+    let shape = conv::Shape { c_out: 40, c_in: 24, kernel: [3, 3], stride: 1, padding: [1, 1] };
+    let mut layout = Layout::default();
+    let (input, output) = (layout.place([24, 9, 9], [1, 1]), layout.place([40, 9, 9], [0, 0]));
+    let mut arena = vec![0.0; layout.len()];
+    input.pixels().for_each(|at| noise.fill(&mut arena[at..at + 24]));
+    let mut weights = vec![0.0; 40 * 24 * 9];
+    noise.fill(&mut weights);
+    let isa = Isa::detect();
+    let packed = conv::Packed::new(shape, conv::Method::Direct, &weights, None, isa.tile());
+    let run = conv::Run { packed: &packed, extra: None, input, output, residual: None };
+    let mut alone = arena.clone();
+    convolve(isa, &run, Part::WHOLE, &mut [], Memory::new(&mut alone, &mut []));
+    // SAFETY: the threads below run different parts, and nothing else is done to the buffers.
+    let shared = unsafe { Memory::new(&mut arena, &mut []).share() };
+    std::thread::scope(|scope| {
+        for index in 0..3 {
+            let run = &run;
+            scope.spawn(move || convolve(isa, run, Part { index, of: 3 }, &mut [], shared.memory()));
+        }
+    });
+    assert_eq!(arena, alone);
+}
+
+#[test]
+fn pictures_are_mapped_alike_by_every_kind_of_cpu() {
+    let levels = conv8::Levels { scale: 0.25, zero: 77 };
+    for isa in Isa::available() {
+        for (c, h, w) in [(1, 1, 1), (5, 3, 2), (16, 2, 2), (21, 1, 7), (40, 4, 1)] {
+            let mut layout = Layout::default();
+            let input = layout.place([c + 3, h, w], [1, 1]).channels(1, c);
+            let other = layout.place([c, h, w], [0, 0]);
+            let output = layout.place([c + 5, h, w], [0, 1]).channels(2, c);
+            let twice = layout.place([c, 2 * h, 2 * w], [0, 0]);
+            let mut arena = vec![0.0; layout.len()];
+            Noise::new(5, c as u64).fill(&mut arena);
+            arena.iter_mut().for_each(|v| *v *= 30.0);
+            let before = arena.clone();
+            let mut layout8 = Layout::default();
+            let output8 = layout8.place([c + 3, h, w], [1, 1]).channels(0, c);
+            let mut bytes = vec![1; layout8.len()];
+            let rounded = |x: f32| (((x * 4.0).round_ties_even() + 77.0).clamp(0.0, 255.0) - 77.0) / 4.0;
+            type Exact = Box<dyn Fn(f32, f32) -> f32>;
+            let cases: [(dense::Map, Exact); 4] = [
+                (dense::Map::Copy, Box::new(|x, _| x)),
+                (dense::Map::Round(levels), Box::new(move |x, _| rounded(x))),
+                (dense::Map::Add(other), Box::new(|x, y| x + y)),
+                (dense::Map::Silu, Box::new(|x, _| (f64::from(x) / (1.0 + (-f64::from(x)).exp())) as f32)),
+            ];
+            for (op, exact) in cases {
+                let memory = |arena: &mut Vec<f32>, bytes: &mut Vec<u8>, to| {
+                    in_parts(|part| map(isa, op, input, to, part, Memory::new(arena, bytes)));
+                };
+                memory(&mut arena, &mut bytes, dense::Output::Float(output));
+                memory(&mut arena, &mut bytes, dense::Output::Levels(output8, levels));
+                let mut written = vec![false; arena.len()];
+                for (((from, to), to8), other) in
+                    input.pixels().zip(output.pixels()).zip(output8.pixels()).zip(other.pixels())
+                {
+                    for k in 0..c {
+                        let value = exact(before[from + k], before[other + k]);
+                        assert!((arena[to + k] - value).abs() <= 1e-6 * value.abs(), "{isa:?} {op:?} {value}");
+                        let level = ((arena[to + k] * 4.0).round_ties_even() + 77.0).clamp(0.0, 255.0);
+                        assert_eq!(bytes[to8 + k], isa.byte(level as u8), "{isa:?} {op:?}");
+                        written[to + k] = true;
+                    }
+                }
+                assert!(arena.iter().zip(&before).zip(&written).all(|((now, before), w)| *w || now == before));
+            }
+            in_parts(|part| upsample(isa, input, twice, part, Memory::new(&mut arena, &mut bytes)));
+            for (i, to) in twice.pixels().enumerate() {
+                let from = input.start + i / (2 * w) / 2 * input.row + i % (2 * w) / 2 * input.pixel;
+                assert_eq!(arena[to..to + c], before[from..from + c]);
+            }
+        }
+    }
+}
+
+#[test]
+fn matrices_are_right_for_every_kind_of_cpu() {
+    for isa in Isa::available() {
+        for (rows, columns) in [(1, 1), (3, 5), (64, 16), (75, 9), (130, 33)] {
+            let (mut a, mut x, mut b) = (vec![0.0; rows * columns], vec![0.0; columns], vec![0.0; rows]);
+            let mut noise = Noise::new(6, rows as u64);
+            [&mut a, &mut x, &mut b].into_iter().for_each(|v| noise.fill(v));
+            let mut out = vec![f32::NAN; rows];
+            multiply(isa, &a, &x, &b, &mut out);
+            for (r, out) in out.iter().enumerate() {
+                let terms = (0..columns).map(|c| f64::from(a[c * rows + r]) * f64::from(x[c]));
+                assert!((terms.sum::<f64>() + f64::from(b[r]) - f64::from(*out)).abs() < 2e-5, "{isa:?} {rows}");
             }
         }
     }

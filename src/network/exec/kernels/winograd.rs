@@ -6,7 +6,8 @@
 //! into the four outputs. Windows are worked on in bands, so that what lies between stays in the cache.
 
 use super::super::arena::View;
-use super::conv::{Block, Run, Shape};
+use super::conv::{Block, Run, Shape, accumulate};
+use super::memory::{Memory, Part};
 use super::simd::Simd;
 
 /// Numbers of a transformed window.
@@ -20,7 +21,7 @@ const TILE: usize = 8;
 /// numbers, and less than two thirds of the multiplications are left.
 pub fn suits(shape: &Shape, h: usize, w: usize, lanes: usize) -> bool {
     let whole = shape.c_in.is_multiple_of(lanes) && shape.c_out.is_multiple_of(lanes);
-    let fits = (shape.kernel, shape.stride, shape.padding) == (3, 1, 1);
+    let fits = (shape.kernel, shape.stride, shape.padding) == ([3, 3], 1, [1, 1]);
     whole && fits && shape.c_in >= 16 && 3 * POSITIONS * h.div_ceil(2) * w.div_ceil(2) < 2 * 9 * h * w
 }
 
@@ -46,27 +47,37 @@ pub fn transform_weights(g: [f64; 9]) -> [f64; POSITIONS] {
     })
 }
 
-/// Runs a convolution that [`suits`]. The caller has checked that input, output and residual lie within `arena`.
+/// Runs a convolution that [`suits`]. The caller has checked that input, output and residual lie within the arena.
 ///
 /// # Safety
-/// The CPU must have the features of `S`, and the views must lie within `arena`.
+/// The CPU must have the features of `S`, and the views must lie within the arena.
 #[inline(always)]
-pub(super) unsafe fn run<S: Simd>(run: &Run, weights: &[f32], blocks: &[Block], work: &mut [f32], arena: &mut [f32]) {
+pub(super) unsafe fn run<S: Simd>(
+    run: &Run,
+    weights: &[f32],
+    blocks: &[Block],
+    part: Part,
+    work: &mut [f32],
+    memory: Memory,
+) {
     let (Shape { c_in, c_out, .. }, output) = (run.packed.shape, run.output);
     let (rows, columns) = (output.h.div_ceil(2), output.w.div_ceil(2));
     let band = band(columns).min(rows);
     let windows = band * columns;
-    assert!(c_in.is_multiple_of(S::LANES) && c_out.is_multiple_of(S::LANES) && run.input.border >= 1);
+    assert!(
+        c_in.is_multiple_of(S::LANES) && c_out.is_multiple_of(S::LANES) && run.input.border.iter().all(|b| *b >= 1)
+    );
     assert!(weights.len() >= POSITIONS * c_in * c_out && work.len() >= POSITIONS * windows * (c_in + c_out));
     let (inputs, results) = work.split_at_mut(POSITIONS * windows * c_in);
-    for first in (0..rows).step_by(band) {
-        let count = band.min(rows - first) * columns;
+    let mine = part.range(rows);
+    for first in mine.clone().step_by(band) {
+        let count = band.min(mine.end - first) * columns;
         // SAFETY: the assertions and the caller's promise: all windows of the band lie within the picture and its
         // border, and `inputs` and `results` have room for as many.
         unsafe {
             for i in 0..count {
                 let (y, x) = (2 * (first + i / columns), 2 * (i % columns));
-                window::<S>(run.input, (y, x), arena, inputs.as_mut_ptr().add(i * c_in), windows * c_in, c_in);
+                window::<S>(run.input, (y, x), memory, inputs.as_mut_ptr().add(i * c_in), windows * c_in, c_in);
             }
             for position in 0..POSITIONS {
                 let from = inputs.as_ptr().add(position * windows * c_in);
@@ -78,13 +89,21 @@ pub(super) unsafe fn run<S: Simd>(run: &Run, weights: &[f32], blocks: &[Block], 
                     match block.vectors {
                         1 => products::<S, 1>(weights, from, to, (count, c_in, c_out)),
                         2 => products::<S, 2>(weights, from, to, (count, c_in, c_out)),
-                        _ => products::<S, 3>(weights, from, to, (count, c_in, c_out)),
+                        3 => products::<S, 3>(weights, from, to, (count, c_in, c_out)),
+                        _ => products::<S, 4>(weights, from, to, (count, c_in, c_out)),
                     }
                 }
             }
-            for i in 0..count {
-                let (y, x) = (2 * (first + i / columns), 2 * (i % columns));
-                square::<S>(run, (y, x), results.as_ptr().add(i * c_out), windows * c_out, arena);
+            for block in blocks {
+                for v in 0..block.vectors {
+                    let start = run.start::<S>(*block, v);
+                    let c = block.first + v * S::LANES;
+                    for i in 0..count {
+                        let (y, x) = (2 * (first + i / columns), 2 * (i % columns));
+                        let from = results.as_ptr().add(i * c_out + c);
+                        square::<S>(run, (y, x, c), start, from, windows * c_out, memory);
+                    }
+                }
             }
         }
     }
@@ -96,7 +115,14 @@ pub(super) unsafe fn run<S: Simd>(run: &Run, weights: &[f32], blocks: &[Block], 
 /// The CPU must have the features of `S`; the window must lie within the picture and its border, and `to` have room.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "k is a column, and the lines are rows")]
-unsafe fn window<S: Simd>(input: View, (y, x): (usize, usize), arena: &[f32], to: *mut f32, apart: usize, c_in: usize) {
+unsafe fn window<S: Simd>(
+    input: View,
+    (y, x): (usize, usize),
+    memory: Memory,
+    to: *mut f32,
+    apart: usize,
+    c_in: usize,
+) {
     // one row and one column of the border are zeros: they stand for all beyond
     let row: [usize; 4] = std::array::from_fn(|i| (y + i).min(input.h + 1));
     let column: [usize; 4] = std::array::from_fn(|i| (x + i).min(input.w + 1));
@@ -107,7 +133,7 @@ unsafe fn window<S: Simd>(input: View, (y, x): (usize, usize), arena: &[f32], to
             let mut lines = [[S::splat(0.0); 4]; 4];
             for (r, line) in lines.iter_mut().enumerate() {
                 for (k, d) in line.iter_mut().enumerate() {
-                    *d = S::load(arena.as_ptr().add(corner + row[r] * input.row + column[k] * input.pixel + c));
+                    *d = S::load(memory.arena().add(corner + row[r] * input.row + column[k] * input.pixel + c));
                 }
                 *line = line_in::<S>(*line);
             }
@@ -123,14 +149,6 @@ unsafe fn window<S: Simd>(input: View, (y, x): (usize, usize), arena: &[f32], to
 
 // Not closures: compilers leave those out of line, where vectors go through memory.
 
-/// # Safety
-/// The CPU must have the features of `S`.
-#[inline(always)]
-unsafe fn subtract<S: Simd>(a: S::F, b: S::F) -> S::F {
-    // SAFETY: the caller's promise.
-    unsafe { S::fma(b, S::splat(-1.0), a) }
-}
-
 /// `Bᵀ d`.
 ///
 /// # Safety
@@ -138,7 +156,7 @@ unsafe fn subtract<S: Simd>(a: S::F, b: S::F) -> S::F {
 #[inline(always)]
 unsafe fn line_in<S: Simd>([a, b, c, d]: [S::F; 4]) -> [S::F; 4] {
     // SAFETY: the caller's promise.
-    unsafe { [subtract::<S>(a, c), S::add(b, c), subtract::<S>(c, b), subtract::<S>(b, d)] }
+    unsafe { [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)] }
 }
 
 /// `Aᵀ m`.
@@ -148,7 +166,7 @@ unsafe fn line_in<S: Simd>([a, b, c, d]: [S::F; 4]) -> [S::F; 4] {
 #[inline(always)]
 unsafe fn line_out<S: Simd>([a, b, c, d]: [S::F; 4]) -> [S::F; 2] {
     // SAFETY: the caller's promise.
-    unsafe { [S::add(S::add(a, b), c), subtract::<S>(subtract::<S>(b, c), d)] }
+    unsafe { [S::add(S::add(a, b), c), S::sub(S::sub(b, c), d)] }
 }
 
 /// Windows times weights, for V vectors of output channels.
@@ -162,6 +180,9 @@ unsafe fn products<S: Simd, const V: usize>(
     to: *mut f32,
     (count, c_in, c_out): (usize, usize, usize),
 ) {
+    if V > S::TILE.0 {
+        return;
+    }
     let mut first = 0;
     let each = count.div_ceil(count.div_ceil(TILE.min(S::TILE.1)));
     while first < count {
@@ -191,20 +212,13 @@ unsafe fn tile<S: Simd, const V: usize, const P: usize>(
     c_in: usize,
     c_out: usize,
 ) {
+    if P > S::TILE.1 {
+        return;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; P];
-        let mut weights = weights;
-        for c in 0..c_in {
-            let w: [S::F; V] = std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
-            weights = weights.add(V * S::LANES);
-            for (p, sums) in sums.iter_mut().enumerate() {
-                let value = S::splat(*from.add(p * c_in + c));
-                for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum = S::fma(value, w, *sum);
-                }
-            }
-        }
+        accumulate::<S, V, P>(&mut sums, weights, from, c_in, c_in);
         for (p, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
                 S::store(to.add(p * c_out + v * S::LANES), sum);
@@ -213,35 +227,40 @@ unsafe fn tile<S: Simd, const V: usize, const P: usize>(
     }
 }
 
-/// The outputs at (y, x) and beside and below it, as far as there are any: `Aᵀ m A`, plus bias and residual.
+/// The outputs at (y, x) and beside and below it, as far as there are any, of a vector of channels from c: `Aᵀ m A`,
+/// plus `start` and the residual.
 ///
 /// # Safety
-/// The CPU must have the features of `S`; `from` must hold the results, and the views lie within `arena`.
+/// The CPU must have the features of `S`; `from` must hold the results, and the views lie within the arena.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "k is a column, and the lines are rows")]
-unsafe fn square<S: Simd>(run: &Run, (y, x): (usize, usize), from: *const f32, apart: usize, arena: &mut [f32]) {
-    let (output, base) = (run.output, arena.as_mut_ptr());
+unsafe fn square<S: Simd>(
+    run: &Run,
+    (y, x, c): (usize, usize, usize),
+    start: S::F,
+    from: *const f32,
+    apart: usize,
+    memory: Memory,
+) {
+    let (output, base) = (run.output, memory.arena());
     let (height, width) = ((output.h - y).min(2), (output.w - x).min(2));
     // SAFETY: the caller's promise.
     unsafe {
-        for c in (0..output.c).step_by(S::LANES) {
-            let mut lines = [[S::splat(0.0); 2]; 4];
-            for (r, line) in lines.iter_mut().enumerate() {
-                let at = from.add(4 * r * apart + c);
-                let of = [S::load(at), S::load(at.add(apart)), S::load(at.add(2 * apart)), S::load(at.add(3 * apart))];
-                *line = line_out::<S>(of);
-            }
-            let bias = S::load(run.bias.as_ptr().add(c));
-            for k in 0..width {
-                let done = line_out::<S>([lines[0][k], lines[1][k], lines[2][k], lines[3][k]]);
-                for (r, sum) in done.into_iter().enumerate().take(height) {
-                    let (row, pixel) = (y + r, x + k);
-                    let mut sum = S::add(sum, bias);
-                    if let Some(v) = run.residual {
-                        sum = S::add(sum, S::load(base.add(v.start + row * v.row + pixel * v.pixel + c)));
-                    }
-                    S::store(base.add(output.start + row * output.row + pixel * output.pixel + c), sum);
+        let mut lines = [[S::splat(0.0); 2]; 4];
+        for (r, line) in lines.iter_mut().enumerate() {
+            let at = from.add(4 * r * apart);
+            let of = [S::load(at), S::load(at.add(apart)), S::load(at.add(2 * apart)), S::load(at.add(3 * apart))];
+            *line = line_out::<S>(of);
+        }
+        for k in 0..width {
+            let done = line_out::<S>([lines[0][k], lines[1][k], lines[2][k], lines[3][k]]);
+            for (r, sum) in done.into_iter().enumerate().take(height) {
+                let (row, pixel) = (y + r, x + k);
+                let mut sum = S::add(sum, start);
+                if let Some(v) = run.residual {
+                    sum = S::add(sum, S::load(base.add(v.start + row * v.row + pixel * v.pixel + c)));
                 }
+                S::store(base.add(output.start + row * output.row + pixel * output.pixel + c), sum);
             }
         }
     }

@@ -1,0 +1,113 @@
+//! The buffers that kernels work in, and how threads share them.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// The part of a step's output that one call makes: number `index` of `of`.
+///
+/// Every kernel that takes a part splits its output so that parts never overlap and nothing is read that another part
+/// writes, and so that what it computes is the same bits for any number of parts. Parts may be empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which part, from 0.
+    pub index: usize,
+    /// The number of parts.
+    pub of: usize,
+}
+
+impl Part {
+    /// All of it.
+    pub const WHOLE: Self = Part { index: 0, of: 1 };
+
+    /// Which of `count` things belong to this part.
+    pub fn range(self, count: usize) -> Range<usize> {
+        debug_assert!(self.index < self.of);
+        count * self.index / self.of..count * (self.index + 1) / self.of
+    }
+}
+
+/// The arena of pictures in f32 and that of pictures in 8 bits. Copies stand for the same buffers, which kernels reach
+/// through pointers after they have checked that their views lie within.
+#[derive(Clone, Copy)]
+pub struct Memory<'a> {
+    arena: *mut f32,
+    len: usize,
+    bytes: *mut u8,
+    bytes_len: usize,
+    owner: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Memory<'a> {
+    /// Of these buffers.
+    pub fn new(arena: &'a mut [f32], bytes: &'a mut [u8]) -> Self {
+        Memory {
+            arena: arena.as_mut_ptr(),
+            len: arena.len(),
+            bytes: bytes.as_mut_ptr(),
+            bytes_len: bytes.len(),
+            owner: PhantomData,
+        }
+    }
+
+    /// Numbers in the arena.
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// Bytes in the arena of 8-bit pictures.
+    pub fn bytes_len(self) -> usize {
+        self.bytes_len
+    }
+
+    /// The start of the arena.
+    pub(super) fn arena(self) -> *mut f32 {
+        self.arena
+    }
+
+    /// The start of the arena of 8-bit pictures.
+    pub(super) fn bytes(self) -> *mut u8 {
+        self.bytes
+    }
+
+    /// The same buffers, for other threads.
+    ///
+    /// # Safety
+    /// At any time, all threads that run kernels on these buffers must run different parts of one step, out of the same
+    /// number of parts; what one of them does to the buffers in other ways must not meet what the others do.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for threads that share a step"))]
+    pub unsafe fn share(self) -> Shared<'a> {
+        Shared(self)
+    }
+}
+
+/// [`Memory`] that threads may share.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(test), allow(dead_code, reason = "for threads that share a step"))]
+pub struct Shared<'a>(Memory<'a>);
+
+// SAFETY: `Memory::share`'s caller promised that threads work on different parts.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    /// The buffers.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for threads that share a step"))]
+    pub fn memory(self) -> Memory<'a> {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_the_whole() {
+        for (count, of) in [(0, 1), (1, 3), (7, 2), (14, 4), (100, 7)] {
+            let all: Vec<usize> = (0..of).flat_map(|index| Part { index, of }.range(count)).collect();
+            assert_eq!(all, (0..count).collect::<Vec<_>>());
+        }
+        assert_eq!(Part::WHOLE.range(9), 0..9);
+    }
+}
