@@ -45,6 +45,18 @@ impl<N: Network> Guided<N> {
         Ok(Guided { network, weight, unconditional, without_class: Condition::default() })
     }
 
+    /// The network that is guided.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn inner(&self) -> &N {
+        &self.network
+    }
+
+    /// The bytes of the buffer that guidance needs.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.unconditional)
+    }
+
     fn is_plain(&self) -> bool {
         self.weight == 1.0
     }
@@ -60,9 +72,7 @@ impl<N: Network> Network for Guided<N> {
         if self.is_plain() || condition.class.is_none() {
             return Ok(());
         }
-        if self.without_class.named != condition.named {
-            self.without_class.named.clone_from(&condition.named);
-        }
+        copy(&condition.named, &mut self.without_class.named);
         self.network.predict(x, t, &self.without_class, &mut self.unconditional)?;
         for (c, u) in out.iter_mut().zip(&self.unconditional) {
             *c = u + self.weight * (*c - u);
@@ -73,6 +83,15 @@ impl<N: Network> Network for Guided<N> {
     fn calls(&self) -> usize {
         self.network.calls() * if self.is_plain() { 1 } else { 2 }
     }
+}
+
+/// Copies conditions over those of the last call, in their memory if they are of the same names and lengths.
+fn copy(from: &BTreeMap<String, Vec<f32>>, to: &mut BTreeMap<String, Vec<f32>>) {
+    if from.keys().ne(to.keys()) {
+        to.clone_from(from);
+        return;
+    }
+    to.values_mut().zip(from.values()).for_each(|(to, from)| to.clone_from(from));
 }
 
 #[cfg(test)]

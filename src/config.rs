@@ -71,6 +71,20 @@ pub enum Spacing {
     Tuned,
 }
 
+impl Spacing {
+    /// The spacing with this name, as configurations spell it.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        serde_json::from_value(serde_json::Value::String(name.into())).map_err(|_| {
+            Error::invalid(format!(
+                "unknown spacing '{name}': give leading, trailing, linspace, karras, log-snr or tuned"
+            ))
+        })
+    }
+}
+
 /// What a scheduler's class integrates (`algorithm_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

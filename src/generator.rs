@@ -7,11 +7,12 @@ use crate::likelihood::Flow;
 use crate::network::{Model, OnnxNetwork};
 use crate::noise::Noise;
 use crate::normalization::Scalings;
-use crate::sampler::{Control, Outcome, Sampler};
+use crate::sampler::{Control, Outcome, Progress, Sampler};
 use crate::schedule::{Grid, Schedule};
 use crate::scheduler;
 use crate::solver::{Adaptive, Method, Prediction, Program, Solver, Threshold};
 use crate::{Error, Result};
+use std::ops::ControlFlow;
 
 /// How samples are made. [`Settings::of`] gives what suits a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,6 +179,57 @@ impl Generator {
         noise.fill(&mut self.x);
         self.x.copy_from_slice(x_t);
         self.run(noise, condition, control)
+    }
+
+    /// As [`generate`](Generator::generate), into `out`, which holds a sample's numbers.
+    ///
+    /// # Errors
+    /// As there, and when `out` is of the wrong length; it is then as it was.
+    pub fn generate_into(
+        &mut self,
+        seed: u64,
+        index: u64,
+        condition: &Condition,
+        control: &mut Control,
+        out: &mut [f32],
+    ) -> Result<Outcome> {
+        if out.len() != self.x.len() {
+            return Err(Error::invalid(format!(
+                "a sample has {} numbers, but there is room for {}",
+                self.x.len(),
+                out.len()
+            )));
+        }
+        let (sample, outcome) = self.generate(seed, index, condition, control)?;
+        out.copy_from_slice(sample);
+        Ok(outcome)
+    }
+
+    /// Does beforehand what a first run would: touches every buffer, so that the system has given all its pages, and
+    /// takes one step under `condition`, so that the code and the weights are in memory. After this, runs under
+    /// conditions of that form neither allocate nor call the system, if a plan runs the network
+    /// ([`Model::engine`]) and the solver is one of fixed steps.
+    ///
+    /// # Errors
+    /// When the condition does not fit the model, or the network fails.
+    pub fn prepare(&mut self, condition: &Condition) -> Result<()> {
+        if let Driver::Table(sampler) = &mut self.driver {
+            sampler.touch();
+        }
+        let mut stop = |_: Progress<'_>| ControlFlow::Break(());
+        self.generate(0, 0, condition, &mut Control { on_step: Some(&mut stop), ..Default::default() })?;
+        Ok(())
+    }
+
+    /// The bytes of the buffers that this has beside the model: the solver's registers and the network's work space,
+    /// as far as it is known (not of networks that tract runs).
+    pub fn memory_bytes(&self) -> usize {
+        let driver = match &self.driver {
+            Driver::Table(sampler) => sampler.memory_bytes(),
+            // made anew in each run
+            Driver::Adaptive(_) => 0,
+        };
+        size_of_val(&*self.x) + driver + self.network.memory_bytes() + self.network.inner().memory_bytes()
     }
 
     fn run(&mut self, mut noise: Noise, condition: &Condition, control: &mut Control) -> Result<(&[f32], Outcome)> {

@@ -39,6 +39,9 @@
 #![warn(missing_docs)]
 
 pub mod adaptive;
+#[cfg(feature = "capi")]
+#[allow(missing_docs)]
+pub mod capi;
 pub mod condition;
 pub mod config;
 mod error;

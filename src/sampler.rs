@@ -84,6 +84,16 @@ impl Evaluator {
         }
     }
 
+    #[cfg(feature = "onnx")]
+    fn touch(&mut self) {
+        [&mut self.output, &mut self.magnitudes, &mut self.scaled].into_iter().for_each(|b| b.fill(1.0));
+    }
+
+    #[cfg(feature = "onnx")]
+    fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.output) + size_of_val(&*self.magnitudes) + size_of_val(&*self.scaled)
+    }
+
     /// The estimates at `level`: x_0 after thresholding, and ε, which follows it there or not.
     pub fn evaluate(
         &mut self,
@@ -197,6 +207,20 @@ impl Sampler {
     /// The program that this runs.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// Writes to every buffer, so that the system gives their pages now rather than in the first run.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn touch(&mut self) {
+        // not zero, which memory fresh from the system already is
+        self.registers.fill(1.0);
+        self.evaluator.touch();
+    }
+
+    /// The bytes of the buffers.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.registers) + self.evaluator.memory_bytes()
     }
 
     /// Turns the noise `x` (x_T, standard normal) into a sample, in place. Stochastic solvers draw from `noise`.

@@ -188,8 +188,7 @@ fn parse_clip(text: &str) -> Result<Clip, String> {
 }
 
 fn parse_spacing(name: &str) -> Result<Spacing, String> {
-    serde_json::from_value(serde_json::Value::String(name.into()))
-        .map_err(|_| "give leading, trailing, linspace, karras, log-snr or tuned".into())
+    Spacing::from_name(name).map_err(|e| e.to_string())
 }
 
 impl SamplingArgs {

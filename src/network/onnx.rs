@@ -177,6 +177,36 @@ impl Model {
         }
     }
 
+    /// Whether a plan of our own runs the network: calls then allocate nothing.
+    pub fn has_plan(&self) -> bool {
+        matches!(&*self.engine, Engine::Plan(_))
+    }
+
+    /// The bytes of the packed weights, which all networks over this model share; `None` where tract runs it.
+    pub fn weight_bytes(&self) -> Option<usize> {
+        match &*self.engine {
+            Engine::Plan(plan) => Some(plan.weight_bytes()),
+            Engine::Tract { .. } => None,
+        }
+    }
+
+    /// The bytes that each network over this model works in; `None` where tract runs it.
+    pub fn workspace_bytes(&self) -> Option<usize> {
+        match &*self.engine {
+            Engine::Plan(plan) => Some(plan.workspace_bytes()),
+            Engine::Tract { .. } => None,
+        }
+    }
+
+    /// A condition of the form that the model takes: class 0 if it takes one, and zeros for every other input.
+    pub fn blank_condition(&self) -> Condition {
+        let others = self.inputs.iter().filter(|i| i.role == Role::Condition);
+        Condition {
+            class: self.takes_class().then_some(0),
+            named: others.map(|i| (i.name.clone(), vec![0.0; i.shape.iter().product()])).collect(),
+        }
+    }
+
     /// The steps or operators that a call runs, with how often each is, the most frequent first.
     pub fn operators(&self) -> &[(String, usize)] {
         &self.operators
@@ -547,6 +577,19 @@ impl OnnxNetwork {
             sample_shape: model.sample_shape.clone(),
             null_class: model.metadata.null_class,
         })
+    }
+}
+
+impl OnnxNetwork {
+    /// The bytes that it works in, where they are known: not where tract runs it.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        match &self.state {
+            State::Plan { engine, .. } => match &**engine {
+                Engine::Plan(plan) => plan.workspace_bytes(),
+                Engine::Tract { .. } => 0,
+            },
+            State::Tract(_) => 0,
+        }
     }
 }
 

@@ -1,0 +1,360 @@
+// edgegen: samples from a diffusion model, on the device itself.
+//
+// A model is opened once and shared. Each thread prepares a generator from it, and then makes samples into memory
+// of its own: docs/c-api.md, examples/c.
+//
+//     edgegen_model *model = NULL;
+//     edgegen_generator *generator = NULL;
+//     edgegen_error error;
+//     edgegen_request request = {.seed = 7};
+//     if (edgegen_model_open("model.onnx", NULL, &model, &error) != EDGEGEN_STATUS_OK ||
+//         edgegen_prepare(model, NULL, &generator, &error) != EDGEGEN_STATUS_OK ||
+//         edgegen_generate(generator, &request, sample, len, NULL, &error) != EDGEGEN_STATUS_OK)
+//         fprintf(stderr, "%s\n", error.message);
+//
+// Every function returns a status and takes, last, an edgegen_error of the caller's (or NULL) for one line that says
+// what was wrong. There is no global state, and nothing aborts. The memory that pointers point to stays the caller's.
+
+
+#ifndef EDGEGEN_H
+#define EDGEGEN_H
+
+// Written by cbindgen from src/capi. To write it anew: tools/capi/header.sh
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// The length of an error's message, with the zero at its end.
+#define EDGEGEN_MESSAGE_SIZE 256
+
+// The most dimensions that a shape has here.
+#define EDGEGEN_MAX_RANK 8
+
+// The version of this interface. It changes when a program compiled against an older header would no longer work.
+#define EDGEGEN_ABI_VERSION 1
+
+// What a call came to. A run that a deadline or the callback ended is OK: `edgegen_outcome` says so.
+enum edgegen_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // It worked.
+    EDGEGEN_STATUS_OK = 0,
+    // An argument is out of its range or does not fit the model.
+    EDGEGEN_STATUS_INVALID_ARGUMENT = 1,
+    // A pointer that must not be null is.
+    EDGEGEN_STATUS_NULL_POINTER = 2,
+    // A buffer is of the wrong length.
+    EDGEGEN_STATUS_WRONG_SIZE = 3,
+    // A handle is none, or was freed.
+    EDGEGEN_STATUS_BAD_HANDLE = 4,
+    // Another thread is in a call with this generator, or this call came from its own callback.
+    EDGEGEN_STATUS_BUSY = 5,
+    // The file or the bytes are not a network that samples can be made from.
+    EDGEGEN_STATUS_MODEL = 6,
+    // A file could not be read.
+    EDGEGEN_STATUS_IO = 7,
+    // A number was not finite where only finite numbers make sense.
+    EDGEGEN_STATUS_NOT_FINITE = 8,
+    // The network failed while it ran.
+    EDGEGEN_STATUS_NETWORK = 9,
+    // This build lacks what was asked for.
+    EDGEGEN_STATUS_UNSUPPORTED = 10,
+    // A mistake in the library: it was caught, and the handle may be freed.
+    EDGEGEN_STATUS_INTERNAL = 11,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum edgegen_status edgegen_status;
+#else
+typedef int32_t edgegen_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What an input of a network is for.
+enum edgegen_role
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The noisy sample.
+    EDGEGEN_ROLE_SAMPLE = 0,
+    // The time of the step.
+    EDGEGEN_ROLE_TIME = 1,
+    // A class' index: `class_index` of a request.
+    EDGEGEN_ROLE_CLASS = 2,
+    // Any other condition: given by its name in a request.
+    EDGEGEN_ROLE_CONDITION = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum edgegen_role edgegen_role;
+#else
+typedef int32_t edgegen_role;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Why a run ended.
+enum edgegen_ending
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Every step was taken.
+    EDGEGEN_ENDING_COMPLETE = 0,
+    // The callback asked for it.
+    EDGEGEN_ENDING_CALLBACK = 1,
+    // The deadline passed.
+    EDGEGEN_ENDING_DEADLINE = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum edgegen_ending edgegen_ending;
+#else
+typedef int32_t edgegen_ending;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Makes samples, one at a time, in memory of its own. Give each thread its own: one that finds it in use is told
+// EDGEGEN_STATUS_BUSY.
+typedef struct edgegen_generator edgegen_generator;
+
+// A loaded network: immutable, and shared by any number of generators and threads.
+typedef struct edgegen_model edgegen_model;
+
+// How to read a model. All zeros stand for what the file says of itself.
+typedef struct edgegen_model_options {
+    // The text (not the name) of a diffusers scheduler_config.json, for a model that has no noise schedule of its own.
+    const char *scheduler_config;
+    // One sample's shape, for a graph that leaves it open; null if it does not.
+    const size_t *sample_shape;
+    // The number of its dimensions.
+    size_t sample_rank;
+    // The names of the sample's, the time's and the class' input, if they cannot be told; else null.
+    const char *sample_input;
+    const char *time_input;
+    const char *class_input;
+} edgegen_model_options;
+
+// What went wrong, written into memory of the caller's: threads that each have their own cannot disturb each other.
+// Every function takes one last, and null if the status is enough.
+typedef struct edgegen_error {
+    // What the call returned.
+    edgegen_status status;
+    // One line for a person, which says what would be right; empty if all went well.
+    char message[EDGEGEN_MESSAGE_SIZE];
+} edgegen_error;
+
+// What a model is. Strings live as long as the model.
+typedef struct edgegen_model_info {
+    // One sample's shape, such as 1, 28, 28: the first `sample_rank` of these.
+    size_t sample_shape[EDGEGEN_MAX_RANK];
+    size_t sample_rank;
+    // The numbers of one sample, which is how many floats a buffer for it must hold.
+    size_t sample_len;
+    // The number of inputs: see `edgegen_model_input`.
+    size_t inputs;
+    // The number of classes that may be asked for; 0 if there are none, or the file does not say how many.
+    size_t classes;
+    // Whether the model takes a class.
+    bool takes_class;
+    // The least and the greatest value of a sample, black and white of a picture.
+    float value_min;
+    float value_max;
+    // The number of stored weights.
+    size_t parameters;
+    // Bytes of the packed weights, which all generators share; 0 if not known (`has_plan` is false).
+    size_t weight_bytes;
+    // Whether calls of the network allocate nothing: they are run by a plan made when the model was opened.
+    bool has_plan;
+    // What runs the network, for a person.
+    const char *engine;
+} edgegen_model_info;
+
+// An input of a model. Its strings live as long as the model.
+typedef struct edgegen_input {
+    const char *name;
+    edgegen_role role;
+    // Its shape: the first `rank` of these.
+    size_t shape[EDGEGEN_MAX_RANK];
+    size_t rank;
+    // The number of its elements.
+    size_t len;
+    // Its elements' type in the file, such as "F32" or "I64"; requests give floats whatever it is.
+    const char *element_type;
+} edgegen_input;
+
+// How samples are made. `edgegen_options_init` fills in what suits a model.
+typedef struct edgegen_options {
+    // The number of solver steps.
+    size_t steps;
+    // The solver's name, such as "ddim" or "dpm++2m"; null for the model's own.
+    const char *sampler;
+    // Which noise levels the steps visit: "leading", "trailing", "linspace", "karras", "log-snr" or "tuned"; null for
+    // the model's own.
+    const char *spacing;
+    // The weight of classifier-free guidance: 1 is none, any other calls the network twice a step.
+    float guidance;
+    // Threads for one sample: 1, or 0, which stands for 1.
+    size_t threads;
+} edgegen_options;
+
+// A condition, by the name of the network's input.
+typedef struct edgegen_condition {
+    const char *name;
+    // Its numbers, as many as the input has elements.
+    const float *values;
+    size_t len;
+} edgegen_condition;
+
+// How far a run is. Pointers are good during the callback alone.
+typedef struct edgegen_progress {
+    // Steps done, from 1.
+    size_t step;
+    // Steps in all; 0 if the solver chooses them.
+    size_t steps;
+    // The noisy sample now.
+    const float *x;
+    // The estimate of the clean sample.
+    const float *x0;
+    // How many numbers each has.
+    size_t len;
+} edgegen_progress;
+
+// Called after every step; anything but 0 ends the run. It must return: neither throw nor `longjmp`.
+typedef int (*edgegen_on_step)(void *user, const struct edgegen_progress *progress);
+
+// What to make. All zeros stand for sample 0 of seed 0, of class 0 if the model has classes, without a deadline.
+typedef struct edgegen_request {
+    // The seed. The sample depends on (seed, index), the model, the options and the conditions alone.
+    uint64_t seed;
+    // The sample's number in the seed's run.
+    uint64_t index;
+    // The class; less than 0 for the model's "no class". A model that takes no class does not look at it.
+    int32_t class_index;
+    // The other conditions. Those that are not given keep their values of the last request (zeros before the first).
+    const struct edgegen_condition *conditions;
+    size_t num_conditions;
+    // Standard normal numbers to start from instead of the seed's; null for the seed's.
+    const float *noise;
+    size_t noise_len;
+    // Microseconds from now after which no further step begins; 0 for none. The sample is then the best there is: the
+    // estimate of the clean sample by then. A step under way is ended, so allow for the time of one.
+    uint64_t deadline_us;
+    // Called after every step; null for none.
+    edgegen_on_step on_step;
+    // Handed to it.
+    void *user;
+} edgegen_request;
+
+// What a run came to.
+typedef struct edgegen_outcome {
+    // Why it ended.
+    edgegen_ending ending;
+    // Steps taken. If the deadline passed before the first, this is 0, and the sample is noise.
+    size_t steps;
+    // Network calls made.
+    size_t nfe;
+} edgegen_outcome;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The status' name, such as "WRONG_SIZE", for a log.
+const char *edgegen_status_name(int32_t status);
+
+// Opens the ONNX file at `path`. `options` may be null. A scheduler_config.json beside the file is read if there is
+// no other noise schedule. Free the model with `edgegen_model_free`.
+edgegen_status edgegen_model_open(const char *path,
+                                  const struct edgegen_model_options *options,
+                                  struct edgegen_model **model,
+                                  struct edgegen_error *error);
+
+// Opens an ONNX model that is in memory, such as one linked into the firmware. The memory may be freed afterwards.
+edgegen_status edgegen_model_from_memory(const uint8_t *bytes,
+                                         size_t len,
+                                         const struct edgegen_model_options *options,
+                                         struct edgegen_model **model,
+                                         struct edgegen_error *error);
+
+// Opens the model that is built into the library, which draws 28×28 garments of ten classes. It is there to try
+// things with; a library built without it answers EDGEGEN_STATUS_UNSUPPORTED.
+edgegen_status edgegen_model_embedded(struct edgegen_model **model,
+                                      struct edgegen_error *error);
+
+// Frees a model and sets the caller's pointer to null. Generators made from it stay usable. Null, or a pointer to
+// null, is OK and does nothing.
+edgegen_status edgegen_model_free(struct edgegen_model **model,
+                                  struct edgegen_error *error);
+
+// Says what a model is.
+edgegen_status edgegen_model_describe(const struct edgegen_model *model,
+                                      struct edgegen_model_info *info,
+                                      struct edgegen_error *error);
+
+// Says what input number `index` of a model is, from 0.
+edgegen_status edgegen_model_input(const struct edgegen_model *model,
+                                   size_t index,
+                                   struct edgegen_input *input,
+                                   struct edgegen_error *error);
+
+// Writes the name of class `index` of a model to `name`; it lives as long as the model.
+edgegen_status edgegen_model_class_name(const struct edgegen_model *model,
+                                        size_t index,
+                                        const char **name,
+                                        struct edgegen_error *error);
+
+// Writes the index of the class called `name`, in any case of letters, to `index`.
+edgegen_status edgegen_model_class_index(const struct edgegen_model *model,
+                                         const char *name,
+                                         int32_t *index,
+                                         struct edgegen_error *error);
+
+// Fills `options` in with what suits `model`.
+edgegen_status edgegen_options_init(const struct edgegen_model *model,
+                                    struct edgegen_options *options,
+                                    struct edgegen_error *error);
+
+// Writes the bytes that a generator with these options works in to `bytes`, beside those of the model
+// (`weight_bytes`). `options` may be null.
+edgegen_status edgegen_memory_needed(const struct edgegen_model *model,
+                                     const struct edgegen_options *options,
+                                     size_t *bytes,
+                                     struct edgegen_error *error);
+
+// Makes a generator and does all that a first run would: allocates, touches every page, and runs a step. After this,
+// `edgegen_generate` neither allocates nor locks nor calls the system but for the clock, if the model has a plan and
+// the sampler is one of fixed steps. `options` may be null. Free the generator with `edgegen_generator_free`.
+edgegen_status edgegen_prepare(const struct edgegen_model *model,
+                               const struct edgegen_options *options,
+                               struct edgegen_generator **generator,
+                               struct edgegen_error *error);
+
+// Frees a generator and sets the caller's pointer to null. One that is in use stays, and the answer is EDGEGEN_STATUS_BUSY. Null, or
+// a pointer to null, is OK and does nothing.
+edgegen_status edgegen_generator_free(struct edgegen_generator **generator,
+                                      struct edgegen_error *error);
+
+// Makes a sample into `out`, which holds `out_len` floats: `sample_len` of the model. `outcome` may be null. After
+// anything but EDGEGEN_STATUS_OK, `out` is as it was.
+edgegen_status edgegen_generate(struct edgegen_generator *generator,
+                                const struct edgegen_request *request,
+                                float *out,
+                                size_t out_len,
+                                struct edgegen_outcome *outcome,
+                                struct edgegen_error *error);
+
+// The interface that the library was built with: compare it with EDGEGEN_ABI_VERSION, once, if the library is shared.
+uint32_t edgegen_abi_version(void);
+
+// The library's version, such as "0.1.0".
+const char *edgegen_version(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* EDGEGEN_H */

@@ -1,0 +1,166 @@
+//! What a call came to, and the border that no panic crosses.
+
+use crate::{Error, ErrorKind};
+use std::ffi::{CStr, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a call came to. A run that a deadline or the callback ended is OK: `edgegen_outcome` says so.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum edgegen_status {
+    /// It worked.
+    OK = 0,
+    /// An argument is out of its range or does not fit the model.
+    INVALID_ARGUMENT = 1,
+    /// A pointer that must not be null is.
+    NULL_POINTER = 2,
+    /// A buffer is of the wrong length.
+    WRONG_SIZE = 3,
+    /// A handle is none, or was freed.
+    BAD_HANDLE = 4,
+    /// Another thread is in a call with this generator, or this call came from its own callback.
+    BUSY = 5,
+    /// The file or the bytes are not a network that samples can be made from.
+    MODEL = 6,
+    /// A file could not be read.
+    IO = 7,
+    /// A number was not finite where only finite numbers make sense.
+    NOT_FINITE = 8,
+    /// The network failed while it ran.
+    NETWORK = 9,
+    /// This build lacks what was asked for.
+    UNSUPPORTED = 10,
+    /// A mistake in the library: it was caught, and the handle may be freed.
+    INTERNAL = 11,
+}
+
+/// The length of an error's message, with the zero at its end.
+pub const EDGEGEN_MESSAGE_SIZE: usize = 256;
+
+/// What went wrong, written into memory of the caller's: threads that each have their own cannot disturb each other.
+/// Every function takes one last, and null if the status is enough.
+#[repr(C)]
+pub struct edgegen_error {
+    /// What the call returned.
+    pub status: edgegen_status,
+    /// One line for a person, which says what would be right; empty if all went well.
+    pub message: [c_char; EDGEGEN_MESSAGE_SIZE],
+}
+
+/// The status' name, such as "WRONG_SIZE", for a log.
+#[unsafe(no_mangle)]
+pub extern "C" fn edgegen_status_name(status: i32) -> *const c_char {
+    const NAMES: [&CStr; 12] = [
+        c"OK",
+        c"INVALID_ARGUMENT",
+        c"NULL_POINTER",
+        c"WRONG_SIZE",
+        c"BAD_HANDLE",
+        c"BUSY",
+        c"MODEL",
+        c"IO",
+        c"NOT_FINITE",
+        c"NETWORK",
+        c"UNSUPPORTED",
+        c"INTERNAL",
+    ];
+    usize::try_from(status).ok().and_then(|s| NAMES.get(s)).copied().unwrap_or(c"unknown").as_ptr()
+}
+
+/// Why a call failed.
+pub struct Failure {
+    status: edgegen_status,
+    message: String,
+}
+
+impl Failure {
+    pub(super) fn new(status: edgegen_status, message: impl Into<String>) -> Self {
+        Failure { status, message: message.into() }
+    }
+
+    pub(super) fn null(what: &str) -> Self {
+        Failure::new(edgegen_status::NULL_POINTER, format!("{what} must not be null"))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let status = match error.kind() {
+            ErrorKind::InvalidArgument => edgegen_status::INVALID_ARGUMENT,
+            ErrorKind::Model => edgegen_status::MODEL,
+            ErrorKind::Io => edgegen_status::IO,
+            ErrorKind::NotFinite => edgegen_status::NOT_FINITE,
+            ErrorKind::Network => edgegen_status::NETWORK,
+        };
+        Failure::new(status, error.to_string())
+    }
+}
+
+/// Runs a call's `body`; its error or panic goes into `error` and the status.
+///
+/// # Safety
+/// `error` is null or points to an `edgegen_error` of the caller's, which may be uninitialised.
+pub(super) unsafe fn guarded(error: *mut edgegen_error, body: impl FnOnce() -> Result<(), Failure>) -> edgegen_status {
+    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
+        let what = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        Err(Failure::new(edgegen_status::INTERNAL, format!("an internal check failed: {}", what.unwrap_or("?"))))
+    });
+    let (status, message) = match &result {
+        Ok(()) => (edgegen_status::OK, ""),
+        Err(failure) => (failure.status, failure.message.as_str()),
+    };
+    if !error.is_null() && error.is_aligned() {
+        // SAFETY: not null, aligned, and the caller's promise; written through raw pointers, as it may be uninitialised.
+        unsafe {
+            (&raw mut (*error).status).write(status);
+            write_message(message, (&raw mut (*error).message).cast());
+        }
+    }
+    status
+}
+
+/// Writes as much of `message` as there is room for, whole characters of it, and a zero.
+///
+/// # Safety
+/// `to` has room for `EDGEGEN_MESSAGE_SIZE` bytes.
+unsafe fn write_message(message: &str, to: *mut u8) {
+    let end = message.floor_char_boundary(EDGEGEN_MESSAGE_SIZE - 1);
+    // a zero inside would end it for C, which is harmless
+    // SAFETY: `end` is less than what there is room for.
+    unsafe {
+        to.copy_from_nonoverlapping(message.as_ptr(), end);
+        to.add(end).write(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::MaybeUninit;
+
+    fn call(body: impl FnOnce() -> Result<(), Failure>) -> (edgegen_status, String) {
+        let mut error = MaybeUninit::<edgegen_error>::uninit();
+        // SAFETY: `error` is ours.
+        let status = unsafe { guarded(error.as_mut_ptr(), body) };
+        // SAFETY: `guarded` wrote both fields; the message ends in a zero.
+        let (told, message) = unsafe {
+            let error = error.assume_init_ref();
+            (error.status, CStr::from_ptr(error.message.as_ptr()).to_str().unwrap().to_string())
+        };
+        assert_eq!(told, status);
+        (status, message)
+    }
+
+    #[test]
+    fn a_panic_becomes_a_status() {
+        let (status, message) = call(|| panic!("of {}", 3));
+        assert_eq!((status, message.as_str()), (edgegen_status::INTERNAL, "an internal check failed: of 3"));
+        assert_eq!(call(|| Ok(())), (edgegen_status::OK, String::new()));
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let (status, message) = call(|| Err(Failure::new(edgegen_status::IO, "é".repeat(200))));
+        assert_eq!((status, message), (edgegen_status::IO, "é".repeat(127)));
+    }
+}
