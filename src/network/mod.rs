@@ -10,6 +10,9 @@ mod onnx;
 pub mod roles;
 
 #[cfg(feature = "onnx")]
+use tract_onnx::pb;
+
+#[cfg(feature = "onnx")]
 pub use exec::StepInfo;
 #[cfg(feature = "onnx")]
 pub use onnx::{Input, Model, ModelOptions, OnnxNetwork};

@@ -217,7 +217,11 @@ impl Model {
     pub fn steps(&self, runs: usize) -> Vec<exec::StepInfo> {
         match &*self.engine {
             Engine::Plan(plan) if runs == 0 => plan.describe(),
-            Engine::Plan(plan) => plan.profile(&mut plan.workspace(), self.sample_shape.iter().product(), runs),
+            Engine::Plan(plan) => {
+                let x: Vec<f32> = (0..self.sample_shape.iter().product::<usize>()).map(|i| (i as f32).sin()).collect();
+                let at = exec::At { x: &x, t: 500.0, class: 0 };
+                plan.profile(&mut plan.workspace(), at, runs)
+            }
             Engine::Tract { .. } => Vec::new(),
         }
     }
@@ -360,21 +364,25 @@ fn plan(graph: &pb::GraphProto, inputs: &[Input], options: &ModelOptions) -> std
     if options.exact_quantization {
         return Err("activations are to be rounded".into());
     }
-    let of = |role: Role| inputs.iter().find(|i| i.role == role);
-    if of(Role::Condition).is_some() {
-        return Err("the network takes conditions".into());
+    let of = |role: Role| inputs.iter().filter(move |i| i.role == role);
+    let input = |i: &Input| {
+        let whole = matches!(i.datum_type, DatumType::I64 | DatumType::I32);
+        let known = whole || matches!(i.datum_type, DatumType::F32 | DatumType::F16 | DatumType::F64);
+        let dims = i.shape.clone();
+        Some((dims, whole)).filter(|_| known).ok_or_else(|| format!("{} is of an unknown type", i.name))
+    };
+    fn named<'a>(i: &'a Input, (dims, integer): (Vec<usize>, bool)) -> exec::GraphInput<'a> {
+        exec::GraphInput { name: &i.name, dims, integer }
     }
-    let (Some(sample), Some(time)) = (of(Role::Sample), of(Role::Time)) else {
+    let one = |role: Role| of(role).next().map(|i| Ok::<_, String>(named(i, input(i)?))).transpose();
+    let (Some(sample), Some(time)) = (one(Role::Sample)?, one(Role::Time)?) else {
         return Err("the network takes no sample or no time".into());
     };
-    let [1, c, h, w] = sample.shape[..] else { return Err("samples are no pictures".into()) };
-    if sample.datum_type != DatumType::F32 || time.datum_type != DatumType::F32 {
-        return Err("sample or time are not float32".into());
-    }
-    let class = of(Role::Class).map(|i| i.name.as_str());
+    let conditions =
+        of(Role::Condition).map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, String>>()?;
     let mut graph = graph.clone();
     drop_quantization_but_of_convolutions(&mut graph);
-    exec::compile(&graph, &exec::Inputs { sample: &sample.name, time: &time.name, class, shape: [c, h, w] })
+    exec::compile(&graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions })
 }
 
 fn load_with_tract(
@@ -601,6 +609,26 @@ fn label(condition: &Condition, null_class: Option<usize>, name: &str) -> Result
         .ok_or_else(|| Error::invalid(format!("the model needs a class (its input {name}): give one with --class")))
 }
 
+/// What is given for a condition, which must be as long as the model wants it.
+fn named_condition<'a>(input: &Input, condition: &'a Condition) -> Result<&'a [f32]> {
+    let values = condition.named.get(&input.name).ok_or_else(|| {
+        Error::invalid(format!(
+            "the model needs the condition {} of shape {:?}: give it with --cond {}=VALUE",
+            input.name, input.shape, input.name
+        ))
+    })?;
+    let len: usize = input.shape.iter().product();
+    if values.len() != len {
+        return Err(Error::invalid(format!(
+            "condition {} has {} numbers, but the model takes {len} (shape {:?})",
+            input.name,
+            values.len(),
+            input.shape
+        )));
+    }
+    Ok(values)
+}
+
 impl TractState {
     fn predict(
         &mut self,
@@ -643,22 +671,7 @@ impl TractState {
                     fill(tensor, std::iter::repeat_n(class as f64, tensor.len()))?;
                 }
                 Role::Condition => {
-                    let values = condition.named.get(&input.name).ok_or_else(|| {
-                        Error::invalid(format!(
-                            "the model needs the condition {} of shape {:?}: give it with --cond {}=VALUE",
-                            input.name, input.shape, input.name
-                        ))
-                    })?;
-                    if values.len() != tensor.len() {
-                        return Err(Error::invalid(format!(
-                            "condition {} has {} numbers, but the model takes {} (shape {:?})",
-                            input.name,
-                            values.len(),
-                            tensor.len(),
-                            input.shape
-                        )));
-                    }
-                    fill(tensor, values.iter().map(|v| f64::from(*v)))?;
+                    fill(tensor, named_condition(input, condition)?.iter().map(|v| f64::from(*v)))?;
                 }
             }
         }
@@ -715,7 +728,11 @@ impl Network for OnnxNetwork {
                     }
                     _ => 0,
                 };
-                plan.run(workspace, x, t as f32, class, out);
+                let conditions = self.inputs.iter().filter(|i| i.role == Role::Condition);
+                for (index, input) in conditions.enumerate() {
+                    plan.condition(workspace, index, named_condition(input, condition)?);
+                }
+                plan.run(workspace, exec::At { x, t, class }, out);
                 Ok(())
             }
         }

@@ -1,4 +1,6 @@
-//! Where pictures lie in the one buffer that a run works in.
+//! Where values lie in the one buffer that a run works in.
+
+use super::constant::row_major;
 
 /// A picture of `c` channels in the arena, or some of the channels of one. The channels of a pixel lie together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,25 +50,269 @@ impl View {
             && self.start >= padding[0] * self.row + padding[1] * self.pixel
             && self.start + (self.h - 1 + rows) * self.row + (self.w - 1 + pixels) * self.pixel + self.c <= len
     }
+
+    /// The runs of numbers around the picture that are to be zeros: where each starts, and how long it is. All channels
+    /// of the whole picture that this is of lie in a pixel of `pixel` numbers.
+    pub fn edges(self) -> impl Iterator<Item = (usize, usize)> {
+        let [rows, pixels] = self.border;
+        let line = (self.w + 2 * pixels) * self.pixel;
+        let corner = self.start - rows * self.row - pixels * self.pixel;
+        (0..self.h + 2 * rows).flat_map(move |y| {
+            let at = corner + y * self.row;
+            if y < rows || y >= rows + self.h {
+                [(at, line), (at, 0)]
+            } else {
+                [(at, pixels * self.pixel), (at + (pixels + self.w) * self.pixel, pixels * self.pixel)]
+            }
+        })
+    }
 }
 
-/// Lays pictures out one after the other. What is between them stays zero, and is their borders.
+/// A value of any shape: each of its dimensions has a stride.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where its first number is.
+    pub start: usize,
+    /// Its dimensions.
+    pub dims: Vec<usize>,
+    /// Numbers from an index to the next, for each dimension.
+    pub strides: Vec<usize>,
+    /// For a picture, the zeros around it.
+    pub border: [usize; 2],
+}
+
+impl Place {
+    /// A value whose numbers lie together, those of its last dimension side by side.
+    pub fn row_major(start: usize, dims: &[usize]) -> Self {
+        Place { start, dims: dims.to_vec(), strides: row_major(dims), border: [0, 0] }
+    }
+
+    /// A picture as a value of dimensions `[1, C, H, W]` or `[1, C, W]`.
+    pub fn of_view(view: View, dims: &[usize]) -> Self {
+        let strides = match dims.len() {
+            3 => vec![view.row * view.h, 1, view.pixel],
+            _ => vec![view.row * view.h, 1, view.row, view.pixel],
+        };
+        Place { start: view.start, dims: dims.to_vec(), strides, border: view.border }
+    }
+
+    /// How many numbers it has.
+    pub fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// The value as a picture, if it is `[1, C, H, W]` or `[1, C, W]` and its channels lie together.
+    pub fn view(&self) -> Option<View> {
+        let (Place { start, border, .. }, s) = (self, &self.strides);
+        let view = match *self.dims {
+            [1, c, w] => View { c, h: 1, w, start: *start, pixel: s[2], row: w * s[2], border: *border },
+            [1, c, h, w] => View { c, h, w, start: *start, pixel: s[3], row: s[2], border: *border },
+            _ => return None,
+        };
+        let apart = view.w == 1 || view.pixel >= view.c;
+        (view.c == 1 || s[1] == 1).then_some(view).filter(|_| apart)
+    }
+
+    /// The value as one row of pixels whose channels are its last dimension.
+    pub fn rows(&self) -> Option<View> {
+        let c = *self.dims.last()?;
+        let w = self.len() / c.max(1);
+        let flat = self.reshaped(&[w, c])?;
+        let pixel = flat.strides[0];
+        let together = c == 1 || flat.strides[1] == 1;
+        (together && w > 0).then_some(View { c, h: 1, w, start: self.start, pixel, row: w * pixel, border: [0, 0] })
+    }
+
+    /// The value as numbers that lie one after the other.
+    pub fn run(&self) -> Option<usize> {
+        let flat = self.reshaped(&[self.len()])?;
+        (self.len() == 1 || flat.strides[0] == 1).then_some(self.start)
+    }
+
+    /// With its dimensions in the order `perm`.
+    pub fn permuted(&self, perm: &[usize]) -> Self {
+        let of = |v: &[usize]| perm.iter().map(|p| v[*p]).collect();
+        Place { start: self.start, dims: of(&self.dims), strides: of(&self.strides), border: [0, 0] }
+    }
+
+    /// Those of its numbers from `first` on, `step` apart, for each dimension.
+    pub fn sliced(&self, parts: &[(usize, usize)], dims: &[usize]) -> Self {
+        let start = self.start + parts.iter().zip(&self.strides).map(|(p, s)| p.0 * s).sum::<usize>();
+        let strides = parts.iter().zip(&self.strides).map(|(p, s)| p.1 * s).collect();
+        // some of the channels of a picture have its border
+        let channels = (0..dims.len()).all(|i| i == 1 || (dims[i] == self.dims[i] && parts[i] == (0, 1)));
+        Place { start, dims: dims.to_vec(), strides, border: if channels { self.border } else { [0, 0] } }
+    }
+
+    /// With other dimensions of as many numbers in the same order, where strides can do that.
+    pub fn reshaped(&self, dims: &[usize]) -> Option<Self> {
+        debug_assert_eq!(self.len(), dims.iter().product::<usize>());
+        // dimensions of one have no say
+        let old: Vec<(usize, usize)> =
+            self.dims.iter().copied().zip(self.strides.iter().copied()).filter(|(d, _)| *d != 1).collect();
+        let mut strides = vec![0; dims.len()];
+        let (mut i, mut k) = (0, 0);
+        while k < dims.len() {
+            if dims[k] == 1 {
+                k += 1;
+                continue;
+            }
+            // the fewest dimensions of each that have as many numbers
+            let (mut from, mut to, place) = (old.get(i)?.0, dims[k], k);
+            i += 1;
+            k += 1;
+            while from != to {
+                if from < to {
+                    let (d, s) = *old.get(i)?;
+                    if old[i - 1].1 != d * s {
+                        return None;
+                    }
+                    from *= d;
+                    i += 1;
+                } else {
+                    to *= *dims.get(k)?;
+                    k += 1;
+                }
+            }
+            let mut stride = old[i - 1].1;
+            for d in (place..k).rev() {
+                strides[d] = stride;
+                stride *= dims[d];
+            }
+        }
+        let same = self.dims == dims;
+        Some(Place { start: self.start, dims: dims.to_vec(), strides, border: if same { self.border } else { [0, 0] } })
+    }
+}
+
+/// Lays values out one after the other, each in a storage of its own.
 #[derive(Default)]
 pub struct Layout {
     len: usize,
+    storages: Vec<Storage>,
 }
 
+/// A run of numbers that values lie in.
+#[derive(Clone, Copy, Debug)]
+pub struct Storage {
+    /// Where it starts.
+    pub start: usize,
+    /// How long it is.
+    pub len: usize,
+}
+
+/// Storages start at multiples of as many numbers.
+const ALIGN: usize = 16;
+
 impl Layout {
+    /// A storage of `len` numbers.
+    pub fn storage(&mut self, len: usize) -> usize {
+        let start = self.len;
+        self.storages.push(Storage { start, len });
+        self.len += len.max(1).next_multiple_of(ALIGN);
+        start
+    }
+
     /// A place for a picture with a border of zeros around it.
     pub fn place(&mut self, [c, h, w]: [usize; 3], border: [usize; 2]) -> View {
         let (pixel, row) = (c, (w + 2 * border[1]) * c);
-        let start = self.len + border[0] * row + border[1] * pixel;
-        self.len += (h + 2 * border[0]) * row;
+        let start = self.storage((h + 2 * border[0]) * row) + border[0] * row + border[1] * pixel;
         View { c, h, w, start, pixel, row, border }
     }
 
-    /// The numbers that all pictures take.
+    /// The numbers that all of it takes.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// The storages, in the order of their starts.
+    pub fn storages(&self) -> &[Storage] {
+        &self.storages
+    }
+
+    /// Which storage the number at `at` is in.
+    pub fn storage_at(&self, at: usize) -> usize {
+        self.storages.partition_point(|s| s.start <= at) - 1
+    }
+}
+
+/// Where storages are to lie so that those that are needed at the same time do not overlap: each has a first and a last
+/// step at which it is needed. The greatest are laid first, each as low as it can be. Gives the starts, and the end.
+pub fn share(storages: &[(usize, Option<(usize, usize)>)]) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..storages.len()).filter(|i| storages[*i].1.is_some()).collect();
+    order.sort_by_key(|i| std::cmp::Reverse(storages[*i].0));
+    let mut starts = vec![0; storages.len()];
+    let (mut end, mut laid): (usize, Vec<usize>) = (0, Vec::new());
+    for i in order {
+        let (len, Some((first, last))) = storages[i] else { continue };
+        let len = len.max(1).next_multiple_of(ALIGN);
+        let mut taken: Vec<(usize, usize)> = laid
+            .iter()
+            .filter(|j| storages[**j].1.is_some_and(|(f, l)| f <= last && first <= l))
+            .map(|j| (starts[*j], starts[*j] + storages[*j].0.max(1).next_multiple_of(ALIGN)))
+            .collect();
+        taken.sort_unstable();
+        let mut at = 0;
+        for (from, to) in taken {
+            if at + len <= from {
+                break;
+            }
+            at = at.max(to);
+        }
+        starts[i] = at;
+        end = end.max(at + len);
+        laid.push(i);
+    }
+    (starts, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storages_of_one_time_do_not_overlap_and_others_share() {
+        let all = [(100, Some((0, 2))), (50, Some((1, 3))), (100, Some((3, 5))), (7, None), (20, Some((2, 4)))];
+        let (starts, end) = share(&all);
+        for (i, a) in all.iter().enumerate() {
+            for (j, b) in all.iter().enumerate().take(i) {
+                let (Some(x), Some(y)) = (a.1, b.1) else { continue };
+                if x.0 <= y.1 && y.0 <= x.1 {
+                    assert!(starts[i] + a.0 <= starts[j] || starts[j] + b.0 <= starts[i], "{i} {j}");
+                }
+            }
+        }
+        assert_eq!(starts[0], starts[2]);
+        assert!(end <= 112 + 64 + 32);
+    }
+
+    #[test]
+    fn strides_reshape_where_they_can() {
+        let mut layout = Layout::default();
+        let view = layout.place([6, 4, 5], [0, 0]);
+        let picture = Place::of_view(view, &[1, 6, 4, 5]);
+        // pixels in one row, channels in heads, and queries first
+        let heads = picture.reshaped(&[1, 2, 3, 20]).unwrap().permuted(&[0, 1, 3, 2]);
+        assert_eq!((heads.dims.as_slice(), heads.strides[1..].to_vec()), (&[1, 2, 20, 3][..], vec![3, 6, 1]));
+        assert_eq!(picture.reshaped(&[1, 6, 20]).unwrap().permuted(&[0, 2, 1]).rows().unwrap().pixel, 6);
+        // channels and pixels together are not in this order
+        assert!(picture.reshaped(&[1, 2, 60]).is_none());
+        // a border keeps rows apart
+        let bordered = Place::of_view(layout.place([6, 4, 5], [1, 1]), &[1, 6, 4, 5]);
+        assert!(bordered.reshaped(&[1, 6, 20]).is_none());
+        assert_eq!(bordered.view().unwrap().border, [1, 1]);
+        let ones = Place::row_major(3, &[1, 8]).reshaped(&[1, 8, 1, 1]).unwrap();
+        assert_eq!(ones.run(), Some(3));
+    }
+
+    #[test]
+    fn edges_are_all_but_the_picture() {
+        let mut layout = Layout::default();
+        let view = layout.place([2, 3, 4], [1, 2]);
+        let mut memory = vec![1; layout.len()];
+        view.edges().for_each(|(at, len)| memory[at..at + len].fill(0));
+        let inside: usize = view.pixels().map(|at| memory[at] + memory[at + 1]).sum();
+        assert_eq!((inside, memory[..2 * 5 * 8].iter().sum::<usize>()), (24, 24));
     }
 }

@@ -1,8 +1,10 @@
 //! What a plan is made of, and where its time goes.
 
 use super::arena::View;
+use super::kernels::dense::Map;
+use super::kernels::general::{Rows, Unary};
 use super::kernels::{conv::Method, dense};
-use super::plan::{Plan, Step, Workspace};
+use super::plan::{At, Plan, Step, Workspace};
 use std::time::Instant;
 
 /// A step of a plan.
@@ -33,16 +35,15 @@ impl Plan {
         self.steps.iter().map(info).collect()
     }
 
-    /// The steps in their order, with the median times of `runs` runs.
-    pub fn profile(&self, workspace: &mut Workspace, sample_len: usize, runs: usize) -> Vec<StepInfo> {
-        let x: Vec<f32> = (0..sample_len).map(|i| (i as f32).sin()).collect();
-        let mut out = vec![0.0; sample_len];
+    /// The steps in their order, with the median times of `runs` runs at this place.
+    pub fn profile(&self, workspace: &mut Workspace, at: At, runs: usize) -> Vec<StepInfo> {
+        let mut out = vec![0.0; at.x.len()];
         let mut times = vec![Vec::with_capacity(runs); self.steps.len()];
-        self.run(workspace, &x, 500.0, 0, &mut out);
+        self.run(workspace, at, &mut out);
         for _ in 0..runs {
             for (step, times) in self.steps.iter().zip(&mut times) {
                 let start = Instant::now();
-                self.step(step, workspace, &x, 500.0, 0, &mut out);
+                self.step(step, workspace, at, &mut out);
                 times.push(start.elapsed().as_secs_f64() * 1e3);
             }
         }
@@ -59,18 +60,28 @@ impl Plan {
             Step::Convolution { packed, .. } => packed.bytes(),
             Step::Convolution8 { packed, .. } => packed.bytes(),
             Step::Matrix { columns, bias, .. } => 4 * (columns.len() + bias.len()),
-            Step::Row { table, .. } => 4 * table.len(),
+            Step::Rows { table, .. } => 4 * table.len(),
+            Step::EachRow { f: Rows::Layer { scale, shift, .. }, .. } => 4 * (scale.len() + shift.len()),
             Step::Norm { scale, shift, .. } => 4 * (scale.len() + shift.len()),
             _ => 0,
         };
-        self.steps.iter().map(bytes).sum()
+        self.steps.iter().map(bytes).sum::<usize>() + self.constants.iter().map(|(_, v)| 4 * v.len()).sum::<usize>()
     }
 }
 
 fn kernel(step: &Step) -> &'static str {
     match step {
         Step::Input { .. } => "input",
-        Step::Time { .. } | Step::Row { .. } | Step::Vector { .. } => "embedding",
+        Step::Time { .. } | Step::Class { .. } | Step::Condition { .. } | Step::Rows { .. } => "embedding",
+        Step::Clear { .. } | Step::Border { .. } => "zeros",
+        Step::Unary { f: Unary::Copy, .. } => "copy",
+        Step::Unary { f: Unary::Silu, .. } => "SiLU",
+        Step::Unary { .. } => "function",
+        Step::Binary { .. } => "sum or product",
+        Step::Reduce { .. } => "reduction",
+        Step::EachRow { f: Rows::Softmax, .. } => "softmax",
+        Step::EachRow { f: Rows::Layer { .. }, .. } => "layer norm",
+        Step::Product(_) => "matrix × matrix",
         Step::Matrix { .. } => "matrix × vector",
         Step::Convolution { packed, residual, .. } => match (packed.method, residual) {
             (Method::Direct, None) => "convolution",
@@ -80,15 +91,15 @@ fn kernel(step: &Step) -> &'static str {
         },
         Step::Convolution8 { residual: None, .. } => "8-bit convolution",
         Step::Convolution8 { .. } => "8-bit convolution + residual",
-        Step::Map { output: dense::Output::Levels(..), .. } | Step::Map { op: dense::Map::Round(_), .. } => "rounding",
-        Step::Map { op: dense::Map::Silu, .. } => "SiLU",
-        Step::Map { op: dense::Map::Add(_), .. } => "add",
-        Step::Map { op: dense::Map::Copy, .. } => "copy",
+        Step::Map { op: Map::Silu, .. } => "SiLU",
+        Step::Map { op: Map::Add(_), .. } => "add",
+        Step::Map { .. } => "rounding",
+        Step::Upsample { .. } => "upsample",
         Step::Norm { silu: false, .. } => "group norm",
         Step::Norm { output: dense::Output::Levels(..), .. } => "group norm + SiLU to 8 bits",
         Step::Norm { .. } => "group norm + SiLU",
-        Step::Upsample { .. } => "upsample",
         Step::Attention(_) => "attention",
+        Step::Pool { .. } => "pooling",
         Step::Output { .. } => "output",
     }
 }
@@ -96,33 +107,44 @@ fn kernel(step: &Step) -> &'static str {
 /// A step's sizes, and its multiply-adds.
 fn sizes(step: &Step) -> (String, u64) {
     let picture = |v: &View| (format!("{}×{}×{}", v.c, v.h, v.w), 0);
-    let convolution = |shape: &super::kernels::conv::Shape, input: &View, output: &View| {
-        let macs = shape.c_in * shape.c_out * shape.kernel[0] * shape.kernel[1] * output.h * output.w;
+    let count = |n: usize| (n.to_string(), 0);
+    let convolution = |shape: &super::kernels::conv::Shape, input: &View, [h, w]: [usize; 2]| {
+        let [kh, kw] = shape.kernel;
+        let macs = shape.c_in * shape.c_out * kh * kw * h * w;
         let text = format!(
-            "{}×{}×{} → {}×{}×{}, {}×{}, stride {}",
-            input.c, input.h, input.w, output.c, output.h, output.w, shape.kernel[0], shape.kernel[1], shape.stride,
+            "{}×{}×{} → {}×{h}×{w}, {kh}×{kw}, stride {}",
+            input.c, input.h, input.w, shape.c_out, shape.stride
         );
         (text, macs as u64)
     };
     match step {
-        Step::Input { to } => picture(to),
-        Step::Time { to } | Step::Row { to, .. } | Step::Vector { to, .. } => (to.len.to_string(), 0),
-        Step::Matrix { from, to, .. } => (format!("{} → {}", from.len, to.len), (from.len * to.len) as u64),
-        Step::Convolution { packed, input, output, .. } => convolution(&packed.shape, input, output),
-        Step::Convolution8 { packed, input, .. } => {
-            let side = |n: usize, i: usize| {
-                (n + 2 * packed.shape.padding[i] - packed.shape.kernel[i]) / packed.shape.stride + 1
-            };
-            let output = View { c: packed.shape.c_out, h: side(input.h, 0), w: side(input.w, 1), ..*input };
-            convolution(&packed.shape, input, &output)
+        Step::Input { loops } | Step::Unary { loops, .. } | Step::Output { loops } => count(loops.len()),
+        Step::Binary { loops, .. } => count(loops.len()),
+        Step::Reduce { loops, .. } => count(loops.len()),
+        Step::EachRow { loops, length, .. } => (format!("{} × {length}", loops.len()), 0),
+        Step::Time { to, .. }
+        | Step::Class { to }
+        | Step::Condition { to, .. }
+        | Step::Rows { to, .. }
+        | Step::Clear { to } => count(to.len),
+        Step::Product(p) => {
+            let [rows, columns, inner] = p.sizes;
+            let batch = p.batch.len();
+            (format!("{batch} × {rows}×{inner} · {inner}×{columns}"), (batch * rows * columns * inner) as u64)
         }
-        Step::Map { input, .. }
-        | Step::Norm { input, .. }
-        | Step::Upsample { input, .. }
-        | Step::Output { from: input, .. } => picture(input),
+        Step::Matrix { from, to, .. } => (format!("{} → {}", from.len, to.len), (from.len * to.len) as u64),
+        Step::Convolution { packed, input, output, .. } => convolution(&packed.shape, input, [output.h, output.w]),
+        Step::Convolution8 { packed, input, output, output8, .. } => {
+            let to = output.or(output8.map(|o| o.0)).unwrap_or(*input);
+            convolution(&packed.shape, input, [to.h, to.w])
+        }
+        Step::Border { view, .. } => picture(view),
+        Step::Map { input, .. } | Step::Norm { input, .. } => picture(input),
+        Step::Pool { input, .. } | Step::Upsample { input, .. } => picture(input),
         Step::Attention(a) => {
-            let [pixels, keys] = [a.output, a.key].map(|v| v.h * v.w);
-            (format!("{pixels} pixels, {} channels", a.output.c), (pixels * keys * (a.key.c + a.value.c)) as u64)
+            let (queries, keys) = (a.query.h * a.query.w, a.key.h * a.key.w);
+            let text = format!("{} heads, {queries} × {keys}, {} channels", a.heads, a.query.c);
+            (text, (queries * keys * (a.query.c + a.value.c)) as u64)
         }
     }
 }

@@ -1,59 +1,256 @@
-//! An ONNX graph as the plan's compiler reads it: constants by name, and who uses what.
+//! An ONNX graph as the plan's compiler reads it: what depends on stored tensors alone is worked out, and every other
+//! value has a known shape.
 
-use std::collections::HashMap;
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
-
-/// A stored tensor.
-#[derive(Clone, Debug)]
-pub struct Constant {
-    /// Its dimensions.
-    pub dims: Vec<usize>,
-    /// Its numbers.
-    pub values: Vec<f32>,
-    /// What it is stored as.
-    pub kind: DataType,
-    /// If it was stored in 8 bits around zero with a scale for each of its first dimension (or one): those.
-    pub levels: Option<(Vec<i8>, Vec<f32>)>,
-}
+use super::constant::{self, Constant, broadcast, is_integer};
+use crate::network::pb::tensor_proto::DataType;
+use crate::network::pb::{AttributeProto, GraphProto, NodeProto};
+use std::collections::{HashMap, HashSet};
 
 /// Why a graph has no plan: what in it is not known.
 pub type Reason = String;
 
-/// A graph with its constants read.
+/// What is known of an input of the graph.
+pub struct GraphInput<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its shape.
+    pub dims: Vec<usize>,
+    /// Whether it holds whole numbers.
+    pub integer: bool,
+}
+
+/// A graph with its constants folded and its shapes known.
 pub struct Graph<'a> {
-    /// Nodes in an order in which they can run.
+    /// The nodes that are left, in an order in which they can run.
     pub nodes: Vec<&'a NodeProto>,
     constants: HashMap<&'a str, Constant>,
+    shapes: HashMap<&'a str, Vec<usize>>,
+    integers: HashSet<&'a str>,
     consumers: HashMap<&'a str, Vec<usize>>,
 }
 
 impl<'a> Graph<'a> {
-    /// Reads the constants of `graph`, those that DequantizeLinear makes of stored int8 too.
-    pub fn new(graph: &'a GraphProto) -> Result<Self, Reason> {
-        let mut constants = HashMap::new();
+    /// Reads `graph`, whose inputs are of these shapes.
+    ///
+    /// # Errors
+    /// The first node whose result's shape cannot be told.
+    pub fn new(graph: &'a GraphProto, inputs: &[GraphInput<'a>]) -> Result<Self, Reason> {
+        let mut all = Graph {
+            nodes: Vec::new(),
+            constants: HashMap::new(),
+            shapes: inputs.iter().map(|i| (i.name, i.dims.clone())).collect(),
+            integers: inputs.iter().filter(|i| i.integer).map(|i| i.name).collect(),
+            consumers: HashMap::new(),
+        };
         for tensor in &graph.initializer {
-            if let Some(values) = numbers(tensor) {
-                let dims = tensor.dims.iter().map(|d| *d as usize).collect();
-                let kind = DataType::try_from(tensor.data_type).unwrap_or(DataType::Undefined);
-                constants.insert(tensor.name.as_str(), Constant { dims, values, kind, levels: None });
+            if let Some(constant) = Constant::read(tensor) {
+                all.constants.insert(tensor.name.as_str(), constant);
             }
         }
-        let mut nodes = Vec::new();
         for node in &graph.node {
-            let is_stored = |i: usize| node.input.get(i).is_some_and(|n| constants.contains_key(n.as_str()));
-            if node.op_type == "DequantizeLinear" && is_stored(0) {
-                let constant = dequantize(node, &constants)?;
-                constants.insert(&node.output[0], constant);
-            } else {
-                nodes.push(node);
+            all.read(node)?;
+        }
+        for (i, node) in all.nodes.iter().enumerate() {
+            node.input.iter().for_each(|name| all.consumers.entry(name).or_default().push(i));
+        }
+        Ok(all)
+    }
+
+    /// Works a node out, or tells its results' shapes.
+    fn read(&mut self, node: &'a NodeProto) -> Result<(), Reason> {
+        let input: Vec<Option<&Constant>> = node.input.iter().map(|n| self.constants.get(n.as_str())).collect();
+        let missing = |i: usize| input[i].is_none() && !node.input[i].is_empty();
+        let named = |e: Reason| format!("{} {}: {e}", node.op_type, node.name);
+        if !(0..input.len()).any(missing)
+            && let Some(results) = constant::fold(node, &input).map_err(named)?
+        {
+            self.constants.extend(node.output.iter().map(String::as_str).zip(results));
+            return Ok(());
+        }
+        if node.op_type == "Shape" {
+            let dims = self.dims(&node.input[0]).ok_or_else(|| named("of an unknown shape".into()))?;
+            let rank = dims.len() as i64;
+            let bound = |v: i64| (if v < 0 { v + rank } else { v }).clamp(0, rank) as usize;
+            let (start, end) = (bound(int(node, "start").unwrap_or(0)), bound(int(node, "end").unwrap_or(rank)));
+            let list = Constant::list(dims[start..end.max(start)].iter().map(|d| *d as i64));
+            self.constants.insert(&node.output[0], list);
+            return Ok(());
+        }
+        let shapes = self.infer(node, &input).map_err(named)?;
+        let whole = match node.op_type.as_str() {
+            "Cast" => int(node, "to").and_then(|k| DataType::try_from(k as i32).ok()).is_some_and(is_integer),
+            "Reshape" | "Unsqueeze" | "Squeeze" | "Identity" | "Expand" => {
+                self.integers.contains(node.input[0].as_str())
+            }
+            _ => false,
+        };
+        for (name, dims) in node.output.iter().zip(shapes) {
+            self.shapes.insert(name, dims);
+            if whole {
+                self.integers.insert(name);
             }
         }
-        let mut consumers: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (i, node) in nodes.iter().enumerate() {
-            node.input.iter().for_each(|name| consumers.entry(name).or_default().push(i));
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    /// The shapes of a node's results.
+    fn infer(&self, node: &NodeProto, input: &[Option<&Constant>]) -> Result<Vec<Vec<usize>>, Reason> {
+        let shape = |i: usize| -> Result<&[usize], Reason> {
+            let name = node.input.get(i).map(String::as_str).unwrap_or_default();
+            self.dims(name).ok_or_else(|| format!("the shape of its input '{name}' is not known"))
+        };
+        let stored = |i: usize| input.get(i).copied().flatten();
+        let unknown = || "of an unknown form".to_string();
+        let x = shape(0)?;
+        let one = |dims: Vec<usize>| Ok(vec![dims]);
+        match node.op_type.as_str() {
+            "Sigmoid"
+            | "Tanh"
+            | "Relu"
+            | "Erf"
+            | "Sqrt"
+            | "Exp"
+            | "Log"
+            | "Sin"
+            | "Cos"
+            | "Neg"
+            | "Reciprocal"
+            | "Abs"
+            | "Softmax"
+            | "Cast"
+            | "Identity"
+            | "Clip"
+            | "Gelu"
+            | "Softplus"
+            | "HardSwish"
+            | "Mish"
+            | "LeakyRelu"
+            | "Swish"
+            | "InstanceNormalization"
+            | "GroupNormalization"
+            | "QuantizeLinear"
+            | "DequantizeLinear"
+            | "Floor"
+            | "HardSigmoid"
+            | "Elu"
+            | "Round" => one(x.to_vec()),
+            "LayerNormalization" if node.output.len() == 1 => one(x.to_vec()),
+            "Dropout" => Ok(vec![x.to_vec(); node.output.len()]),
+            "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" if node.input.len() == 2 => {
+                one(broadcast(x, shape(1)?)?)
+            }
+            "MatMul" => {
+                let y = shape(1)?;
+                if x.len() < 2 || y.len() < 2 || x[x.len() - 1] != y[y.len() - 2] {
+                    return Err(unknown());
+                }
+                let mut dims = broadcast(&x[..x.len() - 2], &y[..y.len() - 2])?;
+                dims.extend([x[x.len() - 2], y[y.len() - 1]]);
+                one(dims)
+            }
+            "Gemm" => {
+                let y = shape(1)?;
+                let side = |d: &[usize], name: &str, i: usize| if int(node, name) == Some(1) { d[1 - i] } else { d[i] };
+                if x.len() != 2 || y.len() != 2 || side(x, "transA", 1) != side(y, "transB", 0) {
+                    return Err(unknown());
+                }
+                one(vec![side(x, "transA", 0), side(y, "transB", 1)])
+            }
+            "Conv" | "ConvTranspose" => {
+                let window = Window::of(node, shape(1)?).ok_or_else(unknown)?;
+                let (transposed, weights) = (node.op_type == "ConvTranspose", shape(1)?);
+                if x.len() != weights.len() || x[1] != weights[usize::from(!transposed)] * window.groups(transposed) {
+                    return Err(unknown());
+                }
+                let channels = if transposed { weights[1] * window.group } else { weights[0] };
+                let sides = (0..window.kernel.len()).map(|i| window.side(i, x[2 + i], transposed));
+                one([x[0], channels].into_iter().map(Some).chain(sides).collect::<Option<_>>().ok_or_else(unknown)?)
+            }
+            "AveragePool" | "MaxPool" if node.output.len() == 1 => {
+                let window = Window::of(node, x).ok_or_else(unknown)?;
+                let sides = (0..window.kernel.len()).map(|i| window.side(i, x[2 + i], false));
+                one(x[..2].iter().copied().map(Some).chain(sides).collect::<Option<_>>().ok_or_else(unknown)?)
+            }
+            "Reshape" => one(constant::reshape(node, x, &stored(1).ok_or_else(unknown)?.integers())?),
+            "Flatten" => {
+                let at = constant::axis(int(node, "axis").unwrap_or(1), x.len() + 1)?;
+                one(vec![x[..at].iter().product(), x[at..].iter().product()])
+            }
+            "Unsqueeze" => one(constant::unsqueeze(node, x, stored(1))?),
+            "Squeeze" => one(constant::squeeze(node, x, stored(1))?),
+            "Transpose" => one(constant::permutation(node, x.len())?.into_iter().map(|p| x[p]).collect()),
+            "Expand" => {
+                let to: Vec<usize> = stored(1).ok_or_else(unknown)?.integers().iter().map(|d| *d as usize).collect();
+                one(broadcast(x, &to)?)
+            }
+            "Gather" => {
+                let at = constant::axis(int(node, "axis").unwrap_or(0), x.len())?;
+                one([&x[..at], shape(1)?, &x[at + 1..]].concat())
+            }
+            "Slice" => one(constant::slice(node, x, input)?.into_iter().map(|p| p.2).collect()),
+            "Split" => {
+                let at = constant::axis(int(node, "axis").unwrap_or(0), x.len())?;
+                let part = |size| [&x[..at], &[size], &x[at + 1..]].concat();
+                Ok(constant::split(node, x[at], stored(1))?.into_iter().map(part).collect())
+            }
+            "Concat" => {
+                let at = constant::axis(int(node, "axis").unwrap_or(0), x.len())?;
+                let mut dims = x.to_vec();
+                for i in 1..node.input.len() {
+                    let other = shape(i)?;
+                    let alike = other.len() == x.len() && (0..x.len()).all(|k| k == at || other[k] == x[k]);
+                    dims[at] += if alike { other[at] } else { return Err(unknown()) };
+                }
+                one(dims)
+            }
+            "ReduceMean" | "ReduceSum" | "ReduceMax" => {
+                let axes = constant::axes(node, stored(1)).unwrap_or_else(|| (0..x.len() as i64).collect());
+                let axes = axes.into_iter().map(|a| constant::axis(a, x.len())).collect::<Result<Vec<_>, _>>()?;
+                let keep = int(node, "keepdims") != Some(0);
+                let dims = x.iter().enumerate();
+                one(dims.filter_map(|(i, d)| if axes.contains(&i) { keep.then_some(1) } else { Some(*d) }).collect())
+            }
+            "Pad" => {
+                let pads = stored(1).map(Constant::integers).or_else(|| ints(node, "pads").map(<[i64]>::to_vec));
+                let pads = pads.filter(|p| p.len() == 2 * x.len()).ok_or_else(unknown)?;
+                let side = |i: usize| usize::try_from(x[i] as i64 + pads[i] + pads[x.len() + i]).map_err(|_| unknown());
+                one((0..x.len()).map(side).collect::<Result<_, _>>()?)
+            }
+            "Resize" | "Upsample" => {
+                let sizes = stored(3).filter(|s| !s.values.is_empty());
+                let scales = stored(if node.op_type == "Upsample" { 1 } else { 2 }).filter(|s| !s.values.is_empty());
+                match (sizes, scales) {
+                    (Some(s), _) if s.values.len() == x.len() => {
+                        one(s.integers().iter().map(|d| *d as usize).collect())
+                    }
+                    (_, Some(s)) if s.values.len() == x.len() => {
+                        one(x.iter().zip(&s.values).map(|(d, s)| (*d as f32 * s).floor() as usize).collect())
+                    }
+                    _ => Err(unknown()),
+                }
+            }
+            "DepthToSpace" => {
+                let b = usize::try_from(int(node, "blocksize").unwrap_or(0)).map_err(|_| unknown())?;
+                match *x {
+                    [n, c, h, w] if b > 0 && c % (b * b) == 0 => one(vec![n, c / (b * b), h * b, w * b]),
+                    _ => Err(unknown()),
+                }
+            }
+            "Einsum" => {
+                let (terms, result) = einsum(node).ok_or_else(unknown)?;
+                let mut sizes = HashMap::new();
+                for (i, term) in terms.iter().enumerate() {
+                    let dims = shape(i)?;
+                    if dims.len() != term.len() {
+                        return Err(unknown());
+                    }
+                    sizes.extend(term.iter().copied().zip(dims.iter().copied()));
+                }
+                one(result.iter().map(|c| sizes.get(c).copied()).collect::<Option<_>>().ok_or_else(unknown)?)
+            }
+            _ => Err("there is no kernel for this operator".into()),
         }
-        Ok(Graph { nodes, constants, consumers })
     }
 
     /// The stored tensor of this name.
@@ -66,68 +263,98 @@ impl<'a> Graph<'a> {
         self.constant(node.input.get(i)?)
     }
 
+    /// The dimensions of the value of this name.
+    pub fn dims(&self, name: &str) -> Option<&[usize]> {
+        self.shapes.get(name).or_else(|| self.constants.get(name).map(|c| &c.dims)).map(Vec::as_slice)
+    }
+
+    /// Whether the value of this name holds whole numbers.
+    pub fn is_integer(&self, name: &str) -> bool {
+        self.integers.contains(name) || self.constants.get(name).is_some_and(Constant::is_integer)
+    }
+
+    /// The nodes that read `name`.
+    pub fn consumers(&self, name: &str) -> &[usize] {
+        self.consumers.get(name).map_or(&[], Vec::as_slice)
+    }
+
     /// The one node that reads `name`, if it is one.
     pub fn sole_consumer(&self, name: &str) -> Option<(usize, &'a NodeProto)> {
-        match self.consumers.get(name)?.as_slice() {
+        match self.consumers(name) {
             [one] => Some((*one, self.nodes[*one])),
             _ => None,
         }
     }
 }
 
-fn dequantize(node: &NodeProto, constants: &HashMap<&str, Constant>) -> Result<Constant, Reason> {
-    let input = |i: usize| node.input.get(i).and_then(|n| constants.get(n.as_str()));
-    let unknown = || format!("DequantizeLinear {} of an unknown form", node.name);
-    let (levels, scale) = (input(0).ok_or_else(unknown)?, input(1).ok_or_else(unknown)?);
-    let axis = int(node, "axis").unwrap_or(1);
-    let axis = usize::try_from(axis).ok().filter(|a| *a < levels.dims.len().max(1)).ok_or_else(unknown)?;
-    let each: usize = levels.dims.iter().skip(axis + 1).product();
-    let groups = scale.values.len();
-    if groups != 1 && levels.dims.get(axis) != Some(&groups) {
-        return Err(unknown());
-    }
-    let zeros: Vec<f32> = input(2).map_or_else(|| vec![0.0], |z| z.values.clone());
-    if zeros.len() != 1 && zeros.len() != groups {
-        return Err(unknown());
-    }
-    let mut values = levels.values.clone();
-    for (i, run) in values.chunks_mut(if groups == 1 { levels.values.len().max(1) } else { each.max(1) }).enumerate() {
-        let (scale, zero) = (scale.values[i % groups], zeros[i % zeros.len()]);
-        run.iter_mut().for_each(|v| *v = (*v - zero) * scale);
-    }
-    let around_zero = levels.kind == DataType::Int8 && zeros.iter().all(|z| *z == 0.0);
-    let by_row = groups == 1 || axis == 0;
-    let as_stored =
-        (around_zero && by_row).then(|| (levels.values.iter().map(|v| *v as i8).collect(), scale.values.clone()));
-    Ok(Constant { dims: levels.dims.clone(), values, kind: DataType::Float, levels: as_stored })
+/// The moving window of a convolution or pooling.
+pub struct Window {
+    /// Its sides.
+    pub kernel: Vec<usize>,
+    /// How far it moves.
+    pub strides: Vec<usize>,
+    /// Zeros before each side.
+    pub before: Vec<usize>,
+    /// Zeros after each side.
+    pub after: Vec<usize>,
+    /// What a transposed convolution adds to each side.
+    pub output_padding: Vec<usize>,
+    /// Groups of channels.
+    pub group: usize,
 }
 
-/// A stored tensor's numbers as f32, if it holds numbers of a kind that weights and shapes are made of.
-fn numbers(tensor: &TensorProto) -> Option<Vec<f32>> {
-    let raw = &tensor.raw_data;
-    macro_rules! read {
-        ($t:ty, $size:literal) => {
-            raw.chunks_exact($size).map(|b| <$t>::from_le_bytes(b.try_into().expect("whole chunks")) as f32).collect()
+impl Window {
+    /// The window of a node without dilation, with weights (or an input, for pooling) of these dimensions.
+    pub fn of(node: &NodeProto, dims: &[usize]) -> Option<Self> {
+        let sides = dims.len().checked_sub(2)?;
+        let list = |name: &str, default: i64, len: usize| -> Option<Vec<usize>> {
+            let given = ints(node, name).map_or_else(|| vec![default; len], <[i64]>::to_vec);
+            (given.len() == len).then(|| given.into_iter().map(|v| usize::try_from(v).ok()).collect())?
         };
+        let kernel = match ints(node, "kernel_shape") {
+            Some(k) => k.iter().map(|v| usize::try_from(*v).ok()).collect::<Option<Vec<_>>>()?,
+            None => dims[2..].to_vec(),
+        };
+        let pads = list("pads", 0, 2 * sides)?;
+        let plain = list("dilations", 1, sides)?.iter().all(|d| *d == 1)
+            && text(node, "auto_pad").is_none_or(|p| p == "NOTSET" || p.is_empty())
+            && int(node, "ceil_mode").unwrap_or(0) == 0
+            && kernel.len() == sides
+            && kernel.iter().all(|k| *k > 0);
+        let strides = list("strides", 1, sides)?;
+        (plain && strides.iter().all(|s| *s > 0)).then_some(Window {
+            kernel,
+            strides,
+            before: pads[..sides].to_vec(),
+            after: pads[sides..].to_vec(),
+            output_padding: list("output_padding", 0, sides)?,
+            group: usize::try_from(int(node, "group").unwrap_or(1)).ok()?,
+        })
     }
-    let len: usize = tensor.dims.iter().map(|d| usize::try_from(*d).ok()).product::<Option<usize>>()?;
-    let values: Vec<f32> = match DataType::try_from(tensor.data_type).ok()? {
-        DataType::Float if raw.is_empty() => tensor.float_data.clone(),
-        DataType::Float => read!(f32, 4),
-        DataType::Float16 if !raw.is_empty() => {
-            raw.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+
+    fn groups(&self, transposed: bool) -> usize {
+        if transposed { 1 } else { self.group }
+    }
+
+    /// The output's side `i` for an input's side of `n`.
+    fn side(&self, i: usize, n: usize, transposed: bool) -> Option<usize> {
+        let (k, s, pads) = (self.kernel[i], self.strides[i], self.before[i] + self.after[i]);
+        if transposed {
+            ((n.checked_sub(1)?) * s + k + self.output_padding[i]).checked_sub(pads)
+        } else {
+            Some((n + pads).checked_sub(k)? / s + 1)
         }
-        DataType::Int64 if raw.is_empty() => tensor.int64_data.iter().map(|v| *v as f32).collect(),
-        DataType::Int64 => read!(i64, 8),
-        DataType::Int8 if !raw.is_empty() => raw.iter().map(|b| f32::from(*b as i8)).collect(),
-        DataType::Uint8 if !raw.is_empty() => raw.iter().map(|b| f32::from(*b)).collect(),
-        DataType::Int32 | DataType::Int8 | DataType::Uint8 if raw.is_empty() => {
-            tensor.int32_data.iter().map(|v| *v as f32).collect()
-        }
-        DataType::Int32 => read!(i32, 4),
-        _ => return None,
-    };
-    (values.len() == len).then_some(values)
+    }
+}
+
+/// The letters of an Einsum's operands and of its result.
+pub fn einsum(node: &NodeProto) -> Option<(Vec<Vec<char>>, Vec<char>)> {
+    let equation: String = text(node, "equation")?.chars().filter(|c| !c.is_whitespace()).collect();
+    let (terms, result) = equation.split_once("->")?;
+    let terms: Vec<Vec<char>> = terms.split(',').map(|t| t.chars().collect()).collect();
+    let plain = |t: &Vec<char>| t.iter().enumerate().all(|(i, c)| c.is_alphabetic() && !t[..i].contains(c));
+    let result = result.chars().collect();
+    (terms.iter().all(plain) && plain(&result) && terms.len() == node.input.len()).then_some((terms, result))
 }
 
 fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {

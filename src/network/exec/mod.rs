@@ -13,6 +13,7 @@
 
 mod arena;
 mod compile;
+mod constant;
 mod describe;
 mod graph;
 mod kernels;
@@ -21,4 +22,5 @@ mod plan;
 
 pub use compile::{Inputs, compile};
 pub use describe::StepInfo;
-pub use plan::{Plan, Workspace};
+pub use graph::GraphInput;
+pub use plan::{At, Plan, Workspace};

@@ -1,9 +1,13 @@
 //! A compiled network: steps over one arena.
 
 use super::arena::View;
-use super::kernels::{self, Isa, Memory, Part, attention::Attention, conv, conv8, dense};
+use super::kernels::attention::Attention;
+use super::kernels::dense::{self, Map};
+use super::kernels::general::{Binary, Loops, Product, Reduction, Rows, Unary};
+use super::kernels::{self, Isa, Memory, Part, conv, conv8};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// A vector among a run's vectors: where it starts, and how long it is.
+/// A run of numbers in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     pub start: usize,
@@ -13,18 +17,74 @@ pub struct Slot {
 /// One step of a plan.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// The sample into its picture.
-    Input { to: View },
-    /// The time as a vector of one number.
-    Time { to: Slot },
-    /// A row of a table, by the class.
-    Row { table: Vec<f32>, to: Slot },
-    /// Element by element on vectors: one number stands for all.
-    Vector { op: VectorOp, a: Slot, b: Option<Operand>, to: Slot },
+    /// The sample into its place: the loops' second value is the sample.
+    Input {
+        loops: Loops<2>,
+    },
+    /// The time, rounded if the network takes a whole number.
+    Time {
+        to: Slot,
+        whole: bool,
+    },
+    /// The class.
+    Class {
+        to: Slot,
+    },
+    /// A condition: which of those that the network takes.
+    Condition {
+        index: usize,
+        to: Slot,
+    },
+    /// Zeros.
+    Clear {
+        to: Slot,
+    },
+    /// Zeros around a picture; `levels` is what stands for them around one in 8 bits.
+    Border {
+        view: View,
+        levels: Option<u8>,
+    },
+    /// Rows of a table, by indices.
+    Rows {
+        table: Vec<f32>,
+        len: usize,
+        index: Slot,
+        to: Slot,
+    },
+    Unary {
+        f: Unary,
+        loops: Loops<2>,
+    },
+    Binary {
+        f: Binary,
+        loops: Loops<3>,
+    },
+    Reduce {
+        f: Reduction,
+        loops: Loops<2>,
+        out: Loops<1>,
+    },
+    EachRow {
+        f: Rows,
+        loops: Loops<2>,
+        length: usize,
+    },
+    Product(Product),
     /// A matrix, stored by columns, times a vector, plus a vector.
-    Matrix { columns: Vec<f32>, bias: Vec<f32>, from: Slot, to: Slot },
+    Matrix {
+        columns: Vec<f32>,
+        bias: Vec<f32>,
+        from: Slot,
+        to: Slot,
+    },
     /// A convolution; `extra` is added to the bias.
-    Convolution { packed: conv::Packed, extra: Option<Slot>, input: View, output: View, residual: Option<View> },
+    Convolution {
+        packed: conv::Packed,
+        extra: Option<Slot>,
+        input: View,
+        output: View,
+        residual: Option<View>,
+    },
     /// An 8-bit convolution.
     Convolution8 {
         packed: conv8::Packed8,
@@ -35,8 +95,12 @@ pub enum Step {
         output8: Option<(View, conv8::Levels)>,
         residual: Option<View>,
     },
-    /// What is done to a picture number by number.
-    Map { op: dense::Map, input: View, output: dense::Output },
+    /// A picture to another.
+    Map {
+        op: Map,
+        input: View,
+        output: dense::Output,
+    },
     /// Group normalisation.
     Norm {
         groups: usize,
@@ -47,68 +111,105 @@ pub enum Step {
         input: View,
         output: dense::Output,
     },
-    /// Every pixel four times.
-    Upsample { input: View, output: View },
-    /// Attention.
     Attention(Attention),
-    /// The result: channels of a pixel become a square of `block` pixels.
-    Output { from: View, block: usize },
-}
-
-/// What is done to vectors element by element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VectorOp {
-    Copy,
-    Add,
-    Multiply,
-    Sin,
-    Cos,
-    Silu,
-}
-
-/// The second operand of a vector operation.
-#[derive(Clone, Debug)]
-pub enum Operand {
-    Slot(Slot),
-    Constant(Vec<f32>),
+    /// Every pixel as a square of four.
+    Upsample {
+        input: View,
+        output: View,
+    },
+    /// Means of windows of pixels.
+    Pool {
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        input: View,
+        output: View,
+    },
+    /// The result: the loops' first value is where it goes.
+    Output {
+        loops: Loops<2>,
+    },
 }
 
 /// A compiled network. It is immutable: what a run changes is in a [`Workspace`].
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(super) isa: Isa,
+    /// Those that depend on conditions alone come first, then those that depend on time and class too.
     pub(super) steps: Vec<Step>,
-    pub(super) arena_len: usize,
-    /// The 8-bit pictures with their borders: how long each is, and the byte that stands for 0 in it.
-    pub(super) pictures8: Vec<(usize, u8)>,
-    pub(super) vectors_len: usize,
+    /// Where the steps that depend on time begin, and where those that depend on the sample do.
+    pub(super) stages: [usize; 2],
+    pub(super) memory_len: usize,
+    pub(super) bytes_len: usize,
+    /// The numbers that do not change, and where they lie.
+    pub(super) constants: Vec<(usize, Vec<f32>)>,
+    /// What the steps that depend on the sample read of those that depend on time.
+    pub(super) of_time: Slot,
     pub(super) work_len: usize,
+    pub(super) extra_len: usize,
     pub(super) classes: Option<usize>,
+    /// The length of each condition.
+    pub(super) conditions: Vec<usize>,
+}
+
+/// What a network is to be evaluated at.
+#[derive(Clone, Copy)]
+pub struct At<'a> {
+    /// The sample.
+    pub x: &'a [f32],
+    /// The time.
+    pub t: f64,
+    /// The class, if the network takes one.
+    pub class: usize,
 }
 
 /// The buffers of one thread's runs, made once.
 pub struct Workspace {
-    arena: Vec<f32>,
+    memory: Vec<f32>,
     bytes: Vec<u8>,
-    vectors: Vec<f32>,
     work: Vec<f32>,
+    extra: Vec<f32>,
+    /// The conditions, in the order of [`Inputs`](super::Inputs).
+    conditions: Vec<Vec<f32>>,
+    /// What tells these conditions from others, once what depends on them alone has been worked out.
+    worked_out: Option<u64>,
+    cache: Cache,
 }
+
+/// What depends on time, class and conditions, for those that it was worked out for. A run of a solver visits the same
+/// times for every sample.
+struct Cache {
+    keys: Vec<(u64, usize, u64)>,
+    values: Vec<f32>,
+    /// The entry that is to be replaced next.
+    next: usize,
+}
+
+/// The times that a workspace remembers.
+const TIMES: usize = 64;
 
 impl Plan {
     /// The buffers for a thread.
     pub fn workspace(&self) -> Workspace {
+        let mut memory = vec![0.0; self.memory_len];
+        for (start, values) in &self.constants {
+            memory[*start..][..values.len()].copy_from_slice(values);
+        }
         Workspace {
-            arena: vec![0.0; self.arena_len],
-            bytes: self.pictures8.iter().flat_map(|(len, byte)| std::iter::repeat_n(*byte, *len)).collect(),
-            vectors: vec![0.0; self.vectors_len],
+            memory,
+            bytes: vec![0; self.bytes_len],
             work: vec![0.0; self.work_len],
+            extra: vec![0.0; self.extra_len],
+            conditions: self.conditions.iter().map(|len| vec![0.0; *len]).collect(),
+            worked_out: None,
+            cache: Cache { keys: Vec::with_capacity(TIMES), values: vec![0.0; TIMES * self.of_time.len], next: 0 },
         }
     }
 
     /// Bytes of a workspace.
     pub fn workspace_bytes(&self) -> usize {
-        let bytes: usize = self.pictures8.iter().map(|p| p.0).sum();
-        4 * (self.arena_len + self.vectors_len + self.work_len) + bytes
+        let conditions: usize = self.conditions.iter().sum();
+        let numbers = self.memory_len + self.work_len + self.extra_len + conditions + TIMES * self.of_time.len;
+        4 * numbers + self.bytes_len + TIMES * size_of::<(u64, usize, u64)>()
     }
 
     /// The number of classes, with the one for none, that the network has a row for.
@@ -116,109 +217,132 @@ impl Plan {
         self.classes
     }
 
-    /// Runs the network on the sample `x` at time `t` under `class`, into `out`. Nothing is allocated.
+    /// Sets condition number `index` for the runs that follow.
     ///
     /// # Panics
-    /// When `x` or `out` is not of the sample's length, or the class is out of range.
-    pub fn run(&self, w: &mut Workspace, x: &[f32], t: f32, class: usize, out: &mut [f32]) {
-        for step in &self.steps {
-            self.step(step, w, x, t, class, out);
+    /// When it is not of its length.
+    pub fn condition(&self, w: &mut Workspace, index: usize, values: &[f32]) {
+        if w.conditions[index] != values {
+            w.conditions[index].copy_from_slice(values);
+            w.worked_out = None;
         }
     }
 
-    pub(super) fn step(&self, step: &Step, w: &mut Workspace, x: &[f32], t: f32, class: usize, out: &mut [f32]) {
-        let Workspace { arena, bytes, vectors, work } = w;
-        let part = Part::WHOLE;
-        match step {
-            Step::Input { to } => read_sample(x, *to, arena),
-            Step::Time { to } => vectors[to.start] = t,
-            Step::Row { table, to } => vectors[to.range()].copy_from_slice(&table[class * to.len..][..to.len]),
-            Step::Vector { op, a, b, to } => self.vector(*op, *a, b.as_ref(), *to, vectors),
-            Step::Matrix { columns, bias, from, to } => {
-                // a vector is made after those that it is made of
-                let (before, after) = vectors.split_at_mut(to.start);
-                kernels::multiply(self.isa, columns, &before[from.range()], bias, &mut after[..to.len]);
+    /// Runs the network into `out`. Nothing is allocated.
+    ///
+    /// # Panics
+    /// When the sample or `out` is not of its length.
+    pub fn run(&self, w: &mut Workspace, at: At, out: &mut [f32]) {
+        let [of_time, of_sample] = self.stages;
+        let conditions = w.worked_out.unwrap_or_else(|| {
+            self.steps[..of_time].iter().for_each(|step| self.step(step, w, at, out));
+            let mut hash = DefaultHasher::new();
+            w.conditions.iter().flatten().for_each(|v| v.to_bits().hash(&mut hash));
+            *w.worked_out.insert(hash.finish())
+        });
+        let key = (at.t.to_bits(), at.class, conditions);
+        let Slot { start, len } = self.of_time;
+        match w.cache.keys.iter().position(|k| *k == key) {
+            Some(i) => w.memory[start..start + len].copy_from_slice(&w.cache.values[i * len..][..len]),
+            None => {
+                self.steps[of_time..of_sample].iter().for_each(|step| self.step(step, w, at, out));
+                let i = w.cache.next;
+                if i < w.cache.keys.len() {
+                    w.cache.keys[i] = key;
+                } else {
+                    w.cache.keys.push(key);
+                }
+                w.cache.values[i * len..][..len].copy_from_slice(&w.memory[start..start + len]);
+                w.cache.next = (i + 1) % TIMES;
             }
-            Step::Convolution { packed, extra, input, output, residual } => {
-                let extra = extra.map(|e| &vectors[e.range()]);
+        }
+        self.steps[of_sample..].iter().for_each(|step| self.step(step, w, at, out));
+    }
+
+    pub(super) fn step(&self, step: &Step, w: &mut Workspace, at: At, out: &mut [f32]) {
+        let Workspace { memory, bytes, work, extra, conditions, .. } = w;
+        let (isa, part) = (self.isa, Part::WHOLE);
+        match step {
+            Step::Input { loops } => loops.gather(at.x, memory),
+            Step::Time { to, whole } => memory[to.start] = if *whole { at.t.round() } else { at.t } as f32,
+            Step::Class { to } => memory[to.start] = at.class as f32,
+            Step::Condition { index, to } => memory[to.range()].copy_from_slice(&conditions[*index]),
+            Step::Clear { to } => memory[to.range()].fill(0.0),
+            Step::Border { view, levels: None } => view.edges().for_each(|(at, len)| memory[at..at + len].fill(0.0)),
+            Step::Border { view, levels: Some(level) } => {
+                view.edges().for_each(|(at, len)| bytes[at..at + len].fill(*level));
+                // channels that are there for the sake of whole groups
+                if view.c < view.pixel {
+                    view.pixels().for_each(|at| bytes[at + view.c..at + view.pixel].fill(*level));
+                }
+            }
+            Step::Rows { table, len, index, to } => {
+                for i in 0..index.len {
+                    let row = (memory[index.start + i].max(0.0) as usize).min(table.len() / len - 1);
+                    memory[to.start + i * len..][..*len].copy_from_slice(&table[row * len..][..*len]);
+                }
+            }
+            Step::Unary { f, loops } => kernels::unary(isa, *f, loops, part, Memory::new(memory, bytes)),
+            Step::Binary { f, loops } => kernels::binary(isa, *f, loops, part, Memory::new(memory, bytes)),
+            Step::Reduce { f, loops, out } => kernels::reduce(isa, *f, loops, out, Memory::new(memory, bytes)),
+            Step::EachRow { f, loops, length } => {
+                kernels::rows(isa, f, loops, *length, part, Memory::new(memory, bytes));
+            }
+            Step::Product(product) => kernels::product(isa, product, work, Memory::new(memory, bytes)),
+            Step::Matrix { columns, bias, from, to } => {
+                let [from, to] = memory.get_disjoint_mut([from.range(), to.range()]).expect("slots are apart");
+                kernels::multiply(isa, columns, from, bias, to);
+            }
+            Step::Convolution { packed, extra: slot, input, output, residual } => {
+                let extra = slot.map(|s| copied(memory, s, extra));
                 let run = conv::Run { packed, extra, input: *input, output: *output, residual: *residual };
-                kernels::convolve(self.isa, &run, part, work, Memory::new(arena, bytes));
+                kernels::convolve(isa, &run, part, work, Memory::new(memory, bytes));
+            }
+            Step::Convolution8 { packed, round, extra: slot, input, output, output8, residual } => {
+                let extra = slot.map(|s| copied(memory, s, extra));
+                let (round, input, output, output8, residual) = (*round, *input, *output, *output8, *residual);
+                let run = conv8::Run8 { packed, round, extra, input, output, output8, residual };
+                kernels::convolve8(isa, &run, part, Memory::new(memory, bytes));
+            }
+            Step::Map { op, input, output } => {
+                kernels::map(isa, *op, *input, *output, part, Memory::new(memory, bytes));
             }
             Step::Norm { groups, epsilon, scale, shift, silu, input, output } => {
                 let norm = dense::Norm { groups: *groups, epsilon: *epsilon, scale, shift, silu: *silu };
-                kernels::normalise(self.isa, &norm, *input, *output, part, work, Memory::new(arena, bytes));
-            }
-            Step::Convolution8 { packed, round, extra, input, output, output8, residual } => {
-                let run = conv8::Run8 {
-                    packed,
-                    round: *round,
-                    extra: extra.map(|e| &vectors[e.range()]),
-                    input: *input,
-                    output: *output,
-                    output8: *output8,
-                    residual: *residual,
-                };
-                kernels::convolve8(self.isa, &run, part, Memory::new(arena, bytes));
-            }
-            Step::Map { op, input, output } => {
-                kernels::map(self.isa, *op, *input, *output, part, Memory::new(arena, bytes));
-            }
-            Step::Upsample { input, output } => {
-                kernels::upsample(self.isa, *input, *output, part, Memory::new(arena, bytes));
+                kernels::normalise(isa, &norm, *input, *output, part, work, Memory::new(memory, bytes));
             }
             Step::Attention(attention) => {
-                kernels::attend(self.isa, attention, part, work, Memory::new(arena, bytes));
+                kernels::attend(isa, attention, part, work, Memory::new(memory, bytes));
             }
-            Step::Output { from, block } => write_result(*from, *block, arena, out),
-        }
-    }
-
-    fn vector(&self, op: VectorOp, a: Slot, b: Option<&Operand>, to: Slot, vectors: &mut [f32]) {
-        let (before, after) = vectors.split_at_mut(to.start);
-        let (a, to) = (&before[a.range()], &mut after[..to.len]);
-        let b = match b {
-            Some(Operand::Slot(b)) => &before[b.range()],
-            Some(Operand::Constant(b)) => b.as_slice(),
-            None => &[],
-        };
-        let at = |v: &[f32], i: usize| if v.len() == 1 { v[0] } else { v[i] };
-        match op {
-            VectorOp::Copy => to.copy_from_slice(a),
-            VectorOp::Add => (0..to.len()).for_each(|i| to[i] = at(a, i) + at(b, i)),
-            VectorOp::Multiply => (0..to.len()).for_each(|i| to[i] = at(a, i) * at(b, i)),
-            VectorOp::Sin => to.iter_mut().zip(a).for_each(|(o, v)| *o = libm::sinf(*v)),
-            VectorOp::Cos => to.iter_mut().zip(a).for_each(|(o, v)| *o = libm::cosf(*v)),
-            VectorOp::Silu => {
-                to.copy_from_slice(a);
-                kernels::silu(self.isa, to);
+            Step::Upsample { input, output } => {
+                kernels::upsample(isa, *input, *output, part, Memory::new(memory, bytes));
             }
+            Step::Pool { kernel, stride, input, output } => pool(*kernel, *stride, *input, *output, memory),
+            Step::Output { loops } => loops.gather(memory, out),
         }
     }
 }
 
+/// The numbers of a slot, in a buffer that kernels may read while they work in the arena.
+fn copied<'a>(memory: &[f32], slot: Slot, buffer: &'a mut [f32]) -> &'a [f32] {
+    buffer[..slot.len].copy_from_slice(&memory[slot.range()]);
+    &buffer[..slot.len]
+}
+
 impl Slot {
-    fn range(self) -> std::ops::Range<usize> {
+    pub(super) fn range(self) -> std::ops::Range<usize> {
         self.start..self.start + self.len
     }
 }
 
-/// A sample `[C, H, W]` into a picture whose channels lie together.
-fn read_sample(x: &[f32], to: View, arena: &mut [f32]) {
-    let plane = to.h * to.w;
-    for (i, at) in to.pixels().enumerate() {
-        (0..to.c).for_each(|c| arena[at + c] = x[c * plane + i]);
-    }
-}
-
-/// A picture into a sample `[C, H·block, W·block]`; channel `(c · block + dy) · block + dx` of a pixel is pixel
-/// (dy, dx) of its square.
-fn write_result(from: View, block: usize, arena: &[f32], out: &mut [f32]) {
-    let (width, plane) = (from.w * block, from.h * from.w * block * block);
-    for (i, at) in from.pixels().enumerate() {
-        let (y, x) = (i / from.w * block, i % from.w * block);
-        for channel in 0..from.c {
-            let (c, dy, dx) = (channel / (block * block), channel / block % block, channel % block);
-            out[c * plane + (y + dy) * width + x + dx] = arena[at + channel];
+fn pool([kh, kw]: [usize; 2], [sy, sx]: [usize; 2], input: View, output: View, memory: &mut [f32]) {
+    for (i, to) in output.pixels().enumerate() {
+        let (y, x) = (i / output.w * sy, i % output.w * sx);
+        for c in 0..output.c {
+            let at = |ky: usize, kx: usize| input.start + (y + ky) * input.row + (x + kx) * input.pixel + c;
+            let sum: f32 =
+                (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))).map(|(ky, kx)| memory[at(ky, kx)]).sum();
+            memory[to + c] = sum / (kh * kw) as f32;
         }
     }
 }

@@ -40,19 +40,6 @@ unsafe fn silu<S: Simd>(x: S::F) -> S::F {
     }
 }
 
-/// SiLU of numbers in place.
-///
-/// # Safety
-/// The CPU must have the features of `S`.
-#[inline(always)]
-pub(super) unsafe fn silu_all<S: Simd>(x: &mut [f32]) {
-    let base = x.as_mut_ptr();
-    for i in (0..x.len()).step_by(S::LANES) {
-        // SAFETY: the caller's promise; the numbers from i on are there.
-        unsafe { store::<S>(base.add(i), x.len() - i, silu::<S>(load::<S>(base.add(i), x.len() - i))) }
-    }
-}
-
 /// A vector of numbers of which `left` are there.
 ///
 /// # Safety

@@ -6,6 +6,7 @@ pub mod attention;
 pub mod conv;
 pub mod conv8;
 pub mod dense;
+pub mod general;
 mod memory;
 mod simd;
 pub mod winograd;
@@ -226,10 +227,37 @@ dispatched! {
 }
 
 dispatched! {
-    /// SiLU in place.
-    silu<S, D>(x: &mut [f32]) {
-        // SAFETY: the CPU has the features of S here.
-        unsafe { dense::silu_all::<S>(x) }
+    /// Something to every number of a value.
+    unary<S, D>(f: general::Unary, loops: &general::Loops<2>, part: Part, memory: Memory) {
+        general::unary(f, loops, part, memory)
+    }
+}
+
+dispatched! {
+    /// Something of every two numbers of two values.
+    binary<S, D>(f: general::Binary, loops: &general::Loops<3>, part: Part, memory: Memory) {
+        general::binary(f, loops, part, memory)
+    }
+}
+
+dispatched! {
+    /// Makes one of many numbers; the loops over the result alone are `out`.
+    reduce<S, D>(f: general::Reduction, loops: &general::Loops<2>, out: &general::Loops<1>, memory: Memory) {
+        general::reduce(f, loops, out, memory)
+    }
+}
+
+dispatched! {
+    /// Something to each run of `length` numbers.
+    rows<S, D>(f: &general::Rows, loops: &general::Loops<2>, length: usize, part: Part, memory: Memory) {
+        general::rows(f, loops, length, part, memory)
+    }
+}
+
+dispatched! {
+    /// Multiplies matrices, with `work` of their [`work_len`](general::Product::work_len).
+    product<S, D>(product: &general::Product, work: &mut [f32], memory: Memory) {
+        general::product(product, work, memory)
     }
 }
 
