@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """edgegen beside onnxruntime on the same files: a network call, a 10-step picture, the first picture, memory.
 
+The larger networks of the table in docs/performance.md are made by networks.py beside this script.
+
     cargo build --profile dist
     python3 tools/bench/vs_onnxruntime.py target/dist/edgegen models/fashion-mnist.onnx models/fashion-mnist.int8.onnx
 
@@ -30,6 +32,16 @@ def ort_session(path):
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def ort_feed(session):
+    """Zeros for the sample, class 3 if there are classes, and a time in the middle."""
+    import numpy as np
+
+    sample = next(i for i in session.get_inputs() if i.name == "sample")
+    shape = [d if isinstance(d, int) else 1 for d in sample.shape]
+    feed = {"sample": np.zeros(shape, np.float32), "timestep": np.array([500], np.float32)}
+    return feed | {i.name: np.array([3]) for i in session.get_inputs() if i.name == "class_labels"}
+
+
 def ort_picture(session):
     """A deterministic DDIM loop for v-prediction on the squared-cosine schedule, trailing steps."""
     import numpy as np
@@ -37,11 +49,12 @@ def ort_picture(session):
     f = lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
     beta = np.minimum(1 - f(np.arange(1, 1001) / 1000) / f(np.arange(1000) / 1000), 0.999)
     alpha_bar = np.cumprod(1 - beta)
-    x = np.random.default_rng(0).standard_normal((1, 1, 28, 28), dtype=np.float32)
-    label = np.array([3])
+    feed = ort_feed(session)
+    x = np.random.default_rng(0).standard_normal(feed["sample"].shape, dtype=np.float32)
     times = [1000 - 100 * i - 1 for i in range(LOOP)]
     for i, t in enumerate(times):
-        v = session.run(None, {"sample": x, "timestep": np.array([t], np.float32), "class_labels": label})[0]
+        feed |= {"sample": x, "timestep": np.array([t], np.float32)}
+        v = session.run(None, feed)[0]
         gamma, sigma = alpha_bar[t] ** 0.5, (1 - alpha_bar[t]) ** 0.5
         x0, eps = np.clip(gamma * x - sigma * v, -1, 1), gamma * v + sigma * x
         next_bar = alpha_bar[times[i + 1]] if i + 1 < LOOP else 1.0
@@ -56,10 +69,7 @@ def ort_first(path):
 
 
 def ort_round(session, path, calls):
-    import numpy as np
-
-    feed = {"sample": np.zeros((1, 1, 28, 28), np.float32), "timestep": np.array([500], np.float32),
-            "class_labels": np.array([3])}
+    feed = ort_feed(session)
     session.run(None, feed)
     network = []
     for _ in range(calls):

@@ -1,15 +1,15 @@
 //! The execution layer: networks compiled to a plan of a few kinds of steps over one arena.
 //!
 //! ```text
-//! ONNX graph ─ graph.rs ─→ nodes, constants ─ lower.rs ─→ operations ─ compile.rs ─→ plan ─ plan.rs ─→ runs
-//!                                              (fusions)               (places)       kernels/
+//! ONNX graph ─ graph.rs ─→ nodes, constants, shapes ─ lower.rs ─→ operations ─ compile.rs ─→ plan ─ plan.rs ─→ runs
+//!              constant.rs                                        (fusions)   arena.rs (places)      kernels/
 //! ```
 //! A plan covers a graph whole or not at all: a graph with anything that is not known runs through tract instead.
 //! Pictures lie with the channels of a pixel together and zeros around them, so that convolutions read them as they
 //! are; concatenations are written into place. A run allocates nothing.
 //!
-//! To add an operator: recognise it in `lower.rs` as an operation, give it a step in `compile.rs` and `plan.rs`, and
-//! the step a kernel in `kernels/`, which has the one place that decides by CPU.
+//! To add an operator: tell its shape in `graph.rs`, recognise it in `lower.rs` as an operation, give it a step in
+//! `compile.rs` and `plan.rs`, and the step a kernel in `kernels/`, which has the one place that decides by CPU.
 
 mod arena;
 mod compile;
