@@ -22,14 +22,20 @@ impl Condition {
 }
 
 /// Classifier-free guidance (arXiv 2207.12598): a network that predicts
-/// `u + w (c - u)`, with `c` the inner network's prediction under the condition and `u` its prediction
-/// without a class. `w = 1` is the plain conditional prediction at the cost of one call; any other
-/// weight costs two calls a prediction.
+/// `u + w (c - u)`, with `c` the inner network's prediction under the condition and `u` its prediction without one.
+/// `w = 1` is the plain conditional prediction at the cost of one call; any other weight costs two calls a prediction.
+///
+/// Without a condition means without the class (the model's null class), and with the named conditions as they are;
+/// if there is no class, with zeros in their place. What [`with_unconditional`](Guided::with_unconditional) gives
+/// comes before both.
 pub struct Guided<N> {
     network: N,
     weight: f32,
+    /// The named conditions of the unconditional half that are given.
+    given: BTreeMap<String, Vec<f32>>,
     unconditional: Vec<f32>,
-    without_class: Condition,
+    /// The latest condition without a condition.
+    without: Condition,
 }
 
 impl<N: Network> Guided<N> {
@@ -42,7 +48,13 @@ impl<N: Network> Guided<N> {
             return Err(Error::invalid(format!("the guidance weight must be a finite number, not {weight}")));
         }
         let unconditional = vec![0.0; network.sample_len()];
-        Ok(Guided { network, weight, unconditional, without_class: Condition::default() })
+        Ok(Guided { network, weight, given: BTreeMap::new(), unconditional, without: Condition::default() })
+    }
+
+    /// The same, with these named conditions in the unconditional half.
+    pub fn with_unconditional(mut self, given: BTreeMap<String, Vec<f32>>) -> Self {
+        self.given = given;
+        self
     }
 
     /// The network that is guided.
@@ -60,6 +72,19 @@ impl<N: Network> Guided<N> {
     fn is_plain(&self) -> bool {
         self.weight == 1.0
     }
+
+    /// Makes of `condition` what it is without one; allocates nothing where the latest had the same names and lengths.
+    fn leave_out(&mut self, condition: &Condition) {
+        let keeps = condition.class.is_some() || !self.given.is_empty();
+        copy(&condition.named, &mut self.without.named);
+        for (name, values) in &mut self.without.named {
+            match self.given.get(name) {
+                Some(given) => values.clone_from(given),
+                None if keeps => {}
+                None => values.fill(0.0),
+            }
+        }
+    }
 }
 
 impl<N: Network> Network for Guided<N> {
@@ -69,11 +94,11 @@ impl<N: Network> Network for Guided<N> {
 
     fn predict(&mut self, x: &[f32], t: f64, condition: &Condition, out: &mut [f32]) -> Result<()> {
         self.network.predict(x, t, condition, out)?;
-        if self.is_plain() || condition.class.is_none() {
+        if self.is_plain() || (condition.class.is_none() && condition.named.is_empty()) {
             return Ok(());
         }
-        copy(&condition.named, &mut self.without_class.named);
-        self.network.predict(x, t, &self.without_class, &mut self.unconditional)?;
+        self.leave_out(condition);
+        self.network.predict(x, t, &self.without, &mut self.unconditional)?;
         for (c, u) in out.iter_mut().zip(&self.unconditional) {
             *c = u + self.weight * (*c - u);
         }
@@ -111,6 +136,37 @@ mod tests {
             out.fill(if condition.class.is_some() { 10.0 } else { 4.0 });
             Ok(())
         }
+    }
+
+    /// Predicts what its condition `c` is, and 100 more with a class.
+    struct Echo;
+
+    impl Network for Echo {
+        fn sample_shape(&self) -> &[usize] {
+            &[1]
+        }
+
+        fn predict(&mut self, _: &[f32], _: f64, condition: &Condition, out: &mut [f32]) -> Result<()> {
+            out[0] = condition.named["c"][0] + if condition.class.is_some() { 100.0 } else { 0.0 };
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_named_condition_is_left_out_as_zeros_or_as_is_said() {
+        let named = |c: f32| BTreeMap::from([("c".to_string(), vec![c])]);
+        let guided = |class, given| {
+            let mut out = [0.0];
+            let mut network = Guided::new(Echo, 3.0).unwrap().with_unconditional(given);
+            network.predict(&[0.0], 0.0, &Condition { class, named: named(2.0) }, &mut out).unwrap();
+            out[0]
+        };
+        // u + 3 (c - u)
+        assert_eq!(guided(None, BTreeMap::new()), 6.0);
+        assert_eq!(guided(None, named(1.0)), 4.0);
+        // the class alone is left out
+        assert_eq!(guided(Some(0), BTreeMap::new()), 302.0);
+        assert_eq!(guided(Some(0), named(1.0)), 304.0);
     }
 
     #[test]

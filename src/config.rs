@@ -134,6 +134,51 @@ pub enum FinalSigmas {
     SigmaMin,
 }
 
+/// How σ goes from its greatest to its least value (`sigma_schedule`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SigmaSchedule {
+    /// As by [`Spacing::Karras`].
+    Karras,
+    /// Geometrically.
+    Exponential,
+}
+
+/// A range of noise levels in σ/γ, to be put in place of a configuration's: what is `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sigmas {
+    /// The least σ.
+    pub min: Option<f64>,
+    /// The greatest σ.
+    pub max: Option<f64>,
+    /// Karras's ρ (arXiv 2206.00364, eq. 5).
+    pub rho: Option<f64>,
+}
+
+/// What a network that takes σ is wrapped in (arXiv 2206.00364, eq. 7): the denoised sample is
+/// `D(y; σ) = c_skip y + c_out F(c_in y, c_noise)` with `c_in = 1/√(σ² + σ_data²)` and F the network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scalings {
+    /// EDM's: `c_skip = σ_data²/(σ² + σ_data²)`, `c_out = ±σ σ_data/√(σ² + σ_data²)`, `c_noise = ln(σ)/4`.
+    Edm {
+        /// The data's standard deviation.
+        sigma_data: f64,
+        /// Whether c_out is negative: diffusers' `v_prediction`.
+        negative: bool,
+    },
+    /// A consistency model's (arXiv 2303.01469, appendix C), which leave y as it is at σ_min:
+    /// `c_skip = σ_data²/((σ - σ_min)² + σ_data²)`, `c_out = (σ - σ_min) σ_data/√(σ² + σ_data²)`, `c_noise = 250 ln σ`.
+    Consistency {
+        /// The data's standard deviation.
+        sigma_data: f64,
+        /// The least σ.
+        sigma_min: f64,
+    },
+}
+
+/// The range of EDM and consistency models whose configuration does not give one.
+const SIGMA_RANGE: (f64, f64) = (0.002, 80.0);
+
 /// How diffusers' Euler scheduler interpolates σ/γ between training steps (`interpolation_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Interpolation {
@@ -195,6 +240,21 @@ pub struct ClassOptions {
     /// The greatest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_max: Option<f64>,
+    /// Karras's ρ, by which the steps of a range of σ lie closer together where there is less noise: 7 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rho: Option<f64>,
+    /// The standard deviation of the data, in the scalings of EDM and consistency models: 0.5 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_data: Option<f64>,
+    /// How the EDM classes space σ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_schedule: Option<SigmaSchedule>,
+    /// Whether a consistency model's estimates are clipped to ±1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_denoised: Option<bool>,
+    /// What a consistency model's noise is scaled by: 1, and nothing else is supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s_noise: Option<f64>,
     /// How σ/γ is interpolated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interpolation_type: Option<Interpolation>,
@@ -312,7 +372,12 @@ impl SchedulerConfig {
             serde_json::from_str(&without_infinities(text)).map_err(|e| invalid(e.to_string()))?;
         fields.retain(|_, value| !value.is_null());
         let class = fields.get("_class_name").and_then(Value::as_str).unwrap_or_default();
-        for (name, value) in class_defaults(class) {
+        let betas = ["beta_schedule", "beta_start", "beta_end", "trained_betas"];
+        let in_sigma = fields.get("prediction_type").is_some_and(|p| p == "denoised")
+            && !betas.iter().any(|b| fields.contains_key(*b));
+        for (name, value) in
+            class_defaults(class).into_iter().chain(if in_sigma { denoised_defaults() } else { vec![] })
+        {
             fields.entry(name).or_insert(value);
         }
         let config = SchedulerConfig::deserialize(Value::Object(fields.clone())).map_err(|e| {
@@ -372,6 +437,22 @@ impl SchedulerConfig {
         {
             return Err(format!("{name} must be positive, not {end}"));
         }
+        if let (Some(min), Some(max)) = (class.sigma_min, class.sigma_max)
+            && min >= max
+        {
+            return Err(format!("sigma_min must be less than sigma_max, but {min} is not less than {max}"));
+        }
+        for (name, value) in [("rho", class.rho), ("sigma_data", class.sigma_data)] {
+            if let Some(value) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
+                return Err(format!("{name} must be positive, not {value}"));
+            }
+        }
+        if let Some(s_noise) = class.s_noise.filter(|s| *s != 1.0) {
+            return Err(format!("s_noise {s_noise} is not supported: give 1"));
+        }
+        if matches!(self.scalings(), Some(Scalings::Edm { .. })) && self.prediction_type == PredictionType::Sample {
+            return Err("the EDM classes take a prediction_type of epsilon or v_prediction, or denoised for a network that has its scalings in it, not sample".into());
+        }
         let spacings =
             [class.use_karras_sigmas, class.use_exponential_sigmas, class.use_beta_sigmas, class.use_lu_lambdas];
         if spacings.into_iter().flatten().filter(|on| *on).count() > 1 {
@@ -384,6 +465,55 @@ impl SchedulerConfig {
             return Err("use_flow_sigmas is not supported: give false".into());
         }
         Ok(())
+    }
+
+    /// The configuration of a network that gives the denoised sample D(x; σ), trained on σ from 0.002 to 80.
+    pub fn denoised() -> Self {
+        Self::from_json(r#"{"prediction_type": "denoised"}"#).expect("the defaults are valid")
+    }
+
+    /// The same configuration with another range of σ.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn with_sigmas(mut self, sigmas: Sigmas) -> Result<Self> {
+        let class = &mut self.class;
+        class.sigma_min = sigmas.min.or(class.sigma_min);
+        class.sigma_max = sigmas.max.or(class.sigma_max);
+        class.rho = sigmas.rho.or(class.rho);
+        self.check().map_err(Error::invalid)?;
+        Ok(self)
+    }
+
+    /// The least and the greatest σ of a model that is trained on a range of σ; `None` for one with a schedule of β.
+    pub fn sigma_range(&self) -> Option<(f64, f64)> {
+        let class = &self.class;
+        match (self.scalings(), self.prediction_type, class.sigma_min, class.sigma_max) {
+            (None, PredictionType::Denoised, Some(min), Some(max)) => Some((min, max)),
+            (None, ..) => None,
+            (Some(_), _, min, max) => Some((min.unwrap_or(SIGMA_RANGE.0), max.unwrap_or(SIGMA_RANGE.1))),
+        }
+    }
+
+    /// What the scheduler's class wraps the network in, if anything.
+    pub fn scalings(&self) -> Option<Scalings> {
+        let sigma_data = self.class.sigma_data.unwrap_or(0.5);
+        match self.class.class_name.as_deref()? {
+            // one whose scalings are in the file, and the class names the solver alone
+            _ if self.prediction_type == PredictionType::Denoised => None,
+            "EDMEulerScheduler" | "EDMDPMSolverMultistepScheduler" => {
+                Some(Scalings::Edm { sigma_data, negative: self.prediction_type == PredictionType::V })
+            }
+            "CMStochasticIterativeScheduler" => {
+                Some(Scalings::Consistency { sigma_data, sigma_min: self.class.sigma_min.unwrap_or(SIGMA_RANGE.0) })
+            }
+            _ => None,
+        }
+    }
+
+    /// What the network predicts, once it is wrapped in its [`scalings`](Self::scalings).
+    pub fn prediction(&self) -> PredictionType {
+        if self.scalings().is_some() { PredictionType::Denoised } else { self.prediction_type }
     }
 
     /// The fields that nothing here reads, but for those that diffusers keeps for itself.
@@ -399,6 +529,8 @@ impl SchedulerConfig {
         if class.thresholding == Some(true) {
             let ratio = class.dynamic_thresholding_ratio.unwrap_or(0.995);
             Threshold::Dynamic { ratio, max: class.sample_max_value.unwrap_or(1.0) }
+        } else if matches!(self.scalings(), Some(Scalings::Consistency { .. })) {
+            if class.clip_denoised.unwrap_or(true) { Threshold::Static(1.0) } else { Threshold::None }
         } else if self.clip_sample {
             Threshold::Static(self.clip_sample_range)
         } else {
@@ -409,7 +541,7 @@ impl SchedulerConfig {
     /// The spacing for a solver that is not the class's own.
     pub fn spacing(&self) -> Spacing {
         let on = |option: Option<bool>| option == Some(true);
-        if on(self.class.use_karras_sigmas) {
+        if on(self.class.use_karras_sigmas) || (self.sigma_range().is_some() && self.class.class_name.is_some()) {
             Spacing::Karras
         } else if on(self.class.use_exponential_sigmas) || on(self.class.use_lu_lambdas) {
             Spacing::LogSnr
@@ -424,11 +556,23 @@ impl SchedulerConfig {
     }
 }
 
+/// The defaults of a network that takes σ and is trained on a range of σ rather than on a schedule of β.
+fn denoised_defaults() -> Vec<(&'static str, Value)> {
+    vec![
+        ("prediction_type", json!("denoised")),
+        ("sigma_min", json!(SIGMA_RANGE.0)),
+        ("sigma_max", json!(SIGMA_RANGE.1)),
+        ("timestep_spacing", json!("karras")),
+        ("clip_sample", json!(false)),
+    ]
+}
+
 /// Where the defaults of one of diffusers' classes differ from those of [`SchedulerConfig`], which are DDIM's.
 fn class_defaults(class: &str) -> Vec<(&'static str, Value)> {
     match class {
         "" | "DDIMScheduler" | "DDPMScheduler" => vec![],
         "PNDMScheduler" => vec![("clip_sample", json!(false)), ("set_alpha_to_one", json!(false))],
+        "CMStochasticIterativeScheduler" => vec![("clip_sample", json!(false)), ("num_train_timesteps", json!(40))],
         "HeunDiscreteScheduler" | "KDPM2DiscreteScheduler" => vec![
             ("clip_sample", json!(false)),
             ("timestep_spacing", json!("linspace")),
@@ -506,6 +650,10 @@ mod tests {
             (r#"{"dynamic_thresholding_ratio": 0}"#, "dynamic_thresholding_ratio must be above 0"),
             (r#"{"clip_sample_range": -1}"#, "clip_sample_range must be positive"),
             (r#"{"use_karras_sigmas": true, "use_lu_lambdas": true}"#, "only one can be true"),
+            (r#"{"sigma_max": 1, "sigma_min": 2}"#, "sigma_min must be less than sigma_max, but 2 is not less than 1"),
+            (r#"{"rho": 0}"#, "rho must be positive, not 0"),
+            (r#"{"_class_name": "CMStochasticIterativeScheduler", "s_noise": 2}"#, "s_noise 2 is not supported"),
+            (r#"{"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}"#, "epsilon or v_prediction"),
             (r#"{"sigma_max": -3}"#, "sigma_max must be positive, not -3"),
             (r#"{"tuned_timesteps": {"2": [900]}}"#, "tuned_timesteps of 2 steps must be as many times that fall"),
             (r#"{"tuned_timesteps": {"2": [100, 900]}}"#, "from 999 to 0, not [100.0, 900.0]"),

@@ -7,11 +7,13 @@ use crate::likelihood::Flow;
 use crate::network::{Model, OnnxNetwork};
 use crate::noise::Noise;
 use crate::normalization::Scalings;
+use crate::precondition::Preconditioned;
 use crate::sampler::{Control, Outcome, Progress, Sampler};
 use crate::schedule::{Grid, Schedule};
 use crate::scheduler;
 use crate::solver::{Adaptive, Method, Prediction, Program, Solver, Threshold};
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// How samples are made. [`Settings::of`] gives what suits a model.
@@ -28,6 +30,8 @@ pub struct Settings {
     pub guidance: f32,
     /// What is done to the estimate of the clean sample.
     pub threshold: Threshold,
+    /// The named conditions of guidance's unconditional half, where they are not zeros (see [`Guided`]).
+    pub unconditional: BTreeMap<String, Vec<f32>>,
 }
 
 impl Settings {
@@ -59,22 +63,39 @@ impl Settings {
         }
         match self.spacing {
             None => scheduler::grid(config, schedule, self.steps),
-            Some(spacing) => schedule.grid(self.steps, spacing, config.steps_offset, config.set_alpha_to_one),
+            Some(spacing) => {
+                let grid = schedule.grid(self.steps, spacing, config.steps_offset, config.set_alpha_to_one)?;
+                // a network that takes σ starts from σ_max z
+                Ok(if config.sigma_range().is_some() { grid.with_scaled_noise() } else { grid })
+            }
         }
     }
 
     /// What suits `model` with this solver, whatever it says of solvers.
     pub fn with_solver(model: &Model, solver: Solver) -> Self {
         let (metadata, config) = (model.metadata(), model.scheduler());
+        let solver = match (solver, config.sigma_range()) {
+            (Solver::Consistency { .. }, Some((sigma_min, _))) => Solver::Consistency { sigma_min },
+            _ => solver,
+        };
         Settings {
             steps: metadata.steps.unwrap_or(10),
             solver,
             spacing: Some(metadata.spacing.unwrap_or(config.spacing())),
             guidance: metadata.guidance.unwrap_or(1.0),
             threshold: config.threshold(),
+            unconditional: BTreeMap::new(),
         }
     }
+
+    fn network(&self, model: &Model) -> Result<ModelNetwork> {
+        let network = Preconditioned::new(model.network()?, model.scheduler().scalings());
+        Ok(Guided::new(network, self.guidance)?.with_unconditional(self.unconditional.clone()))
+    }
 }
+
+/// The network that samplers run: a model's, with its scalings, guided.
+type ModelNetwork = Guided<Preconditioned<OnnxNetwork>>;
 
 /// Makes samples from a model, one after the other, in buffers made once. For several threads, make one
 /// a thread: they share the model.
@@ -98,7 +119,7 @@ impl Settings {
 /// # Ok::<(), edgegen::Error>(())
 /// ```
 pub struct Generator {
-    network: Guided<OnnxNetwork>,
+    network: ModelNetwork,
     schedule: Schedule,
     driver: Driver,
     scalings: Scalings,
@@ -121,7 +142,7 @@ impl Generator {
     pub fn new(model: &Model, settings: &Settings) -> Result<Self> {
         let config = model.scheduler();
         let schedule = Schedule::from_config(config)?;
-        let prediction = Prediction { kind: config.prediction_type, threshold: settings.threshold };
+        let prediction = Prediction { kind: config.prediction(), threshold: settings.threshold };
         let len = model.sample_shape().iter().product();
         let driver = match settings.solver {
             Solver::Adaptive(options) => {
@@ -132,7 +153,7 @@ impl Generator {
                 Driver::Table(Sampler::new(solver.compile(&grid, &schedule, prediction)?, len))
             }
         };
-        let network = Guided::new(model.network()?, settings.guidance)?;
+        let network = settings.network(model)?;
         let (scalings, condition) = (model.scalings().clone(), Condition::default());
         Ok(Generator { network, schedule, driver, scalings, condition, x: vec![0.0; len] })
     }
@@ -229,7 +250,9 @@ impl Generator {
             // made anew in each run
             Driver::Adaptive(_) => 0,
         };
-        size_of_val(&*self.x) + driver + self.network.memory_bytes() + self.network.inner().memory_bytes()
+        let wrapped = self.network.inner();
+        let network = self.network.memory_bytes() + wrapped.memory_bytes() + wrapped.inner().memory_bytes();
+        size_of_val(&*self.x) + driver + network
     }
 
     fn run(&mut self, mut noise: Noise, condition: &Condition, control: &mut Control) -> Result<(&[f32], Outcome)> {
@@ -258,11 +281,13 @@ impl Generator {
 /// Fixed-step solvers run their table for the steps in reverse, and those that choose their own steps follow
 /// the ODE by Runge–Kutta within their tolerance.
 pub struct Encoder {
-    network: Guided<OnnxNetwork>,
+    network: ModelNetwork,
     schedule: Schedule,
     prediction: PredictionType,
     scalings: Scalings,
     way: Way,
+    /// What the end of the way is multiplied by, to be standard normal noise.
+    scale: f32,
 }
 
 enum Way {
@@ -278,20 +303,26 @@ impl Encoder {
     pub fn new(model: &Model, settings: &Settings) -> Result<Self> {
         let config = model.scheduler();
         let schedule = Schedule::from_config(config)?;
-        let prediction = Prediction { kind: config.prediction_type, threshold: Threshold::None };
+        let prediction = Prediction { kind: config.prediction(), threshold: Threshold::None };
+        let mut scale = 1.0;
         let way = match settings.solver {
             Solver::Adaptive(Adaptive { method: Method::Sde, .. }) => {
                 return Err(Error::invalid("a sampler that adds noise cannot go back from a sample to noise"));
             }
             Solver::Adaptive(options) => Way::Ode(options),
             solver => {
-                let program = solver.compile(&settings.grid(config, &schedule)?.reversed()?, &schedule, prediction)?;
+                let mut grid = settings.grid(config, &schedule)?;
+                // a network that takes σ starts from σ_max z: the way back ends there, and z is that over σ_max
+                if config.sigma_range().is_some() {
+                    scale = 1.0 / std::mem::replace(&mut grid.start, 1.0) as f32;
+                }
+                let program = solver.compile(&grid.reversed()?, &schedule, prediction)?;
                 Way::Table(Sampler::new(program, model.sample_shape().iter().product()))
             }
         };
-        let network = Guided::new(model.network()?, settings.guidance)?;
+        let network = settings.network(model)?;
         let scalings = model.scalings().clone();
-        Ok(Encoder { network, schedule, prediction: config.prediction_type, scalings, way })
+        Ok(Encoder { network, schedule, prediction: config.prediction(), scalings, way, scale })
     }
 
     /// The noise that `sample` comes from under `condition`, both in the units of the model's data.
@@ -308,6 +339,7 @@ impl Encoder {
                 // no noise is drawn on the way
                 let mut noise = Noise::new(0, 0);
                 sampler.run(&mut self.network, condition, &mut noise, &mut x, &mut Control::default())?;
+                x.iter_mut().for_each(|v| *v *= self.scale);
                 Ok(x)
             }
             Way::Ode(options) => {

@@ -54,6 +54,7 @@ pub mod noise;
 pub mod normalization;
 #[cfg(feature = "output")]
 pub mod output;
+pub mod precondition;
 pub mod sampler;
 pub mod schedule;
 pub mod scheduler;

@@ -211,7 +211,7 @@ pub fn encode_csv(samples: &[&[f32]]) -> Vec<u8> {
 /// An array read from an npy file: its shape and its numbers in C order.
 ///
 /// # Errors
-/// When the file cannot be read, is not npy, or does not hold floating-point numbers in C order.
+/// When the file cannot be read, is not npy, or does not hold float or int numbers of 32 or 64 bits in C order.
 pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
     let failed = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("cannot read {}: {e}", path.display()));
     let bytes = std::fs::read(path).map_err(|e| failed(&e))?;
@@ -229,12 +229,18 @@ pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
         Ok(data) => data.collect::<std::io::Result<Vec<f32>>>(),
         Err(npy) => match npy.try_data::<f64>() {
             Ok(data) => data.map(|v| v.map(|v| v as f32)).collect(),
-            Err(npy) => {
-                return Err(failed(&format!(
-                    "its numbers are {}, but must be float32 or float64",
-                    npy.dtype().descr()
-                )));
-            }
+            Err(npy) => match npy.try_data::<i64>() {
+                Ok(data) => data.map(|v| v.map(|v| v as f32)).collect(),
+                Err(npy) => match npy.try_data::<i32>() {
+                    Ok(data) => data.map(|v| v.map(|v| v as f32)).collect(),
+                    Err(npy) => {
+                        return Err(failed(&format!(
+                            "its numbers are {}, but must be float32, float64, int32 or int64",
+                            npy.dtype().descr()
+                        )));
+                    }
+                },
+            },
         },
     };
     Ok((shape, numbers.map_err(|e| failed(&e))?))

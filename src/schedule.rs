@@ -3,7 +3,7 @@
 //! The marginal of the forward process is `q_t(x_t | x_0) = N(γ_t x_0, σ_t² I)` with `γ_t² + σ_t² = 1`.
 //! In discrete time `alpha_bar_t = Π_{s≤t} (1 - β_s) = γ_t²`. All arithmetic is f64.
 
-use crate::config::{BetaSchedule, FittedStep, SchedulerConfig, Spacing};
+use crate::config::{BetaSchedule, FittedStep, SchedulerConfig, Sigmas, Spacing};
 use crate::{Error, Result};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -166,6 +166,8 @@ pub struct Schedule {
     alpha_bar: Vec<f64>,
     /// The times of [`Spacing::Tuned`], by the number of steps.
     tuned: BTreeMap<usize, Vec<f64>>,
+    /// The ends of [`Spacing::Karras`] and [`Spacing::LogSnr`] in σ/γ, where they are not the schedule's, and ρ.
+    sigmas: Sigmas,
 }
 
 impl Schedule {
@@ -174,6 +176,10 @@ impl Schedule {
     /// # Errors
     /// When the configuration has no steps, or a β outside (0, 1).
     pub fn from_config(config: &SchedulerConfig) -> Result<Self> {
+        let sigmas = Sigmas { min: config.class.sigma_min, max: config.class.sigma_max, rho: config.class.rho };
+        if let Some((min, max)) = config.sigma_range() {
+            return Ok(Schedule { sigmas, ..Self::from_edm_sigmas(min, max)? });
+        }
         let (n, start, end) = (config.num_train_timesteps, config.beta_start, config.beta_end);
         let lerp = |a: f64, b: f64, i: usize| a + (b - a) * i as f64 / (n.max(2) - 1) as f64;
         let beta: Vec<f64> = match (&config.trained_betas, config.beta_schedule) {
@@ -190,7 +196,7 @@ impl Schedule {
                 (0..n).map(|i| start + (end - start) * sigmoid(lerp(-6.0, 6.0, i))).collect()
             }
         };
-        let schedule = Schedule { tuned: config.tuned_timesteps.clone(), ..Self::from_betas(beta)? };
+        let schedule = Schedule { tuned: config.tuned_timesteps.clone(), sigmas, ..Self::from_betas(beta)? };
         if config.rescale_betas_zero_snr { schedule.with_zero_terminal_snr() } else { Ok(schedule) }
     }
 
@@ -212,7 +218,25 @@ impl Schedule {
                 Some(*product)
             })
             .collect();
-        Ok(Schedule { beta, alpha_bar, tuned: BTreeMap::new() })
+        Ok(Schedule { beta, alpha_bar, tuned: BTreeMap::new(), sigmas: Sigmas::default() })
+    }
+
+    /// A schedule for a network that takes σ: σ/γ from `min` to `max`, even in its logarithm over 1000 training
+    /// steps, between which it is even too, so that any σ in the range is a level of it.
+    ///
+    /// # Errors
+    /// When `min` is not positive and less than `max`.
+    pub fn from_edm_sigmas(min: f64, max: f64) -> Result<Self> {
+        if !(min > 0.0 && min < max && max.is_finite()) {
+            return Err(Error::invalid(format!(
+                "sigma must go from a positive least to a greater value, not {min} to {max}"
+            )));
+        }
+        const LEN: usize = 1000;
+        let sigma = |t: usize| min * (max / min).powf(t as f64 / (LEN - 1) as f64);
+        let alpha_bar: Vec<f64> = (0..LEN).map(|t| 1.0 / (1.0 + sigma(t).powi(2))).collect();
+        let beta = (0..LEN).map(|t| 1.0 - alpha_bar[t] / if t == 0 { 1.0 } else { alpha_bar[t - 1] }).collect();
+        Ok(Schedule { beta, alpha_bar, tuned: BTreeMap::new(), sigmas: Sigmas::default() })
     }
 
     /// The number of training steps T.
@@ -260,7 +284,7 @@ impl Schedule {
         let (first, last) = (self.gamma(0), self.gamma(n - 1));
         let alpha_bar: Vec<f64> = (0..n).map(|t| ((self.gamma(t) - last) * first / (first - last)).powi(2)).collect();
         let beta = (0..n).map(|t| 1.0 - alpha_bar[t] / if t == 0 { 1.0 } else { alpha_bar[t - 1] }).collect();
-        Ok(Schedule { beta, alpha_bar, tuned: self.tuned.clone() })
+        Ok(Schedule { beta, alpha_bar, tuned: self.tuned.clone(), sigmas: self.sigmas })
     }
 
     /// ln(γ²/σ²) at training step `t`: it falls as t grows.
@@ -316,17 +340,21 @@ impl Schedule {
         let last = (n - 1) as f64;
         let between = |a: f64, b: f64, i: usize| if steps == 1 { a } else { a + (b - a) * i as f64 / (count - 1.0) };
         let tuned = if spacing == Spacing::Tuned { self.tuned_times(steps)? } else { Vec::new() };
+        let end_of = |own: Option<f64>, t: usize| own.unwrap_or_else(|| (-0.5 * self.log_snr_bound(t)).exp());
+        let ends = (end_of(self.sigmas.max, n - 1), end_of(self.sigmas.min, 0));
         let time = |i: usize| -> f64 {
             match spacing {
                 Spacing::Tuned => tuned[i],
                 Spacing::Leading => (((steps - 1 - i) * (n / steps)) + steps_offset).min(n - 1) as f64,
                 Spacing::Trailing => (n as f64 * (count - i as f64) / count).round_ties_even() - 1.0,
                 Spacing::Linspace => between(last, 0.0, i).round_ties_even(),
-                Spacing::LogSnr => self.time_of_log_snr(between(self.log_snr_bound(n - 1), self.log_snr_bound(0), i)),
+                Spacing::LogSnr => {
+                    let ln = between(ends.0.ln(), ends.1.ln(), i);
+                    self.time_of_log_snr(-2.0 * ln)
+                }
                 Spacing::Karras => {
-                    const RHO: f64 = 7.0;
-                    let root = |t: usize| (-0.5 * self.log_snr_bound(t)).exp().powf(1.0 / RHO);
-                    let sigma = between(root(n - 1), root(0), i).powf(RHO);
+                    let rho = self.sigmas.rho.unwrap_or(7.0);
+                    let sigma = between(ends.0.powf(1.0 / rho), ends.1.powf(1.0 / rho), i).powf(rho);
                     self.time_of_log_snr(-2.0 * sigma.ln())
                 }
             }
@@ -547,6 +575,26 @@ mod tests {
             let steps: Vec<f64> = levels[..5].windows(2).map(|w| measure(&w[1]) - measure(&w[0])).collect();
             steps.iter().for_each(|d| close(*d, steps[0], 1e-9));
         }
+    }
+
+    #[test]
+    fn a_range_of_sigma_is_stepped_through_as_in_edm() {
+        let text = r#"{"prediction_type": "denoised", "sigma_min": 0.01, "sigma_max": 50, "rho": 5}"#;
+        let config = SchedulerConfig::from_json(text).unwrap();
+        let s = Schedule::from_config(&config).unwrap();
+        let levels = s.levels(6, config.spacing(), 0, true).unwrap();
+        for (i, level) in levels[..6].iter().enumerate() {
+            // arXiv 2206.00364, eq. 5
+            let (max, min) = (50f64.powf(0.2), 0.01f64.powf(0.2));
+            close(level.edm_sigma(), (max + i as f64 / 5.0 * (min - max)).powi(5), 1e-9);
+        }
+        assert_eq!(levels[6], Level::CLEAN);
+        let plain = SchedulerConfig::denoised();
+        assert_eq!((plain.sigma_range(), plain.spacing()), (Some((0.002, 80.0)), Spacing::Karras));
+        // with a schedule of β it stays one of β
+        let vp = SchedulerConfig::from_json(r#"{"prediction_type": "denoised", "beta_schedule": "linear"}"#).unwrap();
+        assert_eq!(vp.sigma_range(), None);
+        assert!(Schedule::from_edm_sigmas(1.0, 1.0).is_err());
     }
 
     #[test]

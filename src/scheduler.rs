@@ -5,7 +5,9 @@
 //! [`grid`] follow diffusers 0.42 to the letter, so that the same noise and network give the same
 //! sample.
 
-use crate::config::{AlgorithmType, ClassOptions, FinalSigmas, Interpolation, SchedulerConfig, SolverType, Spacing};
+use crate::config::{
+    AlgorithmType, ClassOptions, FinalSigmas, Interpolation, SchedulerConfig, SigmaSchedule, SolverType, Spacing,
+};
 use crate::schedule::{Grid, Level, Schedule, Step};
 use crate::solver::{
     BFunction, Churn, Curvature, DeisVariable, DpmSolver, Form, SecondOrder, Solver, Stepping, UniPc, Variance,
@@ -26,9 +28,12 @@ enum Class {
     Heun,
     Lms,
     Dpm2,
+    EdmEuler,
+    EdmDpmMultistep,
+    Consistency,
 }
 
-const CLASSES: [(&str, Class); 12] = [
+const CLASSES: [(&str, Class); 15] = [
     ("DDIMScheduler", Class::Ddim),
     ("DDPMScheduler", Class::Ddpm),
     ("PNDMScheduler", Class::Pndm),
@@ -41,6 +46,9 @@ const CLASSES: [(&str, Class); 12] = [
     ("HeunDiscreteScheduler", Class::Heun),
     ("LMSDiscreteScheduler", Class::Lms),
     ("KDPM2DiscreteScheduler", Class::Dpm2),
+    ("EDMEulerScheduler", Class::EdmEuler),
+    ("EDMDPMSolverMultistepScheduler", Class::EdmDpmMultistep),
+    ("CMStochasticIterativeScheduler", Class::Consistency),
 ];
 
 fn class(config: &SchedulerConfig) -> Result<Option<Class>> {
@@ -68,7 +76,7 @@ pub fn solver(config: &SchedulerConfig) -> Result<Option<Solver>> {
         Class::Ddim => Solver::Ddim { eta: 0.0 },
         Class::Ddpm => Solver::Ddpm(variance(options)?),
         Class::Pndm => Solver::Pndm { warm_up: !options.skip_prk_steps.unwrap_or(false) },
-        Class::DpmMultistep => dpm_solver(options, Stepping::Multistep),
+        Class::DpmMultistep | Class::EdmDpmMultistep => dpm_solver(options, Stepping::Multistep),
         Class::DpmSinglestep => dpm_solver(options, Stepping::Singlestep),
         Class::UniPc => unipc(options)?,
         Class::Deis => Solver::Deis {
@@ -76,11 +84,12 @@ pub fn solver(config: &SchedulerConfig) -> Result<Option<Solver>> {
             variable: DeisVariable::LogRho,
             lower_order_final: options.lower_order_final.unwrap_or(true),
         },
-        Class::Euler => Solver::Euler,
+        Class::Euler | Class::EdmEuler => Solver::Euler,
         Class::EulerAncestral => Solver::EulerAncestral,
         Class::Heun => Solver::Heun(Churn::NONE),
         Class::Lms => Solver::Lms { order: 4 },
         Class::Dpm2 => Solver::Dpm2,
+        Class::Consistency => Solver::Consistency { sigma_min: config.sigma_range().map_or(0.0, |(min, _)| min) },
     }))
 }
 
@@ -140,6 +149,9 @@ pub fn grid(config: &SchedulerConfig, schedule: &Schedule, steps: usize) -> Resu
     let class = class(config)?.ok_or_else(|| {
         Error::invalid("the scheduler configuration names no class: add _class_name, or name a spacing")
     })?;
+    if let Some(range) = config.sigma_range() {
+        return in_range(config, schedule, class, range, steps);
+    }
     let n = schedule.len();
     if steps == 0 || steps > n {
         return Err(Error::invalid(format!("the number of steps must be from 1 to {n}, not {steps}")));
@@ -161,7 +173,45 @@ pub fn grid(config: &SchedulerConfig, schedule: &Schedule, steps: usize) -> Resu
         Class::Ddpm => run.ancestral(),
         Class::DpmMultistep | Class::DpmSinglestep | Class::UniPc | Class::Deis => run.multistep(class),
         Class::Euler | Class::EulerAncestral | Class::Heun | Class::Lms | Class::Dpm2 => run.in_sigma(class),
+        Class::EdmEuler | Class::EdmDpmMultistep | Class::Consistency => {
+            return Err(Error::invalid("this scheduler class is for networks that are trained on a range of sigma"));
+        }
     })
+}
+
+/// The steps through a range of σ: of the EDM classes, of the consistency class, or for a network that takes σ of any.
+fn in_range(
+    config: &SchedulerConfig,
+    schedule: &Schedule,
+    class: Class,
+    (min, max): (f64, f64),
+    steps: usize,
+) -> Result<Grid> {
+    let most = if class == Class::Consistency { config.num_train_timesteps } else { schedule.len() };
+    if steps == 0 || steps > most {
+        return Err(Error::invalid(format!("the number of steps must be from 1 to {most}, not {steps}")));
+    }
+    let rho = config.class.rho.unwrap_or(7.0);
+    let karras = |u: f64| (max.powf(1.0 / rho) + u * (min.powf(1.0 / rho) - max.powf(1.0 / rho))).powf(rho);
+    let exponential = |u: f64| max * (min / max).powf(u);
+    let place = |i: usize| match class {
+        // every so many of the training steps
+        Class::Consistency => (i * (most / steps)) as f64 / (most.max(2) - 1) as f64,
+        _ => i as f64 / (steps.max(2) - 1) as f64,
+    };
+    let level = |sigma: f64| Level::from_edm_sigma(schedule.time_of_log_snr(-2.0 * sigma.ln()), sigma);
+    let sigmas = (0..steps).map(|i| match config.class.sigma_schedule {
+        Some(SigmaSchedule::Exponential) => exponential(place(i)),
+        _ => karras(place(i)),
+    });
+    let mut levels: Vec<Level> = sigmas.map(level).collect();
+    levels.push(match config.class.final_sigmas_type {
+        Some(FinalSigmas::SigmaMin) => level(min),
+        _ => Level::CLEAN,
+    });
+    let grid = Grid::chain(&levels);
+    // The EDM classes start from the standard deviation √(σ_max² + 1), as they stand for VP ones; others from σ_max.
+    Ok(if matches!(class, Class::EdmEuler | Class::EdmDpmMultistep) { grid } else { grid.with_scaled_noise() })
 }
 
 /// σ/γ of every training step.

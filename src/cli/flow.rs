@@ -9,6 +9,7 @@ use edgegen::likelihood::{Flow, Trace, slerp};
 use edgegen::network::Model;
 use edgegen::noise::Noise;
 use edgegen::output::{self, Format, Picture};
+use edgegen::precondition::Preconditioned;
 use edgegen::sampler::Control;
 use edgegen::schedule::Schedule;
 use edgegen::solver::{Solver, Threshold};
@@ -121,9 +122,9 @@ pub fn likelihood(args: &LikelihoodArgs) -> Result<()> {
     let config = model.scheduler();
     let schedule = Schedule::from_config(config)?;
     let (noisy, data) = schedule.ends();
-    let flow = Flow::new(&schedule, config.prediction_type, data, noisy)?;
+    let flow = Flow::new(&schedule, config.prediction(), data, noisy)?;
     let flow = flow.with_tolerance(args.rtol, args.atol)?;
-    let mut network = Guided::new(model.network()?, 1.0)?;
+    let mut network = Guided::new(Preconditioned::new(model.network()?, config.scalings()), 1.0)?;
     let (lo, hi) = model.metadata().value_range.unwrap_or((-1.0, 1.0));
     let bin = (hi - lo) / 256.0;
     for (i, path) in args.files.iter().enumerate() {

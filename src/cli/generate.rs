@@ -45,7 +45,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "NAME|N")]
     class: Option<String>,
     /// Another condition: numbers separated by commas, or an npy file (repeatable)
-    #[arg(long = "cond", value_name = "NAME=VALUE|FILE.npy", value_parser = parse_condition)]
+    #[arg(long = "cond", value_name = "NAME=VALUE|FILE.npy", value_parser = super::conditions::parse)]
     conditions: Vec<(String, String)>,
     /// Start from this noise, [N, …sample shape] in npy, instead of the seed's
     #[arg(long, value_name = "FILE.npy", conflicts_with_all = ["count", "grid"])]
@@ -86,11 +86,6 @@ fn parse_grid(text: &str) -> Result<(usize, usize), String> {
         Some((columns.parse().ok()?, rows.parse().ok()?))
     };
     parse().filter(|(c, r)| *c > 0 && *r > 0).ok_or("give columns and rows, such as 8x4".into())
-}
-
-fn parse_condition(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("give NAME=VALUE")?;
-    Ok((name.into(), value.into()))
 }
 
 /// Everything that is to be generated.
@@ -198,35 +193,16 @@ fn read_noise(path: &Path, shape: &[usize]) -> Result<(Vec<f32>, usize)> {
 }
 
 fn conditions(args: &GenerateArgs, model: &Model, seed: u64, count: usize) -> Result<Vec<Condition>> {
-    let mut common = Condition::default();
-    for (name, value) in &args.conditions {
-        let inputs = model.inputs().iter();
-        let known: Vec<&str> =
-            inputs.filter(|i| i.role == edgegen::network::roles::Role::Condition).map(|i| i.name.as_str()).collect();
-        if !known.contains(&name.as_str()) {
-            let known =
-                if known.is_empty() { "it takes none".into() } else { format!("it takes {}", known.join(", ")) };
-            bail!("the model has no condition '{name}': {known}");
-        }
-        common.named.insert(name.clone(), condition_values(name, value)?);
-    }
+    let common = Condition { class: None, named: super::conditions::read(model, &args.conditions)? };
     let class = args.class.as_deref().map(|c| model.class(c)).transpose()?;
     let classes = if model.takes_class() { model.num_classes().unwrap_or(0) } else { 0 };
     let of_sample = |i: usize| {
         let drawn = || (classes > 0).then(|| noise::choice(seed, args.first_index + i as u64, classes));
         Condition { class: class.or_else(drawn), ..common.clone() }
     };
-    Ok((0..count).map(of_sample).collect())
-}
-
-fn condition_values(name: &str, value: &str) -> Result<Vec<f32>> {
-    if value.ends_with(".npy") {
-        return Ok(output::read_npy(Path::new(value))?.1);
-    }
-    let numbers = value.split(',').map(|v| v.trim().parse::<f32>().ok().filter(|v| v.is_finite()));
-    numbers
-        .collect::<Option<_>>()
-        .with_context(|| format!("condition {name}: '{value}' is neither numbers separated by commas nor an npy file"))
+    let conditions: Vec<Condition> = (0..count).map(of_sample).collect();
+    model.check_condition(&conditions[0])?;
+    Ok(conditions)
 }
 
 fn picture(model: &Model, format: Format) -> Result<Option<Picture>> {

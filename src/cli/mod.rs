@@ -1,6 +1,7 @@
 //! The command line: parse, call the library, print.
 
 mod bench;
+mod conditions;
 mod flow;
 mod generate;
 mod inspect;
@@ -9,7 +10,7 @@ mod schedule;
 
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use edgegen::config::{SchedulerConfig, Spacing};
+use edgegen::config::{SchedulerConfig, Sigmas, Spacing};
 use edgegen::network::roles::Role;
 use edgegen::network::{Model, ModelOptions};
 use edgegen::normalization::Normalization;
@@ -82,6 +83,15 @@ struct ModelArgs {
     /// JSON, or mean and std, or LeRobot's stats.json
     #[arg(long, value_name = "FILE.json", help_heading = "Model")]
     normalization: Option<PathBuf>,
+    /// The least sigma, for a network that takes sigma (EDM, consistency) [default: its schedule's, else 0.002]
+    #[arg(long, value_name = "X", help_heading = "Model")]
+    sigma_min: Option<f64>,
+    /// The greatest sigma, which the noise is scaled by [default: its schedule's, else 80]
+    #[arg(long, value_name = "X", help_heading = "Model")]
+    sigma_max: Option<f64>,
+    /// How much closer the steps lie where there is less noise: Karras's rho [default: the schedule's, else 7]
+    #[arg(long, value_name = "X", help_heading = "Model")]
+    rho: Option<f64>,
     /// Round every activation exactly as an int8 model says, slowly, to compare with other runtimes
     #[arg(long, help_heading = "Model")]
     exact_quantization: bool,
@@ -95,6 +105,7 @@ impl ModelArgs {
             scheduler,
             sample_shape: self.shape.clone(),
             normalization: self.normalization.as_deref().map(read_normalization).transpose()?,
+            sigmas: Sigmas { min: self.sigma_min, max: self.sigma_max, rho: self.rho },
             exact_quantization: self.exact_quantization,
         };
         match path {
@@ -157,6 +168,9 @@ struct SamplingArgs {
     /// The weight of classifier-free guidance: 1 is none, others call the network twice [default: the model's choice, else 1]
     #[arg(long, value_name = "W", allow_negative_numbers = true, help_heading = "Sampling")]
     guidance: Option<f32>,
+    /// A condition of guidance's unconditional half (repeatable) [default: as given where there is a class, else zeros]
+    #[arg(long = "uncond", value_name = "NAME=VALUE|FILE.npy", value_parser = conditions::parse, help_heading = "Sampling")]
+    unconditional: Vec<(String, String)>,
     /// Clip the estimate of the clean sample to ±X, or `none`, or `dynamic` [default: the schedule's]
     #[arg(long, value_name = "X", value_parser = parse_clip, help_heading = "Sampling")]
     clip: Option<Clip>,
@@ -206,6 +220,7 @@ impl SamplingArgs {
         if let Some(guidance) = self.guidance {
             settings.guidance = guidance;
         }
+        settings.unconditional = conditions::read(model, &self.unconditional)?;
         if let Some(Clip(threshold)) = self.clip {
             settings.threshold = threshold;
         }

@@ -3,7 +3,13 @@
 #[cfg(feature = "onnx")]
 mod exec;
 #[cfg(feature = "onnx")]
+mod external;
+#[cfg(feature = "onnx")]
 mod fold;
+#[cfg(feature = "onnx")]
+mod locate;
+#[cfg(feature = "onnx")]
+mod mend;
 pub mod metadata;
 #[cfg(feature = "onnx")]
 mod onnx;

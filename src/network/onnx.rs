@@ -2,11 +2,14 @@
 
 use super::Network;
 use super::exec;
+use super::external::load_external_data;
 use super::fold::{drop_activation_quantization, drop_quantization_but_of_convolutions, round_activations_in_float};
+use super::locate;
+use super::mend::mend;
 use super::metadata::Metadata;
 use super::roles::{self, InputInfo, Role};
 use crate::condition::Condition;
-use crate::config::SchedulerConfig;
+use crate::config::{SchedulerConfig, Sigmas};
 use crate::normalization::{Normalization, Scalings};
 use crate::{Error, ErrorKind, Result};
 use prost::Message;
@@ -33,6 +36,8 @@ pub struct ModelOptions {
     pub roles: Vec<(Role, String)>,
     /// The noise schedule, instead of the one that the file or its folder gives.
     pub scheduler: Option<SchedulerConfig>,
+    /// The range of noise levels of a network that takes σ, instead of its schedule's.
+    pub sigmas: Sigmas,
     /// One sample's shape, for a graph that leaves it open.
     pub sample_shape: Option<Vec<usize>>,
     /// The statistics that samples and conditions are scaled by, instead of those that the file gives.
@@ -77,32 +82,24 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads an ONNX file. The noise schedule is, in this order, the one in `options`, in the file's own
-    /// metadata, or in a `scheduler_config.json` beside the file.
+    /// Reads an ONNX file, or a folder that holds one in `unet/`, in `transformer/` or by itself, as diffusers and
+    /// optimum lay it out. The noise schedule is, in this order, the one in `options`, in the file's own metadata,
+    /// in a `scheduler_config.json` beside the file or in `scheduler/` beside it or its folder, or in a LeRobot
+    /// policy's `config.json` beside it.
     ///
     /// # Errors
     /// When the file cannot be read, is not ONNX, has an operator that is not supported, or does not map
-    /// (sample, time, conditions…) to one tensor of the sample's shape; when no schedule is given.
+    /// (sample, time, conditions…) to one tensor of the sample's shape; when no schedule is given; when weights
+    /// that it keeps in other files are missing, or are not in its folder.
     pub fn open(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path)
-            .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read the model {}: {e}", path.display())))?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut options = options.clone();
-        let beside = folder.join("scheduler_config.json");
-        let load = |options: &ModelOptions| Self::load(&bytes, Some(folder), options);
-        let result = match (&options.scheduler, std::fs::read_to_string(&beside)) {
-            (None, Ok(text)) => match load(&options) {
-                Err(e) if e.message_is(NO_SCHEDULE) => {
-                    let config = SchedulerConfig::from_json(&text).map_err(|e| e.context(beside.display()))?;
-                    options.scheduler = Some(config);
-                    load(&options)
-                }
-                result => result,
-            },
-            _ => load(&options),
+        let read = || {
+            let file = locate::network_file(path)?;
+            let bytes = std::fs::read(&file)
+                .map_err(|e| Error::new(ErrorKind::Io, format!("the model cannot be read: {e}")))?;
+            Self::load(&bytes, Some(&file), options)
         };
-        result.map_err(|e| e.context(path.display()))
+        read().map_err(|e: Error| e.context(path.display()))
     }
 
     /// Reads an ONNX model from memory: see [`open`](Model::open).
@@ -132,9 +129,10 @@ impl Model {
         Self::from_bytes(include_bytes!("../../models/fashion-mnist.int8.onnx"), options)
     }
 
-    fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<Self> {
+    /// `file` is where the bytes come from, if they are a file's.
+    fn load(bytes: &[u8], file: Option<&Path>, options: &ModelOptions) -> Result<Self> {
         // tract checks its input, but not to the last byte: what it does not check must not take the caller down.
-        catch_unwind(AssertUnwindSafe(|| load(bytes, folder, options)))
+        catch_unwind(AssertUnwindSafe(|| load(bytes, file, options)))
             .unwrap_or_else(|_| Err(model_error("the graph is malformed: loading it failed an internal check")))
     }
 
@@ -270,6 +268,15 @@ impl Model {
         }
     }
 
+    /// Whether `condition` is what the model takes: every condition that it needs and no other, each of its length,
+    /// whole numbers where it takes integers.
+    ///
+    /// # Errors
+    /// When it is not: what is wrong with it.
+    pub fn check_condition(&self, condition: &Condition) -> Result<()> {
+        check_condition(&self.inputs, self.metadata.null_class, condition)
+    }
+
     /// A network of its own state over this model, for one thread.
     ///
     /// # Errors
@@ -297,19 +304,17 @@ fn one_line(e: &TractError) -> String {
     format!("{e:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-const NO_SCHEDULE: &str = "the model does not say what noise schedule it was trained with: put its scheduler_config.json beside it, or name one with --scheduler-config";
+const NO_SCHEDULE: &str = "the model does not say what noise schedule it was trained with: put its scheduler_config.json beside it, or name one with --scheduler-config; or, for a network that takes sigma, give --sigma-min and --sigma-max";
 
-impl Error {
-    fn message_is(&self, text: &str) -> bool {
-        self.to_string() == text
-    }
-}
-
-fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<Model> {
+fn load(bytes: &[u8], file: Option<&Path>, options: &ModelOptions) -> Result<Model> {
     let mut proto = pb::ModelProto::decode(bytes)
         .map_err(|_| model_error("not an ONNX model, or one cut short: its protobuf encoding cannot be read"))?;
     let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
     let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
+
+    let folder = file.map(|f| f.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
+    load_external_data(graph, folder)?;
+    mend(graph);
 
     let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
     let infos: Vec<InputInfo> =
@@ -318,9 +323,13 @@ fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<M
     let named: Vec<(Role, String)> = options.roles.iter().chain(&metadata.roles).cloned().collect();
     let roles = roles::resolve(&infos, &named)?;
 
-    let scheduler = match (&options.scheduler, &metadata.scheduler) {
-        (Some(s), _) | (None, Some(s)) => s.clone(),
-        (None, None) => return Err(model_error(NO_SCHEDULE)),
+    let own = options.scheduler.as_ref().or(metadata.scheduler.as_ref()).cloned();
+    let near = || file.map_or(Ok(None), locate::scheduler_near);
+    let scheduler = match own.map_or_else(near, |s| Ok(Some(s)))? {
+        Some(scheduler) => scheduler.with_sigmas(options.sigmas)?,
+        // a range of sigmas is all that a sigma-conditioned network needs
+        None if options.sigmas != Sigmas::default() => SchedulerConfig::denoised().with_sigmas(options.sigmas)?,
+        None => return Err(model_error(NO_SCHEDULE)),
     };
     let inputs = concrete_inputs(graph, &infos, &roles, options, &metadata)?;
     let scalings = scalings(&inputs, options.normalization.as_ref().or(metadata.normalization.as_ref()))?;
@@ -335,7 +344,7 @@ fn load(bytes: &[u8], folder: Option<&Path>, options: &ModelOptions) -> Result<M
             } else {
                 drop_activation_quantization(graph);
             }
-            load_with_tract(&proto, folder, &inputs, reason)?
+            load_with_tract(&proto, &inputs, reason)?
         }
     };
     let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
@@ -385,12 +394,7 @@ fn plan(graph: &pb::GraphProto, inputs: &[Input], options: &ModelOptions) -> std
     exec::compile(&graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions })
 }
 
-fn load_with_tract(
-    proto: &pb::ModelProto,
-    folder: Option<&Path>,
-    inputs: &[Input],
-    reason: String,
-) -> Result<(Engine, Vec<(String, usize)>)> {
+fn load_with_tract(proto: &pb::ModelProto, inputs: &[Input], reason: String) -> Result<(Engine, Vec<(String, usize)>)> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
     let unsupported = proto.graph.as_ref().map(|graph| unsupported_operators(graph, &onnx)).unwrap_or_default();
     if !unsupported.is_empty() {
@@ -400,7 +404,7 @@ fn load_with_tract(
         )));
     }
     let tract = |e: TractError| model_error(format!("the graph cannot be loaded: {}", one_line(&e)));
-    let parsed = onnx.parse(proto, folder.and_then(Path::to_str)).map_err(tract)?;
+    let parsed = onnx.parse(proto, None).map_err(tract)?;
     if !parsed.unresolved_inputs.is_empty() {
         return Err(model_error(format!("nothing in the graph makes: {}", parsed.unresolved_inputs.join(", "))));
     }
@@ -527,7 +531,10 @@ fn concrete_shape(info: &InputInfo, role: Role, sample_shape: Option<&[usize]>) 
 fn check_output(graph: &TypedModel, sample: &[usize]) -> Result<()> {
     let fact = graph.output_fact(0).map_err(|e| model_error(one_line(&e)))?;
     let shape = fact.shape.as_concrete();
-    if shape != Some(sample) {
+    // Twice the channels: the second half is a learned variance (arXiv 2102.09672), which no sampler here uses.
+    let with_variance = matches!((shape, sample), (Some([1, c, rest @ ..]), [1, n, others @ ..])
+        if sample.len() == 4 && *c == 2 * n && rest == others);
+    if shape != Some(sample) && !with_variance {
         let got = shape.map_or_else(|| format!("{:?}", fact.shape), |s| format!("{s:?}"));
         return Err(model_error(format!(
             "this is not a diffusion network: its output has shape {got}, but it must have the sample's shape {sample:?}"
@@ -565,6 +572,16 @@ enum State {
 
 struct TractState {
     state: TypedSimpleState,
+    /// One an input.
+    tensors: Vec<Arc<Tensor>>,
+    /// The conditions of the latest calls, checked and written once: a run holds its condition over its steps, and
+    /// guidance goes to and fro between two.
+    held: Vec<Held>,
+}
+
+/// A condition, and its tensors for the inputs of the class and of conditions, in their order.
+struct Held {
+    condition: Condition,
     tensors: Vec<Arc<Tensor>>,
 }
 
@@ -576,7 +593,7 @@ impl OnnxNetwork {
             Engine::Tract { plan, .. } => {
                 let zeros = |i: &Input| Ok(Arc::new(Tensor::zero_dt(i.datum_type, &i.shape).map_err(network)?));
                 let tensors = model.inputs.iter().map(zeros).collect::<Result<_>>()?;
-                State::Tract(TractState { state: plan.spawn().map_err(network)?, tensors })
+                State::Tract(TractState { state: plan.spawn().map_err(network)?, tensors, held: Vec::new() })
             }
         };
         Ok(OnnxNetwork {
@@ -609,26 +626,6 @@ fn label(condition: &Condition, null_class: Option<usize>, name: &str) -> Result
         .ok_or_else(|| Error::invalid(format!("the model needs a class (its input {name}): give one with --class")))
 }
 
-/// What is given for a condition, which must be as long as the model wants it.
-fn named_condition<'a>(input: &Input, condition: &'a Condition) -> Result<&'a [f32]> {
-    let values = condition.named.get(&input.name).ok_or_else(|| {
-        Error::invalid(format!(
-            "the model needs the condition {} of shape {:?}: give it with --cond {}=VALUE",
-            input.name, input.shape, input.name
-        ))
-    })?;
-    let len: usize = input.shape.iter().product();
-    if values.len() != len {
-        return Err(Error::invalid(format!(
-            "condition {} has {} numbers, but the model takes {len} (shape {:?})",
-            input.name,
-            values.len(),
-            input.shape
-        )));
-    }
-    Ok(values)
-}
-
 impl TractState {
     fn predict(
         &mut self,
@@ -637,7 +634,8 @@ impl TractState {
         (x, t, condition): (&[f32], f64, &Condition),
         out: &mut [f32],
     ) -> Result<()> {
-        self.fill_inputs(inputs, null_class, x, t, condition)?;
+        self.fill_inputs(inputs, x, t)?;
+        self.hold(inputs, null_class, condition)?;
         let inputs: TVec<TValue> = self.tensors.iter().map(|t| TValue::from_const(t.clone())).collect();
         let state = &mut self.state;
         let network = |e: TractError| Error::new(ErrorKind::Network, format!("the network failed: {}", one_line(&e)));
@@ -645,19 +643,17 @@ impl TractState {
             .map_err(|_| Error::new(ErrorKind::Network, "the network failed an internal check"))?
             .map_err(network)?;
         let output = outputs[0].cast_to::<f32>().map_err(network)?;
-        out.copy_from_slice(output.try_as_plain_ram().and_then(|v| v.as_slice::<f32>()).map_err(network)?);
+        let values = output.try_as_plain_ram().and_then(|v| v.as_slice::<f32>()).map_err(network)?;
+        // a learned variance may follow the prediction
+        out.copy_from_slice(&values[..out.len()]);
         Ok(())
     }
 
-    fn fill_inputs(
-        &mut self,
-        inputs: &[Input],
-        null_class: Option<usize>,
-        x: &[f32],
-        t: f64,
-        condition: &Condition,
-    ) -> Result<()> {
+    fn fill_inputs(&mut self, inputs: &[Input], x: &[f32], t: f64) -> Result<()> {
         for (input, tensor) in inputs.iter().zip(&mut self.tensors) {
+            if is_held(input) {
+                continue;
+            }
             if Arc::get_mut(tensor).is_none() {
                 // the engine kept a hold of it
                 *tensor = Arc::new(tensor.deep_clone());
@@ -665,18 +661,85 @@ impl TractState {
             let tensor = Arc::get_mut(tensor).expect("just made unique");
             match input.role {
                 Role::Sample => fill(tensor, x.iter().map(|v| f64::from(*v)))?,
-                Role::Time => fill(tensor, std::iter::repeat_n(t, tensor.len()))?,
-                Role::Class => {
-                    let class = label(condition, null_class, &input.name)?;
-                    fill(tensor, std::iter::repeat_n(class as f64, tensor.len()))?;
-                }
-                Role::Condition => {
-                    fill(tensor, named_condition(input, condition)?.iter().map(|v| f64::from(*v)))?;
-                }
+                _ => fill(tensor, std::iter::repeat_n(t, tensor.len()))?,
             }
         }
         Ok(())
     }
+
+    /// Puts the condition's tensors in their places.
+    fn hold(&mut self, inputs: &[Input], null_class: Option<usize>, condition: &Condition) -> Result<()> {
+        let held = match self.held.iter().position(|h| h.condition == *condition) {
+            Some(known) => known,
+            None => {
+                check_condition(inputs, null_class, condition)?;
+                let mut tensors = Vec::new();
+                for input in inputs.iter().filter(|i| is_held(i)) {
+                    let mut tensor = Tensor::zero_dt(input.datum_type, &input.shape)
+                        .map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
+                    match condition.named.get(&input.name) {
+                        Some(values) => fill(&mut tensor, values.iter().map(|v| f64::from(*v)))?,
+                        None => {
+                            let class = label(condition, null_class, &input.name)? as f64;
+                            let len = tensor.len();
+                            fill(&mut tensor, std::iter::repeat_n(class, len))?;
+                        }
+                    }
+                    tensors.push(Arc::new(tensor));
+                }
+                // the two latest
+                self.held.truncate(1);
+                self.held.insert(0, Held { condition: condition.clone(), tensors });
+                0
+            }
+        };
+        let places = inputs.iter().zip(&mut self.tensors).filter(|(i, _)| is_held(i));
+        for ((_, place), tensor) in places.zip(&self.held[held].tensors) {
+            place.clone_from(tensor);
+        }
+        Ok(())
+    }
+}
+
+/// Whether an input keeps its value over a run.
+fn is_held(input: &Input) -> bool {
+    matches!(input.role, Role::Class | Role::Condition)
+}
+
+/// Whether a condition is what the inputs take.
+fn check_condition(inputs: &[Input], null_class: Option<usize>, condition: &Condition) -> Result<()> {
+    let named = || inputs.iter().filter(|i| i.role == Role::Condition);
+    if let Some(unknown) = condition.named.keys().find(|name| !named().any(|i| i.name == **name)) {
+        let known = named().map(|i| i.name.as_str()).collect::<Vec<_>>();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        return Err(Error::invalid(format!("the model has no condition '{unknown}': it takes {known}")));
+    }
+    if let Some(input) = inputs.iter().find(|i| i.role == Role::Class) {
+        label(condition, null_class, &input.name)?;
+    }
+    for input in named() {
+        let Input { name, shape, datum_type, .. } = input;
+        let values = condition.named.get(name).ok_or_else(|| {
+            Error::invalid(format!(
+                "the model needs the condition {name} of shape {shape:?}: give it with --cond {name}=VALUE"
+            ))
+        })?;
+        let len: usize = shape.iter().product();
+        if values.len() != len {
+            return Err(Error::invalid(format!(
+                "condition {name} has {} numbers, but the model takes {len} (shape {shape:?})",
+                values.len()
+            )));
+        }
+        if let Some(value) = values.iter().find(|v| !v.is_finite()) {
+            return Err(Error::invalid(format!("condition {name} must be finite, but has {value}")));
+        }
+        let integer = matches!(datum_type, DatumType::I64 | DatumType::I32);
+        if let Some(value) = values.iter().find(|v| integer && v.fract() != 0.0) {
+            return Err(Error::invalid(format!("condition {name} takes whole numbers, but has {value}")));
+        }
+    }
+    Ok(())
 }
 
 /// Writes numbers into a tensor of any element type; integers are rounded to the nearest.
@@ -718,19 +781,17 @@ impl Network for OnnxNetwork {
             State::Tract(tract) => tract.predict(&self.inputs, self.null_class, (x, t, condition), out),
             State::Plan { engine, workspace } => {
                 let Engine::Plan(plan) = &**engine else { unreachable!("made for a plan") };
-                let class = match (plan.classes(), self.inputs.iter().find(|i| i.role == Role::Class)) {
-                    (Some(classes), Some(input)) => {
-                        let class = label(condition, self.null_class, &input.name)?;
-                        if class >= classes {
-                            return Err(Error::invalid(format!("the model knows labels below {classes}, not {class}")));
-                        }
-                        class
-                    }
-                    _ => 0,
+                check_condition(&self.inputs, self.null_class, condition)?;
+                let class = match self.inputs.iter().find(|i| i.role == Role::Class) {
+                    Some(input) => label(condition, self.null_class, &input.name)?,
+                    None => 0,
                 };
+                if let Some(classes) = plan.classes().filter(|n| class >= *n) {
+                    return Err(Error::invalid(format!("the model knows labels below {classes}, not {class}")));
+                }
                 let conditions = self.inputs.iter().filter(|i| i.role == Role::Condition);
                 for (index, input) in conditions.enumerate() {
-                    plan.condition(workspace, index, named_condition(input, condition)?);
+                    plan.condition(workspace, index, &condition.named[&input.name]);
                 }
                 plan.run(workspace, exec::At { x, t, class }, out);
                 Ok(())

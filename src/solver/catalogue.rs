@@ -47,6 +47,7 @@ const DPM: &str = "arXiv 2206.00927";
 const DPM_PLUS: &str = "arXiv 2211.01095";
 const UNIPC: &str = "arXiv 2302.04867";
 const OLSS: &str = "arXiv 2305.14677";
+const CONSISTENCY: &str = "arXiv 2303.01469";
 const K_DIFFUSION: &str = "k-diffusion";
 
 use Stepping::{Multistep, Singlestep};
@@ -87,6 +88,7 @@ pub const SOLVERS: &[SolverInfo] = &[
     deterministic("unipc-2", Solver::UniPc(UniPc::new(2)), 3, UNIPC),
     deterministic("unipc-3", Solver::UniPc(UniPc::new(3)), 4, UNIPC),
     deterministic("fitted", Solver::Fitted, 3, OLSS),
+    stochastic("consistency", Solver::Consistency { sigma_min: 0.0 }, CONSISTENCY),
 ];
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod adams;
 mod adaptive;
 mod ancestral;
 mod catalogue;
+mod consistency;
 mod ddim;
 mod dpm_solver;
 mod fitted;
@@ -208,6 +209,11 @@ pub enum Solver {
     /// The steps that were fitted to the model (arXiv 2305.14677; see [`Grid::of_fitted`]), or on a grid without any
     /// UniPC of order 2.
     Fitted,
+    /// Consistency sampling (arXiv 2303.01469, algorithm 1): to x_0, and back to the next level by fresh noise.
+    Consistency {
+        /// The level in σ/γ at which the network's estimates are, the least that it was trained on; 0 for clean ones.
+        sigma_min: f64,
+    },
     /// A solver that chooses its own steps.
     Adaptive(Adaptive),
 }
@@ -313,6 +319,7 @@ impl Solver {
             Solver::DpmSolver(options) => dpm_solver::dpm_solver(&mut table, grid, options)?,
             Solver::UniPc(options) => unipc::unipc(&mut table, grid, options)?,
             Solver::Fitted => fitted::fitted(&mut table, grid)?,
+            Solver::Consistency { sigma_min } => consistency::consistency(&mut table, grid, sigma_min),
             Solver::Adaptive(_) => {
                 return Err(Error::invalid("a sampler that chooses its own steps has no table: run it by itself"));
             }

@@ -997,7 +997,7 @@ impl<'a> Compiler<'a> {
         };
         let of_time_start = 0;
         let of_time_end = (0..storages.len()).filter(|i| handed(*i) && !constant[*i]).map(&mut lay).last().unwrap_or(0);
-        let fixed = (0..storages.len()).filter(|i| (kept(*i) || constant[*i]) && !(handed(*i) && !constant[*i]));
+        let fixed = (0..storages.len()).filter(|i| constant[*i] || (kept(*i) && !handed(*i)));
         let fixed_end = fixed.map(&mut lay).last().unwrap_or(of_time_end);
         let shared: Vec<_> =
             (0..storages.len()).map(|i| (storages[i].len, uses[i].filter(|_| !kept(i) && !constant[i]))).collect();

@@ -42,11 +42,9 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The best that this CPU has. On 64-bit ARM that is the portable kind for now: the kernels for NEON and its dot
-    /// products are written and compile, but have not been run against their references there.
+    /// The best that this CPU has.
     pub fn detect() -> Self {
-        let best = Isa::available()[0];
-        if cfg!(target_arch = "aarch64") { Isa::Portable } else { best }
+        Isa::available()[0]
     }
 
     /// Every kind that this CPU can run, the best first and the portable one last.

@@ -1,0 +1,161 @@
+//! Weights that lie in files of their own, beside the ONNX file (external data).
+//!
+//! A file names them by a path relative to its folder. What leads out of the folder, by `..`, as an absolute path or
+//! through a link, is refused: a model must not be able to read the rest of the disk.
+
+use crate::{Error, ErrorKind, Result};
+use std::collections::HashMap;
+use std::path::{Component, Path};
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::{GraphProto, TensorProto};
+
+/// Reads every stored tensor that lies elsewhere into the graph. `folder` is the model's; `None` for a model that
+/// was given as bytes, which has none.
+///
+/// # Errors
+/// When a file is missing, too short, or outside the folder.
+pub(super) fn load_external_data(graph: &mut GraphProto, folder: Option<&Path>) -> Result<()> {
+    let mut files = HashMap::new();
+    load_graph(graph, folder, &mut files)
+}
+
+fn load_graph(graph: &mut GraphProto, folder: Option<&Path>, files: &mut HashMap<String, Vec<u8>>) -> Result<()> {
+    for tensor in &mut graph.initializer {
+        load_tensor(tensor, folder, files)?;
+    }
+    for attribute in graph.node.iter_mut().flat_map(|n| &mut n.attribute) {
+        if let Some(tensor) = &mut attribute.t {
+            load_tensor(tensor, folder, files)?;
+        }
+        if let Some(inner) = &mut attribute.g {
+            load_graph(inner, folder, files)?;
+        }
+    }
+    Ok(())
+}
+
+fn load_tensor(tensor: &mut TensorProto, folder: Option<&Path>, files: &mut HashMap<String, Vec<u8>>) -> Result<()> {
+    if tensor.data_location != Some(DataLocation::External as i32) {
+        return Ok(());
+    }
+    let name = tensor.name.clone();
+    let error = |what: String| Error::new(ErrorKind::Model, format!("the weights {name} {what}"));
+    let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
+    let number = |key: &str| -> Result<Option<usize>> {
+        let Some(text) = entry(key) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| error(format!("say that their {key} is '{text}', which is no number")))
+    };
+    let location = entry("location").ok_or_else(|| error("lie in a file that is not named".into()))?.to_string();
+    let folder = folder.ok_or_else(|| {
+        error(format!("lie in a file of their own, {location}: open the model by its path, with that file beside it"))
+    })?;
+    let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
+    if !files.contains_key(&location) {
+        files.insert(location.clone(), read_inside(folder, &location).map_err(error)?);
+    }
+    let bytes = &files[&location];
+    let end = length.map_or(Some(bytes.len()), |l| offset.checked_add(l));
+    let Some(data) = end.and_then(|end| bytes.get(offset..end)) else {
+        let (had, length) = (bytes.len(), length.unwrap_or(0));
+        return Err(error(format!("lie at bytes {offset} to {offset}+{length} of {location}, which has only {had}")));
+    };
+    if let Some(expected) = byte_len(tensor).filter(|n| *n != data.len()) {
+        return Err(error(format!("take {expected} bytes, but {location} has {} for them", data.len())));
+    }
+    tensor.raw_data = data.to_vec();
+    tensor.data_location = None;
+    tensor.external_data.clear();
+    Ok(())
+}
+
+/// The file `location` of `folder`, which must lie inside it.
+fn read_inside(folder: &Path, location: &str) -> std::result::Result<Vec<u8>, String> {
+    let outside = || format!("lie in '{location}', which is not in the model's folder: such a file is not read");
+    let path = Path::new(location);
+    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    if location.is_empty() || !plain {
+        return Err(outside());
+    }
+    let missing = |e: std::io::Error| {
+        format!("lie in {location} beside the model, which cannot be read ({e}): put it there, under this name")
+    };
+    let root = folder.canonicalize().map_err(missing)?;
+    let file = root.join(path).canonicalize().map_err(missing)?;
+    if !file.starts_with(&root) {
+        return Err(outside());
+    }
+    std::fs::read(file).map_err(missing)
+}
+
+/// How many bytes a tensor of this shape and type takes, where that is known.
+fn byte_len(tensor: &TensorProto) -> Option<usize> {
+    let size = match DataType::try_from(tensor.data_type).ok()? {
+        DataType::Double | DataType::Int64 | DataType::Uint64 => 8,
+        DataType::Float | DataType::Int32 | DataType::Uint32 => 4,
+        DataType::Float16 | DataType::Bfloat16 | DataType::Int16 | DataType::Uint16 => 2,
+        DataType::Int8 | DataType::Uint8 | DataType::Bool => 1,
+        _ => return None,
+    };
+    tensor.dims.iter().try_fold(size, |n: usize, d| n.checked_mul(usize::try_from(*d).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::pb::StringStringEntryProto;
+
+    fn graph(entries: &[(&str, &str)]) -> GraphProto {
+        let entry = |(key, value): &(&str, &str)| StringStringEntryProto { key: (*key).into(), value: (*value).into() };
+        let tensor = TensorProto {
+            name: "w".into(),
+            dims: vec![2],
+            data_type: DataType::Float as i32,
+            data_location: Some(DataLocation::External as i32),
+            external_data: entries.iter().map(entry).collect(),
+            ..Default::default()
+        };
+        GraphProto { initializer: vec![tensor], ..Default::default() }
+    }
+
+    #[test]
+    fn a_part_of_a_file_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("w.bin"), (0..16).collect::<Vec<u8>>()).unwrap();
+        let mut g = graph(&[("location", "w.bin"), ("offset", "4"), ("length", "8")]);
+        load_external_data(&mut g, Some(folder.path())).unwrap();
+        assert_eq!(g.initializer[0].raw_data, (4..12).collect::<Vec<u8>>());
+        assert_eq!(g.initializer[0].data_location, None);
+    }
+
+    #[test]
+    fn what_is_missing_or_elsewhere_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("model");
+        std::fs::create_dir(&model).unwrap();
+        std::fs::write(folder.path().join("secret"), [0; 8]).unwrap();
+        std::fs::write(model.join("short"), [0; 6]).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(folder.path().join("secret"), model.join("link")).unwrap();
+        let absolute = folder.path().join("secret");
+        let cases = [
+            (vec![("location", "../secret")], "not in the model's folder"),
+            (vec![("location", absolute.to_str().unwrap())], "not in the model's folder"),
+            (vec![("location", "a/../../secret")], "not in the model's folder"),
+            #[cfg(unix)]
+            (vec![("location", "link")], "not in the model's folder"),
+            (vec![("location", "")], "not in the model's folder"),
+            (vec![("location", "none.bin")], "which cannot be read"),
+            (vec![], "is not named"),
+            (vec![("location", "short")], "take 8 bytes, but short has 6"),
+            (vec![("location", "short"), ("offset", "4"), ("length", "8")], "which has only 6"),
+            (vec![("location", "short"), ("offset", "-1")], "offset is '-1', which is no number"),
+            (vec![("location", "short"), ("offset", "18446744073709551615"), ("length", "8")], "which has only 6"),
+        ];
+        for (entries, words) in cases {
+            let error = load_external_data(&mut graph(&entries), Some(&model)).unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains('\n'), "{error:?} does not say {words:?}");
+        }
+        let error = load_external_data(&mut graph(&[("location", "w.bin")]), None).unwrap_err().to_string();
+        assert!(error.contains("open the model by its path"), "{error}");
+    }
+}
