@@ -109,7 +109,10 @@ fn langevin_dynamics_come_near_the_moments() {
 
 #[test]
 fn the_moments_are_those_of_the_data() {
-    let exact = |s: &&SolverInfo| s.order.is_none() && !matches!(s.solver, Solver::AnnealedLangevin(_));
+    // consistency sampling is for networks that jump to a sample at once; of this one's posterior means it makes others
+    let exact = |s: &&SolverInfo| {
+        s.order.is_none() && !matches!(s.solver, Solver::AnnealedLangevin(_) | Solver::Consistency { .. })
+    };
     let named = SOLVERS.iter().filter(exact).map(|s| (s.name, s.solver));
     let churn = Solver::Heun(Churn { churn: 40.0, ..Churn::NONE });
     let solvers: Vec<_> =
