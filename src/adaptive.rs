@@ -42,6 +42,11 @@ impl AdaptiveSampler {
         Ok(AdaptiveSampler { options, prediction, ends, len })
     }
 
+    /// The levels that it goes from and to.
+    pub fn ends(&self) -> (Level, Level) {
+        self.ends
+    }
+
     /// Turns the noise `x` (x_T, standard normal) into a sample, in place; see
     /// [`Sampler::run`](crate::sampler::Sampler::run).
     ///
@@ -63,6 +68,11 @@ impl AdaptiveSampler {
             return Err(Error::new(
                 ErrorKind::NotFinite,
                 format!("the noise must be finite, but element {i} is {}", x[i]),
+            ));
+        }
+        if control.constraint.is_some() {
+            return Err(Error::invalid(
+                "a sampler that chooses its own steps cannot keep to what is known of a sample: use one with fixed steps",
             ));
         }
         let mut state: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
@@ -126,7 +136,7 @@ impl Run<'_, '_> {
         }
         self.input.iter_mut().zip(x).for_each(|(i, x)| *i = *x as f32);
         let eps = Some((&mut self.eps[..], true));
-        self.evaluator.evaluate(self.network, self.condition, level, &self.input, &mut self.x0, eps)?;
+        self.evaluator.evaluate(self.network, self.condition, level, &self.input, &mut self.x0, eps, None)?;
         self.evaluations += 1;
         self.outcome.nfe += self.network.calls();
         Ok(true)

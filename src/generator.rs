@@ -4,14 +4,15 @@ use crate::adaptive::AdaptiveSampler;
 use crate::condition::{Condition, Guided};
 use crate::config::{PredictionType, SchedulerConfig, Spacing};
 use crate::likelihood::Flow;
-use crate::network::{Model, OnnxNetwork};
+use crate::network::{Model, Network, OnnxNetwork};
 use crate::noise::Noise;
 use crate::normalization::Scalings;
 use crate::precondition::Preconditioned;
 use crate::sampler::{Control, Outcome, Progress, Sampler};
-use crate::schedule::{Grid, Schedule};
+use crate::schedule::{Grid, Level, Schedule, Start};
 use crate::scheduler;
-use crate::solver::{Adaptive, Method, Prediction, Program, Solver, Threshold};
+use crate::solver::{Adaptive, Method, Prediction, Program, Resample, Solver, Threshold};
+use crate::tile::{Tiled, Tiling};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -32,6 +33,12 @@ pub struct Settings {
     pub threshold: Threshold,
     /// The named conditions of guidance's unconditional half, where they are not zeros (see [`Guided`]).
     pub unconditional: BTreeMap<String, Vec<f32>>,
+    /// Where a run begins: at noise, or at a given sample.
+    pub start: Start,
+    /// Whether steps are taken again, for what is known of a sample to reach the rest.
+    pub resample: Resample,
+    /// For pictures larger than the model's: their size, and how its tiles overlap.
+    pub tiling: Option<Tiling>,
 }
 
 impl Settings {
@@ -85,6 +92,9 @@ impl Settings {
             guidance: metadata.guidance.unwrap_or(1.0),
             threshold: config.threshold(),
             unconditional: BTreeMap::new(),
+            start: Start::Noise,
+            resample: Resample::NONE,
+            tiling: None,
         }
     }
 
@@ -101,7 +111,7 @@ type ModelNetwork = Guided<Preconditioned<OnnxNetwork>>;
 /// a thread: they share the model.
 ///
 /// Conditions are taken, and samples given, in the units of the model's data ([`Model::scalings`]). What
-/// `control` sees on the way is in the network's.
+/// `control` sees on the way, and what its constraint keeps to, is in the network's.
 ///
 /// ```
 /// use edgegen::condition::Condition;
@@ -119,12 +129,16 @@ type ModelNetwork = Guided<Preconditioned<OnnxNetwork>>;
 /// # Ok::<(), edgegen::Error>(())
 /// ```
 pub struct Generator {
-    network: ModelNetwork,
+    network: Box<dyn Network + Send>,
+    network_bytes: usize,
     schedule: Schedule,
     driver: Driver,
     scalings: Scalings,
     /// The condition in the network's units.
     condition: Condition,
+    start: Start,
+    /// The sample to start from in the network's units.
+    init: Vec<f32>,
     x: Vec<f32>,
 }
 
@@ -143,19 +157,42 @@ impl Generator {
         let config = model.scheduler();
         let schedule = Schedule::from_config(config)?;
         let prediction = Prediction { kind: config.prediction(), threshold: settings.threshold };
-        let len = model.sample_shape().iter().product();
+        let network = settings.network(model)?;
+        let wrapped = network.inner();
+        let network_bytes = network.memory_bytes() + wrapped.memory_bytes() + wrapped.inner().memory_bytes();
+        let network: Box<dyn Network + Send> = match settings.tiling {
+            None => Box::new(network),
+            Some(_) if model.scalings().sample.is_some() => {
+                return Err(Error::invalid("a model with a normalization of its samples cannot be run on tiles"));
+            }
+            Some(tiling) => Box::new(Tiled::new(network, tiling)?),
+        };
+        let len = network.sample_len();
         let driver = match settings.solver {
             Solver::Adaptive(options) => {
-                Driver::Adaptive(AdaptiveSampler::new(options, prediction, schedule.ends(), len)?)
+                let ends = adaptive_ends(settings, &schedule)?;
+                Driver::Adaptive(AdaptiveSampler::new(options, prediction, ends, len)?)
             }
             solver => {
-                let grid = settings.grid(config, &schedule)?;
-                Driver::Table(Sampler::new(solver.compile(&grid, &schedule, prediction)?, len))
+                let grid = settings.grid(config, &schedule)?.starting(settings.start, &schedule)?;
+                let program = solver.compile_resampled(&grid, &schedule, prediction, settings.resample)?;
+                Driver::Table(Sampler::new(program, len))
             }
         };
-        let network = settings.network(model)?;
         let (scalings, condition) = (model.scalings().clone(), Condition::default());
-        Ok(Generator { network, schedule, driver, scalings, condition, x: vec![0.0; len] })
+        // all of the noise, and nothing of the sample
+        let start = if settings.start == Start::Strength(1.0) { Start::Noise } else { settings.start };
+        Ok(Generator {
+            network,
+            network_bytes,
+            schedule,
+            driver,
+            scalings,
+            condition,
+            start,
+            init: vec![0.0; len],
+            x: vec![0.0; len],
+        })
     }
 
     /// Makes sample `index` of the run with this `seed`. It depends on (seed, index), the model, the
@@ -170,9 +207,68 @@ impl Generator {
         condition: &Condition,
         control: &mut Control,
     ) -> Result<(&[f32], Outcome)> {
+        self.starts_from_noise()?;
         let mut noise = Noise::new(seed, index);
         noise.fill(&mut self.x);
         self.run(noise, condition, control)
+    }
+
+    /// Makes a sample from `init`, a sample of the same shape, instead of from noise alone: where the settings
+    /// say [`Start::Strength`], `init` is noised with the noise of (seed, index) to where the run begins, which
+    /// gives another sample near it (SDEdit), or renews a plan; where they say [`Start::Sigma`], it has that noise
+    /// already, and loses it.
+    ///
+    /// # Errors
+    /// As [`generate`](Generator::generate), and when `init` is of the wrong length or not finite.
+    pub fn generate_near(
+        &mut self,
+        init: &[f32],
+        seed: u64,
+        index: u64,
+        condition: &Condition,
+        control: &mut Control,
+    ) -> Result<(&[f32], Outcome)> {
+        if init.len() != self.x.len() {
+            return Err(Error::invalid(format!(
+                "the sample to start from must have {} numbers, but has {}",
+                self.x.len(),
+                init.len()
+            )));
+        }
+        let mut noise = Noise::new(seed, index);
+        noise.fill(&mut self.x);
+        let level = self.first_level();
+        match self.start {
+            Start::Noise => {}
+            Start::Strength(_) | Start::Sigma(_) => {
+                self.init.copy_from_slice(init);
+                self.scalings.normalise(&mut self.init);
+                // with Sigma the noise is in it already
+                let sigma = if matches!(self.start, Start::Sigma(_)) { 0.0 } else { level.sigma };
+                Level { sigma, ..level }.noise(&self.init, &mut self.x);
+            }
+        }
+        self.run(noise, condition, control)
+    }
+
+    fn starts_from_noise(&self) -> Result<()> {
+        if self.start == Start::Noise {
+            return Ok(());
+        }
+        Err(Error::invalid("these settings start from a given sample: use generate_near"))
+    }
+
+    /// The level at which runs begin.
+    pub fn first_level(&self) -> Level {
+        match &self.driver {
+            Driver::Table(sampler) => sampler.program().first_level(),
+            Driver::Adaptive(sampler) => sampler.ends().0,
+        }
+    }
+
+    /// The shape of a sample: the model's, or with [`Settings::tiling`] a larger picture's.
+    pub fn sample_shape(&self) -> &[usize] {
+        self.network.sample_shape()
     }
 
     /// Makes a sample from the noise `x_t` (standard normal) instead of the seed's. Noise that a
@@ -195,6 +291,7 @@ impl Generator {
                 x_t.len()
             )));
         }
+        self.starts_from_noise()?;
         // past the numbers that would have been x_T
         let mut noise = Noise::new(seed, index);
         noise.fill(&mut self.x);
@@ -238,7 +335,10 @@ impl Generator {
             sampler.touch();
         }
         let mut stop = |_: Progress<'_>| ControlFlow::Break(());
-        self.generate(0, 0, condition, &mut Control { on_step: Some(&mut stop), ..Default::default() })?;
+        let control = &mut Control { on_step: Some(&mut stop), ..Default::default() };
+        // what it starts from does not matter
+        let init = vec![0.0; self.x.len()];
+        self.generate_near(&init, 0, 0, condition, control)?;
         Ok(())
     }
 
@@ -250,14 +350,12 @@ impl Generator {
             // made anew in each run
             Driver::Adaptive(_) => 0,
         };
-        let wrapped = self.network.inner();
-        let network = self.network.memory_bytes() + wrapped.memory_bytes() + wrapped.inner().memory_bytes();
-        size_of_val(&*self.x) + driver + network
+        size_of_val(&*self.x) + driver + self.network_bytes
     }
 
     fn run(&mut self, mut noise: Noise, condition: &Condition, control: &mut Control) -> Result<(&[f32], Outcome)> {
         let condition = self.scalings.condition(condition, &mut self.condition);
-        let (network, x) = (&mut self.network, &mut self.x);
+        let (network, x) = (&mut *self.network, &mut self.x);
         let outcome = match &mut self.driver {
             Driver::Table(sampler) => sampler.run(network, condition, &mut noise, x, control)?,
             Driver::Adaptive(sampler) => sampler.run(network, &self.schedule, condition, &mut noise, x, control)?,
@@ -273,6 +371,17 @@ impl Generator {
             Driver::Adaptive(_) => None,
         }
     }
+}
+
+/// From where to where a solver that chooses its own steps goes.
+fn adaptive_ends(settings: &Settings, schedule: &Schedule) -> Result<(Level, Level)> {
+    if settings.resample != Resample::NONE {
+        return Err(Error::invalid("a sampler that chooses its own steps has none to take again"));
+    }
+    let (noisiest, data) = schedule.ends();
+    // one step through all of the time
+    let grid = Grid::new(&[noisiest, data])?.starting(settings.start, schedule)?;
+    Ok((grid.steps()[0].from, data))
 }
 
 /// Finds the noise that a sample comes from: what [`Generator::generate_from`] makes that sample of again,

@@ -44,6 +44,7 @@ pub mod adaptive;
 pub mod capi;
 pub mod condition;
 pub mod config;
+pub mod constraint;
 mod error;
 #[cfg(feature = "onnx")]
 mod generator;
@@ -59,6 +60,7 @@ pub mod sampler;
 pub mod schedule;
 pub mod scheduler;
 pub mod solver;
+pub mod tile;
 
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "onnx")]

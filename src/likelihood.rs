@@ -261,7 +261,7 @@ impl<'a> Field<'a> {
     /// ε of the input into the first or second buffer.
     fn evaluate(&mut self, level: Level, buffer: usize) -> Result<()> {
         let eps = Some((&mut self.eps[buffer][..], true));
-        self.evaluator.evaluate(self.network, self.condition, level, &self.input, &mut self.x0, eps)?;
+        self.evaluator.evaluate(self.network, self.condition, level, &self.input, &mut self.x0, eps, None)?;
         self.nfe += self.network.calls();
         Ok(())
     }

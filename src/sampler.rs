@@ -2,6 +2,7 @@
 
 use crate::condition::Condition;
 use crate::config::PredictionType;
+use crate::constraint::Constraint;
 use crate::network::Network;
 use crate::noise::Noise;
 use crate::schedule::Level;
@@ -27,7 +28,7 @@ pub struct Progress<'a> {
 /// Called after every step of a run; `Break` ends it.
 pub type OnStep<'a> = dyn FnMut(Progress<'_>) -> ControlFlow<()> + 'a;
 
-/// What may end a run before its last step. All of it is looked at between network calls.
+/// What watches a run, steers it, and may end it before its last step.
 #[derive(Default)]
 pub struct Control<'a> {
     /// Called after every step; `Break` ends the run.
@@ -36,6 +37,8 @@ pub struct Control<'a> {
     pub cancel: Option<&'a AtomicBool>,
     /// Ends the run once it is past.
     pub deadline: Option<Instant>,
+    /// What the sample must agree with; for solvers with fixed steps.
+    pub constraint: Option<&'a mut dyn Constraint>,
 }
 
 /// Why a run ended.
@@ -94,7 +97,9 @@ impl Evaluator {
         size_of_val(&*self.output) + size_of_val(&*self.magnitudes) + size_of_val(&*self.scaled)
     }
 
-    /// The estimates at `level`: x_0 after thresholding, and ε, which follows it there or not.
+    /// The estimates at `level`: x_0 after thresholding, and ε, which follows it there or not, and then what the
+    /// constraint makes of x_0, which ε always follows.
+    #[allow(clippy::too_many_arguments, reason = "each is another part of one evaluation")]
     pub fn evaluate(
         &mut self,
         network: &mut dyn Network,
@@ -103,6 +108,7 @@ impl Evaluator {
         x: &[f32],
         x0: &mut [f32],
         eps: Option<(&mut [f32], bool)>,
+        constraint: Option<&mut (dyn Constraint + '_)>,
     ) -> Result<()> {
         if self.prediction.kind == PredictionType::Denoised {
             let scale = (1.0 / level.gamma) as f32;
@@ -122,8 +128,12 @@ impl Evaluator {
         }
         Split::new(self.prediction.kind, level).x0.combine(x, &self.output, x0);
         self.threshold(x0);
+        let constrained = constraint.is_some();
+        if let Some(constraint) = constraint {
+            constraint.correct(level, x0);
+        }
         if let Some((eps, follows_x0)) = eps {
-            if follows_x0 && self.prediction.threshold != Threshold::None {
+            if constrained || (follows_x0 && self.prediction.threshold != Threshold::None) {
                 Split::new(PredictionType::Sample, level).eps.combine(x, x0, eps);
             } else {
                 Split::new(self.prediction.kind, level).eps.combine(x, &self.output, eps);
@@ -248,6 +258,15 @@ impl Sampler {
                 format!("the noise must be finite, but element {i} is {}", x[i]),
             ));
         }
+        if let Some(constraint) = &control.constraint
+            && constraint.len() != self.len
+        {
+            return Err(Error::invalid(format!(
+                "the constraint is for samples of {} numbers, but these have {}",
+                constraint.len(),
+                self.len
+            )));
+        }
         let start = self.program.start;
         self.registers.iter_mut().zip(&*x).for_each(|(r, x)| *r = start * x);
         let total = self.program.steps();
@@ -258,7 +277,7 @@ impl Sampler {
                 outcome.ending = ending;
                 break;
             }
-            self.evaluate(index, network, condition)?;
+            self.evaluate(index, network, condition, noise, &mut control.constraint)?;
             outcome.nfe += network.calls();
             for update in 0..self.program.stages[index].updates.len() {
                 self.update(index, update, noise);
@@ -286,6 +305,9 @@ impl Sampler {
             (_, Some(x0)) => x0,
         };
         x.copy_from_slice(self.register(result));
+        if let (Some(constraint), Some(_)) = (&mut control.constraint, best) {
+            constraint.finish(x);
+        }
         Ok(outcome)
     }
 
@@ -294,20 +316,31 @@ impl Sampler {
     }
 
     /// Carries out a stage's evaluation.
-    fn evaluate(&mut self, index: usize, network: &mut dyn Network, condition: &Condition) -> Result<()> {
+    fn evaluate(
+        &mut self,
+        index: usize,
+        network: &mut dyn Network,
+        condition: &Condition,
+        noise: &mut Noise,
+        constraint: &mut Option<&mut dyn Constraint>,
+    ) -> Result<()> {
         let Stage { level, input, x0, eps, .. } = self.program.stages[index];
         let range = |register: usize| register * self.len..(register + 1) * self.len;
         let distinct = "an evaluation's registers are distinct";
+        if let Some(constraint) = constraint {
+            constraint.enter(level, &mut self.registers[range(input)], noise);
+        }
+        let constraint = constraint.as_deref_mut();
         match eps {
             None => {
                 let [x, x0] = self.registers.get_disjoint_mut([range(input), range(x0)]).expect(distinct);
-                self.evaluator.evaluate(network, condition, level, x, x0, None)
+                self.evaluator.evaluate(network, condition, level, x, x0, None, constraint)
             }
             Some(eps) => {
                 let ranges = [range(input), range(x0), range(eps)];
                 let [x, x0, eps] = self.registers.get_disjoint_mut(ranges).expect(distinct);
                 let eps = Some((eps, self.program.eps_follows_x0));
-                self.evaluator.evaluate(network, condition, level, x, x0, eps)
+                self.evaluator.evaluate(network, condition, level, x, x0, eps, constraint)
             }
         }
     }

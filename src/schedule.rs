@@ -39,6 +39,16 @@ impl Level {
         Level { time, gamma, sigma: edm_sigma * gamma }
     }
 
+    /// Noises a clean sample to this level: `x ← γ x_0 + σ x`, where `x` was standard normal.
+    ///
+    /// # Panics
+    /// When the two are not of one length.
+    pub fn noise(&self, x0: &[f32], x: &mut [f32]) {
+        assert_eq!(x0.len(), x.len());
+        let (gamma, sigma) = (self.gamma as f32, self.sigma as f32);
+        x.iter_mut().zip(x0).for_each(|(x, x0)| *x = gamma * x0 + sigma * *x);
+    }
+
     /// λ = ln(γ/σ), half the log-SNR: the variable that DPM-Solver's papers write λ.
     pub(crate) fn lambda(&self) -> f64 {
         (self.gamma / self.sigma).ln()
@@ -67,6 +77,21 @@ pub struct Step {
     pub from: Level,
     /// Where the step leads.
     pub to: Level,
+}
+
+/// Where a run begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Start {
+    /// At pure noise.
+    #[default]
+    Noise,
+    /// At a given sample that was noised part of the way (SDEdit, arXiv 2108.01073): the last share of the steps is
+    /// run, above 0 and at most 1. Near 0 the sample stays what it is; at 1 nothing is left of it, and the run is
+    /// that from pure noise.
+    Strength(f64),
+    /// At a given sample that has noise of this standard deviation, in the network's units, above 0: what the run gives
+    /// is that sample without the noise.
+    Sigma(f64),
 }
 
 /// The steps of a run, from the noisiest on.
@@ -125,6 +150,53 @@ impl Grid {
     pub(crate) fn with_scaled_noise(mut self) -> Self {
         self.start = self.steps[0].from.sigma;
         self
+    }
+
+    /// The part of the steps that `start` says. Where it begins between two levels, the first step is the shorter.
+    ///
+    /// # Errors
+    /// When the strength or σ is out of range.
+    pub fn starting(&self, start: Start, marginal: &dyn Marginal) -> Result<Grid> {
+        let level = match start {
+            Start::Noise => return Ok(self.clone()),
+            Start::Strength(strength) if !(strength > 0.0 && strength <= 1.0) => {
+                return Err(Error::invalid(format!("the strength must be above 0 and at most 1, not {strength}")));
+            }
+            Start::Strength(1.0) => return Ok(self.clone()),
+            Start::Strength(strength) => self.level_at(strength, marginal),
+            Start::Sigma(sigma) => {
+                let most = self.steps[0].from.edm_sigma();
+                if !(sigma > 0.0 && sigma <= most) {
+                    return Err(Error::invalid(format!(
+                        "the noise to start from must be above 0 and at most {most:.4}, where the run's steps begin, not {sigma}"
+                    )));
+                }
+                marginal.level_of_edm_sigma(sigma)
+            }
+        };
+        let mut steps: Vec<Step> = self.steps.iter().filter(|s| s.to.log_snr() > level.log_snr()).copied().collect();
+        match steps.first_mut() {
+            Some(first) => first.from = level,
+            None => return Err(Error::invalid("the run's steps end before there is so little noise")),
+        }
+        Ok(Grid { steps, start: 1.0, fitted: vec![] })
+    }
+
+    /// The level from which the last share `strength` of the steps leads on.
+    fn level_at(&self, strength: f64, marginal: &dyn Marginal) -> Level {
+        // 0.3 of 10 steps are 3, though 0.7 · 10 may be a little more than 7
+        let place = ((1.0 - strength) * self.steps.len() as f64 * 1e9).round() / 1e9;
+        let (step, share) = (self.steps[(place as usize).min(self.steps.len() - 1)], place.fract());
+        let Step { from, to } = step;
+        if share == 0.0 {
+            from
+        } else if to.sigma > 0.0 {
+            marginal.level(from.time + share * (to.time - from.time))
+        } else if from.gamma > 0.0 {
+            marginal.level_of_edm_sigma((1.0 - share) * from.edm_sigma())
+        } else {
+            marginal.level((1.0 - share) * from.time)
+        }
     }
 
     /// The way back, from a clean sample to noise: any solver of the ODE run on it encodes what it decodes. A

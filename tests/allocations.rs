@@ -4,10 +4,11 @@ mod mixture;
 
 use edgegen::condition::Condition;
 use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
+use edgegen::constraint::{Constraint, Degradation, NullSpace, Replacement};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;
-use edgegen::solver::{Prediction, SOLVERS, Threshold};
+use edgegen::solver::{Prediction, Resample, SOLVERS, Threshold};
 use mixture::{DIM, Mixture};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -55,4 +56,29 @@ fn no_solver_allocates_while_it_runs() {
         }
     }
     assert!(ALLOCATIONS.get() > 0, "the counter does not count");
+}
+
+#[test]
+fn nor_does_what_is_known_of_a_sample() {
+    let schedule = Schedule::from_config(&SchedulerConfig::default()).unwrap();
+    let grid = schedule.grid(10, Spacing::Trailing, 0, true).unwrap();
+    let mask = || Degradation::mask(&[DIM], &[true, false, true]).unwrap();
+    let mut noise_free = NullSpace::new(mask(), &[0.1; DIM], 0.0).unwrap();
+    let mut noisy = NullSpace::new(mask(), &[0.1; DIM], 0.1).unwrap();
+    let mut replacement = Replacement::new(&[0.1; DIM], &[true, false, true]).unwrap();
+    let constraints: [&mut dyn Constraint; 3] = [&mut noise_free, &mut noisy, &mut replacement];
+    for constraint in constraints {
+        let prediction = Prediction { kind: PredictionType::Epsilon, threshold: Threshold::None };
+        let resample = Resample { times: 3, jump: 2 };
+        let program = SOLVERS[0].solver.compile_resampled(&grid, &schedule, prediction, resample).unwrap();
+        let mut sampler = Sampler::new(program, DIM);
+        let mut network = Mixture(schedule.clone());
+        let mut noise = Noise::new(1, 1);
+        let mut x = [0.5; DIM];
+        let (condition, mut control) = (Condition::default(), Control::default());
+        control.constraint = Some(constraint);
+        let before = ALLOCATIONS.get();
+        sampler.run(&mut network, &condition, &mut noise, &mut x, &mut control).unwrap();
+        assert_eq!(ALLOCATIONS.get() - before, 0);
+    }
 }

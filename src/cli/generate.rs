@@ -267,6 +267,7 @@ fn sample_one(
         on_step: Some(&mut on_step),
         cancel: Some(failed),
         deadline: job.deadline.map(|d| Instant::now() + d),
+        constraint: None,
     };
     let condition = &job.conditions[i];
     let (x, outcome) = match &job.noise {

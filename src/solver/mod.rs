@@ -19,6 +19,7 @@ mod ddim;
 mod dpm_solver;
 mod fitted;
 mod lagrange;
+mod resample;
 mod runge_kutta;
 mod stochastic;
 mod unipc;
@@ -27,6 +28,7 @@ pub use adaptive::{ADAPTIVE_SOLVERS, Adaptive, AdaptiveInfo, Method};
 pub use ancestral::Variance;
 pub use catalogue::{SOLVERS, SolverInfo};
 pub use dpm_solver::{Curvature, DpmSolver, Form, SecondOrder, Stepping};
+pub use resample::Resample;
 pub use runge_kutta::Churn;
 pub use stochastic::Langevin;
 pub use unipc::{BFunction, UniPc};
@@ -97,6 +99,11 @@ impl Program {
     /// Whether the program draws noise of its own, beyond x_T.
     pub fn is_stochastic(&self) -> bool {
         self.stages.iter().flat_map(|s| &s.updates).any(|u| u.noise != 0.0)
+    }
+
+    /// The level at which a run begins.
+    pub fn first_level(&self) -> Level {
+        self.stages[0].level
     }
 
     /// The times at which the network is evaluated.
