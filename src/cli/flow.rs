@@ -52,7 +52,7 @@ fn settings(args: &SamplingArgs, model: &Model) -> Result<Settings> {
 }
 
 /// A sample from a picture or an npy file.
-fn read_sample(path: &Path, model: &Model) -> Result<Vec<f32>> {
+pub(super) fn read_sample(path: &Path, model: &Model) -> Result<Vec<f32>> {
     let shape = model.sample_shape();
     if path.extension().is_some_and(|e| e == "npy") {
         let (found, sample) = output::read_npy(path)?;

@@ -1,13 +1,18 @@
 //! `edgegen OUT`: generate.
 
+use super::flow::read_sample;
 use super::{ModelArgs, Report, SamplingArgs, measure};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use edgegen::condition::Condition;
+use edgegen::constraint::{Constraint, Replacement};
 use edgegen::network::Model;
 use edgegen::noise;
 use edgegen::output::{self, Format, Picture};
 use edgegen::sampler::{Control, Ending};
+use edgegen::schedule::Start;
+use edgegen::solver::Resample;
+use edgegen::{Generator, Settings};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -50,6 +55,21 @@ pub struct GenerateArgs {
     /// Start from this noise, [N, …sample shape] in npy, instead of the seed's
     #[arg(long, value_name = "FILE.npy", conflicts_with_all = ["count", "grid"])]
     noise: Option<PathBuf>,
+    /// Start from this picture, or sample in npy, noised part of the way
+    #[arg(long, value_name = "FILE", conflicts_with = "noise", help_heading = "From a picture")]
+    init: Option<PathBuf>,
+    /// How much of the way: near 0 keeps --init as it is, 1 nothing of it [default: 0.5, or 1 with --mask]
+    #[arg(long, value_name = "X", requires = "init", allow_negative_numbers = true, help_heading = "From a picture")]
+    strength: Option<f64>,
+    /// Fill only what is white in this picture (or not 0 in this npy file), and keep the rest of --init
+    #[arg(long, value_name = "FILE", requires = "init", help_heading = "From a picture")]
+    mask: Option<PathBuf>,
+    /// Run each block of steps so often, for what is filled to fit the rest (RePaint)
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "mask", help_heading = "From a picture")]
+    resample: usize,
+    /// The steps of a block
+    #[arg(long, value_name = "J", default_value_t = 1, requires = "mask", help_heading = "From a picture")]
+    jump: usize,
     /// The format of the output, where its name does not tell: png, jpg, gif, npy or csv
     #[arg(long, value_name = "NAME")]
     format: Option<PathBuf>,
@@ -95,6 +115,10 @@ struct Job {
     count: usize,
     /// Noise to start from, one sample after the other.
     noise: Option<Vec<f32>>,
+    /// The sample to start from.
+    init: Option<Vec<f32>>,
+    /// Which of its elements are kept.
+    kept: Option<Replacement>,
     /// The condition of each sample.
     conditions: Vec<Condition>,
     deadline: Option<Duration>,
@@ -151,6 +175,15 @@ fn job(args: &GenerateArgs, model: &Model, format: Format) -> Result<Job> {
         }
     };
     ensure!(count > 0, "--count must be at least 1");
+    let init = args.init.as_deref().map(|path| read_sample(path, model)).transpose()?;
+    let kept = match (&args.mask, &init) {
+        (Some(mask), Some(init)) => {
+            let mut values = init.clone();
+            model.scalings().normalise(&mut values);
+            Some(Replacement::new(&values, &read_mask(mask, model)?)?)
+        }
+        _ => None,
+    };
     let seed = match args.seed {
         Seed::Fixed(seed) => seed,
         Seed::Random => {
@@ -164,6 +197,8 @@ fn job(args: &GenerateArgs, model: &Model, format: Format) -> Result<Job> {
         first_index: args.first_index,
         count,
         noise,
+        init,
+        kept,
         conditions: conditions(args, model, seed, count)?,
         deadline: args.deadline.map(Duration::from_millis),
         trajectory: format == Format::Gif,
@@ -192,6 +227,38 @@ fn read_noise(path: &Path, shape: &[usize]) -> Result<(Vec<f32>, usize)> {
     Ok((noise, count))
 }
 
+/// Which elements a mask keeps: those that are black in a picture, or 0 in an npy file.
+fn read_mask(path: &Path, model: &Model) -> Result<Vec<bool>> {
+    let shape = model.sample_shape();
+    if path.extension().is_some_and(|e| e == "npy") {
+        let (found, mask) = output::read_npy(path)?;
+        ensure!(found == shape, "the mask {} has shape {found:?}, but the samples have {shape:?}", path.display());
+        return Ok(mask.iter().map(|v| *v == 0.0).collect());
+    }
+    let image = output::read_picture(path)?.to_luma8();
+    let &[channels, height, width] = shape else {
+        bail!("samples of shape {shape:?} are not pictures: give the mask in npy");
+    };
+    ensure!(
+        (image.width() as usize, image.height() as usize) == (width, height),
+        "the mask {} has {}x{} pixels, but the picture has {width}x{height}",
+        path.display(),
+        image.width(),
+        image.height()
+    );
+    Ok((0..channels).flat_map(|_| image.pixels().map(|p| p.0[0] < 128)).collect())
+}
+
+/// The settings, with where a run starts.
+fn settings(args: &GenerateArgs, model: &Model) -> Result<Settings> {
+    let mut settings = args.sampling.settings(model)?;
+    if args.init.is_some() {
+        settings.start = Start::Strength(args.strength.unwrap_or(if args.mask.is_some() { 1.0 } else { 0.5 }));
+        settings.resample = Resample { times: args.resample, jump: args.jump };
+    }
+    Ok(settings)
+}
+
 fn conditions(args: &GenerateArgs, model: &Model, seed: u64, count: usize) -> Result<Vec<Condition>> {
     let common = Condition { class: None, named: super::conditions::read(model, &args.conditions)? };
     let class = args.class.as_deref().map(|c| model.class(c)).transpose()?;
@@ -217,9 +284,9 @@ fn picture(model: &Model, format: Format) -> Result<Option<Picture>> {
 fn sample_all(args: &GenerateArgs, model: &Model, job: &Job) -> Result<Vec<Sample>> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.unwrap_or(cores).clamp(1, job.count);
-    let settings = args.sampling.settings(model)?;
+    let settings = settings(args, model)?;
     // The first generator is made here, so that wrong settings are told before anything is started.
-    let generators = (0..threads).map(|_| args.sampling.generator(model)).collect::<Result<Vec<_>>>()?;
+    let generators = (0..threads).map(|_| Generator::new(model, &settings)).collect::<Result<Vec<_>, _>>()?;
     let bar = progress_bar(args.quiet, (job.count * settings.steps) as u64);
     let samples = Mutex::new(vec![Sample::default(); job.count]);
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -248,7 +315,7 @@ fn sample_all(args: &GenerateArgs, model: &Model, job: &Job) -> Result<Vec<Sampl
 }
 
 fn sample_one(
-    generator: &mut edgegen::Generator,
+    generator: &mut Generator,
     job: &Job,
     i: usize,
     bar: &ProgressBar,
@@ -263,19 +330,21 @@ fn sample_one(
         }
         ControlFlow::Continue(())
     };
+    let mut kept = job.kept.clone();
     let mut control = Control {
         on_step: Some(&mut on_step),
         cancel: Some(failed),
         deadline: job.deadline.map(|d| Instant::now() + d),
-        constraint: None,
+        constraint: kept.as_mut().map(|k| k as &mut dyn Constraint),
     };
     let condition = &job.conditions[i];
-    let (x, outcome) = match &job.noise {
-        Some(noise) => {
+    let (x, outcome) = match (&job.noise, &job.init) {
+        (_, Some(init)) => generator.generate_near(init, job.seed, index, condition, &mut control)?,
+        (Some(noise), None) => {
             let len = noise.len() / job.count;
             generator.generate_from(&noise[i * len..][..len], job.seed, index, condition, &mut control)?
         }
-        None => generator.generate(job.seed, index, condition, &mut control)?,
+        (None, None) => generator.generate(job.seed, index, condition, &mut control)?,
     };
     let x = x.to_vec();
     Ok(Sample { x, trajectory, nfe: outcome.nfe, steps: outcome.steps, late: outcome.ending == Ending::Deadline })
