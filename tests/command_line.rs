@@ -410,3 +410,53 @@ fn a_closed_pipe_is_an_error_and_no_panic() {
     assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"));
     assert!(!output.status.success());
 }
+
+#[test]
+fn a_mask_is_filled_and_the_rest_is_kept() {
+    let folder = Folder::new();
+    let [boot, mask, filled, again] = ["boot.png", "mask.png", "filled.png", "again.png"].map(|n| folder.path(n));
+    succeeds(&["--class", "Ankle boot", "--steps", "4", "--quiet", &boot]);
+    let hole = |x: u32, y: u32| (8..20).contains(&x) && (10..18).contains(&y);
+    image::GrayImage::from_fn(28, 28, |x, y| image::Luma([if hole(x, y) { 255 } else { 0 }])).save(&mask).unwrap();
+    for out in [&filled, &again] {
+        let from = ["--init", &boot, "--mask", &mask, "--class", "Ankle boot"];
+        succeeds(&[&from[..], &["--seed", "5", "--steps", "4", "--resample", "2", "--quiet", out]].concat());
+    }
+    let [before, after] = [&boot, &filled].map(|p| image::open(p).unwrap().to_luma8());
+    let differs = |inside: bool| {
+        let pixels = before.enumerate_pixels().filter(|(x, y, _)| hole(*x, *y) == inside);
+        pixels.filter(|(x, y, p)| after.get_pixel(*x, *y) != *p).count()
+    };
+    assert_eq!(differs(false), 0);
+    assert!(differs(true) > 0, "nothing was filled");
+    assert_eq!(std::fs::read(&filled).unwrap(), std::fs::read(&again).unwrap());
+}
+
+#[test]
+fn the_strength_goes_from_the_picture_to_a_sample_of_its_own() {
+    let folder = Folder::new();
+    let [boot, near, far, plain] = ["boot.npy", "near.npy", "far.npy", "plain.npy"].map(|n| folder.path(n));
+    let class = ["--class", "Ankle boot", "--steps", "4", "--spacing", "trailing", "--quiet"];
+    succeeds(&[&class[..], &["--seed", "3", &boot]].concat());
+    succeeds(&[&class[..], &["--init", &boot, "--strength", "0.25", &near]].concat());
+    succeeds(&[&class[..], &["--init", &boot, "--strength", "1", &far]].concat());
+    succeeds(&[&class[..], &[&plain]].concat());
+    let read = |path: &str| edgegen::output::read_npy(Path::new(path)).unwrap().1;
+    let apart = |a: &str, b: &str| read(a).iter().zip(read(b)).map(|(a, b)| (a - b).abs()).sum::<f32>() / 784.0;
+    assert!(apart(&near, &boot) < 0.5 * apart(&far, &boot), "{} {}", apart(&near, &boot), apart(&far, &boot));
+    assert!(apart(&far, &plain) < 1e-6);
+}
+
+#[test]
+fn pictures_to_start_from_that_do_not_fit_are_told() {
+    let folder = Folder::new();
+    let [boot, small, out] = ["boot.png", "small.png", "out.png"].map(|n| folder.path(n));
+    succeeds(&["--steps", "2", "--quiet", &boot]);
+    image::GrayImage::new(20, 28).save(&small).unwrap();
+    fails(&["--init", &small, &out], "20x28");
+    fails(&["--init", &boot, "--mask", &small, &out], "has 20x28 pixels, but the picture has 28x28");
+    fails(&["--init", &boot, "--strength", "2", &out], "strength");
+    fails(&["--init", &folder.path("none.png"), &out], "none.png");
+    fails(&["--init", &boot, "--mask", &boot, "--sampler", "rk45", &out], "rk45");
+    assert_eq!(folder.files().len(), 2);
+}
