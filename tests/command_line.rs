@@ -457,6 +457,6 @@ fn pictures_to_start_from_that_do_not_fit_are_told() {
     fails(&["--init", &boot, "--mask", &small, &out], "has 20x28 pixels, but the picture has 28x28");
     fails(&["--init", &boot, "--strength", "2", &out], "strength");
     fails(&["--init", &folder.path("none.png"), &out], "none.png");
-    fails(&["--init", &boot, "--mask", &boot, "--sampler", "rk45", &out], "rk45");
+    fails(&["--init", &boot, "--mask", &boot, "--sampler", "rk45", &out], "one with fixed steps");
     assert_eq!(folder.files().len(), 2);
 }

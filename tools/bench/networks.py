@@ -204,7 +204,8 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
 
     def save(model, name):
-        helper.set_model_props(model, {"edgegen.scheduler": SCHEDULER})
+        classes = {"edgegen.null_class": "10"} if any(i.name == "class_labels" for i in model.graph.input) else {}
+        helper.set_model_props(model, {"edgegen.scheduler": SCHEDULER} | classes)
         onnx.save(model, folder / name)
 
     for name, arguments in [("unet-271m", (32, 28, 1)), ("unet-1418m", (64, 32, 3))]:
