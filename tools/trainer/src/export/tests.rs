@@ -88,7 +88,9 @@ fn predictions(model: &Model, calls: &[Call]) -> Vec<f32> {
     for call in calls {
         let mut out = vec![0.0; call.x.len()];
         let mut condition = Condition { class: Some(call.class), ..Condition::default() };
-        condition.named.insert("global_cond".into(), call.numbers.clone());
+        if model.inputs().iter().any(|i| i.name == "global_cond") {
+            condition.named.insert("global_cond".into(), call.numbers.clone());
+        }
         network.predict(&call.x, call.t, &condition, &mut out).unwrap();
         all.extend(out);
     }
