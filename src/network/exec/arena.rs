@@ -101,6 +101,11 @@ impl Place {
         self.dims.iter().product()
     }
 
+    /// The first numbers of its last dimensions: those but the first `n` are left out.
+    pub fn leading(&self, n: usize) -> Self {
+        Place { start: self.start, dims: self.dims[..n].to_vec(), strides: self.strides[..n].to_vec(), border: [0, 0] }
+    }
+
     /// The value as a picture, if it is `[1, C, H, W]` or `[1, C, W]` and its channels lie together.
     pub fn view(&self) -> Option<View> {
         let (Place { start, border, .. }, s) = (self, &self.strides);
@@ -201,15 +206,17 @@ pub struct Storage {
     pub len: usize,
 }
 
-/// Storages start at multiples of as many numbers.
-const ALIGN: usize = 16;
+/// The numbers that a storage of `len` takes: storages start at multiples of whole vectors.
+pub fn room(len: usize) -> usize {
+    len.max(1).next_multiple_of(16)
+}
 
 impl Layout {
     /// A storage of `len` numbers.
     pub fn storage(&mut self, len: usize) -> usize {
         let start = self.len;
         self.storages.push(Storage { start, len });
-        self.len += len.max(1).next_multiple_of(ALIGN);
+        self.len += room(len);
         start
     }
 
@@ -246,11 +253,11 @@ pub fn share(storages: &[(usize, Option<(usize, usize)>)]) -> (Vec<usize>, usize
     let (mut end, mut laid): (usize, Vec<usize>) = (0, Vec::new());
     for i in order {
         let (len, Some((first, last))) = storages[i] else { continue };
-        let len = len.max(1).next_multiple_of(ALIGN);
+        let len = room(len);
         let mut taken: Vec<(usize, usize)> = laid
             .iter()
             .filter(|j| storages[**j].1.is_some_and(|(f, l)| f <= last && first <= l))
-            .map(|j| (starts[*j], starts[*j] + storages[*j].0.max(1).next_multiple_of(ALIGN)))
+            .map(|j| (starts[*j], starts[*j] + room(storages[*j].0)))
             .collect();
         taken.sort_unstable();
         let mut at = 0;

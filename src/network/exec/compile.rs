@@ -1,13 +1,13 @@
 //! From operations to a plan: where every value lies, and which operations become one step.
 
-use super::arena::{Layout, Place, View, share};
+use super::arena::{Layout, Place, View, room, share};
 use super::constant::{Constant, broadcast_strides};
 use super::graph::{Graph, GraphInput, Reason};
 use super::kernels::attention::Attention;
 use super::kernels::dense::{self, Map};
 use super::kernels::general::{Binary, Loops, Product, Rows, Unary};
 use super::kernels::{Isa, conv, conv8, winograd};
-use super::lower::{Matrices, Named, Op, Operand, Rearrange, lower, resolve};
+use super::lower::{Matrices, Named, Op, Operand, Rearrange, lower, pair, resolve};
 use super::plan::{Plan, Slot, Step};
 use crate::network::pb::GraphProto;
 use std::collections::HashMap;
@@ -319,7 +319,7 @@ impl<'a> Compiler<'a> {
     fn view(&mut self, name: &'a str, [rows, pixels]: [usize; 2]) -> Result<View, Reason> {
         let place = self.value(name)?;
         let fits = |v: &View| v.border[0] >= rows && v.border[1] >= pixels;
-        if let Some(view) = place.view().or(None).filter(fits) {
+        if let Some(view) = place.view().filter(fits) {
             return Ok(view);
         }
         if let Some(view) = self.pictures.get(name).copied().filter(fits) {
@@ -346,7 +346,7 @@ impl<'a> Compiler<'a> {
 
     /// Whether an operation is a convolution that reads `name` in 8 bits.
     fn is_8bit(&self, op: &Op, name: &str) -> bool {
-        matches!(op, Op::Convolution { x, weights, .. } if *x == name && by_row(weights) && self.levels.contains_key(x))
+        matches!(op, Op::Convolution { x, weights, .. } if *x == name && stored8(weights).is_some() && self.levels.contains_key(x))
     }
 
     /// Whether `name` is read in 8 bits by some, and whether in f32 by others.
@@ -389,7 +389,7 @@ impl<'a> Compiler<'a> {
         self.stage = self.stages[named.out];
         let place = match &named.op {
             Op::Convolution { x, weights, bias, stride, padding } => {
-                let kernel = pair(&weights.dims[2..])?;
+                let kernel = pair(&weights.dims[2..], 1).ok_or("a kernel of more than two dimensions")?;
                 let shape = conv::Shape {
                     c_out: weights.dims[0],
                     c_in: weights.dims[1],
@@ -663,7 +663,11 @@ impl<'a> Compiler<'a> {
         [sy, sx]: [usize; 2],
         padding: [usize; 2],
     ) -> Result<(), Reason> {
-        let (c_in, c_out, kernel) = (weights.dims[0], weights.dims[1], pair(&weights.dims[2..])?);
+        let (c_in, c_out, kernel) = (
+            weights.dims[0],
+            weights.dims[1],
+            pair(&weights.dims[2..], 1).ok_or("a kernel of more than two dimensions")?,
+        );
         let input = self.view(x, [0, 0])?;
         let [_, h, w] = sides(self.dims(out)?)?;
         let border = [kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1]];
@@ -794,10 +798,7 @@ impl<'a> Compiler<'a> {
         let together = |p: &Place| length == 1 || p.strides.last() == Some(&1);
         let input = self.together(&input, together)?;
         let output = self.row_major(&input.dims);
-        let first = |p: &Place| {
-            let n = p.dims.len() - 1;
-            Place { start: p.start, dims: p.dims[..n].to_vec(), strides: p.strides[..n].to_vec(), border: [0, 0] }
-        };
+        let first = |p: &Place| p.leading(p.dims.len() - 1);
         let loops = self.loops([&first(&output), &first(&input)])?;
         self.push(Step::EachRow { f, loops, length });
         Ok(output)
@@ -815,9 +816,7 @@ impl<'a> Compiler<'a> {
         let output = self.row_major(&ordered);
         let split = |p: &Place| {
             let n = p.dims.len() - 2;
-            let head =
-                Place { start: p.start, dims: p.dims[..n].to_vec(), strides: p.strides[..n].to_vec(), border: [0, 0] };
-            (head, [p.strides[n], p.strides[n + 1]], [p.dims[n], p.dims[n + 1]])
+            (p.leading(n), [p.strides[n], p.strides[n + 1]], [p.dims[n], p.dims[n + 1]])
         };
         let ((o, so, [rows, columns]), (a, sa, [_, inner]), (b, sb, _)) = (split(&output), split(&a), split(&b));
         let product =
@@ -842,12 +841,9 @@ impl<'a> Compiler<'a> {
             let heads: usize = place.dims[..n].iter().product();
             let [rows, c] = [place.dims[n], place.dims[n + 1]];
             let as_view = |p: &Place| {
-                let flat = p.permuted(&(0..n).chain([n, n + 1]).collect::<Vec<_>>());
-                let batch =
-                    Place { start: 0, dims: p.dims[..n].to_vec(), strides: p.strides[..n].to_vec(), border: [0, 0] };
-                let stride = batch.reshaped(&[heads])?.strides[0];
-                let together = (heads == 1 || stride == c) && (c == 1 || flat.strides[n + 1] == 1);
-                let pixel = flat.strides[n];
+                let stride = p.leading(n).reshaped(&[heads])?.strides[0];
+                let together = (heads == 1 || stride == c) && (c == 1 || p.strides[n + 1] == 1);
+                let pixel = p.strides[n];
                 together.then_some(View {
                     c: heads * c,
                     h: 1,
@@ -992,7 +988,7 @@ impl<'a> Compiler<'a> {
         let mut end = 0;
         let mut lay = |i: usize| {
             starts[i] = end;
-            end += storages[i].len.max(1).next_multiple_of(16);
+            end += room(storages[i].len);
             end
         };
         let of_time_start = 0;
@@ -1107,23 +1103,10 @@ fn sides(dims: &[usize]) -> Result<[usize; 3], Reason> {
     }
 }
 
-/// One or two sides as two; a sequence is a picture of one row.
-fn pair(sides: &[usize]) -> Result<[usize; 2], Reason> {
-    match *sides {
-        [w] => Ok([1, w]),
-        [h, w] => Ok([h, w]),
-        _ => Err("a kernel of more than two dimensions".into()),
-    }
-}
-
 /// The weights in 8 bits, with a scale an output channel or one for all, if they are stored so.
 fn stored8(weights: &Constant) -> Option<(&[i8], &[f32])> {
     let stored = weights.levels.as_ref().filter(|s| s.scales.len() == 1 || s.axis == 0)?;
     Some((&stored.values, &stored.scales))
-}
-
-fn by_row(weights: &Constant) -> bool {
-    stored8(weights).is_some()
 }
 
 /// The order that undoes an order.

@@ -270,6 +270,14 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
         self.graph.constant_input(node, k)
     }
 
+    /// The stored tensor that is input `k` of a node, which may be left out.
+    fn optional(&self, node: &NodeProto, k: usize) -> Option<Option<&'g Constant>> {
+        match node.input.get(k).filter(|n| !n.is_empty()) {
+            Some(_) => self.constant(node, k).map(Some),
+            None => Some(None),
+        }
+    }
+
     fn operand(&self, node: &'a NodeProto, k: usize) -> Option<Operand<'a>> {
         match self.constant(node, k) {
             Some(c) => Some(Operand::Stored(c)),
@@ -298,10 +306,7 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
                 let plain = float(node, "alpha").unwrap_or(1.0) == 1.0
                     && float(node, "beta").unwrap_or(1.0) == 1.0
                     && int(node, "transA").unwrap_or(0) == 0;
-                let bias = match node.input.get(2).filter(|n| !n.is_empty()) {
-                    Some(_) => Some(self.constant(node, 2)?),
-                    None => None,
-                };
+                let bias = self.optional(node, 2)?;
                 let weights = self.constant(node, 1)?;
                 let by_column = int(node, "transB").unwrap_or(0) == 0;
                 plain.then_some(Op::Linear { x: value(0)?, weights, by_column, bias })?
@@ -469,10 +474,7 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
         let window = Window::of(node, &weights.dims)?;
         let even = window.strides.iter().all(|s| *s == window.strides[0]);
         let plain = window.group == 1 && window.before == window.after && window.kernel.len() <= 2 && even;
-        let bias = match node.input.get(2).filter(|n| !n.is_empty()) {
-            Some(_) => Some(self.constant(node, 2)?),
-            None => None,
-        };
+        let bias = self.optional(node, 2)?;
         let (x, stride) = (self.value(node, 0)?, window.strides[0]);
         plain.then_some(Op::Convolution { x, weights, bias, stride, padding: pair(&window.before, 0)? })
     }
@@ -485,10 +487,7 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
             && window.before == window.after
             && window.output_padding.iter().zip(&window.before).all(|(o, p)| o <= p)
             && inside;
-        let bias = match node.input.get(2).filter(|n| !n.is_empty()) {
-            Some(_) => Some(self.constant(node, 2)?),
-            None => None,
-        };
+        let bias = self.optional(node, 2)?;
         let (stride, padding) = (pair(&window.strides, 1)?, pair(&window.before, 0)?);
         plain.then_some(Op::Transposed { x: self.value(node, 0)?, weights, bias, stride, padding })
     }
@@ -765,7 +764,7 @@ fn swapped(m: Matrices) -> Matrices {
 }
 
 /// One or two sides as two; a sequence is a picture of one row.
-fn pair(sides: &[usize], row: usize) -> Option<[usize; 2]> {
+pub fn pair(sides: &[usize], row: usize) -> Option<[usize; 2]> {
     match *sides {
         [w] => Some([row, w]),
         [h, w] => Some([h, w]),
