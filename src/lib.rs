@@ -6,7 +6,7 @@
 //! ```text
 //! seed ─→ noise ──x_T──→ sampler ──x_0──→ output ─→ out.png
 //!                         ↑     ↕
-//!  config ─→ schedule ─→ solver  network (ONNX through tract, or your own)
+//!  config ─→ schedule ─→ solver  network (ONNX, or your own)
 //!            (levels)   (table)     ↑
 //!                               condition (class, guidance)
 //! ```

@@ -3,11 +3,11 @@
 //! A file names them by a path relative to its folder. What leads out of the folder, by `..`, as an absolute path or
 //! through a link, is refused: a model must not be able to read the rest of the disk.
 
+use super::pb::tensor_proto::{DataLocation, DataType};
+use super::pb::{GraphProto, TensorProto};
 use crate::{Error, ErrorKind, Result};
 use std::collections::HashMap;
 use std::path::{Component, Path};
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
-use tract_onnx::pb::{GraphProto, TensorProto};
 
 /// Reads every stored tensor that lies elsewhere into the graph. `folder` is the model's; `None` for a model that
 /// was given as bytes, which has none.
@@ -102,7 +102,7 @@ fn byte_len(tensor: &TensorProto) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tract_onnx::pb::StringStringEntryProto;
+    use crate::network::pb::StringStringEntryProto;
 
     fn graph(entries: &[(&str, &str)]) -> GraphProto {
         let entry = |(key, value): &(&str, &str)| StringStringEntryProto { key: (*key).into(), value: (*value).into() };

@@ -6,9 +6,9 @@
 //! the pairs gone, the weights are dequantized once at load and the float kernels run alone; where the
 //! rounding itself is wanted, each pair becomes plain float operators that round alike.
 
+use super::pb::tensor_proto::DataType;
+use super::pb::{GraphProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 /// Removes every QuantizeLinear → DequantizeLinear pair on an activation, and returns how many there were.
 /// DequantizeLinear on stored weights stays: it is a constant, folded at load.
@@ -136,7 +136,7 @@ fn levels_around_zero(zero: &TensorProto) -> Option<[f32; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tract_onnx::pb::ValueInfoProto;
+    use crate::network::pb::ValueInfoProto;
 
     fn node(op: &str, input: &[&str], output: &str) -> NodeProto {
         NodeProto {

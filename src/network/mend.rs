@@ -1,10 +1,10 @@
 //! Puts right, before a graph is read, what exporters write and the engines do not take.
 
+use super::pb::attribute_proto::AttributeType;
+use super::pb::tensor_proto::DataType;
+use super::pb::type_proto::Value;
+use super::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use half::{bf16, f16};
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::type_proto::Value;
-use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 /// Mends a graph and the graphs inside its nodes.
 pub(super) fn mend(graph: &mut GraphProto) {

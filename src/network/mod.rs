@@ -13,10 +13,13 @@ mod mend;
 pub mod metadata;
 #[cfg(feature = "onnx")]
 mod onnx;
-pub mod roles;
-
 #[cfg(feature = "onnx")]
-use tract_onnx::pb;
+#[allow(missing_docs)]
+mod pb;
+pub mod roles;
+#[cfg(feature = "onnx")]
+#[cfg_attr(not(feature = "tract"), path = "without_tract.rs")]
+mod tract;
 
 #[cfg(feature = "onnx")]
 pub use exec::StepInfo;

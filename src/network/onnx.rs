@@ -7,7 +7,9 @@ use super::fold::{drop_activation_quantization, drop_quantization_but_of_convolu
 use super::locate;
 use super::mend::mend;
 use super::metadata::Metadata;
+use super::pb::{self, tensor_proto::DataType};
 use super::roles::{self, InputInfo, Role};
+use super::tract::{Tract, TractState};
 use crate::condition::Condition;
 use crate::config::{SchedulerConfig, Sigmas};
 use crate::normalization::{Normalization, Scalings};
@@ -17,16 +19,22 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use tract_onnx::pb;
-use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::internal::InferenceModelExt;
 
 /// What runs a network.
 enum Engine {
     /// A plan of our own, which covers the whole graph.
     Plan(exec::Plan),
-    /// tract, and why there is no plan.
-    Tract { plan: Arc<TypedRunnableModel>, reason: String },
+    /// tract, where the build has it.
+    Tract(Tract),
+}
+
+impl Engine {
+    fn plan(&self) -> Option<&exec::Plan> {
+        match self {
+            Engine::Plan(plan) => Some(plan),
+            Engine::Tract(_) => None,
+        }
+    }
 }
 
 /// How a model file is read.
@@ -57,13 +65,25 @@ pub struct Input {
     pub role: Role,
     /// Its shape at a batch of one.
     pub shape: Vec<usize>,
-    datum_type: DatumType,
+    pub(super) element: DataType,
 }
 
 impl Input {
     /// The name of its element type, such as `F32` or `I64`.
     pub fn element_type(&self) -> String {
-        format!("{:?}", self.datum_type)
+        let name = match self.element {
+            DataType::Float => "F32",
+            DataType::Double => "F64",
+            DataType::Int64 => "I64",
+            DataType::Int32 => "I32",
+            other => return format!("{other:?}").to_uppercase(),
+        };
+        name.into()
+    }
+
+    /// Whether its elements are whole numbers.
+    fn is_whole(&self) -> bool {
+        matches!(self.element, DataType::Int64 | DataType::Int32)
     }
 }
 
@@ -171,29 +191,23 @@ impl Model {
                 plan.weight_bytes() as f64 / 1e6,
                 plan.workspace_bytes() as f64 / 1e6
             ),
-            Engine::Tract { reason, .. } => format!("tract ({reason})"),
+            Engine::Tract(tract) => format!("tract ({})", tract.reason()),
         }
     }
 
     /// Whether a plan of our own runs the network: calls then allocate nothing.
     pub fn has_plan(&self) -> bool {
-        matches!(&*self.engine, Engine::Plan(_))
+        self.engine.plan().is_some()
     }
 
     /// The bytes of the packed weights, which all networks over this model share; `None` where tract runs it.
     pub fn weight_bytes(&self) -> Option<usize> {
-        match &*self.engine {
-            Engine::Plan(plan) => Some(plan.weight_bytes()),
-            Engine::Tract { .. } => None,
-        }
+        self.engine.plan().map(exec::Plan::weight_bytes)
     }
 
     /// The bytes that each network over this model works in; `None` where tract runs it.
     pub fn workspace_bytes(&self) -> Option<usize> {
-        match &*self.engine {
-            Engine::Plan(plan) => Some(plan.workspace_bytes()),
-            Engine::Tract { .. } => None,
-        }
+        self.engine.plan().map(exec::Plan::workspace_bytes)
     }
 
     /// A condition of the form that the model takes: class 0 if it takes one, and zeros for every other input.
@@ -213,15 +227,12 @@ impl Model {
     /// The steps of the plan that runs the network, in their order, with their times on this machine if `runs` is
     /// not 0: the medians of as many runs on one thread. Empty for a network that tract runs.
     pub fn steps(&self, runs: usize) -> Vec<exec::StepInfo> {
-        match &*self.engine {
-            Engine::Plan(plan) if runs == 0 => plan.describe(),
-            Engine::Plan(plan) => {
-                let x: Vec<f32> = (0..self.sample_shape.iter().product::<usize>()).map(|i| (i as f32).sin()).collect();
-                let at = exec::At { x: &x, t: 500.0, class: 0 };
-                plan.profile(&mut plan.workspace(), at, runs)
-            }
-            Engine::Tract { .. } => Vec::new(),
+        let Some(plan) = self.engine.plan() else { return Vec::new() };
+        if runs == 0 {
+            return plan.describe();
         }
+        let x: Vec<f32> = (0..self.sample_shape.iter().product::<usize>()).map(|i| (i as f32).sin()).collect();
+        plan.profile(&mut plan.workspace(), exec::At { x: &x, t: 500.0, class: 0 }, runs)
     }
 
     /// The number of stored weights.
@@ -295,13 +306,8 @@ impl std::fmt::Debug for Model {
     }
 }
 
-fn model_error(message: impl Into<String>) -> Error {
+pub(super) fn model_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Model, message)
-}
-
-/// The whole chain of causes on one line.
-fn one_line(e: &TractError) -> String {
-    format!("{e:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 const NO_SCHEDULE: &str = "the model does not say what noise schedule it was trained with: put its scheduler_config.json beside it, or name one with --scheduler-config; or, for a network that takes sigma, give --sigma-min and --sigma-max";
@@ -344,7 +350,9 @@ fn load(bytes: &[u8], file: Option<&Path>, options: &ModelOptions) -> Result<Mod
             } else {
                 drop_activation_quantization(graph);
             }
-            load_with_tract(&proto, &inputs, reason)?
+            let tract = Tract::load(&proto, &inputs, reason)?;
+            let names = tract.operators().to_vec();
+            (Engine::Tract(tract), names)
         }
     };
     let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
@@ -375,8 +383,8 @@ fn plan(graph: &pb::GraphProto, inputs: &[Input], options: &ModelOptions) -> std
     }
     let of = |role: Role| inputs.iter().filter(move |i| i.role == role);
     let input = |i: &Input| {
-        let whole = matches!(i.datum_type, DatumType::I64 | DatumType::I32);
-        let known = whole || matches!(i.datum_type, DatumType::F32 | DatumType::F16 | DatumType::F64);
+        let whole = i.is_whole();
+        let known = whole || matches!(i.element, DataType::Float | DataType::Double);
         let dims = i.shape.clone();
         Some((dims, whole)).filter(|_| known).ok_or_else(|| format!("{} is of an unknown type", i.name))
     };
@@ -392,43 +400,6 @@ fn plan(graph: &pb::GraphProto, inputs: &[Input], options: &ModelOptions) -> std
     let mut graph = graph.clone();
     drop_quantization_but_of_convolutions(&mut graph);
     exec::compile(&graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions })
-}
-
-fn load_with_tract(proto: &pb::ModelProto, inputs: &[Input], reason: String) -> Result<(Engine, Vec<(String, usize)>)> {
-    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    let unsupported = proto.graph.as_ref().map(|graph| unsupported_operators(graph, &onnx)).unwrap_or_default();
-    if !unsupported.is_empty() {
-        return Err(model_error(format!(
-            "the model uses operators that are not supported: {}",
-            unsupported.join(", ")
-        )));
-    }
-    let tract = |e: TractError| model_error(format!("the graph cannot be loaded: {}", one_line(&e)));
-    let parsed = onnx.parse(proto, None).map_err(tract)?;
-    if !parsed.unresolved_inputs.is_empty() {
-        return Err(model_error(format!("nothing in the graph makes: {}", parsed.unresolved_inputs.join(", "))));
-    }
-    let mut graph = parsed.model;
-    // Symbolic dimensions make tract more than twice as slow, and a batch makes it slower a sample, so samples are
-    // run one by one.
-    for (index, input) in inputs.iter().enumerate() {
-        let fact = InferenceFact::dt_shape(input.datum_type, &input.shape);
-        graph
-            .set_input_fact(index, fact)
-            .map_err(|e| model_error(format!("input {}: {}", input.name, one_line(&e))))?;
-    }
-    if graph.outputs.len() != 1 {
-        return Err(model_error(format!(
-            "the model has {} outputs; a diffusion network has one, of the sample's shape",
-            graph.outputs.len()
-        )));
-    }
-    graph.set_output_fact(0, Default::default()).map_err(tract)?;
-    let graph = graph.into_optimized().map_err(tract)?;
-    let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
-    check_output(&graph, &sample.shape)?;
-    let operators = count_names(graph.nodes().iter().map(|node| node.op().name().to_string()));
-    Ok((Engine::Tract { plan: graph.into_runnable().map_err(tract)?, reason }, operators))
 }
 
 fn input_info(input: &pb::ValueInfoProto) -> Result<InputInfo> {
@@ -451,23 +422,6 @@ fn input_info(input: &pb::ValueInfoProto) -> Result<InputInfo> {
     Ok(InputInfo { name: input.name.clone(), integer, shape })
 }
 
-/// Operators that tract does not know, in the graph and the graphs inside its nodes.
-fn unsupported_operators(graph: &pb::GraphProto, onnx: &tract_onnx::Onnx) -> Vec<String> {
-    fn walk(graph: &pb::GraphProto, onnx: &tract_onnx::Onnx, found: &mut BTreeSet<String>) {
-        for node in &graph.node {
-            if !onnx.op_register.0.contains_key(&node.op_type) {
-                found.insert(node.op_type.clone());
-            }
-            for inner in node.attribute.iter().filter_map(|a| a.g.as_ref()) {
-                walk(inner, onnx, found);
-            }
-        }
-    }
-    let mut found = BTreeSet::new();
-    walk(graph, onnx, &mut found);
-    found.into_iter().collect()
-}
-
 /// Every input at a batch of one.
 fn concrete_inputs(
     graph: &pb::GraphProto,
@@ -484,10 +438,10 @@ fn concrete_inputs(
         };
         let shape = concrete_shape(info, role, given.map(Vec::as_slice))?;
         let value = graph.input.iter().find(|i| i.name == info.name).expect("infos are of the graph's inputs");
-        let datum_type = element_type(value)
-            .and_then(|element| DatumType::try_from(element).ok())
+        let element = element_type(value)
+            .filter(|element| *element != DataType::Undefined)
             .ok_or_else(|| model_error(format!("input {} is of an element type that is not supported", info.name)))?;
-        inputs.push(Input { name: info.name.clone(), role, shape, datum_type });
+        inputs.push(Input { name: info.name.clone(), role, shape, element });
     }
     Ok(inputs)
 }
@@ -528,26 +482,7 @@ fn concrete_shape(info: &InputInfo, role: Role, sample_shape: Option<&[usize]>) 
         .collect()
 }
 
-fn check_output(graph: &TypedModel, sample: &[usize]) -> Result<()> {
-    let fact = graph.output_fact(0).map_err(|e| model_error(one_line(&e)))?;
-    let shape = fact.shape.as_concrete();
-    // Twice the channels: the second half is a learned variance (arXiv 2102.09672), which no sampler here uses.
-    let with_variance = matches!((shape, sample), (Some([1, c, rest @ ..]), [1, n, others @ ..])
-        if sample.len() == 4 && *c == 2 * n && rest == others);
-    if shape != Some(sample) && !with_variance {
-        let got = shape.map_or_else(|| format!("{:?}", fact.shape), |s| format!("{s:?}"));
-        return Err(model_error(format!(
-            "this is not a diffusion network: its output has shape {got}, but it must have the sample's shape {sample:?}"
-        )));
-    }
-    let float = [DatumType::F32, DatumType::F16, DatumType::F64];
-    if !float.contains(&fact.datum_type) {
-        return Err(model_error(format!("the model's output must be of a float type, but is {:?}", fact.datum_type)));
-    }
-    Ok(())
-}
-
-fn count_names(names: impl Iterator<Item = impl Into<String>>) -> Vec<(String, usize)> {
+pub(super) fn count_names(names: impl Iterator<Item = impl Into<String>>) -> Vec<(String, usize)> {
     let mut counts = std::collections::BTreeMap::<String, usize>::new();
     names.for_each(|name| *counts.entry(name.into()).or_default() += 1);
     let mut counts: Vec<_> = counts.into_iter().collect();
@@ -570,31 +505,11 @@ enum State {
     Tract(TractState),
 }
 
-struct TractState {
-    state: TypedSimpleState,
-    /// One an input.
-    tensors: Vec<Arc<Tensor>>,
-    /// The conditions of the latest calls, checked and written once: a run holds its condition over its steps, and
-    /// guidance goes to and fro between two.
-    held: Vec<Held>,
-}
-
-/// A condition, and its tensors for the inputs of the class and of conditions, in their order.
-struct Held {
-    condition: Condition,
-    tensors: Vec<Arc<Tensor>>,
-}
-
 impl OnnxNetwork {
     fn new(model: &Model) -> Result<Self> {
-        let network = |e: TractError| Error::new(ErrorKind::Network, one_line(&e));
         let state = match &*model.engine {
             Engine::Plan(plan) => State::Plan { engine: model.engine.clone(), workspace: plan.workspace() },
-            Engine::Tract { plan, .. } => {
-                let zeros = |i: &Input| Ok(Arc::new(Tensor::zero_dt(i.datum_type, &i.shape).map_err(network)?));
-                let tensors = model.inputs.iter().map(zeros).collect::<Result<_>>()?;
-                State::Tract(TractState { state: plan.spawn().map_err(network)?, tensors, held: Vec::new() })
-            }
+            Engine::Tract(tract) => State::Tract(tract.state(&model.inputs)?),
         };
         Ok(OnnxNetwork {
             state,
@@ -609,105 +524,22 @@ impl OnnxNetwork {
     /// The bytes that it works in, where they are known: not where tract runs it.
     pub(crate) fn memory_bytes(&self) -> usize {
         match &self.state {
-            State::Plan { engine, .. } => match &**engine {
-                Engine::Plan(plan) => plan.workspace_bytes(),
-                Engine::Tract { .. } => 0,
-            },
+            State::Plan { engine, .. } => engine.plan().map_or(0, exec::Plan::workspace_bytes),
             State::Tract(_) => 0,
         }
     }
 }
 
 /// The label to ask for, for the class input called `name`.
-fn label(condition: &Condition, null_class: Option<usize>, name: &str) -> Result<usize> {
+pub(super) fn label(condition: &Condition, null_class: Option<usize>, name: &str) -> Result<usize> {
     condition
         .class
         .or(null_class)
         .ok_or_else(|| Error::invalid(format!("the model needs a class (its input {name}): give one with --class")))
 }
 
-impl TractState {
-    fn predict(
-        &mut self,
-        inputs: &[Input],
-        null_class: Option<usize>,
-        (x, t, condition): (&[f32], f64, &Condition),
-        out: &mut [f32],
-    ) -> Result<()> {
-        self.fill_inputs(inputs, x, t)?;
-        self.hold(inputs, null_class, condition)?;
-        let inputs: TVec<TValue> = self.tensors.iter().map(|t| TValue::from_const(t.clone())).collect();
-        let state = &mut self.state;
-        let network = |e: TractError| Error::new(ErrorKind::Network, format!("the network failed: {}", one_line(&e)));
-        let outputs = catch_unwind(AssertUnwindSafe(|| state.run(inputs)))
-            .map_err(|_| Error::new(ErrorKind::Network, "the network failed an internal check"))?
-            .map_err(network)?;
-        let output = outputs[0].cast_to::<f32>().map_err(network)?;
-        let values = output.try_as_plain_ram().and_then(|v| v.as_slice::<f32>()).map_err(network)?;
-        // a learned variance may follow the prediction
-        out.copy_from_slice(&values[..out.len()]);
-        Ok(())
-    }
-
-    fn fill_inputs(&mut self, inputs: &[Input], x: &[f32], t: f64) -> Result<()> {
-        for (input, tensor) in inputs.iter().zip(&mut self.tensors) {
-            if is_held(input) {
-                continue;
-            }
-            if Arc::get_mut(tensor).is_none() {
-                // the engine kept a hold of it
-                *tensor = Arc::new(tensor.deep_clone());
-            }
-            let tensor = Arc::get_mut(tensor).expect("just made unique");
-            match input.role {
-                Role::Sample => fill(tensor, x.iter().map(|v| f64::from(*v)))?,
-                _ => fill(tensor, std::iter::repeat_n(t, tensor.len()))?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts the condition's tensors in their places.
-    fn hold(&mut self, inputs: &[Input], null_class: Option<usize>, condition: &Condition) -> Result<()> {
-        let held = match self.held.iter().position(|h| h.condition == *condition) {
-            Some(known) => known,
-            None => {
-                check_condition(inputs, null_class, condition)?;
-                let mut tensors = Vec::new();
-                for input in inputs.iter().filter(|i| is_held(i)) {
-                    let mut tensor = Tensor::zero_dt(input.datum_type, &input.shape)
-                        .map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
-                    match condition.named.get(&input.name) {
-                        Some(values) => fill(&mut tensor, values.iter().map(|v| f64::from(*v)))?,
-                        None => {
-                            let class = label(condition, null_class, &input.name)? as f64;
-                            let len = tensor.len();
-                            fill(&mut tensor, std::iter::repeat_n(class, len))?;
-                        }
-                    }
-                    tensors.push(Arc::new(tensor));
-                }
-                // the two latest
-                self.held.truncate(1);
-                self.held.insert(0, Held { condition: condition.clone(), tensors });
-                0
-            }
-        };
-        let places = inputs.iter().zip(&mut self.tensors).filter(|(i, _)| is_held(i));
-        for ((_, place), tensor) in places.zip(&self.held[held].tensors) {
-            place.clone_from(tensor);
-        }
-        Ok(())
-    }
-}
-
-/// Whether an input keeps its value over a run.
-fn is_held(input: &Input) -> bool {
-    matches!(input.role, Role::Class | Role::Condition)
-}
-
 /// Whether a condition is what the inputs take.
-fn check_condition(inputs: &[Input], null_class: Option<usize>, condition: &Condition) -> Result<()> {
+pub(super) fn check_condition(inputs: &[Input], null_class: Option<usize>, condition: &Condition) -> Result<()> {
     let named = || inputs.iter().filter(|i| i.role == Role::Condition);
     if let Some(unknown) = condition.named.keys().find(|name| !named().any(|i| i.name == **name)) {
         let known = named().map(|i| i.name.as_str()).collect::<Vec<_>>();
@@ -718,7 +550,7 @@ fn check_condition(inputs: &[Input], null_class: Option<usize>, condition: &Cond
         label(condition, null_class, &input.name)?;
     }
     for input in named() {
-        let Input { name, shape, datum_type, .. } = input;
+        let Input { name, shape, .. } = input;
         let values = condition.named.get(name).ok_or_else(|| {
             Error::invalid(format!(
                 "the model needs the condition {name} of shape {shape:?}: give it with --cond {name}=VALUE"
@@ -734,30 +566,9 @@ fn check_condition(inputs: &[Input], null_class: Option<usize>, condition: &Cond
         if let Some(value) = values.iter().find(|v| !v.is_finite()) {
             return Err(Error::invalid(format!("condition {name} must be finite, but has {value}")));
         }
-        let integer = matches!(datum_type, DatumType::I64 | DatumType::I32);
-        if let Some(value) = values.iter().find(|v| integer && v.fract() != 0.0) {
+        if let Some(value) = values.iter().find(|v| input.is_whole() && v.fract() != 0.0) {
             return Err(Error::invalid(format!("condition {name} takes whole numbers, but has {value}")));
         }
-    }
-    Ok(())
-}
-
-/// Writes numbers into a tensor of any element type; integers are rounded to the nearest.
-fn fill(tensor: &mut Tensor, values: impl Iterator<Item = f64>) -> Result<()> {
-    macro_rules! write {
-        ($t:ty, $convert:expr) => {{
-            let mut view = tensor.try_as_plain_ram_mut().map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
-            let slice = view.as_slice_mut::<$t>().map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
-            slice.iter_mut().zip(values).for_each(|(d, v)| *d = $convert(v));
-        }};
-    }
-    match tensor.datum_type() {
-        DatumType::F32 => write!(f32, |v| v as f32),
-        DatumType::F64 => write!(f64, |v| v),
-        DatumType::F16 => write!(f16, f16::from_f64),
-        DatumType::I64 => write!(i64, |v: f64| v.round() as i64),
-        DatumType::I32 => write!(i32, |v: f64| v.round() as i32),
-        other => return Err(model_error(format!("inputs of type {other:?} are not supported"))),
     }
     Ok(())
 }
@@ -780,7 +591,7 @@ impl Network for OnnxNetwork {
         match &mut self.state {
             State::Tract(tract) => tract.predict(&self.inputs, self.null_class, (x, t, condition), out),
             State::Plan { engine, workspace } => {
-                let Engine::Plan(plan) = &**engine else { unreachable!("made for a plan") };
+                let plan = engine.plan().expect("made for a plan");
                 check_condition(&self.inputs, self.null_class, condition)?;
                 let class = match self.inputs.iter().find(|i| i.role == Role::Class) {
                     Some(input) => label(condition, self.null_class, &input.name)?,

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds the C library and installs it with its header and pkg-config file: tools/capi/build.sh PREFIX
-# FEATURES (default: capi,embedded-model), PROFILE (default: capi) and TARGET may be set.
+# FEATURES (default: capi,embedded-model), PROFILE (default: dist) and TARGET may be set.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 prefix="$(realpath -m "${1:?usage: tools/capi/build.sh PREFIX}")"
-profile="${PROFILE:-capi}"
+profile="${PROFILE:-dist}"
 version="$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)"
 cargo rustc -p edgegen --lib --profile "$profile" --no-default-features --features "${FEATURES:-capi,embedded-model}" \
     ${TARGET:+--target "$TARGET"} --crate-type staticlib,cdylib -- -C link-arg=-Wl,-soname,libedgegen.so.0

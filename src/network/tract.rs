@@ -1,0 +1,259 @@
+//! Networks that tract runs: those that a plan of our own does not cover.
+
+use super::onnx::{Input, check_condition, count_names, label, model_error};
+use super::pb;
+use super::roles::Role;
+use crate::condition::Condition;
+use crate::{Error, ErrorKind, Result};
+use prost::Message;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::InferenceModelExt;
+
+/// A network that tract runs.
+pub struct Tract {
+    plan: Arc<TypedRunnableModel>,
+    reason: String,
+    operators: Vec<(String, usize)>,
+}
+
+impl Tract {
+    /// Loads the graph of `proto`, whose inputs are `inputs`; `reason` is why there is no plan of our own.
+    ///
+    /// # Errors
+    /// When tract cannot load it, or it does not give one tensor of the sample's shape.
+    pub fn load(proto: &pb::ModelProto, inputs: &[Input], reason: String) -> Result<Self> {
+        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+        let unsupported = proto.graph.as_ref().map(|graph| unsupported_operators(graph, &onnx)).unwrap_or_default();
+        if !unsupported.is_empty() {
+            return Err(model_error(format!(
+                "the model uses operators that are not supported: {}",
+                unsupported.join(", ")
+            )));
+        }
+        let tract = |e: TractError| model_error(format!("the graph cannot be loaded: {}", one_line(&e)));
+        let parsed = onnx.parse(&encode(proto)?, None).map_err(tract)?;
+        if !parsed.unresolved_inputs.is_empty() {
+            return Err(model_error(format!("nothing in the graph makes: {}", parsed.unresolved_inputs.join(", "))));
+        }
+        let mut graph = parsed.model;
+        // Symbolic dimensions make tract more than twice as slow, and a batch makes it slower a sample, so samples are
+        // run one by one.
+        for (index, input) in inputs.iter().enumerate() {
+            let fact = InferenceFact::dt_shape(datum_type(input)?, &input.shape);
+            graph
+                .set_input_fact(index, fact)
+                .map_err(|e| model_error(format!("input {}: {}", input.name, one_line(&e))))?;
+        }
+        if graph.outputs.len() != 1 {
+            return Err(model_error(format!(
+                "the model has {} outputs; a diffusion network has one, of the sample's shape",
+                graph.outputs.len()
+            )));
+        }
+        graph.set_output_fact(0, Default::default()).map_err(tract)?;
+        let graph = graph.into_optimized().map_err(tract)?;
+        let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
+        check_output(&graph, &sample.shape)?;
+        let operators = count_names(graph.nodes().iter().map(|node| node.op().name().to_string()));
+        Ok(Tract { plan: graph.into_runnable().map_err(tract)?, reason, operators })
+    }
+
+    /// Why there is no plan of our own.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The operators that a call runs, with how often each is.
+    pub fn operators(&self) -> &[(String, usize)] {
+        &self.operators
+    }
+
+    /// The state of one thread's runs.
+    ///
+    /// # Errors
+    /// When tract cannot set it up.
+    pub fn state(&self, inputs: &[Input]) -> Result<TractState> {
+        let network = |e: TractError| Error::new(ErrorKind::Network, one_line(&e));
+        let zeros = |i: &Input| Ok(Arc::new(Tensor::zero_dt(datum_type(i)?, &i.shape).map_err(network)?));
+        let tensors = inputs.iter().map(zeros).collect::<Result<_>>()?;
+        Ok(TractState { state: self.plan.spawn().map_err(network)?, tensors, held: Vec::new() })
+    }
+}
+
+/// An input's element type, as tract names it.
+fn datum_type(input: &Input) -> Result<DatumType> {
+    tract_onnx::pb::tensor_proto::DataType::try_from(input.element as i32)
+        .ok()
+        .and_then(|element| DatumType::try_from(element).ok())
+        .ok_or_else(|| model_error(format!("input {} is of an element type that is not supported", input.name)))
+}
+
+/// tract's own form of a model.
+fn encode(proto: &pb::ModelProto) -> Result<tract_onnx::pb::ModelProto> {
+    tract_onnx::pb::ModelProto::decode(proto.encode_to_vec().as_slice())
+        .map_err(|e| model_error(format!("the graph cannot be loaded: {e}")))
+}
+
+/// Operators that tract does not know, in the graph and the graphs inside its nodes.
+fn unsupported_operators(graph: &pb::GraphProto, onnx: &tract_onnx::Onnx) -> Vec<String> {
+    fn walk(graph: &pb::GraphProto, onnx: &tract_onnx::Onnx, found: &mut BTreeSet<String>) {
+        for node in &graph.node {
+            if !onnx.op_register.0.contains_key(&node.op_type) {
+                found.insert(node.op_type.clone());
+            }
+            for inner in node.attribute.iter().filter_map(|a| a.g.as_ref()) {
+                walk(inner, onnx, found);
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(graph, onnx, &mut found);
+    found.into_iter().collect()
+}
+
+fn check_output(graph: &TypedModel, sample: &[usize]) -> Result<()> {
+    let fact = graph.output_fact(0).map_err(|e| model_error(one_line(&e)))?;
+    let shape = fact.shape.as_concrete();
+    // Twice the channels: the second half is a learned variance (arXiv 2102.09672), which no sampler here uses.
+    let with_variance = matches!((shape, sample), (Some([1, c, rest @ ..]), [1, n, others @ ..])
+        if sample.len() == 4 && *c == 2 * n && rest == others);
+    if shape != Some(sample) && !with_variance {
+        let got = shape.map_or_else(|| format!("{:?}", fact.shape), |s| format!("{s:?}"));
+        return Err(model_error(format!(
+            "this is not a diffusion network: its output has shape {got}, but it must have the sample's shape {sample:?}"
+        )));
+    }
+    let float = [DatumType::F32, DatumType::F16, DatumType::F64];
+    if !float.contains(&fact.datum_type) {
+        return Err(model_error(format!("the model's output must be of a float type, but is {:?}", fact.datum_type)));
+    }
+    Ok(())
+}
+
+/// The whole chain of causes on one line.
+fn one_line(e: &TractError) -> String {
+    format!("{e:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What changes while tract runs a network: one thread's.
+pub struct TractState {
+    state: TypedSimpleState,
+    /// One an input.
+    tensors: Vec<Arc<Tensor>>,
+    /// The conditions of the latest calls, checked and written once: a run holds its condition over its steps, and
+    /// guidance goes to and fro between two.
+    held: Vec<Held>,
+}
+
+/// A condition, and its tensors for the inputs of the class and of conditions, in their order.
+struct Held {
+    condition: Condition,
+    tensors: Vec<Arc<Tensor>>,
+}
+
+impl TractState {
+    /// Evaluates the network at the sample, the time and the condition, into `out`.
+    ///
+    /// # Errors
+    /// When the condition is not what the network takes, or the network fails.
+    pub fn predict(
+        &mut self,
+        inputs: &[Input],
+        null_class: Option<usize>,
+        (x, t, condition): (&[f32], f64, &Condition),
+        out: &mut [f32],
+    ) -> Result<()> {
+        self.fill_inputs(inputs, x, t)?;
+        self.hold(inputs, null_class, condition)?;
+        let inputs: TVec<TValue> = self.tensors.iter().map(|t| TValue::from_const(t.clone())).collect();
+        let state = &mut self.state;
+        let network = |e: TractError| Error::new(ErrorKind::Network, format!("the network failed: {}", one_line(&e)));
+        let outputs = catch_unwind(AssertUnwindSafe(|| state.run(inputs)))
+            .map_err(|_| Error::new(ErrorKind::Network, "the network failed an internal check"))?
+            .map_err(network)?;
+        let output = outputs[0].cast_to::<f32>().map_err(network)?;
+        let values = output.try_as_plain_ram().and_then(|v| v.as_slice::<f32>()).map_err(network)?;
+        // a learned variance may follow the prediction
+        out.copy_from_slice(&values[..out.len()]);
+        Ok(())
+    }
+
+    fn fill_inputs(&mut self, inputs: &[Input], x: &[f32], t: f64) -> Result<()> {
+        for (input, tensor) in inputs.iter().zip(&mut self.tensors) {
+            if is_held(input) {
+                continue;
+            }
+            if Arc::get_mut(tensor).is_none() {
+                // the engine kept a hold of it
+                *tensor = Arc::new(tensor.deep_clone());
+            }
+            let tensor = Arc::get_mut(tensor).expect("just made unique");
+            match input.role {
+                Role::Sample => fill(tensor, x.iter().map(|v| f64::from(*v)))?,
+                _ => fill(tensor, std::iter::repeat_n(t, tensor.len()))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the condition's tensors in their places.
+    fn hold(&mut self, inputs: &[Input], null_class: Option<usize>, condition: &Condition) -> Result<()> {
+        let held = match self.held.iter().position(|h| h.condition == *condition) {
+            Some(known) => known,
+            None => {
+                check_condition(inputs, null_class, condition)?;
+                let mut tensors = Vec::new();
+                for input in inputs.iter().filter(|i| is_held(i)) {
+                    let mut tensor = Tensor::zero_dt(datum_type(input)?, &input.shape)
+                        .map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
+                    match condition.named.get(&input.name) {
+                        Some(values) => fill(&mut tensor, values.iter().map(|v| f64::from(*v)))?,
+                        None => {
+                            let class = label(condition, null_class, &input.name)? as f64;
+                            let len = tensor.len();
+                            fill(&mut tensor, std::iter::repeat_n(class, len))?;
+                        }
+                    }
+                    tensors.push(Arc::new(tensor));
+                }
+                // the two latest
+                self.held.truncate(1);
+                self.held.insert(0, Held { condition: condition.clone(), tensors });
+                0
+            }
+        };
+        let places = inputs.iter().zip(&mut self.tensors).filter(|(i, _)| is_held(i));
+        for ((_, place), tensor) in places.zip(&self.held[held].tensors) {
+            place.clone_from(tensor);
+        }
+        Ok(())
+    }
+}
+
+/// Whether an input keeps its value over a run.
+fn is_held(input: &Input) -> bool {
+    matches!(input.role, Role::Class | Role::Condition)
+}
+
+/// Writes numbers into a tensor of any element type; integers are rounded to the nearest.
+fn fill(tensor: &mut Tensor, values: impl Iterator<Item = f64>) -> Result<()> {
+    macro_rules! write {
+        ($t:ty, $convert:expr) => {{
+            let mut view = tensor.try_as_plain_ram_mut().map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
+            let slice = view.as_slice_mut::<$t>().map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
+            slice.iter_mut().zip(values).for_each(|(d, v)| *d = $convert(v));
+        }};
+    }
+    match tensor.datum_type() {
+        DatumType::F32 => write!(f32, |v| v as f32),
+        DatumType::F64 => write!(f64, |v| v),
+        DatumType::F16 => write!(f16, f16::from_f64),
+        DatumType::I64 => write!(i64, |v: f64| v.round() as i64),
+        DatumType::I32 => write!(i32, |v: f64| v.round() as i32),
+        other => return Err(model_error(format!("inputs of type {other:?} are not supported"))),
+    }
+    Ok(())
+}

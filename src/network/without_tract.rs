@@ -1,0 +1,50 @@
+//! What stands in for `tract.rs` in a build without it: no network is ever run so.
+
+use super::onnx::{Input, model_error};
+use super::pb;
+use crate::Result;
+use crate::condition::Condition;
+
+/// There is none.
+pub enum Tract {}
+
+/// There is none.
+pub enum TractState {}
+
+impl Tract {
+    /// # Errors
+    /// Always: says why the network has no plan, and what would run it.
+    pub fn load(_: &pb::ModelProto, _: &[Input], reason: String) -> Result<Self> {
+        Err(model_error(format!(
+            "the graph has no plan of edgegen's own ({reason}), and this build has no other engine: build it with the feature tract"
+        )))
+    }
+
+    /// Why there is no plan.
+    pub fn reason(&self) -> &str {
+        match *self {}
+    }
+
+    /// The operators that a call runs.
+    pub fn operators(&self) -> &[(String, usize)] {
+        match *self {}
+    }
+
+    /// The state of one thread's runs.
+    pub fn state(&self, _: &[Input]) -> Result<TractState> {
+        match *self {}
+    }
+}
+
+impl TractState {
+    /// Evaluates the network.
+    pub fn predict(
+        &mut self,
+        _: &[Input],
+        _: Option<usize>,
+        _: (&[f32], f64, &Condition),
+        _: &mut [f32],
+    ) -> Result<()> {
+        match *self {}
+    }
+}
