@@ -143,7 +143,7 @@ impl Run<'_, '_> {
     }
 
     fn level(&self, lambda: f64) -> Level {
-        self.marginal.level_of_edm_sigma((-lambda).exp())
+        self.marginal.level_of_edm_sigma(libm::exp(-lambda))
     }
 
     /// Counts a step that was accepted and shows it.
@@ -199,13 +199,13 @@ impl Run<'_, '_> {
                 eps.copy_from_slice(&self.eps);
             }
             let middle = self.level(lambda + r1 * h);
-            let x_1 = |x: f64, e: f64| scale(middle, start) * x - middle.sigma * (r1 * h).exp_m1() * e;
+            let x_1 = |x: f64, e: f64| scale(middle, start) * x - middle.sigma * libm::expm1(r1 * h) * e;
             (0..x.len()).for_each(|i| inner[i] = x_1(x[i], f64::from(eps[i])));
             if !self.evaluate(middle, &inner)? {
                 return Ok(Reached::Stopped);
             }
             eps_1.copy_from_slice(&self.eps);
-            let phi = end.sigma * h.exp_m1();
+            let phi = end.sigma * libm::expm1(h);
             let first = |x: f64, e: f64| scale(end, start) * x - phi * e;
             let second = |x: f64, e: f64, d: f64| first(x, e) - phi / (2.0 * r1) * d;
             if order == 2 {
@@ -216,8 +216,8 @@ impl Run<'_, '_> {
             } else {
                 let r2 = 2.0 / 3.0;
                 let farther = self.level(lambda + r2 * h);
-                let phi_2 = farther.sigma * (r2 * h).exp_m1();
-                let slope = farther.sigma * r2 / r1 * ((r2 * h).exp_m1() / (r2 * h) - 1.0);
+                let phi_2 = farther.sigma * libm::expm1(r2 * h);
+                let slope = farther.sigma * r2 / r1 * (libm::expm1(r2 * h) / (r2 * h) - 1.0);
                 for i in 0..x.len() {
                     let [e, e_1] = [eps[i], eps_1[i]].map(f64::from);
                     lower[i] = second(x[i], e, e_1 - e);
@@ -226,7 +226,7 @@ impl Run<'_, '_> {
                 if !self.evaluate(farther, &inner)? {
                     return Ok(Reached::Stopped);
                 }
-                let weight = end.sigma / r2 * (h.exp_m1() / h - 1.0);
+                let weight = end.sigma / r2 * (libm::expm1(h) / h - 1.0);
                 for i in 0..x.len() {
                     let [e, e_2] = [eps[i], self.eps[i]].map(f64::from);
                     higher[i] = first(x[i], e) - weight * (e_2 - e);
@@ -240,7 +240,7 @@ impl Run<'_, '_> {
                 previous.copy_from_slice(&lower);
                 self.accept(x);
             }
-            h *= (0.9 * error.max(1e-10).powf(-1.0 / order as f64)).min(20.0);
+            h *= (0.9 * libm::pow(error.max(1e-10), -1.0 / order as f64)).min(20.0);
         }
         Ok(Reached::End)
     }
@@ -254,7 +254,7 @@ impl Run<'_, '_> {
         (rtol, atol): (f64, f64),
         noise: &mut Noise,
     ) -> Result<Reached> {
-        let u_of = |level: Level| -2.0 * level.gamma.ln();
+        let u_of = |level: Level| -2.0 * libm::log(level.gamma);
         let (mut u, end) = (u_of(from), u_of(to));
         let mut h = 0.01f64;
         let (mut first, mut mean, mut previous) = (x.to_vec(), x.to_vec(), x.to_vec());
@@ -263,7 +263,7 @@ impl Run<'_, '_> {
         let mut fresh = true;
         while u > end {
             h = h.min(u - end);
-            let [start, next] = [u, u - h].map(|u| self.marginal.level_of_edm_sigma(u.exp_m1().sqrt()));
+            let [start, next] = [u, u - h].map(|u| self.marginal.level_of_edm_sigma(libm::expm1(u).sqrt()));
             if fresh {
                 if !self.evaluate(start, x)? {
                     return Ok(Reached::Stopped);
@@ -290,7 +290,7 @@ impl Run<'_, '_> {
                 previous.copy_from_slice(&first);
                 self.accept(x);
             }
-            h *= 0.9 * error.max(1e-4).powf(-0.9);
+            h *= 0.9 * libm::pow(error.max(1e-4), -0.9);
         }
         Ok(Reached::End)
     }

@@ -84,7 +84,7 @@ impl DormandPrince {
                 self.slopes.swap(0, 6);
                 accepted(t, y);
             }
-            h *= (0.9 * error.powf(-0.2)).clamp(0.2, 5.0);
+            h *= (0.9 * libm::pow(error, -0.2)).clamp(0.2, 5.0);
         }
         Ok(Reached::End)
     }

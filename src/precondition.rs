@@ -12,11 +12,16 @@ impl Scalings {
             Scalings::Edm { sigma_data: d, negative } => {
                 let total = sigma * sigma + d * d;
                 let out = sigma * d / total.sqrt();
-                [d * d / total, if negative { -out } else { out }, 1.0 / total.sqrt(), 0.25 * sigma.ln()]
+                [d * d / total, if negative { -out } else { out }, 1.0 / total.sqrt(), 0.25 * libm::log(sigma)]
             }
             Scalings::Consistency { sigma_data: d, sigma_min } => {
                 let (total, above) = (sigma * sigma + d * d, sigma - sigma_min);
-                [d * d / (above * above + d * d), above * d / total.sqrt(), 1.0 / total.sqrt(), 250.0 * sigma.ln()]
+                [
+                    d * d / (above * above + d * d),
+                    above * d / total.sqrt(),
+                    1.0 / total.sqrt(),
+                    250.0 * libm::log(sigma),
+                ]
             }
         }
     }

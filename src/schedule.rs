@@ -25,7 +25,7 @@ impl Level {
 
     /// The logarithm of the signal-to-noise ratio, `ln(γ²/σ²)`; +∞ without noise, -∞ without signal.
     pub fn log_snr(&self) -> f64 {
-        2.0 * (self.gamma / self.sigma).ln()
+        2.0 * libm::log(self.gamma / self.sigma)
     }
 
     /// σ/γ, the noise's scale where the signal's is 1: the σ of the EDM paper (arXiv 2206.00364).
@@ -35,7 +35,7 @@ impl Level {
 
     /// The level with this σ/γ, not negative.
     pub fn from_edm_sigma(time: f64, edm_sigma: f64) -> Level {
-        let gamma = 1.0 / edm_sigma.hypot(1.0);
+        let gamma = 1.0 / libm::hypot(edm_sigma, 1.0);
         Level { time, gamma, sigma: edm_sigma * gamma }
     }
 
@@ -51,7 +51,7 @@ impl Level {
 
     /// λ = ln(γ/σ), half the log-SNR: the variable that DPM-Solver's papers write λ.
     pub(crate) fn lambda(&self) -> f64 {
-        (self.gamma / self.sigma).ln()
+        libm::log(self.gamma / self.sigma)
     }
 }
 
@@ -66,7 +66,7 @@ pub trait Marginal {
 
     /// The level with this σ/γ; its time is the nearest that there is.
     fn level_of_edm_sigma(&self, edm_sigma: f64) -> Level {
-        Level::from_edm_sigma(self.time_of_log_snr(-2.0 * edm_sigma.ln()), edm_sigma)
+        Level::from_edm_sigma(self.time_of_log_snr(-2.0 * libm::log(edm_sigma)), edm_sigma)
     }
 }
 
@@ -259,12 +259,12 @@ impl Schedule {
             (None, BetaSchedule::Linear) => (0..n).map(|i| lerp(start, end, i)).collect(),
             (None, BetaSchedule::ScaledLinear) => (0..n).map(|i| lerp(start.sqrt(), end.sqrt(), i).powi(2)).collect(),
             (None, BetaSchedule::SquaredCosine) => {
-                let alpha_bar = |u: f64| ((u + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+                let alpha_bar = |u: f64| libm::cos((u + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).powi(2);
                 let at = |i: usize| alpha_bar(i as f64 / n as f64);
                 (0..n).map(|i| (1.0 - at(i + 1) / at(i)).min(0.999)).collect()
             }
             (None, BetaSchedule::Sigmoid) => {
-                let sigmoid = |u: f64| 1.0 / (1.0 + (-u).exp());
+                let sigmoid = |u: f64| 1.0 / (1.0 + libm::exp(-u));
                 (0..n).map(|i| start + (end - start) * sigmoid(lerp(-6.0, 6.0, i))).collect()
             }
         };
@@ -305,7 +305,7 @@ impl Schedule {
             )));
         }
         const LEN: usize = 1000;
-        let sigma = |t: usize| min * (max / min).powf(t as f64 / (LEN - 1) as f64);
+        let sigma = |t: usize| min * libm::pow(max / min, t as f64 / (LEN - 1) as f64);
         let alpha_bar: Vec<f64> = (0..LEN).map(|t| 1.0 / (1.0 + sigma(t).powi(2))).collect();
         let beta = (0..LEN).map(|t| 1.0 - alpha_bar[t] / if t == 0 { 1.0 } else { alpha_bar[t - 1] }).collect();
         Ok(Schedule { beta, alpha_bar, tuned: BTreeMap::new(), sigmas: Sigmas::default() })
@@ -364,7 +364,7 @@ impl Schedule {
     /// # Panics
     /// When `t >= len`.
     pub fn log_snr(&self, t: usize) -> f64 {
-        (self.alpha_bar(t) / (1.0 - self.alpha_bar(t))).ln()
+        libm::log(self.alpha_bar(t) / (1.0 - self.alpha_bar(t)))
     }
 
     /// The level at a time from 0 to `len - 1`; between training steps log-SNR is interpolated linearly.
@@ -376,7 +376,7 @@ impl Schedule {
             self.alpha_bar(below)
         } else {
             let log_snr = self.log_snr(below) * (1.0 - fraction) + self.log_snr(below + 1) * fraction;
-            1.0 / (1.0 + (-log_snr).exp())
+            1.0 / (1.0 + libm::exp(-log_snr))
         };
         Level { time, gamma: alpha_bar.sqrt(), sigma: (1.0 - alpha_bar).sqrt() }
     }
@@ -385,7 +385,7 @@ impl Schedule {
     /// the schedule become its ends.
     pub fn time_of_log_snr(&self, log_snr: f64) -> f64 {
         // the first training step whose log-SNR is below; ᾱ falls with t
-        let alpha_bar = 1.0 / (1.0 + (-log_snr).exp());
+        let alpha_bar = 1.0 / (1.0 + libm::exp(-log_snr));
         match self.alpha_bar.partition_point(|&a| a >= alpha_bar) {
             0 => 0.0,
             t if t == self.len() => (self.len() - 1) as f64,
@@ -412,7 +412,7 @@ impl Schedule {
         let last = (n - 1) as f64;
         let between = |a: f64, b: f64, i: usize| if steps == 1 { a } else { a + (b - a) * i as f64 / (count - 1.0) };
         let tuned = if spacing == Spacing::Tuned { self.tuned_times(steps)? } else { Vec::new() };
-        let end_of = |own: Option<f64>, t: usize| own.unwrap_or_else(|| (-0.5 * self.log_snr_bound(t)).exp());
+        let end_of = |own: Option<f64>, t: usize| own.unwrap_or_else(|| libm::exp(-0.5 * self.log_snr_bound(t)));
         let ends = (end_of(self.sigmas.max, n - 1), end_of(self.sigmas.min, 0));
         let time = |i: usize| -> f64 {
             match spacing {
@@ -421,13 +421,13 @@ impl Schedule {
                 Spacing::Trailing => (n as f64 * (count - i as f64) / count).round_ties_even() - 1.0,
                 Spacing::Linspace => between(last, 0.0, i).round_ties_even(),
                 Spacing::LogSnr => {
-                    let ln = between(ends.0.ln(), ends.1.ln(), i);
+                    let ln = between(libm::log(ends.0), libm::log(ends.1), i);
                     self.time_of_log_snr(-2.0 * ln)
                 }
                 Spacing::Karras => {
                     let rho = self.sigmas.rho.unwrap_or(7.0);
-                    let sigma = between(ends.0.powf(1.0 / rho), ends.1.powf(1.0 / rho), i).powf(rho);
-                    self.time_of_log_snr(-2.0 * sigma.ln())
+                    let sigma = libm::pow(between(libm::pow(ends.0, 1.0 / rho), libm::pow(ends.1, 1.0 / rho), i), rho);
+                    self.time_of_log_snr(-2.0 * libm::log(sigma))
                 }
             }
         };
@@ -505,13 +505,13 @@ impl VpSde {
     /// The level at time `t`, in [0, 1].
     pub fn level(&self, t: f64) -> Level {
         let integral = self.beta_integral(t);
-        Level { time: t, gamma: (-0.5 * integral).exp(), sigma: (-(-integral).exp_m1()).sqrt() }
+        Level { time: t, gamma: libm::exp(-0.5 * integral), sigma: (-libm::expm1(-integral)).sqrt() }
     }
 
     /// The time at which the log-SNR is `log_snr`: the inverse of `level(t).log_snr()`.
     pub fn time_of_log_snr(&self, log_snr: f64) -> f64 {
         // log-SNR = -ln(e^B - 1), and B is quadratic in t
-        let integral = (-log_snr).exp().ln_1p();
+        let integral = libm::log1p(libm::exp(-log_snr));
         let slope = self.beta_max - self.beta_min;
         2.0 * integral / (self.beta_min + (self.beta_min * self.beta_min + 2.0 * slope * integral).sqrt())
     }

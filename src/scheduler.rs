@@ -192,14 +192,16 @@ fn in_range(
         return Err(Error::invalid(format!("the number of steps must be from 1 to {most}, not {steps}")));
     }
     let rho = config.class.rho.unwrap_or(7.0);
-    let karras = |u: f64| (max.powf(1.0 / rho) + u * (min.powf(1.0 / rho) - max.powf(1.0 / rho))).powf(rho);
-    let exponential = |u: f64| max * (min / max).powf(u);
+    let karras = |u: f64| {
+        libm::pow(libm::pow(max, 1.0 / rho) + u * (libm::pow(min, 1.0 / rho) - libm::pow(max, 1.0 / rho)), rho)
+    };
+    let exponential = |u: f64| max * libm::pow(min / max, u);
     let place = |i: usize| match class {
         // every so many of the training steps
         Class::Consistency => (i * (most / steps)) as f64 / (most.max(2) - 1) as f64,
         _ => i as f64 / (steps.max(2) - 1) as f64,
     };
-    let level = |sigma: f64| Level::from_edm_sigma(schedule.time_of_log_snr(-2.0 * sigma.ln()), sigma);
+    let level = |sigma: f64| Level::from_edm_sigma(schedule.time_of_log_snr(-2.0 * libm::log(sigma)), sigma);
     let sigmas = (0..steps).map(|i| match config.class.sigma_schedule {
         Some(SigmaSchedule::Exponential) => exponential(place(i)),
         _ => karras(place(i)),
@@ -250,8 +252,8 @@ impl Sigmas {
     fn time_of(&self, sigma: f64) -> f64 {
         let below = self.0.partition_point(|&s| s <= sigma).clamp(1, (self.0.len() - 1).max(1)) - 1;
         let Some(above) = self.0.get(below + 1) else { return below as f64 };
-        let (low, high) = (self.0[below].ln(), above.ln());
-        below as f64 + ((sigma.ln() - low) / (high - low)).clamp(0.0, 1.0)
+        let (low, high) = (libm::log(self.0[below]), libm::log(*above));
+        below as f64 + ((libm::log(sigma) - low) / (high - low)).clamp(0.0, 1.0)
     }
 }
 
@@ -311,7 +313,7 @@ impl Run<'_> {
         let options = &self.config.class;
         let clipped = match options.lambda_min_clipped {
             Some(least) if matches!(class, Class::DpmMultistep | Class::DpmSinglestep) => {
-                self.sigmas.0.iter().filter(|s| -s.ln() < least).count()
+                self.sigmas.0.iter().filter(|s| -libm::log(**s) < least).count()
             }
             _ => 0,
         };
@@ -372,7 +374,7 @@ impl Run<'_> {
             _ => Level::CLEAN,
         };
         if options.interpolation_type == Some(Interpolation::LogLinear) {
-            let sigmas = line(self.sigmas.max().ln(), self.sigmas.min().ln(), self.steps + 1).map(f64::exp);
+            let sigmas = line(libm::log(self.sigmas.max()), libm::log(self.sigmas.min()), self.steps + 1).map(f64::exp);
             levels = times.iter().zip(sigmas).map(|(&time, sigma)| Level::from_edm_sigma(time, sigma)).collect();
             end = Level::from_edm_sigma(0.0, self.sigmas.min());
         }
@@ -395,10 +397,10 @@ impl Run<'_> {
         let (max, min) = (options.sigma_max.unwrap_or(max), options.sigma_min.unwrap_or(min));
         if on(options.use_karras_sigmas) {
             const RHO: f64 = 7.0;
-            let roots = line(max.powf(1.0 / RHO), min.powf(1.0 / RHO), self.steps);
-            Some(Box::new(roots.map(|root| root.powf(RHO))))
+            let roots = line(libm::pow(max, 1.0 / RHO), libm::pow(min, 1.0 / RHO), self.steps);
+            Some(Box::new(roots.map(|root| libm::pow(root, RHO))))
         } else if on(options.use_exponential_sigmas) || on(options.use_lu_lambdas) {
-            Some(Box::new(line(max.ln(), min.ln(), self.steps).map(f64::exp)))
+            Some(Box::new(line(libm::log(max), libm::log(min), self.steps).map(f64::exp)))
         } else if on(options.use_beta_sigmas) {
             Some(Box::new(line(1.0, 0.0, self.steps).map(move |p| min + beta_quantile(p) * (max - min))))
         } else {
@@ -412,7 +414,7 @@ fn beta_quantile(probability: f64) -> f64 {
     const A: f64 = 0.6;
     // ∫_0^x u^{a-1} (1 - u)^{a-1} du for x ≤ ½, by the binomial series, whose terms fall by x or faster
     let integral = |x: f64| {
-        let (mut sum, mut term) = (0.0, x.powf(A));
+        let (mut sum, mut term) = (0.0, libm::pow(x, A));
         for k in 0..64 {
             sum += term / (A + f64::from(k));
             term *= x * (1.0 - A + f64::from(k)) / f64::from(k + 1);

@@ -83,7 +83,7 @@ fn spans(len: usize, tile: usize, overlap: usize) -> Vec<Span> {
     let count = 1 + (len - tile).div_ceil(tile - overlap);
     let start = |i: usize| if count == 1 { 0 } else { (i * (len - tile) + (count - 1) / 2) / (count - 1) };
     // sin², which is nowhere 0 at the centres of pixels
-    let window = |i: usize| (std::f64::consts::PI * (i as f64 + 0.5) / tile as f64).sin().powi(2);
+    let window = |i: usize| libm::sin(std::f64::consts::PI * (i as f64 + 0.5) / tile as f64).powi(2);
     let mut sum = vec![0.0; len];
     (0..count).for_each(|t| (0..tile).for_each(|i| sum[start(t) + i] += window(i)));
     let share = |from: usize| (0..tile).map(|i| (window(i) / sum[from + i]) as f32).collect();

@@ -312,59 +312,82 @@ pub(super) fn model_error(message: impl Into<String>) -> Error {
 
 const NO_SCHEDULE: &str = "the model does not say what noise schedule it was trained with: put its scheduler_config.json beside it, or name one with --scheduler-config; or, for a network that takes sigma, give --sigma-min and --sigma-max";
 
-fn load(bytes: &[u8], file: Option<&Path>, options: &ModelOptions) -> Result<Model> {
-    let mut proto = pb::ModelProto::decode(bytes)
-        .map_err(|_| model_error("not an ONNX model, or one cut short: its protobuf encoding cannot be read"))?;
-    let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
-    let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
+/// A file that was read, before anything can run it.
+struct File {
+    proto: pb::ModelProto,
+    metadata: Metadata,
+    inputs: Vec<Input>,
+    parameters: usize,
+}
 
-    let folder = file.map(|f| f.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
-    load_external_data(graph, folder)?;
-    mend(graph);
+impl File {
+    /// `file` is where the bytes come from, if they are a file's.
+    fn read(bytes: &[u8], file: Option<&Path>, options: &ModelOptions) -> Result<Self> {
+        let mut proto = pb::ModelProto::decode(bytes)
+            .map_err(|_| model_error("not an ONNX model, or one cut short: its protobuf encoding cannot be read"))?;
+        let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
+        let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
 
-    let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
-    let infos: Vec<InputInfo> =
-        graph.input.iter().filter(|i| !stored.contains(i.name.as_str())).map(input_info).collect::<Result<_>>()?;
-    let parameters = graph.initializer.iter().map(|t| t.dims.iter().product::<i64>().max(0) as usize).sum();
-    let named: Vec<(Role, String)> = options.roles.iter().chain(&metadata.roles).cloned().collect();
-    let roles = roles::resolve(&infos, &named)?;
+        let folder = file.map(|f| f.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
+        load_external_data(graph, folder)?;
+        mend(graph);
 
-    let own = options.scheduler.as_ref().or(metadata.scheduler.as_ref()).cloned();
-    let near = || file.map_or(Ok(None), locate::scheduler_near);
+        let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+        let infos: Vec<InputInfo> =
+            graph.input.iter().filter(|i| !stored.contains(i.name.as_str())).map(input_info).collect::<Result<_>>()?;
+        let parameters = graph.initializer.iter().map(|t| t.dims.iter().product::<i64>().max(0) as usize).sum();
+        let named: Vec<(Role, String)> = options.roles.iter().chain(&metadata.roles).cloned().collect();
+        let roles = roles::resolve(&infos, &named)?;
+        let inputs = concrete_inputs(graph, &infos, &roles, options, &metadata)?;
+        Ok(File { proto, metadata, inputs, parameters })
+    }
+
+    fn graph(&mut self) -> &mut pb::GraphProto {
+        self.proto.graph.as_mut().expect("reading found one")
+    }
+}
+
+fn load(bytes: &[u8], path: Option<&Path>, options: &ModelOptions) -> Result<Model> {
+    let mut file = File::read(bytes, path, options)?;
+    let own = options.scheduler.as_ref().or(file.metadata.scheduler.as_ref()).cloned();
+    let near = || path.map_or(Ok(None), locate::scheduler_near);
     let scheduler = match own.map_or_else(near, |s| Ok(Some(s)))? {
         Some(scheduler) => scheduler.with_sigmas(options.sigmas)?,
         // a range of sigmas is all that a sigma-conditioned network needs
         None if options.sigmas != Sigmas::default() => SchedulerConfig::denoised().with_sigmas(options.sigmas)?,
         None => return Err(model_error(NO_SCHEDULE)),
     };
-    let inputs = concrete_inputs(graph, &infos, &roles, options, &metadata)?;
-    let scalings = scalings(&inputs, options.normalization.as_ref().or(metadata.normalization.as_ref()))?;
-    let (engine, operators) = match plan(graph, &inputs, options) {
+    let scalings = scalings(&file.inputs, options.normalization.as_ref().or(file.metadata.normalization.as_ref()))?;
+    let planned = match options.exact_quantization {
+        true => Err("activations are to be rounded".into()),
+        false => plan(exec::Isa::detect(), &file),
+    };
+    let (engine, operators) = match planned {
         Ok(plan) => {
             let names = count_names(plan.kernels());
             (Engine::Plan(plan), names)
         }
         Err(reason) => {
             if options.exact_quantization {
-                round_activations_in_float(graph);
+                round_activations_in_float(file.graph());
             } else {
-                drop_activation_quantization(graph);
+                drop_activation_quantization(file.graph());
             }
-            let tract = Tract::load(&proto, &inputs, reason)?;
+            let tract = Tract::load(&file.proto, &file.inputs, reason)?;
             let names = tract.operators().to_vec();
             (Engine::Tract(tract), names)
         }
     };
-    let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
+    let sample = file.inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
     Ok(Model {
         sample_shape: sample.shape[1..].into(),
-        inputs: inputs.into(),
+        inputs: file.inputs.into(),
         engine: Arc::new(engine),
-        metadata: Arc::new(metadata),
+        metadata: Arc::new(file.metadata),
         scheduler,
         scalings: Arc::new(scalings),
         operators: operators.into(),
-        parameters,
+        parameters: file.parameters,
     })
 }
 
@@ -376,11 +399,9 @@ fn scalings(inputs: &[Input], normalization: Option<&Normalization>) -> Result<S
     normalization.scalings(&sample.name, &sample.shape[1..], &conditions)
 }
 
-/// A plan of our own, or why there is none.
-fn plan(graph: &pb::GraphProto, inputs: &[Input], options: &ModelOptions) -> std::result::Result<exec::Plan, String> {
-    if options.exact_quantization {
-        return Err("activations are to be rounded".into());
-    }
+/// A plan of our own for a kind of CPU, or why there is none.
+fn plan(isa: exec::Isa, file: &File) -> std::result::Result<exec::Plan, String> {
+    let inputs = &file.inputs;
     let of = |role: Role| inputs.iter().filter(move |i| i.role == role);
     let input = |i: &Input| {
         let whole = i.is_whole();
@@ -397,9 +418,9 @@ fn plan(graph: &pb::GraphProto, inputs: &[Input], options: &ModelOptions) -> std
     };
     let conditions =
         of(Role::Condition).map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, String>>()?;
-    let mut graph = graph.clone();
+    let mut graph = file.proto.graph.clone().unwrap_or_default();
     drop_quantization_but_of_convolutions(&mut graph);
-    exec::compile(&graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions })
+    exec::compile(isa, &graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions })
 }
 
 fn input_info(input: &pb::ValueInfoProto) -> Result<InputInfo> {
@@ -606,6 +627,43 @@ impl Network for OnnxNetwork {
                 }
                 plan.run(workspace, exec::At { x, t, class }, out);
                 Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::noise::Noise;
+
+    /// What a plan for `isa` makes of the shipped model and its schedule's middle.
+    fn predictions(isa: exec::Isa, file: &File) -> Vec<u32> {
+        let plan = plan(isa, file).unwrap();
+        let sample = file.inputs.iter().find(|i| i.role == Role::Sample).unwrap();
+        let mut x = vec![0.0; sample.shape.iter().product()];
+        Noise::new(1, 0).fill(&mut x);
+        let (mut workspace, mut out) = (plan.workspace(), vec![0.0; x.len()]);
+        let mut all = Vec::new();
+        for t in [0.0, 321.5, 999.0] {
+            plan.run(&mut workspace, exec::At { x: &x, t, class: 7 }, &mut out);
+            all.extend(out.iter().map(|v| v.to_bits()));
+        }
+        all
+    }
+
+    #[test]
+    fn cpus_that_fuse_multiplication_and_addition_give_the_same_bits() {
+        for name in ["fashion-mnist.onnx", "fashion-mnist.int8.onnx"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
+            let file = File::read(&std::fs::read(path).unwrap(), None, &ModelOptions::default()).unwrap();
+            let mut kinds = exec::Isa::available();
+            // it rounds products before it adds them
+            kinds.retain(|isa| *isa != exec::Isa::Portable);
+            let of_each: Vec<Vec<u32>> = kinds.iter().map(|isa| predictions(*isa, &file)).collect();
+            for (isa, bits) in kinds.iter().zip(&of_each) {
+                let different = bits.iter().zip(&of_each[0]).filter(|(a, b)| a != b).count();
+                assert_eq!(different, 0, "{name}: {isa:?} and {:?} differ", kinds[0]);
             }
         }
     }

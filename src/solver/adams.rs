@@ -69,10 +69,10 @@ pub(super) fn deis(
 /// `I_k = U^k e^U - k I_{k-1}`, times s_from. At the clean end, where U is -∞, `U^k e^U` is 0.
 fn log_rho_moments(from: Level, to: Level, count: usize) -> Vec<f64> {
     let (s, u) = (from.edm_sigma(), from.lambda() - to.lambda());
-    let mut integral = u.exp_m1();
+    let mut integral = libm::expm1(u);
     let mut moments = vec![s * integral];
     for k in 1..count as i32 {
-        let end = if u == f64::NEG_INFINITY { 0.0 } else { u.powi(k) * u.exp() };
+        let end = if u == f64::NEG_INFINITY { 0.0 } else { u.powi(k) * libm::exp(u) };
         integral = end - f64::from(k) * integral;
         moments.push(s * integral);
     }

@@ -119,28 +119,28 @@ impl Weights {
         let higher = |d1: f64, d2: f64| if expands { [d1, d2] } else { [0.0; 2] };
         match form {
             Form::Data => {
-                let phi = (-h).exp_m1();
+                let phi = libm::expm1(-h);
                 let [d1, d2] = higher(phi / h + 1.0, -((phi + h) / (h * h) - 0.5));
                 Weights { x: to.sigma / from.sigma, d: [-phi, d1, d2].map(|w| to.gamma * w), noise: 0.0 }
             }
             Form::Noise => {
-                let phi = h.exp_m1();
+                let phi = libm::expm1(h);
                 let [d1, d2] = higher(-(phi / h - 1.0), -((phi - h) / (h * h) - 0.5));
                 // σ' (e^h - 1), which stays finite at the clean end
                 let d0 = to.gamma * (to.edm_sigma() - from.edm_sigma());
                 Weights { x: to.gamma / from.gamma, d: [d0, to.sigma * d1, to.sigma * d2], noise: 0.0 }
             }
             Form::DataSde => {
-                let phi = (-2.0 * h).exp_m1();
+                let phi = libm::expm1(-2.0 * h);
                 let [d1, d2] = higher(phi / (2.0 * h) + 1.0, 0.5 - (phi + 2.0 * h) / (4.0 * h * h));
-                let x = if h.is_finite() { to.sigma / from.sigma * (-h).exp() } else { 0.0 };
+                let x = if h.is_finite() { to.sigma / from.sigma * libm::exp(-h) } else { 0.0 };
                 Weights { x, d: [-phi, d1, d2].map(|w| to.gamma * w), noise: to.sigma * (-phi).sqrt() }
             }
             Form::NoiseSde => {
-                let phi = h.exp_m1();
+                let phi = libm::expm1(h);
                 let [d1, _] = higher(-2.0 * (phi / h - 1.0), 0.0);
                 let d0 = 2.0 * to.gamma * (to.edm_sigma() - from.edm_sigma());
-                let noise = if to.sigma == 0.0 { 0.0 } else { to.sigma * (2.0 * h).exp_m1().sqrt() };
+                let noise = if to.sigma == 0.0 { 0.0 } else { to.sigma * libm::expm1(2.0 * h).sqrt() };
                 Weights { x: to.gamma / from.gamma, d: [d0, to.sigma * d1, 0.0], noise }
             }
         }

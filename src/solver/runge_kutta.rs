@@ -30,7 +30,7 @@ pub(super) fn euler(table: &mut Table, grid: &Grid) {
 /// `x' = x + ln(γ'/γ) (x - ε/σ)`. It starts where there is some signal.
 pub(super) fn euler_ode(table: &mut Table, grid: &Grid) {
     for &Step { from, to } in &grid.steps {
-        let step = (to.gamma / from.gamma).ln();
+        let step = libm::log(to.gamma / from.gamma);
         table.evaluate(SAMPLE, from, X0, Some(EPS));
         table.update(SAMPLE, &[(SAMPLE, 1.0 + step), (EPS, -step / from.sigma)], 0.0);
         table.end_step();

@@ -17,7 +17,7 @@ pub(super) fn euler_maruyama(table: &mut Table, grid: &Grid) {
 }
 
 fn euler_maruyama_step(table: &mut Table, Step { from, to }: Step) {
-    let b = 2.0 * (to.gamma / from.gamma).ln();
+    let b = 2.0 * libm::log(to.gamma / from.gamma);
     let noise = if to.sigma == 0.0 { 0.0 } else { b.sqrt() };
     table.evaluate(SAMPLE, from, X0, Some(EPS));
     table.update(SAMPLE, &[(SAMPLE, 1.0 + 0.5 * b), (EPS, -b / from.sigma)], noise);

@@ -103,16 +103,16 @@ impl Expansion {
         let r = (1..order).map(|back| (lambda_before(back) - from.lambda()) / h).chain([1.0]).collect();
         let signed = if options.predict_x0 { -h } else { h };
         let (x, value, scale) = if options.predict_x0 {
-            (to.sigma / from.sigma, -to.gamma * (-h).exp_m1(), to.gamma)
+            (to.sigma / from.sigma, -to.gamma * libm::expm1(-h), to.gamma)
         } else {
             (to.gamma / from.gamma, noise_value(from, to), to.sigma)
         };
         let b_h = match options.b {
             BFunction::Bh1 => signed,
-            BFunction::Bh2 => signed.exp_m1(),
+            BFunction::Bh2 => libm::expm1(signed),
         };
         // φ_{k+1}(h) by recurrence from φ_1 = (e^h - 1)/h
-        let mut phi = signed.exp_m1() / signed - 1.0;
+        let mut phi = libm::expm1(signed) / signed - 1.0;
         let mut factorial = 1.0;
         let mut b = Vec::with_capacity(order);
         for k in 1..=order {

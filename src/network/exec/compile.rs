@@ -30,19 +30,11 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// A plan for `graph`, or what in it there is no kernel for.
+/// A plan for `graph` on a CPU of this kind, or what in it there is no kernel for.
 ///
 /// # Errors
 /// The first thing that is not known.
-pub fn compile(graph: &GraphProto, inputs: &Inputs) -> Result<Plan, Reason> {
-    compile_for(Isa::detect(), graph, inputs)
-}
-
-/// A plan for a CPU of this kind.
-///
-/// # Errors
-/// As [`compile`].
-pub fn compile_for(isa: Isa, graph: &GraphProto, inputs: &Inputs) -> Result<Plan, Reason> {
+pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs) -> Result<Plan, Reason> {
     let [output] = graph.output.as_slice() else { return Err("the graph has several outputs".into()) };
     let all: Vec<GraphInput> =
         inputs.all().map(|i| GraphInput { name: i.name, dims: i.dims.clone(), integer: i.integer }).collect();
@@ -603,7 +595,7 @@ impl<'a> Compiler<'a> {
             return Err("the bias does not fit".into());
         }
         let tile = self.isa.tile();
-        let method = if winograd::suits(&shape, output.h, output.w, tile.0) {
+        let method = if winograd::suits(&shape, output.h, output.w) {
             self.work_len = self.work_len.max(winograd::work_len(&shape, output.h, output.w));
             conv::Method::Winograd
         } else {

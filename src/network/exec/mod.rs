@@ -23,4 +23,5 @@ mod plan;
 pub use compile::{Inputs, compile};
 pub use describe::StepInfo;
 pub use graph::GraphInput;
+pub use kernels::Isa;
 pub use plan::{At, Plan, Workspace};

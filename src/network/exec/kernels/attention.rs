@@ -5,7 +5,7 @@ use super::super::arena::View;
 use super::conv::accumulate;
 use super::dense::{exp, load, store};
 use super::memory::{Memory, Part};
-use super::simd::Simd;
+use super::simd::{Simd, WIDEST};
 
 /// Attention: `softmax(scale · q kᵀ) v` for each head.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,8 +26,6 @@ pub struct Attention {
 
 /// Queries that share loaded keys.
 const QUERIES: usize = 8;
-/// Vectors hold at most as many numbers, so that what is a multiple of this is one of whole vectors.
-const WIDEST: usize = 16;
 
 impl Attention {
     /// The numbers that it works with.
@@ -222,14 +220,14 @@ unsafe fn lines<S: Simd, const V: usize, const P: usize>(
     }
 }
 
-/// Replaces the first `count` numbers of a line by their exponentials, over the greatest one's, and returns their sum.
-/// The others become zeros.
+/// Replaces the first `count` numbers of a line by their exponentials, over the greatest one's, and returns their sum,
+/// in an order that does not depend on the vectors' width. The others become zeros.
 ///
 /// # Safety
-/// The CPU must have the features of `S`; the line must be of whole vectors.
+/// The CPU must have the features of `S`; the line must be of whole vectors of the widest kind.
 #[inline(always)]
 unsafe fn softmax<S: Simd>(line: &mut [f32], count: usize) -> f32 {
-    assert!(line.len().is_multiple_of(S::LANES) && count <= line.len() && count > 0);
+    assert!(line.len().is_multiple_of(WIDEST) && count <= line.len() && count > 0);
     let first = line[0];
     line[count..].fill(first);
     let len = line.len();
@@ -248,11 +246,14 @@ unsafe fn softmax<S: Simd>(line: &mut [f32], count: usize) -> f32 {
         }
         line[count..].fill(0.0);
         let base = line.as_ptr();
-        let mut total = S::splat(0.0);
-        for i in (0..len).step_by(S::LANES) {
-            total = S::add(total, S::load(base.add(i)));
+        // WIDEST sums, whatever the vectors' width
+        for first in (0..WIDEST).step_by(S::LANES) {
+            let mut total = S::splat(0.0);
+            for i in (first..len).step_by(WIDEST) {
+                total = S::add(total, S::load(base.add(i)));
+            }
+            S::store(lanes.as_mut_ptr().add(first), total);
         }
-        S::store(lanes.as_mut_ptr(), total);
     }
-    lanes[..S::LANES].iter().sum()
+    lanes.iter().sum()
 }

@@ -3,6 +3,9 @@
 /// 1.5 · 2²³: adding it to a number of less than 2²² rounds it to an integer, ties to even, kept in the low bits.
 pub(super) const ROUND: f32 = 12_582_912.0;
 
+/// The most numbers that a vector holds, so that what is a multiple of this is one of whole vectors of every kind.
+pub(super) const WIDEST: usize = 16;
+
 /// A vector of `LANES` f32. Every function is inlined into an entry point that enables the CPU feature.
 ///
 /// # Safety
@@ -35,7 +38,7 @@ pub(super) trait Simd: Copy {
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
-    /// `1 / a` for a from 1 to 10³⁸, to two units in the last place.
+    /// `1 / a`, correctly rounded, for a from 1 to 2¹²⁶.
     unsafe fn reciprocal(a: Self::F) -> Self::F;
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
@@ -292,10 +295,11 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn reciprocal(a: __m512) -> __m512 {
-            // a step of Newton's method doubles the 14 bits that are right
+            // A step of Newton's method doubles the 14 bits that are right; after the second one the result is that
+            // of a division, which takes three times as long.
             unsafe {
-                let r = _mm512_rcp14_ps(a);
-                _mm512_fmadd_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0)), r)
+                let step = |r| _mm512_fmadd_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0)), r);
+                step(step(_mm512_rcp14_ps(a)))
             }
         }
         #[inline(always)]

@@ -78,7 +78,7 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
             noise.fill(&mut bias);
             let mut packed = vec![conv::Packed::new(shape, conv::Method::Direct, &weights, Some(&bias), isa.tile())];
             let (h, w) = (side(h, 0), side(w, 1));
-            if winograd::suits(&shape, h, w, isa.tile().0) {
+            if winograd::suits(&shape, h, w) {
                 packed.push(conv::Packed::new(shape, conv::Method::Winograd, &weights, Some(&bias), isa.tile()));
             }
             winograds += packed.len() - 1;

@@ -8,7 +8,7 @@
 use super::super::arena::View;
 use super::conv::{Block, Run, Shape, accumulate};
 use super::memory::{Memory, Part};
-use super::simd::Simd;
+use super::simd::{Simd, WIDEST};
 
 /// Numbers of a transformed window.
 const POSITIONS: usize = 16;
@@ -17,12 +17,13 @@ const WINDOWS: usize = 48;
 /// Windows that share loaded weights.
 const TILE: usize = 8;
 
-/// Whether this is the way for a convolution with an output of `h` by `w`: the channels are whole vectors of `lanes`
-/// numbers, and less than two thirds of the multiplications are left.
-pub fn suits(shape: &Shape, h: usize, w: usize, lanes: usize) -> bool {
-    let whole = shape.c_in.is_multiple_of(lanes) && shape.c_out.is_multiple_of(lanes);
+/// Whether this is the way for a convolution with an output of `h` by `w`: the channels are whole vectors, even of the
+/// widest, and less than two thirds of the multiplications are left. The shape alone decides, so that every CPU rounds
+/// alike.
+pub fn suits(shape: &Shape, h: usize, w: usize) -> bool {
+    let whole = shape.c_in.is_multiple_of(WIDEST) && shape.c_out.is_multiple_of(WIDEST);
     let fits = (shape.kernel, shape.stride, shape.padding) == ([3, 3], 1, [1, 1]);
-    whole && fits && shape.c_in >= 16 && 3 * POSITIONS * h.div_ceil(2) * w.div_ceil(2) < 2 * 9 * h * w
+    whole && fits && 3 * POSITIONS * h.div_ceil(2) * w.div_ceil(2) < 2 * 9 * h * w
 }
 
 /// The tile rows of a band.
