@@ -1,0 +1,130 @@
+"""Samples from a diffusion model, on the device itself."""
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+class EdgegenError(Exception):
+    """The model or the network failed: one line that says what was wrong, and what would be right."""
+
+@final
+class Input:
+    """An input of a network."""
+
+    name: str
+    role: str
+    """"sample", "time", "class" or "condition"."""
+    shape: tuple[int, ...]
+    element_type: str
+
+@final
+class Outcome:
+    """What a run came to."""
+
+    ending: str
+    """"complete", "callback" or "deadline"."""
+    steps: int
+    nfe: int
+
+@final
+class Model:
+    """A loaded network: immutable, and shared between threads."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        *,
+        scheduler_config: str | None = None,
+        sample_shape: tuple[int, ...] | None = None,
+        inputs: Mapping[str, str] | None = None,
+    ) -> Model:
+        """Opens an ONNX file, or the folder of a diffusers pipeline.
+
+        scheduler_config: the text of a diffusers scheduler_config.json, for a model that gives no noise schedule.
+        sample_shape: one sample's shape, for a graph that leaves it open.
+        inputs: names of inputs by role ("sample", "time", "class", "condition"), where they cannot be told.
+        """
+
+    @staticmethod
+    def from_bytes(
+        data: bytes,
+        *,
+        scheduler_config: str | None = None,
+        sample_shape: tuple[int, ...] | None = None,
+        inputs: Mapping[str, str] | None = None,
+    ) -> Model:
+        """Opens an ONNX model that is in memory."""
+
+    @staticmethod
+    def embedded() -> Model:
+        """The model that comes with edgegen: 28×28 pictures of garments in ten classes."""
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]: ...
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The least and the greatest value of a sample."""
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their indices."""
+
+    @property
+    def inputs(self) -> list[Input]: ...
+    @property
+    def engine(self) -> str:
+        """What runs the network."""
+
+@final
+class Generator:
+    """Makes samples in memory of its own. For one thread at a time: give each its own."""
+
+    def __new__(
+        cls,
+        model: Model,
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        spacing: str | None = None,
+        guidance: float | None = None,
+        strength: float | None = None,
+    ) -> Generator:
+        """What is not given is what suits the model.
+
+        strength: how much of a given sample is made anew, above 0 to 1; runs then take `init`.
+        """
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]: ...
+    def generate(
+        self,
+        seed: int = 0,
+        index: int = 0,
+        *,
+        class_: int | str | None = None,
+        conditions: Mapping[str, NDArray[np.float32] | float] | None = None,
+        noise: NDArray[np.float32] | None = None,
+        init: NDArray[np.float32] | None = None,
+        deadline: float | None = None,
+        on_step: Callable[[int, int, NDArray[np.float32]], bool | None] | None = None,
+        out: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Makes sample `index` of the run of `seed`, without holding Python's lock.
+
+        class_: an index or a name. The model's "no class" if it has one and none is given, else class 0.
+        conditions: float32 arrays by the names of the network's inputs.
+        noise: standard normal numbers to start from instead of the seed's.
+        init: the sample to start from, with `strength`.
+        deadline: seconds from now after which no further step begins; the sample is then the best there is by then.
+        on_step: called with (step, steps, estimate of the clean sample) after every step; True ends the run.
+        out: where the sample goes; a new array if it is not given.
+        """
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the latest run came to."""

@@ -1,0 +1,148 @@
+"""The wheel gives what the library gives, and what is wrong comes back as an exception of one line."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgegen
+
+MODELS = Path(__file__).parents[3] / "tests/fixtures/models"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return edgegen.Model.embedded()
+
+
+def test_a_model_describes_itself(model):
+    assert model.sample_shape == (1, 28, 28)
+    assert model.value_range == (-1.0, 1.0)
+    assert model.classes[8] == "Bag"
+    assert [(i.name, i.role) for i in model.inputs] == [
+        ("sample", "sample"),
+        ("timestep", "time"),
+        ("class_labels", "class"),
+    ]
+    assert model.engine.startswith("plan")
+
+
+def test_a_sample_depends_on_seed_index_and_class(model):
+    generator = edgegen.Generator(model, steps=4)
+    bag = generator.generate(7, 3, class_="Bag")
+    assert bag.shape == (1, 28, 28) and bag.dtype == np.float32 and np.isfinite(bag).all()
+    np.testing.assert_array_equal(bag, generator.generate(7, 3, class_=8))
+    assert (bag != generator.generate(7, 3, class_=0)).any()
+    assert (bag != generator.generate(8, 3, class_=8)).any()
+    outcome = generator.outcome
+    assert (outcome.ending, outcome.steps, outcome.nfe) == ("complete", 4, 4)
+
+
+def test_out_is_filled_and_returned(model):
+    generator = edgegen.Generator(model, steps=2)
+    out = np.zeros((1, 28, 28), np.float32)
+    assert generator.generate(1, out=out) is out
+    np.testing.assert_array_equal(out, generator.generate(1))
+
+
+def test_noise_and_init_are_where_runs_start(model):
+    noise = np.random.default_rng(0).standard_normal((1, 28, 28), np.float32)
+    generator = edgegen.Generator(model, steps=4, sampler="ddim")
+    first = generator.generate(0, noise=noise)
+    np.testing.assert_array_equal(first, generator.generate(1, noise=noise))
+    near = edgegen.Generator(model, steps=10, sampler="ddim", spacing="leading", strength=0.2)
+    assert np.abs(near.generate(0, init=first) - first).mean() < 0.2
+    with pytest.raises(ValueError, match="as init"):
+        near.generate(0)
+    with pytest.raises(ValueError, match="needs a generator with a strength"):
+        generator.generate(0, init=first)
+
+
+def test_a_callback_ends_a_run_and_its_exceptions_come_through(model):
+    seen = []
+
+    def on_step(step, steps, x0):
+        seen.append((step, steps, x0.shape))
+        return step == 2
+
+    generator = edgegen.Generator(model, steps=5)
+    generator.generate(0, on_step=on_step)
+    assert seen == [(1, 5, (1, 28, 28)), (2, 5, (1, 28, 28))]
+    assert generator.outcome.ending == "callback"
+
+    def fails(*_):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        generator.generate(0, on_step=fails)
+    assert generator.generate(0).shape == (1, 28, 28)
+
+
+def test_a_deadline_leaves_the_best_by_then(model):
+    generator = edgegen.Generator(model, steps=1000, sampler="ddim")
+    sample = generator.generate(0, deadline=0.01)
+    assert np.isfinite(sample).all()
+    assert generator.outcome.ending == "deadline" and generator.outcome.steps < 1000
+
+
+def test_conditions_are_arrays_or_numbers():
+    model = edgegen.Model(MODELS / "sequence.onnx")
+    generator = edgegen.Generator(model, steps=2)
+    cond = np.float32([[0.1, 0.2, 0.3]])
+    sample = generator.generate(0, conditions={"global_cond": cond}, class_=1)
+    assert sample.shape == model.sample_shape
+    with pytest.raises(ValueError, match="takes 3"):
+        generator.generate(0, conditions={"global_cond": np.float32([1, 2])}, class_=1)
+    with pytest.raises(ValueError, match="needs the condition global_cond"):
+        generator.generate(0, class_=1)
+    with pytest.raises(ValueError, match="no condition 'other'"):
+        generator.generate(0, conditions={"other": cond}, class_=1)
+    with pytest.raises(TypeError, match="float32"):
+        generator.generate(0, conditions={"global_cond": cond.astype(np.float64)}, class_=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda m: edgegen.Model("none.onnx"), OSError, "none.onnx"),
+        (lambda m: edgegen.Model.from_bytes(b"junk"), edgegen.EdgegenError, "not an ONNX model"),
+        (lambda m: edgegen.Model.from_bytes(b""), edgegen.EdgegenError, "no graph"),
+        (lambda m: edgegen.Model("x", inputs={"noise": "x"}), ValueError, "no role 'noise'"),
+        (lambda m: edgegen.Model("x", scheduler_config="{"), (ValueError, edgegen.EdgegenError), "scheduler configuration"),
+        (lambda m: edgegen.Generator(m, steps=0), ValueError, "steps"),
+        (lambda m: edgegen.Generator(m, sampler="best"), ValueError, "best"),
+        (lambda m: edgegen.Generator(m).generate(0, class_="cat"), ValueError, "unknown class 'cat'"),
+        (lambda m: edgegen.Generator(m).generate(0, class_=1.5), TypeError, "index or a name"),
+        (lambda m: edgegen.Generator(m).generate(0, noise=np.zeros((28, 28), np.float32)), ValueError, "noise must"),
+        (lambda m: edgegen.Generator(m).generate(0, out=np.zeros((28, 28), np.float32)), ValueError, "out must"),
+        (lambda m: edgegen.Generator(m).generate(0, deadline=-1.0), ValueError, "deadline"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(model, call, error, words):
+    with pytest.raises(error, match=words) as caught:
+        call(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_threads_run_meanwhile_and_a_generator_in_use_is_told(model):
+    generator = edgegen.Generator(model, steps=1000, sampler="ddim")
+    running, told = threading.Event(), []
+
+    def on_step(step, steps, x0):
+        running.set()
+
+    thread = threading.Thread(target=lambda: generator.generate(0, on_step=on_step))
+    thread.start()
+    running.wait(10)
+    try:
+        generator.generate(0)
+    except RuntimeError as error:
+        told.append(str(error))
+    count, start = 0, time.monotonic()
+    while thread.is_alive() and time.monotonic() - start < 10:
+        count += 1
+    thread.join()
+    assert told and "another call" in told[0]
+    assert count > 0
