@@ -39,6 +39,8 @@ pub struct Settings {
     pub resample: Resample,
     /// For pictures larger than the model's: their size, and how its tiles overlap.
     pub tiling: Option<Tiling>,
+    /// The threads that share each network call: see [`Model::network_with_threads`].
+    pub threads: usize,
 }
 
 impl Settings {
@@ -95,11 +97,12 @@ impl Settings {
             start: Start::Noise,
             resample: Resample::NONE,
             tiling: None,
+            threads: 1,
         }
     }
 
     fn network(&self, model: &Model) -> Result<ModelNetwork> {
-        let network = Preconditioned::new(model.network()?, model.scheduler().scalings());
+        let network = Preconditioned::new(model.network_with_threads(self.threads)?, model.scheduler().scalings());
         Ok(Guided::new(network, self.guidance)?.with_unconditional(self.unconditional.clone()))
     }
 }

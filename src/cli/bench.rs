@@ -7,6 +7,7 @@ use edgegen::condition::Condition;
 use edgegen::network::{Model, Network};
 use edgegen::noise::{self, Noise};
 use edgegen::sampler::Control;
+use edgegen::{Generator, Settings};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -24,12 +25,15 @@ pub struct BenchArgs {
     /// Pictures to time
     #[arg(long, default_value_t = 20, value_name = "N")]
     runs: usize,
+    /// Threads that share a network call
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    threads: usize,
     /// How to print it
     #[arg(long, value_enum, default_value = "text", value_name = "text|json")]
     report: Report,
 }
 
-/// What a model costs, on one thread. Times are medians.
+/// What a model costs. Times are medians.
 #[derive(Serialize)]
 struct Figures {
     /// One network call.
@@ -50,6 +54,7 @@ struct Figures {
 
 pub fn run(args: &BenchArgs) -> Result<()> {
     ensure!(args.runs > 0, "--runs must be at least 1");
+    ensure!(args.threads > 0, "--threads must be at least 1");
     let figures = measure(args)?;
     match args.report {
         Report::Json => println!("{}", serde_json::to_string(&figures)?),
@@ -100,7 +105,7 @@ fn condition(model: &Model) -> Condition {
 }
 
 fn time_network(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<f64> {
-    let mut network = model.network()?;
+    let mut network = model.network_with_threads(args.threads)?;
     let mut x = vec![0.0; network.sample_len()];
     Noise::new(0, 0).fill(&mut x);
     let mut out = x.clone();
@@ -114,7 +119,8 @@ fn time_network(args: &BenchArgs, model: &Model, condition: &Condition) -> Resul
 }
 
 fn time_samples(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<(f64, usize, u64)> {
-    let mut generator = args.sampling.generator(model)?;
+    let settings = Settings { threads: args.threads, ..args.sampling.settings(model)? };
+    let mut generator = Generator::new(model, &settings)?;
     let mut generate =
         |index: u64| -> Result<usize> { Ok(generator.generate(0, index, condition, &mut Control::default())?.1.nfe) };
     let nfe = generate(0)?;
@@ -137,7 +143,8 @@ fn time_fresh_process(args: &BenchArgs) -> Result<(f64, Option<u64>)> {
     let (mut times, mut peak) = (Vec::new(), None);
     for _ in 0..3 {
         let mut command = Command::new(&program);
-        command.args(forwarded(args)?).args(["--threads", "1", "--quiet", "--report", "json"]).arg(&out);
+        command.args(forwarded(args)?).args(["--threads", &args.threads.to_string()]);
+        command.args(["--quiet", "--report", "json"]).arg(&out);
         let start = Instant::now();
         let output = command
             .stdin(Stdio::null())

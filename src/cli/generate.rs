@@ -73,7 +73,8 @@ pub struct GenerateArgs {
     /// The format of the output, where its name does not tell: png, jpg, gif, npy or csv
     #[arg(long, value_name = "NAME")]
     format: Option<PathBuf>,
-    /// Threads, each working on a sample of its own [default: every core]
+    /// Threads: each works on a sample of its own, and if there are more threads than samples, several share one
+    /// [default: every core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Stop each sample after so many milliseconds and take the best there is by then
@@ -280,13 +281,16 @@ fn picture(model: &Model, format: Format) -> Result<Option<Picture>> {
     Ok(Some(Picture::new(model.sample_shape(), range)?))
 }
 
-/// Samples in the order of their indices, made by as many threads as there is work for.
+/// Samples in the order of their indices, made by so many threads: as many samples at a time as there are, and the
+/// threads that are left share the network calls of the first ones.
 fn sample_all(args: &GenerateArgs, model: &Model, job: &Job) -> Result<Vec<Sample>> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.threads.unwrap_or(cores).clamp(1, job.count);
+    let threads = args.threads.unwrap_or(cores).max(1);
+    let at_a_time = threads.min(job.count);
     let settings = settings(args, model)?;
+    let each = |i: usize| Settings { threads: (threads + at_a_time - 1 - i) / at_a_time, ..settings.clone() };
     // The first generator is made here, so that wrong settings are told before anything is started.
-    let generators = (0..threads).map(|_| Generator::new(model, &settings)).collect::<Result<Vec<_>, _>>()?;
+    let generators = (0..at_a_time).map(|i| Generator::new(model, &each(i))).collect::<Result<Vec<_>, _>>()?;
     let bar = progress_bar(args.quiet, (job.count * settings.steps) as u64);
     let samples = Mutex::new(vec![Sample::default(); job.count]);
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -301,7 +305,7 @@ fn sample_all(args: &GenerateArgs, model: &Model, job: &Job) -> Result<Vec<Sampl
             samples.lock().expect("no thread panics holding it")[i] = sample;
         }
     };
-    let results: Vec<Result<()>> = if threads == 1 {
+    let results: Vec<Result<()>> = if at_a_time == 1 {
         generators.into_iter().map(work).collect()
     } else {
         std::thread::scope(|scope| {

@@ -10,12 +10,12 @@ mod schedule;
 
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use edgegen::Settings;
 use edgegen::config::{SchedulerConfig, Sigmas, Spacing};
 use edgegen::network::roles::Role;
 use edgegen::network::{Model, ModelOptions};
 use edgegen::normalization::Normalization;
 use edgegen::solver::{ADAPTIVE_SOLVERS, SOLVERS, Solver, Threshold};
-use edgegen::{Generator, Settings};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -237,10 +237,6 @@ impl SamplingArgs {
             settings.solver = settings.solver.with_tolerance(self.rtol, self.atol)?;
         }
         Ok(settings)
-    }
-
-    fn generator(&self, model: &Model) -> Result<Generator> {
-        Ok(Generator::new(model, &self.settings(model)?)?)
     }
 }
 

@@ -293,7 +293,22 @@ impl Model {
     /// # Errors
     /// When the engine cannot set up its state.
     pub fn network(&self) -> Result<OnnxNetwork> {
-        OnnxNetwork::new(self)
+        self.network_with_threads(1)
+    }
+
+    /// As [`network`](Model::network), with threads of its own that share each call, so that `threads` work on it in
+    /// all; fewer where a call has no work for as many. What it computes is the same bits for any number. A network
+    /// that tract runs has one.
+    ///
+    /// # Errors
+    /// As there, when `threads` is 0, and when the system gives no thread.
+    pub fn network_with_threads(&self, threads: usize) -> Result<OnnxNetwork> {
+        OnnxNetwork::new(self, threads)
+    }
+
+    #[cfg(test)]
+    pub(super) fn plan(&self) -> Option<&exec::Plan> {
+        self.engine.plan()
     }
 }
 
@@ -511,7 +526,7 @@ pub(super) fn count_names(names: impl Iterator<Item = impl Into<String>>) -> Vec
     counts
 }
 
-/// A [`Model`] with the state to run it, for one thread. Inputs are written into tensors that live as
+/// A [`Model`] with the state to run it, for one caller. Inputs are written into tensors that live as
 /// long as this does.
 pub struct OnnxNetwork {
     state: State,
@@ -527,9 +542,17 @@ enum State {
 }
 
 impl OnnxNetwork {
-    fn new(model: &Model) -> Result<Self> {
+    fn new(model: &Model, threads: usize) -> Result<Self> {
+        if threads == 0 {
+            return Err(Error::invalid("a call needs at least 1 thread"));
+        }
         let state = match &*model.engine {
-            Engine::Plan(plan) => State::Plan { engine: model.engine.clone(), workspace: plan.workspace() },
+            Engine::Plan(plan) => {
+                let workspace = plan
+                    .shared_workspace(threads)
+                    .map_err(|e| Error::new(ErrorKind::Io, format!("{threads} threads cannot be started: {e}")))?;
+                State::Plan { engine: model.engine.clone(), workspace }
+            }
             Engine::Tract(tract) => State::Tract(tract.state(&model.inputs)?),
         };
         Ok(OnnxNetwork {
@@ -545,7 +568,9 @@ impl OnnxNetwork {
     /// The bytes that it works in, where they are known: not where tract runs it.
     pub(crate) fn memory_bytes(&self) -> usize {
         match &self.state {
-            State::Plan { engine, .. } => engine.plan().map_or(0, exec::Plan::workspace_bytes),
+            State::Plan { engine, workspace } => {
+                engine.plan().map_or(0, exec::Plan::workspace_bytes) + workspace.bytes_of_other_threads()
+            }
             State::Tract(_) => 0,
         }
     }

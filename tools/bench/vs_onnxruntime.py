@@ -6,7 +6,7 @@ The larger networks of the table in docs/performance.md are made by networks.py 
     cargo build --profile dist
     python3 tools/bench/vs_onnxruntime.py target/dist/edgegen models/fashion-mnist.onnx models/fashion-mnist.int8.onnx
 
-One thread each. The two take turns, --rounds times, so that what else the machine does falls on both; each
+One thread each, or --threads inside a call. The two take turns, --rounds times, so that what else the machine does falls on both; each
 figure is the median of the rounds. onnxruntime's picture is a 10-step DDIM loop in numpy around its session,
 and its first picture a fresh Python process that imports onnxruntime and numpy, opens the model and runs that
 loop, which is the least that a user of it would have. Needs what requirements.txt pins.
@@ -25,11 +25,11 @@ import time
 LOOP = 10
 
 
-def ort_session(path):
+def ort_session(path, threads):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
@@ -63,13 +63,13 @@ def ort_picture(session):
     return x
 
 
-def ort_first(path):
+def ort_first(path, threads):
     """What the fresh process runs: the first picture, and the memory it took."""
-    ort_picture(ort_session(path))
+    ort_picture(ort_session(path, threads))
     print(json.dumps({"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 
 
-def ort_round(session, path, calls):
+def ort_round(session, path, calls, threads):
     feed = ort_feed(session)
     session.run(None, feed)
     network = []
@@ -83,7 +83,7 @@ def ort_round(session, path, calls):
         ort_picture(session)
         pictures.append(time.perf_counter() - start)
     start = time.perf_counter()
-    fresh = subprocess.run([sys.executable, __file__, "--first", path], check=True, capture_output=True)
+    fresh = subprocess.run([sys.executable, __file__, "--first", path, str(threads)], check=True, capture_output=True)
     first = time.perf_counter() - start
     return {"network_ms": 1e3 * statistics.median(network), "image_ms": 1e3 * statistics.median(pictures),
             "first_image_ms": 1e3 * first, "peak_rss_bytes": json.loads(fresh.stdout)["peak_rss_bytes"]}
@@ -112,29 +112,31 @@ def difference(program, session, path):
     return np.abs(ours - theirs).max(), np.sqrt((theirs**2).mean())
 
 
-def edgegen_round(program, path, calls):
-    command = [program, "bench", path, "--steps", str(LOOP), "--runs", str(max(calls // 5, 3)), "--report", "json"]
+def edgegen_round(program, path, calls, threads):
+    command = [program, "bench", path, "--steps", str(LOOP), "--runs", str(max(calls // 5, 3)), "--report", "json",
+               "--threads", str(threads)]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def main():
-    if len(sys.argv) == 3 and sys.argv[1] == "--first":
-        return ort_first(sys.argv[2])
+    if len(sys.argv) == 4 and sys.argv[1] == "--first":
+        return ort_first(sys.argv[2], int(sys.argv[3]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", help="the edgegen binary, stripped")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=100, help="network calls a round")
+    parser.add_argument("--threads", type=int, default=1, help="threads that share a call")
     args = parser.parse_args()
     import onnxruntime
 
     print(f"edgegen {os.path.getsize(args.program) / 1e6:.1f} MB on disk; onnxruntime {onnxruntime.__version__} in Python "
-          f"{sys.version.split()[0]}; one thread; medians of {args.rounds} rounds\n")
+          f"{sys.version.split()[0]}; threads: {args.threads}; medians of {args.rounds} rounds\n")
     print("| model | | edgegen | onnxruntime | ratio |\n|---|---|---|---|---|")
     for path in args.models:
-        session = ort_session(path)
-        rounds = [(edgegen_round(args.program, path, args.calls), ort_round(session, path, args.calls))
-                  for _ in range(args.rounds)]
+        session = ort_session(path, args.threads)
+        rounds = [(edgegen_round(args.program, path, args.calls, args.threads),
+                   ort_round(session, path, args.calls, args.threads)) for _ in range(args.rounds)]
         for key, label, unit in [("network_ms", "network call, ms", 1), ("image_ms", "10-step picture, ms", 1),
                                  ("first_image_ms", "first picture from process start, ms", 1),
                                  ("peak_rss_bytes", "peak memory, MB", 1e6)]:

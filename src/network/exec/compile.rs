@@ -8,7 +8,7 @@ use super::kernels::dense::{self, Map};
 use super::kernels::general::{Binary, Loops, Product, Rows, Unary};
 use super::kernels::{Isa, conv, conv8, winograd};
 use super::lower::{Matrices, Named, Op, Operand, Rearrange, lower, pair, resolve};
-use super::plan::{Plan, Slot, Step};
+use super::plan::{Plan, Share, Slot, Step};
 use crate::network::pb::GraphProto;
 use std::collections::HashMap;
 
@@ -638,7 +638,8 @@ impl<'a> Compiler<'a> {
             (true, Some(levels)) => Some((self.place8(rounded, levels)?, levels)),
             _ => None,
         };
-        let packed = conv8::Packed8::new(shape, (weights, scales), bias.map(|b| b.values.as_slice()), levels, self.isa);
+        let packed =
+            conv8::Packed8::new(shape, (weights, scales), bias.map(|b| b.values.as_slice()), levels, self.isa)?;
         let view = output.as_ref().and_then(Place::view);
         self.push(Step::Convolution8 { packed, round, extra, input, output: view, output8, residual });
         self.places.extend(output.map(|place| (out, place)));
@@ -967,6 +968,22 @@ impl<'a> Compiler<'a> {
                 uses[space as usize][layout.storage_at(*start)] = Some((first, i));
             });
         }
+        // the borders of a picture are its first use, and what lies in it is written before it is read: the next step
+        // does not read it; and nothing that the next step uses lies where the picture does, if that is needed after it
+        let mut shares: Vec<Share> = steps.iter().map(Step::share).collect();
+        for (i, step) in steps.iter().enumerate().rev() {
+            let Step::Border { view, levels } = step else { continue };
+            if stages.contains(&(i + 1)) {
+                continue;
+            }
+            let space = if levels.is_some() { Space::Bytes } else { Space::Memory };
+            let layout = if space == Space::Memory { &self.memory } else { &self.bytes };
+            let until = (i + 1..shares.len()).find(|j| shares[*j] != Share::BesideNext).unwrap_or(i);
+            let used = uses[space as usize][layout.storage_at(view.start)];
+            if used.is_some_and(|(first, last)| first == i && last >= until) && shares[until] != Share::Among(1) {
+                shares[i] = Share::BesideNext;
+            }
+        }
         let [uses, uses8] = uses;
         // what one stage makes for another stays; what depends on the sample shares room
         let storages = self.memory.storages();
@@ -1012,6 +1029,7 @@ impl<'a> Compiler<'a> {
         Ok(Plan {
             isa: self.isa,
             steps,
+            shares,
             stages,
             memory_len: fixed_end + memory_end + SLACK,
             bytes_len: bytes_len + SLACK,

@@ -6,7 +6,8 @@
 //! ```
 //! A plan covers a graph whole or not at all: a graph with anything that is not known runs through tract instead.
 //! Pictures lie with the channels of a pixel together and zeros around them, so that convolutions read them as they
-//! are; concatenations are written into place. A run allocates nothing.
+//! are; concatenations are written into place. A run allocates nothing. Threads that share a run (`pool.rs`) each make
+//! a part of a step, and begin the next together.
 //!
 //! To add an operator: tell its shape in `graph.rs`, recognise it in `lower.rs` as an operation, give it a step in
 //! `compile.rs` and `plan.rs`, and the step a kernel in `kernels/`, which has the one place that decides by CPU.
@@ -19,6 +20,7 @@ mod graph;
 mod kernels;
 mod lower;
 mod plan;
+mod pool;
 
 pub use compile::{Inputs, compile};
 pub use describe::StepInfo;

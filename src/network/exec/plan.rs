@@ -5,7 +5,10 @@ use super::kernels::attention::Attention;
 use super::kernels::dense::{self, Map};
 use super::kernels::general::{Binary, Loops, Product, Reduction, Rows, Unary};
 use super::kernels::{self, Isa, Memory, Part, conv, conv8};
+use super::pool::Pool;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// A run of numbers in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,12 +133,23 @@ pub enum Step {
     },
 }
 
+/// How a step is run where there are several threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// By at most so many threads, one after all of the step before is done.
+    Among(usize),
+    /// By one thread, which then goes on with the others at the next step: that reads nothing of what this one makes.
+    BesideNext,
+}
+
 /// A compiled network. It is immutable: what a run changes is in a [`Workspace`].
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(super) isa: Isa,
     /// Those that depend on conditions alone come first, then those that depend on time and class too.
     pub(super) steps: Vec<Step>,
+    /// How each step is shared.
+    pub(super) shares: Vec<Share>,
     /// Where the steps that depend on time begin, and where those that depend on the sample do.
     pub(super) stages: [usize; 2],
     pub(super) memory_len: usize,
@@ -162,17 +176,26 @@ pub struct At<'a> {
     pub class: usize,
 }
 
-/// The buffers of one thread's runs, made once.
+/// The buffers of runs, one after the other, and the threads that share them; made once.
 pub struct Workspace {
     memory: Vec<f32>,
     bytes: Vec<u8>,
-    work: Vec<f32>,
-    extra: Vec<f32>,
+    /// What each thread works in.
+    scratch: Vec<Mutex<Scratch>>,
+    /// The threads beside the caller's, if there are any.
+    pool: Option<Pool>,
     /// The conditions, in the order of [`Inputs`](super::Inputs).
     conditions: Vec<Vec<f32>>,
     /// What tells these conditions from others, once what depends on them alone has been worked out.
     worked_out: Option<u64>,
     cache: Cache,
+}
+
+/// What one thread works in while it is at a step.
+#[repr(align(128))]
+struct Scratch {
+    work: Vec<f32>,
+    extra: Vec<f32>,
 }
 
 /// What depends on time, class and conditions, for those that it was worked out for. A run of a solver visits the same
@@ -188,7 +211,7 @@ struct Cache {
 const TIMES: usize = 64;
 
 impl Plan {
-    /// The buffers for a thread.
+    /// The buffers for runs on one thread.
     pub fn workspace(&self) -> Workspace {
         let mut memory = vec![0.0; self.memory_len];
         for (start, values) in &self.constants {
@@ -197,19 +220,46 @@ impl Plan {
         Workspace {
             memory,
             bytes: vec![0; self.bytes_len],
-            work: vec![0.0; self.work_len],
-            extra: vec![0.0; self.extra_len],
+            scratch: vec![Mutex::new(self.scratch())],
+            pool: None,
             conditions: self.conditions.iter().map(|len| vec![0.0; *len]).collect(),
             worked_out: None,
             cache: Cache { keys: Vec::with_capacity(TIMES), values: vec![0.0; TIMES * self.of_time.len], next: 0 },
         }
     }
 
-    /// Bytes of a workspace.
+    /// The buffers for runs on so many threads, as far as there is work for them, and the threads.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn shared_workspace(&self, threads: usize) -> std::io::Result<Workspace> {
+        let most = self.shares.iter().map(|s| if let Share::Among(n) = s { *n } else { 1 }).max();
+        let threads = threads.min(most.unwrap_or(1));
+        let mut workspace = self.workspace();
+        if threads > 1 {
+            workspace.scratch.resize_with(threads, || Mutex::new(self.scratch()));
+            workspace.pool = Some(Pool::new(threads)?);
+        }
+        Ok(workspace)
+    }
+
+    fn scratch(&self) -> Scratch {
+        Scratch { work: vec![0.0; self.work_len], extra: vec![0.0; self.extra_len] }
+    }
+
+    /// Bytes of a workspace for one thread.
     pub fn workspace_bytes(&self) -> usize {
         let conditions: usize = self.conditions.iter().sum();
         let numbers = self.memory_len + self.work_len + self.extra_len + conditions + TIMES * self.of_time.len;
         4 * numbers + self.bytes_len + TIMES * size_of::<(u64, usize, u64)>()
+    }
+
+    /// The numbers of a sample.
+    #[cfg(test)]
+    fn sample_len(&self) -> usize {
+        let input =
+            self.steps.iter().find_map(|s| if let Step::Input { loops } = s { Some(loops.len()) } else { None });
+        input.expect("every plan reads a sample")
     }
 
     /// The number of classes, with the one for none, that the network has a row for.
@@ -235,7 +285,7 @@ impl Plan {
     pub fn run(&self, w: &mut Workspace, at: At, out: &mut [f32]) {
         let [of_time, of_sample] = self.stages;
         let conditions = w.worked_out.unwrap_or_else(|| {
-            self.steps[..of_time].iter().for_each(|step| self.step(step, w, at, out));
+            self.steps(0..of_time, w, at, out);
             let mut hash = DefaultHasher::new();
             w.conditions.iter().flatten().for_each(|v| v.to_bits().hash(&mut hash));
             *w.worked_out.insert(hash.finish())
@@ -245,7 +295,7 @@ impl Plan {
         match w.cache.keys.iter().position(|k| *k == key) {
             Some(i) => w.memory[start..start + len].copy_from_slice(&w.cache.values[i * len..][..len]),
             None => {
-                self.steps[of_time..of_sample].iter().for_each(|step| self.step(step, w, at, out));
+                self.steps(of_time..of_sample, w, at, out);
                 let i = w.cache.next;
                 if i < w.cache.keys.len() {
                     w.cache.keys[i] = key;
@@ -256,77 +306,168 @@ impl Plan {
                 w.cache.next = (i + 1) % TIMES;
             }
         }
-        self.steps[of_sample..].iter().for_each(|step| self.step(step, w, at, out));
+        self.steps(of_sample..self.steps.len(), w, at, out);
     }
 
+    /// Runs these steps on the threads that there are. What they make is the same for any number.
+    fn steps(&self, range: Range<usize>, w: &mut Workspace, at: At, out: &mut [f32]) {
+        if w.pool.is_none() {
+            return self.steps[range].iter().for_each(|step| self.step(step, w, at, out));
+        }
+        let mut first = range.start;
+        while first < range.end {
+            let beside = self.shares[first..range.end].iter().take_while(|s| **s == Share::BesideNext).count();
+            let last = (first + beside).min(range.end - 1);
+            let steps = &self.steps[first..=last];
+            let Workspace { memory, bytes, scratch, pool, .. } = &mut *w;
+            match (self.shares[last], pool) {
+                (Share::Among(most), Some(pool)) if most > 1 => {
+                    let (scratch, of) = (&*scratch, most.min(scratch.len()));
+                    // SAFETY: all threads are at different parts of one step, but for one that may still be at those
+                    // before it, which write elsewhere and what it does not read.
+                    let shared = unsafe { Memory::new(memory, bytes).share() };
+                    pool.run(of, &|index| {
+                        // none but this thread has it
+                        let mut scratch = scratch[index].lock().unwrap_or_else(PoisonError::into_inner);
+                        for step in steps {
+                            self.part(step, Part { index, of }, &mut scratch, shared.memory());
+                        }
+                    });
+                }
+                _ => steps.iter().for_each(|step| self.step(step, w, at, out)),
+            }
+            first = last + 1;
+        }
+    }
+
+    /// Runs a step on this thread.
     pub(super) fn step(&self, step: &Step, w: &mut Workspace, at: At, out: &mut [f32]) {
-        let Workspace { memory, bytes, work, extra, conditions, .. } = w;
-        let (isa, part) = (self.isa, Part::WHOLE);
+        let Workspace { memory, bytes, scratch, conditions, .. } = w;
         match step {
             Step::Input { loops } => loops.gather(at.x, memory),
             Step::Time { to, whole } => memory[to.start] = if *whole { at.t.round() } else { at.t } as f32,
             Step::Class { to } => memory[to.start] = at.class as f32,
             Step::Condition { index, to } => memory[to.range()].copy_from_slice(&conditions[*index]),
             Step::Clear { to } => memory[to.range()].fill(0.0),
-            Step::Border { view, levels: None } => view.edges().for_each(|(at, len)| memory[at..at + len].fill(0.0)),
-            Step::Border { view, levels: Some(level) } => {
-                view.edges().for_each(|(at, len)| bytes[at..at + len].fill(*level));
-                // channels that are there for the sake of whole groups
-                if view.c < view.pixel {
-                    view.pixels().for_each(|at| bytes[at + view.c..at + view.pixel].fill(*level));
-                }
-            }
             Step::Rows { table, len, index, to } => {
                 for i in 0..index.len {
                     let row = (memory[index.start + i].max(0.0) as usize).min(table.len() / len - 1);
                     memory[to.start + i * len..][..*len].copy_from_slice(&table[row * len..][..*len]);
                 }
             }
-            Step::Unary { f, loops } => kernels::unary(isa, *f, loops, part, Memory::new(memory, bytes)),
-            Step::Binary { f, loops } => kernels::binary(isa, *f, loops, part, Memory::new(memory, bytes)),
-            Step::Reduce { f, loops, out } => kernels::reduce(isa, *f, loops, out, Memory::new(memory, bytes)),
-            Step::EachRow { f, loops, length } => {
-                kernels::rows(isa, f, loops, *length, part, Memory::new(memory, bytes));
-            }
-            Step::Product(product) => kernels::product(isa, product, work, Memory::new(memory, bytes)),
+            Step::Reduce { f, loops, out } => kernels::reduce(self.isa, *f, loops, out, Memory::new(memory, bytes)),
             Step::Matrix { columns, bias, from, to } => {
                 let [from, to] = memory.get_disjoint_mut([from.range(), to.range()]).expect("slots are apart");
-                kernels::multiply(isa, columns, from, bias, to);
-            }
-            Step::Convolution { packed, extra: slot, input, output, residual } => {
-                let extra = slot.map(|s| copied(memory, s, extra));
-                let run = conv::Run { packed, extra, input: *input, output: *output, residual: *residual };
-                kernels::convolve(isa, &run, part, work, Memory::new(memory, bytes));
-            }
-            Step::Convolution8 { packed, round, extra: slot, input, output, output8, residual } => {
-                let extra = slot.map(|s| copied(memory, s, extra));
-                let (round, input, output, output8, residual) = (*round, *input, *output, *output8, *residual);
-                let run = conv8::Run8 { packed, round, extra, input, output, output8, residual };
-                kernels::convolve8(isa, &run, part, Memory::new(memory, bytes));
-            }
-            Step::Map { op, input, output } => {
-                kernels::map(isa, *op, *input, *output, part, Memory::new(memory, bytes));
-            }
-            Step::Norm { groups, epsilon, scale, shift, silu, input, output } => {
-                let norm = dense::Norm { groups: *groups, epsilon: *epsilon, scale, shift, silu: *silu };
-                kernels::normalise(isa, &norm, *input, *output, part, work, Memory::new(memory, bytes));
-            }
-            Step::Attention(attention) => {
-                kernels::attend(isa, attention, part, work, Memory::new(memory, bytes));
-            }
-            Step::Upsample { input, output } => {
-                kernels::upsample(isa, *input, *output, part, Memory::new(memory, bytes));
+                kernels::multiply(self.isa, columns, from, bias, to);
             }
             Step::Pool { kernel, stride, input, output } => pool(*kernel, *stride, *input, *output, memory),
             Step::Output { loops } => loops.gather(memory, out),
+            _ => {
+                let scratch = scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner);
+                self.part(step, Part::WHOLE, scratch, Memory::new(memory, bytes));
+            }
+        }
+    }
+
+    /// Runs a part of a step that can be shared: those that [`shares`](Step::shares) says, and borders.
+    fn part(&self, step: &Step, part: Part, Scratch { work, extra }: &mut Scratch, memory: Memory) {
+        let isa = self.isa;
+        let mut copied = |slot: Slot| {
+            memory.read(slot.start, &mut extra[..slot.len]);
+            slot.len
+        };
+        match step {
+            // little work: the first part is all
+            Step::Border { .. } if part.index > 0 => {}
+            Step::Border { view, levels: None } => view.edges().for_each(|(at, len)| memory.fill(at, len, 0.0)),
+            Step::Border { view, levels: Some(level) } => {
+                view.edges().for_each(|(at, len)| memory.fill_bytes(at, len, *level));
+                // channels that are there for the sake of whole groups
+                if view.c < view.pixel {
+                    view.pixels().for_each(|at| memory.fill_bytes(at + view.c, view.pixel - view.c, *level));
+                }
+            }
+            Step::Unary { f, loops } => kernels::unary(isa, *f, loops, part, memory),
+            Step::Binary { f, loops } => kernels::binary(isa, *f, loops, part, memory),
+            Step::EachRow { f, loops, length } => kernels::rows(isa, f, loops, *length, part, memory),
+            Step::Product(product) => kernels::product(isa, product, part, work, memory),
+            Step::Convolution { packed, extra: slot, input, output, residual } => {
+                let len = slot.map(&mut copied);
+                let extra = len.map(|len| &extra[..len]);
+                let run = conv::Run { packed, extra, input: *input, output: *output, residual: *residual };
+                kernels::convolve(isa, &run, part, work, memory);
+            }
+            Step::Convolution8 { packed, round, extra: slot, input, output, output8, residual } => {
+                let len = slot.map(&mut copied);
+                let extra = len.map(|len| &extra[..len]);
+                let (round, input, output, output8, residual) = (*round, *input, *output, *output8, *residual);
+                let run = conv8::Run8 { packed, round, extra, input, output, output8, residual };
+                kernels::convolve8(isa, &run, part, memory);
+            }
+            Step::Map { op, input, output } => kernels::map(isa, *op, *input, *output, part, memory),
+            Step::Norm { groups, epsilon, scale, shift, silu, input, output } => {
+                let norm = dense::Norm { groups: *groups, epsilon: *epsilon, scale, shift, silu: *silu };
+                kernels::normalise(isa, &norm, *input, *output, part, work, memory);
+            }
+            Step::Attention(attention) => kernels::attend(isa, attention, part, work, memory),
+            Step::Upsample { input, output } => kernels::upsample(isa, *input, *output, part, memory),
+            Step::Input { .. }
+            | Step::Time { .. }
+            | Step::Class { .. }
+            | Step::Condition { .. }
+            | Step::Clear { .. }
+            | Step::Rows { .. }
+            | Step::Reduce { .. }
+            | Step::Matrix { .. }
+            | Step::Pool { .. }
+            | Step::Output { .. } => unreachable!("a step that one thread runs"),
         }
     }
 }
 
-/// The numbers of a slot, in a buffer that kernels may read while they work in the arena.
-fn copied<'a>(memory: &[f32], slot: Slot, buffer: &'a mut [f32]) -> &'a [f32] {
-    buffer[..slot.len].copy_from_slice(&memory[slot.range()]);
-    &buffer[..slot.len]
+/// The time that a part of a step must take for another thread to be worth it: that in which a core makes as many
+/// multiply-adds of a convolution in f32. To hand a part over and to wait for it takes less than half of a microsecond.
+const WORTH: usize = 80_000;
+
+impl Step {
+    /// About how long the step takes, in multiply-adds of a convolution, if threads can share it.
+    fn shares(&self) -> Option<usize> {
+        let picture = |v: &View| v.c * v.h * v.w;
+        let taps = |s: &conv::Shape| s.c_in * s.kernel[0] * s.kernel[1];
+        match self {
+            Step::Convolution { packed, output, .. } => Some(taps(&packed.shape) * picture(output)),
+            Step::Convolution8 { packed, output, output8, .. } => {
+                output.or(output8.map(|o| o.0)).map(|to| taps(&packed.shape) * picture(&to) / 4)
+            }
+            // with an exponential a score
+            Step::Attention(a) => Some(a.query.w * a.query.h * a.key.w * a.key.h * (2 * a.query.c + 50 * a.heads)),
+            Step::Product(p) => Some(p.batch.len() * p.sizes.iter().product::<usize>() * 4),
+            Step::Norm { input, .. } => Some(40 * picture(input)),
+            Step::Map { input, .. } => Some(15 * picture(input)),
+            Step::Upsample { output, .. } => Some(8 * picture(output)),
+            Step::EachRow { loops, length, .. } => Some(50 * loops.len() * length),
+            Step::Unary { f: Unary::Copy, loops } => Some(15 * loops.len()),
+            Step::Unary { loops, .. } => Some(100 * loops.len()),
+            Step::Binary { loops, .. } => Some(15 * loops.len()),
+            _ => None,
+        }
+    }
+
+    /// How many threads may share the step.
+    pub(super) fn share(&self) -> Share {
+        Share::Among(self.shares().map_or(1, |work| (work / WORTH).max(1)))
+    }
+}
+
+impl Workspace {
+    /// The bytes that threads beside the caller's work in.
+    pub fn bytes_of_other_threads(&self) -> usize {
+        let of = |s: &Mutex<Scratch>| {
+            let s = s.lock().unwrap_or_else(PoisonError::into_inner);
+            size_of_val(&*s.work) + size_of_val(&*s.extra)
+        };
+        self.scratch[1..].iter().map(of).sum()
+    }
 }
 
 impl Slot {
@@ -344,5 +485,81 @@ fn pool([kh, kw]: [usize; 2], [sy, sx]: [usize; 2], input: View, output: View, m
                 (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))).map(|(ky, kx)| memory[at(ky, kx)]).sum();
             memory[to + c] = sum / (kh * kw) as f32;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SchedulerConfig;
+    use crate::network::{Model, ModelOptions};
+    use crate::noise::Noise;
+    use std::path::Path;
+
+    /// Every model that comes with the sources and has a plan, but those whose weights lie in other files.
+    fn plans() -> Vec<(String, Plan)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut all = Vec::new();
+        for folder in ["models", "tests/fixtures/exports"] {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                let mut bytes = std::fs::read(&path).unwrap_or_default();
+                if name.ends_with(".gz") {
+                    let mut unpacked = Vec::new();
+                    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*bytes), &mut unpacked).unwrap();
+                    bytes = unpacked;
+                } else if !name.ends_with(".onnx") {
+                    continue;
+                }
+                let options = ModelOptions { scheduler: Some(SchedulerConfig::default()), ..Default::default() };
+                let model = Model::from_bytes(&bytes, &options);
+                all.extend(model.ok().and_then(|m| m.plan().cloned()).map(|plan| (name, plan)));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn any_number_of_threads_makes_the_same_bits() {
+        let plans = plans();
+        assert!(plans.len() > 10, "{}", plans.len());
+        for (name, mut plan) in plans {
+            // small steps too
+            for (share, step) in plan.shares.iter_mut().zip(&plan.steps) {
+                if *share == Share::Among(1) && step.shares().is_some() {
+                    *share = Share::Among(4);
+                }
+            }
+            let len = plan.sample_len();
+            let run = |w: &mut Workspace| {
+                for (i, len) in plan.conditions.iter().enumerate() {
+                    plan.condition(w, i, &vec![0.5; *len]);
+                }
+                let mut all = Vec::new();
+                // the second call finds what the first left
+                for t in [3.0, 700.0] {
+                    let (mut x, mut out) = (vec![0.0; len], vec![f32::NAN; len]);
+                    Noise::new(t as u64, 0).fill(&mut x);
+                    plan.run(w, At { x: &x, t, class: 1 }, &mut out);
+                    all.extend(out.into_iter().map(f32::to_bits));
+                }
+                all
+            };
+            let alone = run(&mut plan.workspace());
+            for threads in [2, 3, 4] {
+                let mut w = plan.shared_workspace(threads).unwrap();
+                assert_eq!(w.scratch.len(), threads, "{name}");
+                assert!(run(&mut w) == alone, "{name} with {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn borders_go_with_the_step_after_them() {
+        let (_, plan) = plans().into_iter().find(|(name, _)| name == "fashion-mnist.int8.onnx").unwrap();
+        let beside = plan.shares.iter().filter(|s| **s == Share::BesideNext).count();
+        let borders = plan.steps.iter().filter(|s| matches!(s, Step::Border { .. })).count();
+        assert!(beside > 10 && beside < borders, "{beside} of {borders}");
     }
 }

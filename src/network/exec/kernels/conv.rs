@@ -8,6 +8,7 @@ use super::super::arena::View;
 use super::memory::{Memory, Part};
 use super::simd::Simd;
 use super::winograd;
+use std::ops::Range;
 
 /// Output channels that a tile works on, and where their weights are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -179,8 +180,11 @@ pub(super) unsafe fn run<S: Simd>(run: &Run, part: Part, work: &mut [f32], memor
         return unsafe { winograd::run::<S>(run, &run.packed.weights, &run.packed.blocks, part, work, memory) };
     }
     let base = memory.arena();
-    for unit in part.range(run.packed.blocks.len() * output.h) {
-        let (block, y) = (run.packed.blocks[unit / output.h], unit % output.h);
+    // the pixels of a tile, all of a row about as many
+    let pixels = output.w.div_ceil(output.w.div_ceil(S::TILE.1));
+    for (line, tiles) in part.lines(run.packed.blocks.len() * output.h, output.w.div_ceil(pixels)) {
+        let (block, y) = (run.packed.blocks[line / output.h], line % output.h);
+        let pixels = (pixels, tiles.start * pixels..output.w.min(tiles.end * pixels));
         // SAFETY: the assertions above: all rows of input, output and residual lie within the arena; the weights are
         // padded to whole vectors.
         unsafe {
@@ -198,27 +202,25 @@ pub(super) unsafe fn run<S: Simd>(run: &Run, part: Part, work: &mut [f32], memor
                 run,
             };
             match block.vectors {
-                1 => row_of::<S, 1>(row),
-                2 => row_of::<S, 2>(row),
-                3 => row_of::<S, 3>(row),
-                _ => row_of::<S, 4>(row),
+                1 => row_of::<S, 1>(row, pixels),
+                2 => row_of::<S, 2>(row, pixels),
+                3 => row_of::<S, 3>(row, pixels),
+                _ => row_of::<S, 4>(row, pixels),
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn row_of<S: Simd, const V: usize>(row: Row) {
+unsafe fn row_of<S: Simd, const V: usize>(row: Row, (pixels, Range { start, end }): (usize, Range<usize>)) {
     if V > S::TILE.0 {
         return;
     }
-    let width = row.run.output.w;
-    let pixels = width.div_ceil(width.div_ceil(S::TILE.1));
-    let mut x = 0;
-    while x < width {
+    let mut x = start;
+    while x < end {
         // SAFETY: the caller's promise, for the pixels that are left.
         unsafe {
-            match pixels.min(width - x) {
+            match pixels.min(end - x) {
                 1 => tile::<S, V, 1>(row, x),
                 2 => tile::<S, V, 2>(row, x),
                 3 => tile::<S, V, 3>(row, x),

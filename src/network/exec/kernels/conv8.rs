@@ -9,6 +9,7 @@ use super::Isa;
 use super::conv::{Block, Shape};
 use super::memory::{Memory, Part};
 use super::simd::{Dot, ROUND, Simd};
+use std::ops::Range;
 
 /// Where levels lie: a value is `(level - zero) · scale`, levels are from 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,7 +100,7 @@ pub struct Tile8 {
 impl Packed8 {
     /// Packs weights `[C_out, C_in, k, k]` with a scale an output channel, for inputs of these levels.
     ///
-    /// # Panics
+    /// # Errors
     /// When a sum might not fit 32 bits.
     pub fn new(
         shape: Shape,
@@ -107,11 +108,13 @@ impl Packed8 {
         bias: Option<&[f32]>,
         input: Levels,
         isa: Isa,
-    ) -> Self {
+    ) -> Result<Self, String> {
         let Shape { c_out, c_in, kernel, .. } = shape;
         let taps = kernel[0] * kernel[1];
         assert_eq!(weights.len(), c_out * c_in * taps);
-        assert!(c_in.next_multiple_of(CHANNELS) * taps <= MOST, "sums of {} products do not fit 32 bits", c_in * taps);
+        if c_in.next_multiple_of(CHANNELS) * taps > MOST {
+            return Err(format!("8-bit sums of {} products do not fit 32 bits", c_in * taps));
+        }
         let Tile8 { lanes, vectors, flip, pairs } = isa.tile8();
         let blocks = Block::split(c_out, (lanes, vectors), taps * c_in.next_multiple_of(CHANNELS));
         let mut packed = Vec::new();
@@ -142,7 +145,7 @@ impl Packed8 {
         start.resize(padded, 0);
         scale.resize(padded, 0.0);
         bias.resize(padded, 0.0);
-        Packed8 { shape, blocks, least: weights.contains(&i8::MIN), weights: packed, start, scale, bias }
+        Ok(Packed8 { shape, blocks, least: weights.contains(&i8::MIN), weights: packed, start, scale, bias })
     }
 
     /// Bytes of weights.
@@ -202,8 +205,11 @@ unsafe fn run_all<D: Dot>(run: &Run8, part: Part, memory: Memory) {
     let fits = |v: View, len: usize| v.fits(len) && (v.c, v.h, v.w) == (c_out, h, w);
     assert!(run.output.is_none_or(|v| fits(v, memory.len())) && run.residual.is_none_or(|v| fits(v, memory.len())));
     assert!(run.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len())));
-    for unit in part.range(run.packed.blocks.len() * h) {
-        let (block, y) = (run.packed.blocks[unit / h], unit % h);
+    // the pixels of a tile, all of a row about as many
+    let pixels = w.div_ceil(w.div_ceil(D::TILE.1));
+    for (line, tiles) in part.lines(run.packed.blocks.len() * h, w.div_ceil(pixels)) {
+        let (block, y) = (run.packed.blocks[line / h], line % h);
+        let pixels = (pixels, tiles.start * pixels..w.min(tiles.end * pixels));
         let at = input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel;
         // SAFETY: the assertions: all rows of the input lie within the bytes, rounded up to four channels, and those of
         // the other pictures within theirs.
@@ -211,26 +217,25 @@ unsafe fn run_all<D: Dot>(run: &Run8, part: Part, memory: Memory) {
             let weights = run.packed.weights.as_ptr().add(block.weights);
             let row = Row { weights, input: memory.bytes().add(at), block, y, run, memory };
             match block.vectors {
-                1 => row_of::<D, 1>(row, w),
-                2 => row_of::<D, 2>(row, w),
-                3 => row_of::<D, 3>(row, w),
-                _ => row_of::<D, 4>(row, w),
+                1 => row_of::<D, 1>(row, pixels),
+                2 => row_of::<D, 2>(row, pixels),
+                3 => row_of::<D, 3>(row, pixels),
+                _ => row_of::<D, 4>(row, pixels),
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn row_of<D: Dot, const V: usize>(row: Row, width: usize) {
+unsafe fn row_of<D: Dot, const V: usize>(row: Row, (pixels, Range { start, end }): (usize, Range<usize>)) {
     if V > D::TILE.0 {
         return;
     }
-    let pixels = width.div_ceil(width.div_ceil(D::TILE.1));
-    let mut x = 0;
-    while x < width {
+    let mut x = start;
+    while x < end {
         // SAFETY: the caller's promise, for the pixels that are left.
         unsafe {
-            match pixels.min(width - x) {
+            match pixels.min(end - x) {
                 1 => tile::<D, V, 1>(row, x),
                 2 => tile::<D, V, 2>(row, x),
                 3 => tile::<D, V, 3>(row, x),

@@ -180,7 +180,7 @@ pub(super) unsafe fn map<D: Dot>(op: Map, input: View, output: Output, part: Par
     if let Map::Add(other) = op {
         assert!(like(other));
     }
-    for (y, x) in part.range(view.h).flat_map(|y| (0..view.w).map(move |x| (y, x))) {
+    for (y, x) in part.lines(view.h, view.w).flat_map(|(y, x)| x.map(move |x| (y, x))) {
         let at = |v: View| v.start + y * v.row + x * v.pixel;
         for c in (0..view.c).step_by(D::LANES) {
             let left = view.c - c;
@@ -207,7 +207,7 @@ pub(super) unsafe fn map<D: Dot>(op: Map, input: View, output: Output, part: Par
 pub(super) unsafe fn upsample<S: Simd>(input: View, output: View, part: Part, memory: Memory) {
     assert!((output.c, output.h, output.w) == (input.c, 2 * input.h, 2 * input.w));
     assert!(input.fits(memory.len()) && output.fits(memory.len()));
-    for (y, x) in part.range(output.h).flat_map(|y| (0..output.w).map(move |x| (y, x))) {
+    for (y, x) in part.lines(output.h, output.w).flat_map(|(y, x)| x.map(move |x| (y, x))) {
         let from = input.start + y / 2 * input.row + x / 2 * input.pixel;
         let to = output.start + y * output.row + x * output.pixel;
         for c in (0..output.c).step_by(S::LANES) {

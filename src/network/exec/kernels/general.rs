@@ -98,6 +98,22 @@ impl<const N: usize> Loops<N> {
         self.dims.contains(&0) || self.starts[v] + last < len
     }
 
+    /// The loops, and which part of their runs, that make this part: where there is but one run, some of its numbers,
+    /// in groups of `together`.
+    #[inline(always)]
+    fn part(&self, part: Part, together: usize) -> (Self, Part) {
+        let n = self.dims[RANK - 1];
+        if part.of == 1 || self.dims[..RANK - 1].iter().any(|d| *d != 1) {
+            return (*self, part);
+        }
+        let groups = part.range(n.div_ceil(together));
+        let (first, end) = (n.min(groups.start * together), n.min(groups.end * together));
+        let mut loops = *self;
+        loops.dims[RANK - 1] = end - first;
+        loops.starts.iter_mut().zip(&self.strides).for_each(|(start, s)| *start += first * s[RANK - 1]);
+        (loops, Part::WHOLE)
+    }
+
     /// Calls `f` with where each value's run starts, for each run of the last dimension. Parts are of the runs.
     #[inline(always)]
     fn each_run(&self, part: Part, mut f: impl FnMut([usize; N])) {
@@ -178,7 +194,7 @@ fn softplus(x: f32) -> f32 {
     x.max(0.0) + libm::log1pf(exp(-x.abs()))
 }
 
-/// Something to every number. Parts are of the runs of numbers that lie together.
+/// Something to every number. Parts are of the runs of numbers that lie together, or of the one that there is.
 #[inline(always)]
 pub(super) fn unary(f: Unary, loops: &Loops<2>, part: Part, memory: Memory) {
     assert!(loops.fits(0, memory.len()) && loops.fits(1, memory.len()));
@@ -217,6 +233,7 @@ pub(super) fn unary(f: Unary, loops: &Loops<2>, part: Part, memory: Memory) {
 
 #[inline(always)]
 fn each(loops: &Loops<2>, part: Part, memory: Memory, f: impl Fn(f32) -> f32) {
+    let (loops, part) = loops.part(part, CHUNK);
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
     loops.each_run(part, |[o, x]| {
@@ -238,7 +255,7 @@ fn each(loops: &Loops<2>, part: Part, memory: Memory, f: impl Fn(f32) -> f32) {
     });
 }
 
-/// Something of every two numbers. Parts are of the runs of numbers that lie together.
+/// Something of every two numbers. Parts are of the runs of numbers that lie together, or of the one that there is.
 #[inline(always)]
 pub(super) fn binary(f: Binary, loops: &Loops<3>, part: Part, memory: Memory) {
     assert!((0..3).all(|v| loops.fits(v, memory.len())));
@@ -254,6 +271,7 @@ pub(super) fn binary(f: Binary, loops: &Loops<3>, part: Part, memory: Memory) {
 
 #[inline(always)]
 fn both(loops: &Loops<3>, part: Part, memory: Memory, f: impl Fn(f32, f32) -> f32) {
+    let (loops, part) = loops.part(part, CHUNK);
     let (n, [to, sa, sb]) = loops.last();
     let base = memory.arena();
     loops.each_run(part, |[o, a, b]| {
@@ -330,6 +348,7 @@ pub(super) fn rows(f: &Rows, loops: &Loops<2>, length: usize, part: Part, memory
     // the loops are over the rows' first numbers; the others follow them
     let inside = |v: usize| loops.fits(v, memory.len().saturating_sub(length - 1));
     assert!(length > 0 && inside(0) && inside(1));
+    let (loops, part) = loops.part(part, 1);
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
     loops.each_run(part, |[o, x]| {
@@ -389,8 +408,9 @@ impl Product {
     }
 }
 
+/// Multiplies matrices. Parts are of the rows of each.
 #[inline(always)]
-pub(super) fn product(p: &Product, work: &mut [f32], memory: Memory) {
+pub(super) fn product(p: &Product, part: Part, work: &mut [f32], memory: Memory) {
     let [rows, columns, inner] = p.sizes;
     let ends = |v: usize, [r, c]: [usize; 2]| (r - 1) * p.strides[v][0] + (c - 1) * p.strides[v][1];
     for (v, size) in [[rows, columns], [rows, inner], [inner, columns]].into_iter().enumerate() {
@@ -400,6 +420,10 @@ pub(super) fn product(p: &Product, work: &mut [f32], memory: Memory) {
     let packed = &mut work[..inner * width];
     let base = memory.arena();
     let (n, steps) = p.batch.last();
+    let mine = part.range(rows.div_ceil(TOGETHER));
+    if mine.is_empty() {
+        return;
+    }
     p.batch.each_run(Part::WHOLE, |starts| {
         for i in 0..n {
             let [o, a, b]: [usize; 3] = std::array::from_fn(|v| starts[v] + i * steps[v]);
@@ -410,7 +434,7 @@ pub(super) fn product(p: &Product, work: &mut [f32], memory: Memory) {
                     (0..columns).for_each(|c| line[c] = *from.add(c * p.strides[2][1]));
                     line[columns..].fill(0.0);
                 }
-                for first in (0..rows).step_by(TOGETHER) {
+                for first in mine.clone().map(|i| i * TOGETHER) {
                     // the last row stands in for those beyond it
                     let row: [usize; TOGETHER] = std::array::from_fn(|r| (first + r).min(rows - 1));
                     for column in (0..columns).step_by(CHUNK) {
@@ -482,7 +506,10 @@ mod tests {
             for (f, exact) in &cases {
                 let mut memory = [x.clone(), vec![0.0; x.len()]].concat();
                 let (from, to) = (Place::row_major(0, &[x.len()]), Place::row_major(x.len(), &[x.len()]));
-                kernels::unary(isa, *f, &loops([&to, &from]), Part::WHOLE, Memory::new(&mut memory, &mut []));
+                for index in 0..3 {
+                    let m = Memory::new(&mut memory, &mut []);
+                    kernels::unary(isa, *f, &loops([&to, &from]), Part { index, of: 3 }, m);
+                }
                 for (x, y) in x.iter().zip(&memory[x.len()..]) {
                     let exact = exact(f64::from(*x));
                     let bound = 2e-6 * exact.abs() + 1e-7;
@@ -542,7 +569,9 @@ mod tests {
             for f in [Rows::Softmax, Rows::Layer { epsilon: 1e-5, scale: scale.clone(), shift }] {
                 let mut memory = before.clone();
                 let m = Memory::new(&mut memory, &mut []);
-                kernels::rows(isa, &f, &loops([&first(&out), &first(&x)]), 37, Part::WHOLE, m);
+                for index in 0..2 {
+                    kernels::rows(isa, &f, &loops([&first(&out), &first(&x)]), 37, Part { index, of: 2 }, m);
+                }
                 for (x, y) in values.chunks(37).zip(read(&out, &memory).chunks(37)) {
                     let x: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
                     let mean = x.iter().sum::<f64>() / 37.0;
@@ -577,7 +606,10 @@ mod tests {
         for isa in Isa::available() {
             let mut memory = before.clone();
             let mut work = vec![f32::NAN; product.work_len()];
-            kernels::product(isa, &product, &mut work, Memory::new(&mut memory, &mut []));
+            for index in 0..2 {
+                let part = Part { index, of: 2 };
+                kernels::product(isa, &product, part, &mut work, Memory::new(&mut memory, &mut []));
+            }
             for (i, got) in read(&o, &memory).into_iter().enumerate() {
                 let (n, r, c) = (i / 147, i / 21 % 7, i % 21);
                 let term = |k: usize| f64::from(x[(n * 7 + r) * 19 + k]) * f64::from(y[(n * 19 + k) * 21 + c]);

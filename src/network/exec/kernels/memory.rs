@@ -24,6 +24,20 @@ impl Part {
         debug_assert!(self.index < self.of);
         count * self.index / self.of..count * (self.index + 1) / self.of
     }
+
+    /// Which of `lines` lines of `each` things belong to this part: for each line that has any, its number and which of
+    /// its things.
+    #[inline(always)]
+    pub fn lines(self, lines: usize, each: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let Range { start, end } = self.range(lines * each);
+        let mut at = start;
+        std::iter::from_fn(move || {
+            let (line, first) = (at.checked_div(each)?, at.checked_rem(each)?);
+            let last = each.min(first + (end - at));
+            at += last - first;
+            (first < last).then_some((line, first..last))
+        })
+    }
 }
 
 /// The arena of pictures in f32 and that of pictures in 8 bits. Copies stand for the same buffers, which kernels reach
@@ -59,6 +73,36 @@ impl<'a> Memory<'a> {
         self.bytes_len
     }
 
+    /// Copies the numbers from `start` on to where there is room for them.
+    ///
+    /// # Panics
+    /// When they do not lie within.
+    pub fn read(self, start: usize, to: &mut [f32]) {
+        assert!(start + to.len() <= self.len);
+        // SAFETY: the assertion; `to` is not of the arena, which is borrowed.
+        unsafe { std::ptr::copy_nonoverlapping(self.arena.add(start), to.as_mut_ptr(), to.len()) };
+    }
+
+    /// Makes so many numbers from `start` on the same.
+    ///
+    /// # Panics
+    /// When they do not lie within.
+    pub fn fill(self, start: usize, len: usize, value: f32) {
+        assert!(start + len <= self.len);
+        // SAFETY: the assertion.
+        (0..len).for_each(|i| unsafe { *self.arena.add(start + i) = value });
+    }
+
+    /// Makes so many bytes from `start` on the same.
+    ///
+    /// # Panics
+    /// When they do not lie within.
+    pub fn fill_bytes(self, start: usize, len: usize, value: u8) {
+        assert!(start + len <= self.bytes_len);
+        // SAFETY: the assertion.
+        unsafe { std::ptr::write_bytes(self.bytes.add(start), value, len) };
+    }
+
     /// The start of the arena.
     pub(super) fn arena(self) -> *mut f32 {
         self.arena
@@ -74,7 +118,6 @@ impl<'a> Memory<'a> {
     /// # Safety
     /// At any time, all threads that run kernels on these buffers must run different parts of one step, out of the same
     /// number of parts; what one of them does to the buffers in other ways must not meet what the others do.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for threads that share a step"))]
     pub unsafe fn share(self) -> Shared<'a> {
         Shared(self)
     }
@@ -82,7 +125,6 @@ impl<'a> Memory<'a> {
 
 /// [`Memory`] that threads may share.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(test), allow(dead_code, reason = "for threads that share a step"))]
 pub struct Shared<'a>(Memory<'a>);
 
 // SAFETY: `Memory::share`'s caller promised that threads work on different parts.
@@ -92,7 +134,6 @@ unsafe impl Sync for Shared<'_> {}
 
 impl<'a> Shared<'a> {
     /// The buffers.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for threads that share a step"))]
     pub fn memory(self) -> Memory<'a> {
         self.0
     }
@@ -109,5 +150,12 @@ mod tests {
             assert_eq!(all, (0..count).collect::<Vec<_>>());
         }
         assert_eq!(Part::WHOLE.range(9), 0..9);
+        for (lines, each, of) in [(3, 5, 2), (1, 7, 3), (4, 1, 3), (2, 3, 9), (0, 3, 2), (3, 0, 2)] {
+            let all: Vec<usize> = (0..of)
+                .flat_map(|index| Part { index, of }.lines(lines, each))
+                .flat_map(|(line, things)| things.map(move |i| line * each + i))
+                .collect();
+            assert_eq!(all, (0..lines * each).collect::<Vec<_>>());
+        }
     }
 }

@@ -254,8 +254,8 @@ dispatched! {
 
 dispatched! {
     /// Multiplies matrices, with `work` of their [`work_len`](general::Product::work_len).
-    product<S, D>(product: &general::Product, work: &mut [f32], memory: Memory) {
-        general::product(product, work, memory)
+    product<S, D>(product: &general::Product, part: Part, work: &mut [f32], memory: Memory) {
+        general::product(product, part, work, memory)
     }
 }
 

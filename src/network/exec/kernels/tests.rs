@@ -239,7 +239,7 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                 }
             }
             for isa in Isa::available() {
-                let packed = conv8::Packed8::new(shape, (&weights, &scales), Some(&bias), levels, isa);
+                let packed = conv8::Packed8::new(shape, (&weights, &scales), Some(&bias), levels, isa).unwrap();
                 let mut bytes: Vec<u8> = bytes.iter().map(|b| isa.byte(*b)).collect();
                 let mut arena = vec![f32::NAN; layout.len()];
                 let run = conv8::Run8 {

@@ -70,14 +70,14 @@ pub(super) unsafe fn run<S: Simd>(
     );
     assert!(weights.len() >= POSITIONS * c_in * c_out && work.len() >= POSITIONS * windows * (c_in + c_out));
     let (inputs, results) = work.split_at_mut(POSITIONS * windows * c_in);
-    let mine = part.range(rows);
-    for first in mine.clone().step_by(band) {
-        let count = band.min(mine.end - first) * columns;
+    let mine = part.range(rows * columns);
+    for first in mine.clone().step_by(windows) {
+        let count = windows.min(mine.end - first);
         // SAFETY: the assertions and the caller's promise: all windows of the band lie within the picture and its
         // border, and `inputs` and `results` have room for as many.
         unsafe {
             for i in 0..count {
-                let (y, x) = (2 * (first + i / columns), 2 * (i % columns));
+                let (y, x) = (2 * ((first + i) / columns), 2 * ((first + i) % columns));
                 window::<S>(run.input, (y, x), memory, inputs.as_mut_ptr().add(i * c_in), windows * c_in, c_in);
             }
             for position in 0..POSITIONS {
@@ -100,7 +100,7 @@ pub(super) unsafe fn run<S: Simd>(
                     let start = run.start::<S>(*block, v);
                     let c = block.first + v * S::LANES;
                     for i in 0..count {
-                        let (y, x) = (2 * (first + i / columns), 2 * (i % columns));
+                        let (y, x) = (2 * ((first + i) / columns), 2 * ((first + i) % columns));
                         let from = results.as_ptr().add(i * c_out + c);
                         square::<S>(run, (y, x, c), start, from, windows * c_out, memory);
                     }

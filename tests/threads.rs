@@ -1,0 +1,54 @@
+//! Threads inside a call: the same samples, and no allocation on any of them.
+
+#![cfg(feature = "onnx")]
+
+use edgegen::condition::Condition;
+use edgegen::network::{Model, ModelOptions};
+use edgegen::sampler::Control;
+use edgegen::{Generator, Settings};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Of all threads: there is one test in this file, so that nothing else allocates meanwhile.
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn threads_that_share_a_call_change_no_bit_and_allocate_nothing() {
+    for file in ["fashion-mnist.onnx", "fashion-mnist.int8.onnx"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
+        let model = Model::open(path, &ModelOptions::default()).unwrap();
+        let mut first: Option<Vec<u32>> = None;
+        for threads in [1, 2, 3] {
+            let settings = Settings { steps: 4, guidance: 2.0, threads, ..Settings::of(&model).unwrap() };
+            let mut generator = Generator::new(&model, &settings).unwrap();
+            let boot = Condition::class(9);
+            generator.prepare(&boot).unwrap();
+            let before = ALLOCATIONS.load(Relaxed);
+            let (x, _) = generator.generate(7, 0, &boot, &mut Control::default()).unwrap();
+            assert_eq!(ALLOCATIONS.load(Relaxed) - before, 0, "{file} with {threads} threads");
+            let bits: Vec<u32> = x.iter().map(|v| v.to_bits()).collect();
+            assert!(*first.get_or_insert(bits.clone()) == bits, "{file} with {threads} threads");
+        }
+    }
+    assert!(ALLOCATIONS.load(Relaxed) > 0, "the counter does not count");
+}
