@@ -10,7 +10,7 @@ use super::kernels::{Isa, conv, conv8, winograd};
 use super::lower::{Matrices, Named, Op, Operand, Rearrange, lower, pair, resolve};
 use super::plan::{Plan, Share, Slot, Step};
 use crate::network::pb::GraphProto;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What the inputs of a graph are called, and their shapes.
 pub struct Inputs<'a> {
@@ -83,6 +83,9 @@ struct Compiler<'a> {
     /// The graph's result.
     result: &'a str,
     consumers: HashMap<&'a str, Vec<usize>>,
+    /// The values that an operation makes in a place of their own: others may be parts of what they read, or of a
+    /// concatenation.
+    owners: HashSet<&'a str>,
     stages: HashMap<&'a str, Stage>,
     /// The borders that pictures need.
     borders: HashMap<&'a str, [usize; 2]>,
@@ -115,12 +118,14 @@ impl<'a> Compiler<'a> {
         for (i, named) in ops.iter().enumerate() {
             named.op.inputs().into_iter().for_each(|name| consumers.entry(name).or_default().push(i));
         }
+        let owns = |named: &&Named| !matches!(named.op, Op::Alias { .. } | Op::Concat { .. });
         Compiler {
             isa,
             graph,
             ops,
             result,
             consumers,
+            owners: ops.iter().filter(owns).map(|named| named.out).collect(),
             stages: HashMap::new(),
             borders: HashMap::new(),
             parts: HashMap::new(),
@@ -367,10 +372,7 @@ impl<'a> Compiler<'a> {
     fn yields(&self, x: &str, out: &str, place: &Place) -> bool {
         let readers = self.consumers.get(x).map_or(0, Vec::len);
         let border = self.borders.get(out).copied().unwrap_or_default();
-        let owner = self.ops.iter().find(|n| n.out == x).is_some_and(|n| {
-            // others may be parts of what they read, or of a concatenation
-            !matches!(n.op, Op::Alias { .. } | Op::Concat { .. }) && !self.parts.contains_key(x)
-        });
+        let owner = self.owners.contains(x) && !self.parts.contains_key(x);
         let fits = place.border[0] >= border[0] && place.border[1] >= border[1] && !self.parts.contains_key(out);
         readers == 1 && x != self.result && owner && fits && self.stages.get(x) == Some(&Stage::Sample)
     }
@@ -450,7 +452,9 @@ impl<'a> Compiler<'a> {
                 output
             }
             Op::Product { a, b, order } => self.product(named.out, a, b, order)?,
-            Op::Attention { q, k, v, scale, order } => self.attention(named.out, [q, k, v], *scale, order)?,
+            Op::Attention { q, k, v, scale, mask, order } => {
+                self.attention(named.out, [q, k, v], *scale, mask.as_deref(), order)?
+            }
             Op::Alias { x, how } => self.alias(named.out, x, how)?,
             Op::Concat { parts, axis } => self.concat(named.out, parts, *axis)?,
             Op::Rows { table, index } => {
@@ -824,6 +828,7 @@ impl<'a> Compiler<'a> {
         out: &'a str,
         operands: [&Matrices<'a>; 3],
         scale: f32,
+        mask: Option<&[f32]>,
         order: &[usize],
     ) -> Result<Place, Reason> {
         let mut views = Vec::new();
@@ -880,7 +885,10 @@ impl<'a> Compiler<'a> {
         };
         let attention = Attention { query, key, value, output, heads, scale };
         self.work_len = self.work_len.max(attention.work_len());
-        self.push(Step::Attention(attention));
+        if mask.is_some_and(|m| m.len() != query.w * key.w) {
+            return Err("a mask that does not fit".into());
+        }
+        self.push(Step::Attention { attention, mask: mask.map(<[f32]>::to_vec) });
         let n = batch.len();
         let ordered = place.permuted(&(1..=n).chain([0, n + 1]).collect::<Vec<_>>());
         let place = ordered.permuted(&inverse(order));
@@ -1091,7 +1099,7 @@ impl Step {
                 f(Memory, &mut input.start);
                 output(to, f);
             }
-            Step::Attention(a) => {
+            Step::Attention { attention: a, .. } => {
                 [&mut a.query, &mut a.key, &mut a.value, &mut a.output]
                     .into_iter()
                     .for_each(|v| f(Memory, &mut v.start));

@@ -62,6 +62,7 @@ impl Plan {
             Step::Matrix { columns, bias, .. } => 4 * (columns.len() + bias.len()),
             Step::Rows { table, .. } => 4 * table.len(),
             Step::EachRow { f: Rows::Layer { scale, shift, .. }, .. } => 4 * (scale.len() + shift.len()),
+            Step::Attention { mask: Some(mask), .. } => 4 * mask.len(),
             Step::Norm { scale, shift, .. } => 4 * (scale.len() + shift.len()),
             _ => 0,
         };
@@ -98,7 +99,8 @@ fn kernel(step: &Step) -> &'static str {
         Step::Norm { silu: false, .. } => "group norm",
         Step::Norm { output: dense::Output::Levels(..), .. } => "group norm + SiLU to 8 bits",
         Step::Norm { .. } => "group norm + SiLU",
-        Step::Attention(_) => "attention",
+        Step::Attention { mask: None, .. } => "attention",
+        Step::Attention { .. } => "masked attention",
         Step::Pool { .. } => "pooling",
         Step::Output { .. } => "output",
     }
@@ -141,7 +143,7 @@ fn sizes(step: &Step) -> (String, u64) {
         Step::Border { view, .. } => picture(view),
         Step::Map { input, .. } | Step::Norm { input, .. } => picture(input),
         Step::Pool { input, .. } | Step::Upsample { input, .. } => picture(input),
-        Step::Attention(a) => {
+        Step::Attention { attention: a, .. } => {
             let (queries, keys) = (a.query.h * a.query.w, a.key.h * a.key.w);
             let text = format!("{} heads, {queries} × {keys}, {} channels", a.heads, a.query.c);
             (text, (queries * keys * (a.query.c + a.value.c)) as u64)

@@ -140,6 +140,7 @@ impl<'a> Graph<'a> {
             "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" if node.input.len() == 2 => {
                 one(broadcast(x, shape(1)?)?)
             }
+            "Where" => one(broadcast(x, &broadcast(shape(1)?, shape(2)?)?)?),
             "MatMul" => {
                 let y = shape(1)?;
                 if x.len() < 2 || y.len() < 2 || x[x.len() - 1] != y[y.len() - 2] {

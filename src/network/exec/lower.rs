@@ -98,12 +98,14 @@ pub enum Op<'a> {
         b: Matrices<'a>,
         order: Vec<usize>,
     },
-    /// softmax(scale · q kᵀ) v; the result's dimensions in the order batch…, query, channel are `order`.
+    /// softmax(scale · q kᵀ + mask) v; the mask has a number for each query and key, those of a query together. The
+    /// result's dimensions in the order batch…, query, channel are `order`.
     Attention {
         q: Matrices<'a>,
         k: Matrices<'a>,
         v: Matrices<'a>,
         scale: f32,
+        mask: Option<Vec<f32>>,
         order: Vec<usize>,
     },
     /// Over the last dimension.
@@ -696,16 +698,19 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
         self.one(i, Op::Product { a, b, order })
     }
 
-    /// A product, its scaling, softmax over one of its dimensions, and a product that sums over that dimension.
+    /// A product, its scaling, a stored mask that it is added to or that fills some of it, softmax over one of its dimensions, and a product that sums over that dimension.
     fn attention(&self, i: usize) -> Option<Lowered<'a>> {
         let first = self.graph.nodes[i];
         let scores = self.as_product(first)?;
-        let (mut covered, mut last, mut scale) = (vec![i], first, 1.0);
+        let (mut covered, mut last, mut scale, mut mask) = (vec![i], first, 1.0, None);
         while let Some((j, node)) = self.graph.sole_consumer(&last.output[0]) {
             let by = |k: usize| self.constant(node, k).and_then(Constant::uniform);
             match node.op_type.as_str() {
-                "Mul" => scale *= by(1).or_else(|| by(0))?,
-                "Div" => scale /= by(1)?,
+                "Mul" if mask.is_none() => scale *= by(1).or_else(|| by(0))?,
+                "Div" if mask.is_none() => scale /= by(1)?,
+                "Add" | "Where" if mask.is_none() && self.dims(&node.output[0]) == self.dims(&last.output[0]) => {
+                    mask = Some((j, node));
+                }
                 _ => break,
             }
             covered.push(j);
@@ -715,11 +720,19 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
         covered.push(j);
         let rank = scores.order.len();
         let mut over = constant::axis(int(softmax, "axis").unwrap_or(-1), rank).ok()?;
+        let scores_order = scores.order;
         // keys are what the weights are over
-        let (queries, keys) = match scores.order.iter().position(|o| *o == over)? {
+        let (queries, keys) = match scores_order.iter().position(|o| *o == over)? {
             p if p == rank - 1 => (scores.a, swapped(scores.b)),
             p if p == rank - 2 => (swapped(scores.b), scores.a),
             _ => return None,
+        };
+        let mask = match mask {
+            Some((_, node)) => {
+                let query = *scores_order[rank - 2..].iter().find(|d| **d != over)?;
+                Some(self.mask(node, query, over)?)
+            }
+            None => None,
         };
         last = softmax;
         let mut turn: Vec<usize> = (0..rank).collect();
@@ -740,7 +753,7 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
             (swapped(b), swapped(a), swap(order))
         };
         // its columns must be the keys, and its batch that of the scores
-        let batch_is = |m: &[usize]| m.len() == rank && (0..rank - 2).all(|d| turn[m[d]] == scores.order[d]);
+        let batch_is = |m: &[usize]| m.len() == rank && (0..rank - 2).all(|d| turn[m[d]] == scores_order[d]);
         if weights.order.last() != Some(&over) || !batch_is(&weights.order) || values.order.len() != rank {
             return None;
         }
@@ -748,8 +761,35 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
         if !of_rank(&queries) || !of_rank(&keys) {
             return None;
         }
-        let op = Op::Attention { q: queries, k: keys, v: values, scale, order };
+        let op = Op::Attention { q: queries, k: keys, v: values, scale, mask, order };
         Some(Lowered { ops: vec![Named { op, out: &node.output[0] }], covered })
+    }
+}
+
+impl<'g: 'a, 'a> Lowering<'g, 'a> {
+    /// What a node adds to scores whose queries and keys are these dimensions, for each query and key, if it is the same
+    /// for all of the batch: a stored tensor, or numbers that scores are replaced by and so small that no weight is left.
+    fn mask(&self, node: &'a NodeProto, query: usize, key: usize) -> Option<Vec<f32>> {
+        let dims = self.dims(&node.output[0])?;
+        let (queries, keys) = (dims[query], dims[key]);
+        let spread = |k: usize| -> Option<Vec<f32>> {
+            let c = self.constant(node, k)?;
+            let strides = constant::broadcast_strides(&c.dims, &constant::row_major(&c.dims), dims);
+            let shared = (0..dims.len()).all(|d| d == query || d == key || strides[d] == 0 || dims[d] == 1);
+            let at = |i: usize| c.values[i / keys * strides[query] + i % keys * strides[key]];
+            shared.then(|| (0..queries * keys).map(at).collect())
+        };
+        if node.op_type == "Add" {
+            return spread(0).or_else(|| spread(1));
+        }
+        let (which, least) = (spread(0)?, -1e4);
+        let kept = |replaced: bool| -> Vec<bool> { which.iter().map(|w| (*w != 0.0) != replaced).collect() };
+        let (kept, by) = spread(1).map(|by| (kept(true), by)).or_else(|| spread(2).map(|by| (kept(false), by)))?;
+        let small = kept.iter().zip(&by).all(|(kept, v)| *kept || *v <= least);
+        // where nothing is kept, the numbers themselves would have a say
+        let some = kept.chunks(keys).all(|line| line.contains(&true));
+        let mask = kept.iter().map(|kept| if *kept { 0.0 } else { f32::NEG_INFINITY });
+        (small && some).then(|| mask.collect())
     }
 }
 

@@ -114,7 +114,11 @@ pub enum Step {
         input: View,
         output: dense::Output,
     },
-    Attention(Attention),
+    /// Attention; the mask has a number for each query and key, a query's together, which is added to the score.
+    Attention {
+        attention: Attention,
+        mask: Option<Vec<f32>>,
+    },
     /// Every pixel as a square of four.
     Upsample {
         input: View,
@@ -409,7 +413,9 @@ impl Plan {
                 let norm = dense::Norm { groups: *groups, epsilon: *epsilon, scale, shift, silu: *silu };
                 kernels::normalise(isa, &norm, *input, *output, part, work, memory);
             }
-            Step::Attention(attention) => kernels::attend(isa, attention, part, work, memory),
+            Step::Attention { attention, mask } => {
+                kernels::attend(isa, attention, mask.as_deref(), part, work, memory);
+            }
             Step::Upsample { input, output } => kernels::upsample(isa, *input, *output, part, memory),
             Step::Input { .. }
             | Step::Time { .. }
@@ -440,7 +446,9 @@ impl Step {
                 output.or(output8.map(|o| o.0)).map(|to| taps(&packed.shape) * picture(&to) / 4)
             }
             // with an exponential a score
-            Step::Attention(a) => Some(a.query.w * a.query.h * a.key.w * a.key.h * (2 * a.query.c + 50 * a.heads)),
+            Step::Attention { attention: a, .. } => {
+                Some(a.query.w * a.query.h * a.key.w * a.key.h * (2 * a.query.c + 50 * a.heads))
+            }
             Step::Product(p) => Some(p.batch.len() * p.sizes.iter().product::<usize>() * 4),
             Step::Norm { input, .. } => Some(40 * picture(input)),
             Step::Map { input, .. } => Some(15 * picture(input)),

@@ -36,17 +36,19 @@ impl Attention {
     }
 }
 
-/// Runs an attention. Parts are of heads and queries.
+/// Runs an attention. The mask is added to the scores of all heads: a number for each query and key, those of a query
+/// together. Parts are of heads and queries.
 ///
 /// # Safety
 /// The CPU must have the features of `S`.
 #[inline(always)]
-pub(super) unsafe fn run<S: Simd>(a: &Attention, part: Part, work: &mut [f32], memory: Memory) {
+pub(super) unsafe fn run<S: Simd>(a: &Attention, mask: Option<&[f32]>, part: Part, work: &mut [f32], memory: Memory) {
     let (queries, keys) = (a.query.h * a.query.w, a.key.h * a.key.w);
     assert!(a.query.c == a.key.c && a.value.c == a.output.c);
     assert!(a.query.c.is_multiple_of(a.heads) && a.value.c.is_multiple_of(a.heads));
     assert!(a.value.h * a.value.w == keys && a.output.h * a.output.w == queries);
     assert!([a.query, a.key, a.value, a.output].iter().all(|v| v.fits(memory.len())));
+    assert!(mask.is_none_or(|m| m.len() == queries * keys));
     let (c, c_value) = (a.query.c / a.heads, a.value.c / a.heads);
     let (columns, channels) = (keys.next_multiple_of(WIDEST), c_value.next_multiple_of(WIDEST));
     let (packed_keys, rest) = work[..a.work_len()].split_at_mut(c * columns);
@@ -75,6 +77,12 @@ pub(super) unsafe fn run<S: Simd>(a: &Attention, part: Part, work: &mut [f32], m
             products::<S>(scaled, c, packed_keys, columns, count, |q, i, sum| {
                 S::store(scores.as_mut_ptr().add(q * columns + i), sum);
             });
+            if let Some(mask) = mask {
+                let lines = mask[first * keys..(first + count) * keys].chunks_exact(keys);
+                for (scores, mask) in scores.chunks_exact_mut(columns).zip(lines) {
+                    scores.iter_mut().zip(mask).for_each(|(score, m)| *score += m);
+                }
+            }
             let mut inverse = [0f32; QUERIES];
             for (line, inverse) in scores.chunks_exact_mut(columns).zip(&mut inverse).take(count) {
                 *inverse = 1.0 / softmax::<S>(line, keys);

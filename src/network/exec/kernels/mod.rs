@@ -210,9 +210,9 @@ dispatched! {
 
 dispatched! {
     /// Runs an attention, with `work` of its [`work_len`](attention::Attention::work_len).
-    attend<S, D>(attention: &attention::Attention, part: Part, work: &mut [f32], memory: Memory) {
+    attend<S, D>(a: &attention::Attention, mask: Option<&[f32]>, part: Part, work: &mut [f32], memory: Memory) {
         // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
-        unsafe { attention::run::<S>(attention, part, work, memory) }
+        unsafe { attention::run::<S>(a, mask, part, work, memory) }
     }
 }
 
