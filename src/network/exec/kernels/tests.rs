@@ -164,23 +164,31 @@ fn attention_is_right_for_every_kind_of_cpu() {
             let [query, key, value] = [0, 1, 2].map(|i| input.channels(i * c, c));
             let a = attention::Attention { query, key, value, output, heads: 1, scale: 1.0 };
             let mut work = vec![f32::NAN; a.work_len()];
-            in_parts(|part| attend(isa, &a, part, &mut work, Memory::new(&mut arena, &mut [])));
-            let mut written = vec![false; arena.len()];
-            for (from, to) in input.pixels().zip(output.pixels()) {
-                let dot =
-                    |key: usize| (0..c).map(|k| f64::from(before[from + k]) * f64::from(before[key + c + k])).sum();
-                let scores: Vec<f64> = input.pixels().map(dot).collect();
-                let greatest = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
-                let weights: Vec<f64> = scores.iter().map(|s| (s - greatest).exp()).collect();
-                let total: f64 = weights.iter().sum();
-                for k in 0..c {
-                    let values = input.pixels().map(|at| f64::from(before[at + 2 * c + k]));
-                    let mean: f64 = values.zip(&weights).map(|(v, w)| v * w).sum::<f64>() / total;
-                    assert!((f64::from(arena[to + k]) - mean).abs() < 2e-5, "{isa:?} {c} {h}×{w}");
-                    written[to + k] = true;
+            // the keys after a query are masked, but for the first time around
+            let mask: Vec<f32> =
+                (0..h * w * h * w).map(|i| if i % (h * w) > i / (h * w) { f32::NEG_INFINITY } else { 0.5 }).collect();
+            for mask in [None, Some(&*mask)] {
+                in_parts(|part| attend(isa, &a, mask, part, &mut work, Memory::new(&mut arena, &mut [])));
+                let mut written = vec![false; arena.len()];
+                for (i, (from, to)) in input.pixels().zip(output.pixels()).enumerate() {
+                    let dot =
+                        |key: usize| (0..c).map(|k| f64::from(before[from + k]) * f64::from(before[key + c + k])).sum();
+                    let mut scores: Vec<f64> = input.pixels().map(dot).collect();
+                    if mask.is_some() {
+                        scores.truncate(i + 1);
+                    }
+                    let greatest = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
+                    let weights: Vec<f64> = scores.iter().map(|s| (s - greatest).exp()).collect();
+                    let total: f64 = weights.iter().sum();
+                    for k in 0..c {
+                        let values = input.pixels().map(|at| f64::from(before[at + 2 * c + k]));
+                        let mean: f64 = values.zip(&weights).map(|(v, w)| v * w).sum::<f64>() / total;
+                        assert!((f64::from(arena[to + k]) - mean).abs() < 2e-5, "{isa:?} {c} {h}×{w}");
+                        written[to + k] = true;
+                    }
                 }
+                assert!(arena.iter().zip(&before).zip(&written).all(|((now, before), w)| *w || now == before));
             }
-            assert!(arena.iter().zip(&before).zip(&written).all(|((now, before), w)| *w || now == before));
         }
     }
 }
@@ -380,6 +388,322 @@ fn matrices_are_right_for_every_kind_of_cpu() {
                 let terms = (0..columns).map(|c| f64::from(a[c * rows + r]) * f64::from(x[c]));
                 assert!((terms.sum::<f64>() + f64::from(b[r]) - f64::from(*out)).abs() < 2e-5, "{isa:?} {rows}");
             }
+        }
+    }
+}
+
+/// Numbers that look drawn but are the same every time.
+struct Draw {
+    seed: u64,
+    next: u64,
+}
+
+impl Draw {
+    fn new(seed: u64) -> Self {
+        Draw { seed, next: 0 }
+    }
+
+    /// One of `from` to `to`.
+    fn from(&mut self, from: usize, to: usize) -> usize {
+        self.next += 1;
+        from + crate::noise::choice(self.seed, self.next, to - from + 1)
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.from(0, of.len() - 1)]
+    }
+
+    fn number(&mut self) -> f32 {
+        self.from(0, 2000) as f32 / 1000.0 - 1.0
+    }
+
+    fn numbers(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.number()).collect()
+    }
+
+    /// Runs all parts of some number of them, in some order.
+    fn in_parts(&mut self, mut run: impl FnMut(Part)) {
+        let of = self.from(1, 5);
+        let first = self.from(0, of - 1);
+        (0..of).for_each(|i| run(Part { index: (first + i) % of, of }));
+    }
+
+    /// Some of the channels of a picture, with a border at least as wide.
+    fn picture(&mut self, layout: &mut Layout, [c, h, w]: [usize; 3], border: [usize; 2]) -> View {
+        let (before, after) = (self.from(0, 3), self.from(0, 3));
+        let border = border.map(|b| b + self.from(0, 1));
+        layout.place([before + c + after, h, w], border).channels(before, c)
+    }
+
+    /// A convolution, and the sides of its input and output.
+    fn convolution(&mut self, channels: usize) -> (conv::Shape, [usize; 2], [usize; 2]) {
+        loop {
+            let kernel = if self.from(0, 1) == 0 { [3, 3] } else { [self.from(1, 4), self.from(1, 5)] };
+            let padding = if kernel == [3, 3] { [1, 1] } else { kernel.map(|k| self.from(0, k - 1)) };
+            let c = [0; 2]
+                .map(|_| if self.from(0, 1) == 0 { 16 * self.from(1, channels / 16) } else { self.from(1, channels) });
+            let shape = conv::Shape { c_in: c[0], c_out: c[1], kernel, stride: self.one(&[1, 1, 2, 3]), padding };
+            let input =
+                if cfg!(miri) { [self.from(1, 3), self.from(1, 9)] } else { [self.from(1, 9), self.from(1, 19)] };
+            let reach: [usize; 2] = std::array::from_fn(|i| input[i] + 2 * padding[i]);
+            if (0..2).all(|i| reach[i] >= kernel[i]) {
+                return (shape, input, std::array::from_fn(|i| (reach[i] - kernel[i]) / shape.stride + 1));
+            }
+        }
+    }
+}
+
+/// How many seeds a test goes through: an interpreter is some thousand times slower.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    0..if cfg!(miri) { count.div_ceil(20) } else { count }
+}
+
+#[test]
+fn convolutions_of_any_shape_are_right() {
+    for seed in seeds(150) {
+        let mut draw = Draw::new(seed);
+        let (shape, [h, w], [oh, ow]) = draw.convolution(if cfg!(miri) { 20 } else { 70 });
+        let mut layout = Layout::default();
+        let input = draw.picture(&mut layout, [shape.c_in, h, w], shape.padding);
+        let output = draw.picture(&mut layout, [shape.c_out, oh, ow], [0, 0]);
+        let other = draw.picture(&mut layout, [shape.c_out, oh, ow], [0, 0]);
+        // numbers of all sizes that leave room for their products and sums
+        let (size, weight) = (draw.one(&[1e-12, 1.0, 1e12]), draw.one(&[1e-6, 1.0, 1e6]));
+        let residual = draw.one(&[None, Some(other), Some(output)]);
+        let mut before = vec![0.0; layout.len()];
+        for view in [Some(input), residual].into_iter().flatten() {
+            view.pixels().for_each(|at| before[at..at + view.c].iter_mut().for_each(|v| *v = size * draw.number()));
+        }
+        let weights: Vec<f32> = draw
+            .numbers(shape.c_out * shape.c_in * shape.kernel[0] * shape.kernel[1])
+            .iter()
+            .map(|v| v * weight)
+            .collect();
+        let (bias, extra) = (draw.numbers(shape.c_out), draw.numbers(shape.c_out));
+        let (bias, extra) = (draw.one(&[None, Some(&*bias)]), draw.one(&[None, Some(&*extra)]));
+        let zeros = vec![0.0; shape.c_out];
+        let sums = reference(shape, &weights, bias.unwrap_or(&zeros), input, output, &before);
+        // what rounding is in proportion to
+        let magnitude = |v: &[f32]| v.iter().map(|v| v.abs()).collect::<Vec<_>>();
+        let bounds = reference(
+            shape,
+            &magnitude(&weights),
+            &magnitude(bias.unwrap_or(&zeros)),
+            input,
+            output,
+            &magnitude(&before),
+        );
+        for isa in Isa::available() {
+            for method in [conv::Method::Direct, conv::Method::Winograd] {
+                if method == conv::Method::Winograd && !winograd::suits(&shape, oh, ow) {
+                    continue;
+                }
+                let packed = &conv::Packed::new(shape, method, &weights, bias, isa.tile());
+                let mut work = vec![f32::NAN; winograd::work_len(&shape, oh, ow)];
+                let mut arena = before.clone();
+                let run = conv::Run { packed, extra, input, output, residual };
+                draw.in_parts(|part| convolve(isa, &run, part, &mut work, Memory::new(&mut arena, &mut [])));
+                let mut written = vec![false; arena.len()];
+                for (i, at) in output.pixels().enumerate() {
+                    for c in 0..shape.c_out {
+                        let add = residual.map_or(0.0, |r| before[r.start + i / ow * r.row + i % ow * r.pixel + c]);
+                        let extra = extra.map_or(0.0, |e| e[c]);
+                        let exact = sums[i * shape.c_out + c] + f64::from(add) + f64::from(extra);
+                        let bound = bounds[i * shape.c_out + c] + f64::from(add.abs() + extra.abs());
+                        // Winograd's way adds numbers of other pixels, which it takes away again
+                        let terms = (shape.c_in * shape.kernel[0] * shape.kernel[1] + 4) as f64;
+                        let near = if method == conv::Method::Direct { 6e-8 * terms } else { 2e-5 };
+                        let spread = if method == conv::Method::Direct {
+                            0.0
+                        } else {
+                            f64::from(size * weight) * shape.c_in as f64
+                        };
+                        let off = (f64::from(arena[at + c]) - exact).abs();
+                        assert!(off <= near * (bound + spread), "{seed} {isa:?} {method:?} {shape:?} {off} of {bound}");
+                        written[at + c] = true;
+                    }
+                }
+                let same = |(i, w): (usize, &bool)| *w || arena[i] == before[i];
+                assert!(written.iter().enumerate().all(same), "{seed} {isa:?} {shape:?} writes elsewhere");
+            }
+        }
+    }
+}
+
+#[test]
+fn eight_bit_convolutions_of_any_shape_are_exact() {
+    for seed in seeds(150) {
+        let mut draw = Draw::new(1000 + seed);
+        let (shape, [h, w], [oh, ow]) = draw.convolution(if cfg!(miri) { 20 } else { 70 });
+        let [c_in, c_out] = [shape.c_in, shape.c_out];
+        let border = shape.padding.map(|p| p + draw.from(0, 1));
+        let power = |draw: &mut Draw, most: usize| 2f32.powi(draw.from(0, 2 * most) as i32 - most as i32);
+        let levels = conv8::Levels { scale: power(&mut draw, 20), zero: draw.one(&[0, 1, 77, 128, 254, 255]) };
+        let mut layout8 = Layout::default();
+        let input = layout8.place([c_in.next_multiple_of(4) + 4 * draw.from(0, 1), h, w], border).channels(0, c_in);
+        let output8 = draw.picture(&mut layout8, [c_out, oh, ow], [0, 0]);
+        let mut layout = Layout::default();
+        let output = draw.picture(&mut layout, [c_out, oh, ow], [0, 0]);
+        let mut bytes = vec![levels.zero; layout8.len()];
+        // all at one end, where sums are greatest, at either, or anywhere
+        let of_bytes: &[u8] = draw.one(&[&[0], &[255], &[0, 255], &[0, 1, 17, 128, 200, 254, 255]]);
+        let of_weights: &[i8] =
+            draw.one(&[&[127], &[-127], &[-128], &[-127, 127], &[-128, 127], &[-100, -3, 0, 1, 50, 127]]);
+        input.pixels().for_each(|at| bytes[at..at + c_in].iter_mut().for_each(|b| *b = draw.one(of_bytes)));
+        let taps = shape.kernel[0] * shape.kernel[1];
+        let weights: Vec<i8> = (0..c_out * c_in * taps).map(|_| draw.one(of_weights)).collect();
+        let scales: Vec<f32> = (0..draw.one(&[1, c_out])).map(|_| power(&mut draw, 20)).collect();
+        let bias: Vec<f32> = (0..c_out).map(|_| draw.number() * levels.scale).collect();
+        let round = conv8::Levels { scale: power(&mut draw, 30), zero: draw.one(&[0, 3, 128, 255]) };
+        let after = conv8::Levels { scale: power(&mut draw, 30), zero: draw.one(&[0, 3, 128, 255]) };
+        // a sum in integers, its product with a power of two, and one rounding: every kind of CPU must agree
+        let mut expected = Vec::new();
+        for (y, x, o) in (0..oh).flat_map(|y| (0..ow).flat_map(move |x| (0..c_out).map(move |o| (y, x, o)))) {
+            let mut sum = 0i32;
+            for (ky, kx) in (0..shape.kernel[0]).flat_map(|ky| (0..shape.kernel[1]).map(move |kx| (ky, kx))) {
+                let at = input.start + (y * shape.stride + ky) * input.row + (x * shape.stride + kx) * input.pixel
+                    - shape.padding[0] * input.row
+                    - shape.padding[1] * input.pixel;
+                for c in 0..c_in {
+                    let weight = i32::from(weights[(o * c_in + c) * taps + ky * shape.kernel[1] + kx]);
+                    sum += weight * (i32::from(bytes[at + c]) - i32::from(levels.zero));
+                }
+            }
+            expected.push((sum as f32).mul_add(levels.scale * scales[if scales.len() == 1 { 0 } else { o }], bias[o]));
+        }
+        let level = |l: conv8::Levels, v: f32| ((v / l.scale).round_ties_even() + f32::from(l.zero)).clamp(0.0, 255.0);
+        for isa in Isa::available() {
+            let packed = &conv8::Packed8::new(shape, (&weights, &scales), Some(&bias), levels, isa).unwrap();
+            let before: Vec<u8> = bytes.iter().map(|b| isa.byte(*b)).collect();
+            for rounded in [None, Some(round)] {
+                let (mut bytes, mut arena) = (before.clone(), vec![f32::NAN; layout.len()]);
+                let run = conv8::Run8 {
+                    packed,
+                    round: rounded,
+                    extra: None,
+                    input,
+                    output: Some(output),
+                    output8: Some((output8, after)),
+                    residual: None,
+                };
+                draw.in_parts(|part| convolve8(isa, &run, part, Memory::new(&mut arena, &mut bytes)));
+                let mut written = vec![false; bytes.len()];
+                for (i, (at, at8)) in output.pixels().zip(output8.pixels()).enumerate() {
+                    for c in 0..c_out {
+                        let mut value = expected[i * c_out + c];
+                        if rounded.is_some() {
+                            value = (level(round, value) - f32::from(round.zero)) * round.scale;
+                        }
+                        let about = |what: &str| format!("{seed} {isa:?} {shape:?} {what}: {value} {}", arena[at + c]);
+                        assert!(arena[at + c] == value, "{}", about("value"));
+                        assert_eq!(bytes[at8 + c], isa.byte(level(after, value) as u8), "{}", about("level"));
+                        written[at8 + c] = true;
+                    }
+                }
+                let same = |(i, w): (usize, &bool)| *w || bytes[i] == before[i];
+                assert!(written.iter().enumerate().all(same), "{seed} {isa:?} {shape:?} writes elsewhere");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_of_any_shape_is_right() {
+    for seed in seeds(80) {
+        let mut draw = Draw::new(2000 + seed);
+        let (heads, each, each_value) = (draw.from(1, 3), draw.from(1, 40), draw.from(1, 40));
+        let (queries, keys) = (draw.from(1, 30), draw.from(1, 40));
+        let mut layout = Layout::default();
+        let query = draw.picture(&mut layout, [heads * each, 1, queries], [0, 0]);
+        let key = draw.picture(&mut layout, [heads * each, 1, keys], [0, 0]);
+        let value = draw.picture(&mut layout, [heads * each_value, 1, keys], [0, 0]);
+        let output = draw.picture(&mut layout, [heads * each_value, 1, queries], [0, 0]);
+        let mut arena = draw.numbers(layout.len());
+        // from all keys alike to one alone
+        let scale = draw.one(&[0.0, 0.3, 5.0, 1000.0]);
+        let mask: Vec<f32> = (0..queries * keys)
+            .map(|i| if i % keys == i / keys % keys { 0.0 } else { draw.one(&[0.0, 1.0, -30.0, f32::NEG_INFINITY]) })
+            .collect();
+        let mask = draw.one(&[None, Some(&*mask)]);
+        let before = arena.clone();
+        for isa in Isa::available() {
+            let a = attention::Attention { query, key, value, output, heads, scale };
+            let mut work = vec![f32::NAN; a.work_len()];
+            draw.in_parts(|part| attend(isa, &a, mask, part, &mut work, Memory::new(&mut arena, &mut [])));
+            for (q, head) in (0..queries).flat_map(|q| (0..heads).map(move |head| (q, head))) {
+                let number = |v: View, pixel: usize, c: usize| f64::from(before[v.start + pixel * v.pixel + c]);
+                let score = |k: usize| {
+                    let terms = (head * each..(head + 1) * each).map(|c| number(query, q, c) * number(key, k, c));
+                    terms.sum::<f64>() * f64::from(scale) + mask.map_or(0.0, |m| f64::from(m[q * keys + k]))
+                };
+                let scores: Vec<f64> = (0..keys).map(score).collect();
+                let greatest = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
+                let weights: Vec<f64> = scores.iter().map(|s| (s - greatest).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for c in head * each_value..(head + 1) * each_value {
+                    let mean = weights.iter().enumerate().map(|(k, w)| w * number(value, k, c)).sum::<f64>() / total;
+                    let off = (f64::from(arena[output.start + q * output.pixel + c]) - mean).abs();
+                    // scores are rounded in proportion to their size
+                    assert!(off <= 1e-5 + 1e-5 * f64::from(scale), "{seed} {isa:?} {a:?}: {off}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn pictures_of_any_shape_and_size_of_numbers_are_normalised_and_mapped() {
+    for seed in seeds(120) {
+        let mut draw = Draw::new(3000 + seed);
+        let (groups, each) = (draw.from(1, 8), draw.from(1, 12));
+        let [c, h, w] = [groups * each, draw.from(1, 6), draw.from(1, 9)];
+        let mut layout = Layout::default();
+        let input = draw.picture(&mut layout, [c, h, w], [0, 0]);
+        let output = draw.picture(&mut layout, [c, h, w], [0, 0]);
+        let mut layout8 = Layout::default();
+        let output8 = draw.picture(&mut layout8, [c, h, w], [0, 0]);
+        let (size, middle) = (draw.one(&[1e-3, 1.0, 1e4]), draw.one(&[0.0, 5.0]));
+        let before: Vec<f32> = draw.numbers(layout.len()).iter().map(|v| size * (v + middle)).collect();
+        let (scale, shift) = (draw.numbers(c), draw.numbers(c));
+        let norm = dense::Norm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: draw.from(0, 1) == 1 };
+        let power = 2f32.powi(draw.from(0, 24) as i32 - 12);
+        let levels = conv8::Levels { scale: power, zero: draw.one(&[0, 9, 128, 255]) };
+        for isa in Isa::available() {
+            let (mut arena, mut bytes) = (before.clone(), vec![3; layout8.len()]);
+            let mut work = vec![f32::NAN; 2 * c];
+            let to = dense::Output::Float(output);
+            draw.in_parts(|part| {
+                normalise(isa, &norm, input, to, part, &mut work, Memory::new(&mut arena, &mut bytes))
+            });
+            for g in 0..groups {
+                let of = |at: usize| before[at + g * each..at + (g + 1) * each].iter().map(|v| f64::from(*v));
+                let count = (each * h * w) as f64;
+                let mean = input.pixels().flat_map(of).sum::<f64>() / count;
+                let variance = input.pixels().flat_map(of).map(|v| (v - mean).powi(2)).sum::<f64>() / count;
+                for (from, to) in input.pixels().zip(output.pixels()) {
+                    for k in g * each..(g + 1) * each {
+                        let unit = (f64::from(before[from + k]) - mean) / (variance + 1e-5).sqrt();
+                        let y = unit * f64::from(scale[k]) + f64::from(shift[k]);
+                        let y = if norm.silu { y / (1.0 + (-y).exp()) } else { y };
+                        // one pixel's channels may lie as close together as floats can tell
+                        let bound = 1e-5 + 4e-7 * mean.abs() / (variance + 1e-5).sqrt();
+                        let off = (f64::from(arena[to + k]) - y).abs();
+                        assert!(off <= bound, "{seed} {isa:?} {c} {groups} {h}×{w}: {off} of {bound}");
+                    }
+                }
+            }
+            let to = dense::Output::Levels(output8, levels);
+            let arena = &mut before.clone();
+            draw.in_parts(|part| map(isa, dense::Map::Copy, input, to, part, Memory::new(arena, &mut bytes)));
+            let mut written = vec![false; bytes.len()];
+            for (from, to) in input.pixels().zip(output8.pixels()) {
+                for k in 0..c {
+                    let level = (before[from + k] / power).round_ties_even() + f32::from(levels.zero);
+                    assert_eq!(bytes[to + k], isa.byte(level.clamp(0.0, 255.0) as u8), "{seed} {isa:?}");
+                    written[to + k] = true;
+                }
+            }
+            assert!(bytes.iter().zip(&written).all(|(b, w)| *w || *b == 3), "{seed} {isa:?} writes elsewhere");
         }
     }
 }
