@@ -47,8 +47,22 @@ impl<'a> Graph<'a> {
                 all.constants.insert(tensor.name.as_str(), constant);
             }
         }
-        for node in &graph.node {
-            all.read(node)?;
+        // in the file's order, but for what reads results of nodes further on: converters append nodes that belong before
+        let mut left: Vec<&NodeProto> = graph.node.iter().collect();
+        while !left.is_empty() {
+            let mut later = Vec::new();
+            for node in &left {
+                if node.input.iter().all(|name| name.is_empty() || all.dims(name).is_some()) {
+                    all.read(node)?;
+                } else {
+                    later.push(*node);
+                }
+            }
+            if later.len() == left.len() {
+                // says what is missing, or can do without
+                all.read(later.remove(0))?;
+            }
+            left = later;
         }
         for (i, node) in all.nodes.iter().enumerate() {
             node.input.iter().for_each(|name| all.consumers.entry(name).or_default().push(i));
