@@ -1,7 +1,7 @@
 //! The execution layer: networks compiled to a plan of a few kinds of steps over one arena.
 //!
 //! ```text
-//! ONNX graph ─ graph.rs ─→ nodes, constants, shapes ─ lower.rs ─→ operations ─ compile.rs ─→ plan ─ plan.rs ─→ runs
+//! ONNX graph ─ graph.rs ─→ nodes, constants, shapes ─ lower.rs ─→ operations ─ compile/ ──→ plan ─ plan.rs ─→ runs
 //!              constant.rs                                        (fusions)   arena.rs (places)      kernels/
 //! ```
 //! A plan covers a graph whole or not at all: a graph with anything that is not known runs through tract instead.
@@ -10,7 +10,7 @@
 //! a part of a step, and begin the next together.
 //!
 //! To add an operator: tell its shape in `graph.rs`, recognise it in `lower.rs` as an operation, give it a step in
-//! `compile.rs` and `plan.rs`, and the step a kernel in `kernels/`, which has the one place that decides by CPU.
+//! `compile/` and `plan.rs`, and the step a kernel in `kernels/`, which has the one place that decides by CPU.
 
 mod arena;
 mod compile;
