@@ -296,32 +296,6 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
 }
 
 #[test]
-fn threads_that_share_a_step_make_what_one_makes() {
-    let mut noise = Noise::new(7, 7);
-    let shape = conv::Shape { c_out: 40, c_in: 24, kernel: [3, 3], stride: 1, padding: [1, 1] };
-    let mut layout = Layout::default();
-    let (input, output) = (layout.place([24, 9, 9], [1, 1]), layout.place([40, 9, 9], [0, 0]));
-    let mut arena = vec![0.0; layout.len()];
-    input.pixels().for_each(|at| noise.fill(&mut arena[at..at + 24]));
-    let mut weights = vec![0.0; 40 * 24 * 9];
-    noise.fill(&mut weights);
-    let isa = Isa::detect();
-    let packed = conv::Packed::new(shape, conv::Method::Direct, &weights, None, isa.tile());
-    let run = conv::Run { packed: &packed, extra: None, input, output, residual: None };
-    let mut alone = arena.clone();
-    convolve(isa, &run, Part::WHOLE, &mut [], Memory::new(&mut alone, &mut []));
-    // SAFETY: the threads below run different parts, and nothing else is done to the buffers.
-    let shared = unsafe { Memory::new(&mut arena, &mut []).share() };
-    std::thread::scope(|scope| {
-        for index in 0..3 {
-            let run = &run;
-            scope.spawn(move || convolve(isa, run, Part { index, of: 3 }, &mut [], shared.memory()));
-        }
-    });
-    assert_eq!(arena, alone);
-}
-
-#[test]
 fn pictures_are_mapped_alike_by_every_kind_of_cpu() {
     let levels = conv8::Levels { scale: 0.25, zero: 77 };
     for isa in Isa::available() {
@@ -421,11 +395,23 @@ impl Draw {
         (0..count).map(|_| self.number()).collect()
     }
 
-    /// Runs all parts of some number of them, in some order.
-    fn in_parts(&mut self, mut run: impl FnMut(Part)) {
+    /// Runs all parts of some number of them at the same time, each with so many numbers to work with.
+    fn in_parts(&mut self, memory: Memory, work: usize, run: impl Fn(Part, &mut [f32], Memory) + Sync) {
         let of = self.from(1, 5);
-        let first = self.from(0, of - 1);
-        (0..of).for_each(|i| run(Part { index: (first + i) % of, of }));
+        // SAFETY: the threads run different parts, and nothing else is done to the buffers.
+        let shared = unsafe { memory.share() };
+        std::thread::scope(|scope| {
+            for index in 0..of {
+                let run = &run;
+                // what an earlier step left in the work space is not read
+                scope.spawn(move || run(Part { index, of }, &mut vec![f32::NAN; work], shared.memory()));
+            }
+        });
+    }
+
+    /// A power of two within ±most, exactly.
+    fn power(&mut self, most: usize) -> f32 {
+        f32::from_bits(((127 + self.from(0, 2 * most) - most) as u32) << 23)
     }
 
     /// Some of the channels of a picture, with a border at least as wide.
@@ -499,10 +485,12 @@ fn convolutions_of_any_shape_are_right() {
                     continue;
                 }
                 let packed = &conv::Packed::new(shape, method, &weights, bias, isa.tile());
-                let mut work = vec![f32::NAN; winograd::work_len(&shape, oh, ow)];
                 let mut arena = before.clone();
                 let run = conv::Run { packed, extra, input, output, residual };
-                draw.in_parts(|part| convolve(isa, &run, part, &mut work, Memory::new(&mut arena, &mut [])));
+                let memory = Memory::new(&mut arena, &mut []);
+                draw.in_parts(memory, winograd::work_len(&shape, oh, ow), |part, work, m| {
+                    convolve(isa, &run, part, work, m)
+                });
                 let mut written = vec![false; arena.len()];
                 for (i, at) in output.pixels().enumerate() {
                     for c in 0..shape.c_out {
@@ -537,8 +525,7 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
         let (shape, [h, w], [oh, ow]) = draw.convolution(if cfg!(miri) { 20 } else { 70 });
         let [c_in, c_out] = [shape.c_in, shape.c_out];
         let border = shape.padding.map(|p| p + draw.from(0, 1));
-        let power = |draw: &mut Draw, most: usize| 2f32.powi(draw.from(0, 2 * most) as i32 - most as i32);
-        let levels = conv8::Levels { scale: power(&mut draw, 20), zero: draw.one(&[0, 1, 77, 128, 254, 255]) };
+        let levels = conv8::Levels { scale: draw.power(20), zero: draw.one(&[0, 1, 77, 128, 254, 255]) };
         let mut layout8 = Layout::default();
         let input = layout8.place([c_in.next_multiple_of(4) + 4 * draw.from(0, 1), h, w], border).channels(0, c_in);
         let output8 = draw.picture(&mut layout8, [c_out, oh, ow], [0, 0]);
@@ -552,10 +539,10 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
         input.pixels().for_each(|at| bytes[at..at + c_in].iter_mut().for_each(|b| *b = draw.one(of_bytes)));
         let taps = shape.kernel[0] * shape.kernel[1];
         let weights: Vec<i8> = (0..c_out * c_in * taps).map(|_| draw.one(of_weights)).collect();
-        let scales: Vec<f32> = (0..draw.one(&[1, c_out])).map(|_| power(&mut draw, 20)).collect();
+        let scales: Vec<f32> = (0..draw.one(&[1, c_out])).map(|_| draw.power(20)).collect();
         let bias: Vec<f32> = (0..c_out).map(|_| draw.number() * levels.scale).collect();
-        let round = conv8::Levels { scale: power(&mut draw, 30), zero: draw.one(&[0, 3, 128, 255]) };
-        let after = conv8::Levels { scale: power(&mut draw, 30), zero: draw.one(&[0, 3, 128, 255]) };
+        let round = conv8::Levels { scale: draw.power(30), zero: draw.one(&[0, 3, 128, 255]) };
+        let after = conv8::Levels { scale: draw.power(30), zero: draw.one(&[0, 3, 128, 255]) };
         // a sum in integers, its product with a power of two, and one rounding: every kind of CPU must agree
         let mut expected = Vec::new();
         for (y, x, o) in (0..oh).flat_map(|y| (0..ow).flat_map(move |x| (0..c_out).map(move |o| (y, x, o)))) {
@@ -586,7 +573,8 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
                     output8: Some((output8, after)),
                     residual: None,
                 };
-                draw.in_parts(|part| convolve8(isa, &run, part, Memory::new(&mut arena, &mut bytes)));
+                let memory = Memory::new(&mut arena, &mut bytes);
+                draw.in_parts(memory, 0, |part, _, m| convolve8(isa, &run, part, m));
                 let mut written = vec![false; bytes.len()];
                 for (i, (at, at8)) in output.pixels().zip(output8.pixels()).enumerate() {
                     for c in 0..c_out {
@@ -628,8 +616,8 @@ fn attention_of_any_shape_is_right() {
         let before = arena.clone();
         for isa in Isa::available() {
             let a = attention::Attention { query, key, value, output, heads, scale };
-            let mut work = vec![f32::NAN; a.work_len()];
-            draw.in_parts(|part| attend(isa, &a, mask, part, &mut work, Memory::new(&mut arena, &mut [])));
+            let memory = Memory::new(&mut arena, &mut []);
+            draw.in_parts(memory, a.work_len(), |part, work, m| attend(isa, &a, mask, part, work, m));
             for (q, head) in (0..queries).flat_map(|q| (0..heads).map(move |head| (q, head))) {
                 let number = |v: View, pixel: usize, c: usize| f64::from(before[v.start + pixel * v.pixel + c]);
                 let score = |k: usize| {
@@ -666,15 +654,13 @@ fn pictures_of_any_shape_and_size_of_numbers_are_normalised_and_mapped() {
         let before: Vec<f32> = draw.numbers(layout.len()).iter().map(|v| size * (v + middle)).collect();
         let (scale, shift) = (draw.numbers(c), draw.numbers(c));
         let norm = dense::Norm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: draw.from(0, 1) == 1 };
-        let power = 2f32.powi(draw.from(0, 24) as i32 - 12);
+        let power = draw.power(12);
         let levels = conv8::Levels { scale: power, zero: draw.one(&[0, 9, 128, 255]) };
         for isa in Isa::available() {
             let (mut arena, mut bytes) = (before.clone(), vec![3; layout8.len()]);
-            let mut work = vec![f32::NAN; 2 * c];
             let to = dense::Output::Float(output);
-            draw.in_parts(|part| {
-                normalise(isa, &norm, input, to, part, &mut work, Memory::new(&mut arena, &mut bytes))
-            });
+            let memory = Memory::new(&mut arena, &mut bytes);
+            draw.in_parts(memory, 2 * c, |part, work, m| normalise(isa, &norm, input, to, part, work, m));
             for g in 0..groups {
                 let of = |at: usize| before[at + g * each..at + (g + 1) * each].iter().map(|v| f64::from(*v));
                 let count = (each * h * w) as f64;
@@ -694,7 +680,8 @@ fn pictures_of_any_shape_and_size_of_numbers_are_normalised_and_mapped() {
             }
             let to = dense::Output::Levels(output8, levels);
             let arena = &mut before.clone();
-            draw.in_parts(|part| map(isa, dense::Map::Copy, input, to, part, Memory::new(arena, &mut bytes)));
+            let memory = Memory::new(arena, &mut bytes);
+            draw.in_parts(memory, 0, |part, _, m| map(isa, dense::Map::Copy, input, to, part, m));
             let mut written = vec![false; bytes.len()];
             for (from, to) in input.pixels().zip(output8.pixels()) {
                 for k in 0..c {
