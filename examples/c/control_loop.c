@@ -1,7 +1,8 @@
 // A loop of a fixed rate: every period it makes a sample by a deadline, and counts what came late.
 //
-//     gcc -std=c11 -D_GNU_SOURCE control_loop.c $(pkg-config --cflags --libs edgegen) -o control_loop
+//     gcc -std=c11 control_loop.c $(pkg-config --cflags --libs edgegen) -o control_loop
 //     ./control_loop PERIOD_US CYCLES [model.onnx]
+#define _POSIX_C_SOURCE 200809L // clock_nanosleep
 #include <edgegen.h>
 #include <stdio.h>
 #include <stdlib.h>
