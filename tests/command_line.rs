@@ -483,7 +483,7 @@ fn grey(path: &str) -> image::GrayImage {
 #[test]
 fn pictures_are_restored() {
     let folder = Folder::new();
-    let (boot, truth) = boot(&folder);
+    let (_, truth) = boot(&folder);
     let [spoilt, mask, out, again] = ["spoilt.png", "mask.png", "out.png", "again.png"].map(|n| folder.path(n));
     // a hole is filled, and the rest kept
     let hole = |x: u32, y: u32| (8..20).contains(&x) && (10..18).contains(&y);
@@ -614,8 +614,10 @@ fn a_range_of_sigmas_stands_for_a_schedule() {
     wrong(&["--sigma-max", "0"], "sigma");
     wrong(&["--sigma-max", "nan"], "sigma");
     wrong(&["--rho", "0"], "rho");
-    // a network with a schedule over time takes none
-    fails(&["--sigma-max", "80", &out], "sigma");
+    // where a network has a schedule over time, Karras's steps keep to the range
+    let steps =
+        String::from_utf8(succeeds(&["schedule", "-n", "4", "--spacing", "karras", "--sigma-max", "5"])).unwrap();
+    assert!(steps.lines().nth(1).unwrap().contains(" 5.0000 "), "{steps}");
 }
 
 #[test]

@@ -87,10 +87,10 @@ struct ModelArgs {
     /// JSON, or mean and std, or LeRobot's stats.json
     #[arg(long, value_name = "FILE.json", help_heading = "Model")]
     normalization: Option<PathBuf>,
-    /// The least sigma, for a network that takes sigma (EDM, consistency) [default: its schedule's, else 0.002]
+    /// The least sigma, of a network that takes sigma (EDM, consistency) or of Karras's steps [default: its schedule's, else 0.002]
     #[arg(long, value_name = "X", help_heading = "Model")]
     sigma_min: Option<f64>,
-    /// The greatest sigma, which the noise is scaled by [default: its schedule's, else 80]
+    /// The greatest sigma; noise is scaled by it for a network that takes sigma [default: its schedule's, else 80]
     #[arg(long, value_name = "X", help_heading = "Model")]
     sigma_max: Option<f64>,
     /// How much closer the steps lie where there is less noise: Karras's rho [default: the schedule's, else 7]
