@@ -294,8 +294,9 @@ impl Mutator {
 }
 
 /// Loads a damaged model and calls it, and says what was wrong with how that went.
-fn harm(bytes: &[u8]) -> Option<String> {
-    let options = ModelOptions { scheduler: Some(SchedulerConfig::default()), ..Default::default() };
+fn harm(bytes: &[u8], exact_quantization: bool) -> Option<String> {
+    let scheduler = Some(SchedulerConfig::default());
+    let options = ModelOptions { scheduler, exact_quantization, ..Default::default() };
     GREATEST.set(0);
     let start = Instant::now();
     let run = || -> edgegen::Result<()> {
@@ -332,7 +333,7 @@ fn check(name: &str, bytes: &[u8], count: usize) -> Vec<String> {
     let mut harms = std::collections::BTreeMap::<String, (usize, usize)>::new();
     for i in 0..count * more {
         let damaged = if i % 4 == 0 { mutator.bytes() } else { mutator.graph() };
-        if let Some(harm) = harm(&damaged) {
+        if let Some(harm) = harm(&damaged, i % 5 == 1) {
             if let Ok(folder) = std::env::var("EDGEGEN_KEEP_MUTATIONS") {
                 std::fs::write(Path::new(&folder).join(format!("{name}-{i}.onnx")), &damaged).unwrap();
             }
