@@ -29,9 +29,19 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `kind` with a one-line `message`.
+    /// An error of `kind` with a one-line `message`. Names out of files may hold anything: line ends and other control
+    /// characters become spaces, and what is very long is cut.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into() }
+        const LONGEST: usize = 1000;
+        let message: String = message.into();
+        if !message.contains(char::is_control) && message.len() <= LONGEST {
+            return Error { kind, message };
+        }
+        let mut plain: String = message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        if message.len() > plain.len() {
+            plain.push('…');
+        }
+        Error { kind, message: plain }
     }
 
     /// What went wrong, for a program to act on.
@@ -45,7 +55,7 @@ impl Error {
 
     /// The same error with `what: ` before its message.
     pub(crate) fn context(self, what: impl fmt::Display) -> Self {
-        Error { kind: self.kind, message: format!("{what}: {}", self.message) }
+        Error::new(self.kind, format!("{what}: {}", self.message))
     }
 }
 

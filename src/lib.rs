@@ -56,6 +56,8 @@ pub mod normalization;
 #[cfg(feature = "output")]
 pub mod output;
 pub mod precondition;
+#[cfg(feature = "onnx")]
+pub mod restore;
 pub mod sampler;
 pub mod schedule;
 pub mod scheduler;

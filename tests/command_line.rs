@@ -460,3 +460,215 @@ fn pictures_to_start_from_that_do_not_fit_are_told() {
     fails(&["--init", &boot, "--mask", &boot, "--sampler", "rk45", &out], "one with fixed steps");
     assert_eq!(folder.files().len(), 2);
 }
+
+/// A boot of the model's, its path, and its pixels.
+fn boot(folder: &Folder) -> (String, image::GrayImage) {
+    let path = folder.path("boot.png");
+    succeeds(&["--class", "Ankle boot", "--seed", "3", "--quiet", &path]);
+    let pixels = image::open(&path).unwrap().to_luma8();
+    (path, pixels)
+}
+
+fn apart(a: &image::GrayImage, b: &image::GrayImage) -> f64 {
+    assert_eq!(a.dimensions(), b.dimensions());
+    a.pixels().zip(b.pixels()).map(|(a, b)| f64::from(a.0[0].abs_diff(b.0[0]))).sum::<f64>() / a.len() as f64
+}
+
+fn grey(path: &str) -> image::GrayImage {
+    let picture = image::open(path).unwrap();
+    assert_eq!(picture.color(), image::ColorType::L8);
+    picture.to_luma8()
+}
+
+#[test]
+fn pictures_are_restored() {
+    let folder = Folder::new();
+    let (_, truth) = boot(&folder);
+    let [spoilt, mask, out, again] = ["spoilt.png", "mask.png", "out.png", "again.png"].map(|n| folder.path(n));
+    // a hole is filled, and the rest kept
+    let hole = |x: u32, y: u32| (8..20).contains(&x) && (10..18).contains(&y);
+    image::GrayImage::from_fn(28, 28, |x, y| image::Luma([if hole(x, y) { 255 } else { 0 }])).save(&mask).unwrap();
+    let mut holed = truth.clone();
+    holed.enumerate_pixels_mut().filter(|(x, y, _)| hole(*x, *y)).for_each(|(_, _, p)| p.0[0] = 0);
+    holed.save(&spoilt).unwrap();
+    for out in [&out, &again] {
+        succeeds(&["restore", "--task", "inpaint", "--mask", &mask, "--class", "Ankle boot", &spoilt, out]);
+    }
+    let filled = grey(&out);
+    assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&again).unwrap());
+    assert!(filled.enumerate_pixels().all(|(x, y, p)| hole(x, y) || p == truth.get_pixel(x, y)));
+    assert!(apart(&filled, &truth) < 0.5 * apart(&holed, &truth), "{}", apart(&filled, &truth));
+
+    // a small picture becomes a large one that it is the small form of
+    let small = image::GrayImage::from_fn(14, 14, |x, y| {
+        let of = |dx, dy| u32::from(truth.get_pixel(2 * x + dx, 2 * y + dy).0[0]);
+        image::Luma([((of(0, 0) + of(1, 0) + of(0, 1) + of(1, 1) + 2) / 4) as u8])
+    });
+    small.save(&spoilt).unwrap();
+    succeeds(&["restore", "--task", "super-resolution", "--factor", "2", &spoilt, &out]);
+    let blocks = image::imageops::resize(&small, 28, 28, image::imageops::FilterType::Nearest);
+    assert!(apart(&grey(&out), &truth) < apart(&blocks, &truth), "{}", apart(&grey(&out), &truth));
+
+    // noise goes
+    let mut noise = edgegen::noise::Noise::new(1, 0);
+    let mut noisy = truth.clone();
+    noisy.pixels_mut().for_each(|p| p.0[0] = (f32::from(p.0[0]) + 25.0 * noise.sample()) as u8);
+    noisy.save(&spoilt).unwrap();
+    succeeds(&["restore", "--task", "denoise", "--sigma", "25", &spoilt, &out]);
+    assert!(apart(&grey(&out), &truth) < 0.6 * apart(&noisy, &truth), "{}", apart(&grey(&out), &truth));
+    succeeds(&["restore", "--task", "denoise", "--sigma", "25", "--average", "2", &spoilt, &folder.path("out.npy")]);
+    assert_eq!(npy(folder.path("out.npy")).0, [1, 1, 28, 28]);
+}
+
+#[test]
+fn pictures_larger_than_the_models_are_restored_by_tiles() {
+    let folder = Folder::new();
+    let [large, mask, out] = ["large.png", "mask.png", "out.png"].map(|n| folder.path(n));
+    succeeds(&["--count", "4", "--grid", "2x2", "--quiet", &large]);
+    let truth = grey(&large);
+    let hole = |x: u32, y: u32| (24..32).contains(&x) && (20..26).contains(&y);
+    image::GrayImage::from_fn(56, 56, |x, y| image::Luma([if hole(x, y) { 255 } else { 0 }])).save(&mask).unwrap();
+    let few = ["restore", "--steps", "2", "--resample", "1"];
+    succeeds(&[&few[..], &["--task", "inpaint", "--mask", &mask, "--overlap", "4", &large, &out]].concat());
+    assert!(grey(&out).enumerate_pixels().all(|(x, y, p)| hole(x, y) || p == truth.get_pixel(x, y)));
+    succeeds(&[&few[..], &["--task", "denoise", "--sigma", "10", &large, &out]].concat());
+    assert_eq!(grey(&out).dimensions(), (56, 56));
+    image::imageops::resize(&truth, 20, 16, image::imageops::FilterType::Triangle).save(&mask).unwrap();
+    succeeds(&[&few[..], &["--task", "super-resolution", "--factor", "4", &mask, &out]].concat());
+    assert_eq!(grey(&out).dimensions(), (80, 64));
+    fails(
+        &["restore", "--task", "denoise", "--sigma", "9", "--overlap", "28", &large, &out],
+        "overlap by 27 at most, not 28",
+    );
+}
+
+#[test]
+fn what_cannot_be_restored_is_told_in_one_line() {
+    let folder = Folder::new();
+    let (boot, _) = boot(&folder);
+    let [small, colours, out] = ["small.png", "colours.png", "out.png"].map(|n| folder.path(n));
+    image::GrayImage::new(20, 28).save(&small).unwrap();
+    image::RgbImage::from_pixel(28, 28, image::Rgb([200, 100, 0])).save(&colours).unwrap();
+    let told = |more: &[&str], file: &str, words: &str| {
+        fails(&[&["restore"], more, &[file, &out]].concat(), words);
+    };
+    let inpaint = ["--task", "inpaint"];
+    told(&inpaint, &boot, "needs a --mask");
+    told(&[&inpaint[..], &["--mask", &small]].concat(), &boot, "has 20x28 pixels, but the picture has 28x28");
+    told(&[&inpaint[..], &["--mask", &folder.path("none.png")]].concat(), &boot, "none.png");
+    let white = folder.path("white.png");
+    image::GrayImage::from_pixel(28, 28, image::Luma([255])).save(&white).unwrap();
+    told(&[&inpaint[..], &["--mask", &white]].concat(), &boot, "nothing is known");
+    let larger = ["--task", "super-resolution", "--factor"];
+    told(&[&larger[..], &["1"]].concat(), &boot, "--factor must be from 2 to 8, not 1");
+    told(&["--task", "denoise", "--factor", "2"], &boot, "--factor is for --task super-resolution");
+    told(&[&larger[..], &["2", "--mask", &white]].concat(), &boot, "--mask is for --task inpaint");
+    let denoise = ["--task", "denoise", "--sigma", "25"];
+    told(&["--task", "denoise"], &boot, "needs the noise's --sigma");
+    for sigma in ["0.1", "-3", "300", "nan"] {
+        told(&["--task", "denoise", "--sigma", sigma], &boot, "--sigma must be from 1 to 255");
+    }
+    told(&denoise, &small, "would have 20x28 pixels, but the model's have 28x28");
+    told(&denoise, &colours, "has colours, but the model's pictures have 1 channel");
+    told(&["--task", "colorize"], &boot, "needs a model of pictures with 3 channels, and this one's have 1");
+    told(&["--task", "grey"], &boot, "needs a model of pictures with 3 channels");
+    told(&[&denoise[..], &["--average", "0"]].concat(), &boot, "--average must be at least 1");
+    told(&[&denoise[..], &["--resample", "2"]].concat(), &boot, "--resample is not for --task denoise");
+    told(&[&denoise[..], &["--class", "spaceship"]].concat(), &boot, "one of: T-shirt");
+    told(&[&denoise[..], &["--sampler", "rk45", "--steps", "0"]].concat(), &folder.path("none.png"), "none.png");
+    told(&[&larger[..], &["2", "--sampler", "rk45"]].concat(), &boot, "fixed steps");
+    told(&[&denoise[..], &["-m", &fixture("sequence")]].concat(), &boot, "only models of pictures");
+    fails(&["restore", "--task", "denoise", "--sigma", "25", &boot, &folder.path("out.bmp")], ".png, .jpg, .gif");
+    assert!(!std::fs::exists(&out).unwrap());
+}
+
+/// A network that `tools/fixtures/exports.py` wrote, unpacked to `to`.
+fn unpack(name: &str, to: &str) {
+    let path = format!("{}/tests/fixtures/exports/{name}.onnx.gz", env!("CARGO_MANIFEST_DIR"));
+    let mut unpacked = flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap());
+    std::io::copy(&mut unpacked, &mut std::fs::File::create(to).unwrap()).unwrap();
+}
+
+#[test]
+fn a_range_of_sigmas_stands_for_a_schedule() {
+    let folder = Folder::new();
+    let [model, out, other] = ["edm.onnx", "out.npy", "other.npy"].map(|n| folder.path(n));
+    unpack("edm.dy21", &model);
+    let heun = ["-m", &model, "-s", "heun", "-n", "3"];
+    let range = ["--sigma-min", "0.002", "--sigma-max", "80", "--rho", "7"];
+    fails(&[&heun[..], &[&out]].concat(), "give --sigma-min and --sigma-max");
+    succeeds(&[&heun[..], &range, &[&out]].concat());
+    let (shape, x) = npy(&out);
+    assert_eq!(shape, [1, 2, 8, 8]);
+    // those are the defaults of what is not given
+    succeeds(&[&heun[..], &["--rho", "7", &other]].concat());
+    assert_eq!(npy(&other).1, x);
+    for changed in [["--sigma-min", "0.2"], ["--sigma-max", "8"], ["--rho", "2"]] {
+        succeeds(&[&heun[..], &changed, &[&other]].concat());
+        assert_ne!(npy(&other).1, x, "{changed:?}");
+    }
+    let steps = String::from_utf8(succeeds(&[&["schedule", "-m", &model, "-n", "3"], &range[..]].concat())).unwrap();
+    assert!(steps.contains("80.0000") && steps.contains("0.0020"), "{steps}");
+    let wrong = |given: &[&str], words: &str| fails(&[&heun[..], given, &[&out]].concat(), words);
+    wrong(&["--sigma-min", "5", "--sigma-max", "2"], "sigma");
+    wrong(&["--sigma-max", "0"], "sigma");
+    wrong(&["--sigma-max", "nan"], "sigma");
+    wrong(&["--rho", "0"], "rho");
+    // where a network has a schedule over time, Karras's steps keep to the range
+    let steps =
+        String::from_utf8(succeeds(&["schedule", "-n", "4", "--spacing", "karras", "--sigma-max", "5"])).unwrap();
+    assert!(steps.lines().nth(1).unwrap().contains(" 5.0000 "), "{steps}");
+}
+
+#[test]
+fn guidance_by_named_conditions_takes_what_is_unconditional() {
+    let folder = Folder::new();
+    let [model, config, out, other] =
+        ["model.onnx", "scheduler_config.json", "out.npy", "other.npy"].map(|n| folder.path(n));
+    unpack("unet2d_condition.dy21", &model);
+    std::fs::write(&config, r#"{"num_train_timesteps": 1000}"#).unwrap();
+    let numbers = |k: usize| (0..24).map(|i| (((i * k) % 7) as f32 * 0.2).to_string()).collect::<Vec<_>>().join(",");
+    let (prompt, empty) = (numbers(3), numbers(5));
+    let [cond, uncond, zeros] =
+        [&prompt, &empty, &vec!["0"; 24].join(",")].map(|v| format!("encoder_hidden_states={v}"));
+    let make = |more: &[&str], out: &str| {
+        succeeds(&[&["-m", &model, "-s", "ddim", "-n", "2", "--cond", &cond], more, &[out]].concat());
+        npy(out).1
+    };
+    let guided = make(&["--guidance", "3"], &out);
+    assert_eq!(make(&["--guidance", "3", "--uncond", &zeros], &other), guided, "zeros are the default");
+    assert_ne!(make(&["--guidance", "3", "--uncond", &uncond], &other), guided);
+    // by itself it is itself
+    let plain = make(&[], &out);
+    let same = make(&["--guidance", "3", "--uncond", &cond], &other);
+    assert!(plain.iter().zip(&same).all(|(a, b)| (a - b).abs() < 1e-3));
+    let wrong = |uncond: &str, words: &str| {
+        fails(&["-m", &model, "--cond", &cond, "--guidance", "3", "--uncond", uncond, &other], words);
+    };
+    wrong("prompt=1", "it takes encoder_hidden_states");
+    wrong("encoder_hidden_states=1,2", "has 2 numbers, but the model takes 24");
+}
+
+#[test]
+fn a_pipelines_folder_is_a_model() {
+    let folder = Folder::new();
+    let [pipeline, file, out, other] = ["pipeline", "unet.onnx", "out.npy", "other.npy"].map(|n| folder.path(n));
+    fails(&["-m", &pipeline, &out], "pipeline");
+    std::fs::create_dir(&pipeline).unwrap();
+    fails(&["-m", &pipeline, &out], "pipeline");
+    for part in ["unet", "scheduler"] {
+        std::fs::create_dir(format!("{pipeline}/{part}")).unwrap();
+    }
+    unpack("unet2d.dy21", &format!("{pipeline}/unet/model.onnx"));
+    fails(&["-m", &pipeline, &out], "scheduler_config.json");
+    let config = r#"{"_class_name": "DDIMScheduler", "num_train_timesteps": 500, "beta_schedule": "scaled_linear"}"#;
+    std::fs::write(format!("{pipeline}/scheduler/scheduler_config.json"), config).unwrap();
+    succeeds(&["-m", &pipeline, "-n", "3", &out]);
+    // the same as the file with the configuration named
+    unpack("unet2d.dy21", &file);
+    let config = format!("{pipeline}/scheduler/scheduler_config.json");
+    succeeds(&["-m", &file, "--scheduler-config", &config, "-n", "3", &other]);
+    assert_eq!(npy(&out), npy(&other));
+    let inspect = String::from_utf8(succeeds(&["inspect", &pipeline])).unwrap();
+    assert!(inspect.contains("500 steps, beta scaled_linear"), "{inspect}");
+}

@@ -12,7 +12,7 @@ const PANEL: f32 = 220.0;
 /// Above, episodes in closed loop; below, plans for one observation, by 10 network calls and by one.
 pub fn draw(model: &Model) -> Result<String> {
     let mut svg = String::new();
-    let mut policy = Policy::new(model, &Settings { calls: 10, sampler: "ddim", executed: 2 })?;
+    let mut policy = Policy::new(model, &Settings::cold(10, "ddim", 2))?;
     let mut column = 0.0;
     for episode in 0..4 {
         let states = policy.run(episode, &mut Vec::new())?;
@@ -27,12 +27,12 @@ pub fn draw(model: &Model) -> Result<String> {
     // the end effector before the disc: either side is as good
     let state = State { effector: V { x: 0.15, y: 0.0 }, disc: V { x: 0.6, y: 0.0 } };
     for (i, calls) in [10, 5, 2, 1].into_iter().enumerate() {
-        let mut policy = Policy::new(model, &Settings { calls, sampler: "ddim", executed: 2 })?;
+        let mut policy = Policy::new(model, &Settings::cold(calls, "ddim", 2))?;
         let title = format!("16 plans, {calls} call{}", if calls > 1 { "s" } else { "" });
         panel(&mut svg, i as f32, 1.0, &title);
         bodies(&mut svg, &state, 1.0);
         for index in 0..16 {
-            let plan = policy.plan(&state, &state, 77, index)?;
+            let plan = policy.plan(&state, &state, 77, index, &[])?;
             path(&mut svg, std::iter::once(state.effector).chain(plan), "#06c", 0.6);
         }
         svg += "</g>\n";

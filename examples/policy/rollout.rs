@@ -3,9 +3,12 @@
 use crate::expert::Expert;
 use crate::task::{STEPS, State, V};
 use edgegen::condition::Condition;
+use edgegen::constraint::Replacement;
 use edgegen::network::Model;
 use edgegen::noise::Noise;
+use edgegen::normalization::Scalings;
 use edgegen::sampler::Control;
+use edgegen::schedule::Start;
 use edgegen::solver::Solver;
 use edgegen::{Generator, Result};
 use std::fmt;
@@ -22,6 +25,42 @@ pub struct Settings {
     pub sampler: &'static str,
     /// Actions of a plan that are carried out.
     pub executed: usize,
+    /// What is made of the last plan.
+    pub last: Last,
+}
+
+/// What is made of the last plan.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Last {
+    /// Nothing: each plan starts from noise.
+    Unused,
+    /// The next starts from it, shifted by the actions that were carried out and noised this share of the way. There are
+    /// as many calls as from noise, on a part of the way.
+    Start(f64),
+    /// A plan takes as long to sample as the actions that are carried out take: until it is there, the robot goes on
+    /// with the last one.
+    GoOn,
+    /// The same, and the new plan begins with the actions that are carried out meanwhile (arXiv 2506.07339).
+    Begin,
+}
+
+impl Settings {
+    /// Plans from noise.
+    pub fn cold(calls: usize, sampler: &'static str, executed: usize) -> Self {
+        Settings { calls, sampler, executed, last: Last::Unused }
+    }
+
+    fn name(&self) -> String {
+        let Settings { calls, sampler, last, .. } = self;
+        let calls = if *calls == 1 { "1 call".into() } else { format!("{calls} calls") };
+        let last = match last {
+            Last::Unused => String::new(),
+            Last::Start(share) => format!(", warm start {share}"),
+            Last::GoOn => ", late".into(),
+            Last::Begin => ", late, inpainted".into(),
+        };
+        format!("policy, {calls}, {sampler}{last}")
+    }
 }
 
 /// What episodes came to.
@@ -81,8 +120,7 @@ pub fn expert(episodes: u64) -> Figures {
 
 /// The policy's figures.
 pub fn policy(model: &Model, settings: &Settings, episodes: u64) -> Result<Figures> {
-    let Settings { calls, sampler, executed } = *settings;
-    let name = format!("policy, {calls} calls, {sampler}");
+    let (name, executed) = (settings.name(), settings.executed);
     let mut figures = Figures { name, executed, successes: 0, episodes, steps: 0, plans: Vec::new() };
     let mut policy = Policy::new(model, settings)?;
     for episode in 0..episodes {
@@ -95,27 +133,62 @@ pub fn policy(model: &Model, settings: &Settings, episodes: u64) -> Result<Figur
 
 /// A diffusion policy.
 pub struct Policy {
+    /// From noise.
     generator: Generator,
+    /// From the last plan.
+    warm: Option<Generator>,
+    scalings: Scalings,
     condition: Condition,
-    executed: usize,
+    settings: Settings,
 }
 
 impl Policy {
     pub fn new(model: &Model, settings: &Settings) -> Result<Self> {
         let solver = Solver::from_name(settings.sampler)?;
-        let settings_of_run =
-            edgegen::Settings { steps: settings.calls, ..edgegen::Settings::with_solver(model, solver) };
-        let generator = Generator::new(model, &settings_of_run)?;
+        let cold = edgegen::Settings { steps: settings.calls, ..edgegen::Settings::with_solver(model, solver) };
+        let warm = match settings.last {
+            Last::Start(share) => {
+                // so many steps that the calls that are asked for are that share of them
+                let steps = (settings.calls as f64 / share).round() as usize;
+                let start = Start::Strength(settings.calls as f64 / steps as f64);
+                Some(Generator::new(model, &edgegen::Settings { steps, start, ..cold.clone() })?)
+            }
+            _ => None,
+        };
         let condition = Condition { class: None, named: [("global_cond".to_string(), vec![0.0; 8])].into() };
-        Ok(Policy { generator, condition, executed: settings.executed })
+        let (generator, scalings) = (Generator::new(model, &cold)?, model.scalings().clone());
+        Ok(Policy { generator, warm, scalings, condition, settings: *settings })
     }
 
-    /// A plan for what was seen last and before.
-    pub fn plan(&mut self, before: &State, now: &State, seed: u64, index: u64) -> Result<Vec<V>> {
+    /// A plan for what was seen last and before; `last` is what is left of the last one.
+    pub fn plan(&mut self, before: &State, now: &State, seed: u64, index: u64, last: &[V]) -> Result<Vec<V>> {
         let seen = self.condition.named.get_mut("global_cond").expect("made with it");
         seen[..4].copy_from_slice(&before.observation());
         seen[4..].copy_from_slice(&now.observation());
-        let (plan, _) = self.generator.generate(seed, index, &self.condition, &mut Control::default())?;
+        let length = self.generator.sample_shape()[0];
+        // beyond its end it stays where it ended
+        let shifted = || {
+            (0..length)
+                .flat_map(|i| {
+                    let a = last[i.min(last.len() - 1)];
+                    [a.x, a.y]
+                })
+                .collect::<Vec<f32>>()
+        };
+        let (plan, _) = match (&mut self.warm, self.settings.last) {
+            (Some(warm), _) if !last.is_empty() => {
+                warm.generate_near(&shifted(), seed, index, &self.condition, &mut Control::default())?
+            }
+            (_, Last::Begin) if !last.is_empty() => {
+                let mut values = shifted();
+                self.scalings.normalise(&mut values);
+                let known: Vec<bool> = (0..values.len()).map(|i| i < 2 * self.settings.executed).collect();
+                let mut first = Replacement::new(&values, &known)?;
+                let mut control = Control { constraint: Some(&mut first), ..Control::default() };
+                self.generator.generate(seed, index, &self.condition, &mut control)?
+            }
+            _ => self.generator.generate(seed, index, &self.condition, &mut Control::default())?,
+        };
         Ok(plan.chunks_exact(2).map(|a| V { x: a[0], y: a[1] }).collect())
     }
 
@@ -123,18 +196,24 @@ impl Policy {
     pub fn run(&mut self, episode: u64, times: &mut Vec<Duration>) -> Result<Vec<State>> {
         let (mut state, _) = start(episode);
         let mut states = vec![state];
+        let Settings { executed, last, .. } = self.settings;
+        // what is left of the last plan
+        let mut left: Vec<V> = Vec::new();
         for index in 0.. {
             let before = states[states.len().saturating_sub(2)];
             let start = Instant::now();
-            let plan = self.plan(&before, &state, episode, index)?;
+            let plan = self.plan(&before, &state, episode, index, &left)?;
             times.push(start.elapsed());
-            for action in plan.into_iter().take(self.executed) {
-                state.step(action);
+            let late = matches!(last, Last::GoOn | Last::Begin) && index > 0;
+            let carried_out = if late { &left } else { &plan };
+            for action in carried_out.iter().take(executed) {
+                state.step(*action);
                 states.push(state);
                 if state.is_done() || states.len() > STEPS {
                     return Ok(states);
                 }
             }
+            left = plan[executed..].to_vec();
         }
         unreachable!("an episode ends")
     }

@@ -6,6 +6,7 @@ mod flow;
 mod generate;
 mod inspect;
 pub mod measure;
+mod restore;
 mod schedule;
 
 use anyhow::{Context, Result};
@@ -40,6 +41,7 @@ Examples:
   edgegen --seed 7 --count 100 out.npy              raw samples, float32 [N, C, H, W]
   edgegen --count 3 'out-{index}.png'               a file for each sample
   edgegen out.gif                                   from noise to picture
+  edgegen restore --task denoise --sigma 25 in.png out.png
   edgegen -m my.onnx --scheduler-config scheduler_config.json -s heun out.png
 
 Exit status: 0 on success, 1 when something was wrong with the input or the files, 2 for wrong usage.";
@@ -56,6 +58,8 @@ enum Command {
     Likelihood(flow::LikelihoodArgs),
     /// Go from one picture to another through the model's noise
     Interpolate(flow::InterpolateArgs),
+    /// Restore a picture: fill parts of it, enlarge it, take its noise away, colour it
+    Restore(restore::RestoreArgs),
     /// Show the noise schedule and the steps that a run takes
     Schedule(schedule::ScheduleArgs),
     /// List the samplers
@@ -83,10 +87,10 @@ struct ModelArgs {
     /// JSON, or mean and std, or LeRobot's stats.json
     #[arg(long, value_name = "FILE.json", help_heading = "Model")]
     normalization: Option<PathBuf>,
-    /// The least sigma, for a network that takes sigma (EDM, consistency) [default: its schedule's, else 0.002]
+    /// The least sigma, of a network that takes sigma (EDM, consistency) or of Karras's steps [default: its schedule's, else 0.002]
     #[arg(long, value_name = "X", help_heading = "Model")]
     sigma_min: Option<f64>,
-    /// The greatest sigma, which the noise is scaled by [default: its schedule's, else 80]
+    /// The greatest sigma; noise is scaled by it for a network that takes sigma [default: its schedule's, else 80]
     #[arg(long, value_name = "X", help_heading = "Model")]
     sigma_max: Option<f64>,
     /// How much closer the steps lie where there is less noise: Karras's rho [default: the schedule's, else 7]
@@ -207,9 +211,21 @@ fn parse_spacing(name: &str) -> Result<Spacing, String> {
 
 impl SamplingArgs {
     fn settings(&self, model: &Model) -> Result<Settings> {
-        let mut settings = match &self.sampler {
+        let base = match &self.sampler {
             Some(name) => Settings::with_solver(model, Solver::from_name(name)?),
             None => Settings::of(model)?,
+        };
+        self.over(base, model)
+    }
+
+    /// What is given, and the rest from `base`.
+    fn over(&self, base: Settings, model: &Model) -> Result<Settings> {
+        let mut settings = match &self.sampler {
+            Some(name) => {
+                let solver = Settings::with_solver(model, Solver::from_name(name)?);
+                Settings { steps: base.steps, guidance: base.guidance, ..solver }
+            }
+            None => base,
         };
         if let Some(steps) = self.steps {
             settings.steps = steps;
@@ -259,6 +275,7 @@ pub fn main() -> ExitCode {
         Some(Command::Encode(args)) => flow::encode(&args),
         Some(Command::Likelihood(args)) => flow::likelihood(&args),
         Some(Command::Interpolate(args)) => flow::interpolate(&args),
+        Some(Command::Restore(args)) => restore::run(&args),
         Some(Command::Schedule(args)) => schedule::run(&args),
         Some(Command::Samplers) => list_samplers(),
         Some(Command::Completions { shell }) => {

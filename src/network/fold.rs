@@ -84,7 +84,7 @@ pub(super) fn round_activations_in_float(graph: &mut GraphProto) {
         .iter()
         .filter(|n| n.op_type == "QuantizeLinear")
         .filter_map(|n| {
-            stored.get(n.input.get(1)?.as_str()).filter(|scale| scale.dims.iter().product::<i64>() == 1)?;
+            stored.get(n.input.get(1)?.as_str()).filter(|scale| scale.dims.iter().all(|d| *d == 1))?;
             Some((n.output.first()?.clone(), levels_around_zero(stored.get(n.input.get(2)?.as_str())?)?))
         })
         .collect();
@@ -98,7 +98,7 @@ pub(super) fn round_activations_in_float(graph: &mut GraphProto) {
             ..Default::default()
         };
         match node.op_type.as_str() {
-            "QuantizeLinear" if levels.contains_key(&node.output[0]) => {
+            "QuantizeLinear" if node.output.first().is_some_and(|q| levels.contains_key(q)) => {
                 let out = &node.output[0];
                 let [divided, rounded, least, greatest] =
                     ["divided", "rounded", "least", "greatest"].map(|part| format!("{out}/{part}"));
@@ -114,7 +114,9 @@ pub(super) fn round_activations_in_float(graph: &mut GraphProto) {
                 nodes.push(made("Round", &[&divided], &rounded));
                 nodes.push(made("Clip", &[&rounded, &least, &greatest], out));
             }
-            "DequantizeLinear" if levels.contains_key(&node.input[0]) => {
+            "DequantizeLinear"
+                if node.input.len() > 1 && !node.output.is_empty() && levels.contains_key(&node.input[0]) =>
+            {
                 nodes.push(made("Mul", &[&node.input[0], &node.input[1]], &node.output[0]));
             }
             _ => nodes.push(node),

@@ -350,7 +350,7 @@ impl File {
         let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
         let infos: Vec<InputInfo> =
             graph.input.iter().filter(|i| !stored.contains(i.name.as_str())).map(input_info).collect::<Result<_>>()?;
-        let parameters = graph.initializer.iter().map(|t| t.dims.iter().product::<i64>().max(0) as usize).sum();
+        let parameters = graph.initializer.iter().map(numbers).fold(0, usize::saturating_add);
         let named: Vec<(Role, String)> = options.roles.iter().chain(&metadata.roles).cloned().collect();
         let roles = roles::resolve(&infos, &named)?;
         let inputs = concrete_inputs(graph, &infos, &roles, options, &metadata)?;
@@ -382,7 +382,12 @@ fn load(bytes: &[u8], path: Option<&Path>, options: &ModelOptions) -> Result<Mod
             let names = count_names(plan.kernels());
             (Engine::Plan(plan), names)
         }
+        // another engine has no more memory
+        Err(reason) if reason.contains(exec::TOO_LARGE) => {
+            return Err(model_error(format!("the graph is malformed: {reason}")));
+        }
         Err(reason) => {
+            check_windows(file.graph())?;
             if options.exact_quantization {
                 round_activations_in_float(file.graph());
             } else {
@@ -404,6 +409,27 @@ fn load(bytes: &[u8], path: Option<&Path>, options: &ModelOptions) -> Result<Mod
         operators: operators.into(),
         parameters: file.parameters,
     })
+}
+
+/// Refuses windows that no network has: tract takes memory by their sizes.
+fn check_windows(graph: &pb::GraphProto) -> Result<()> {
+    const MOST: i64 = 1 << 10;
+    let names = ["pads", "kernel_shape", "strides", "dilations", "output_padding", "output_shape"];
+    for node in &graph.node {
+        let windows = node.attribute.iter().filter(|a| names.contains(&a.name.as_str()));
+        for (name, size) in windows.flat_map(|a| a.ints.iter().map(|i| (&a.name, *i))) {
+            if !(-MOST..=MOST).contains(&size) {
+                let (op, node) = (&node.op_type, &node.name);
+                return Err(model_error(format!("the graph is malformed: {op} {node} has {size} among its {name}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many numbers a stored tensor has.
+fn numbers(tensor: &pb::TensorProto) -> usize {
+    tensor.dims.iter().fold(1, |n: usize, d| n.saturating_mul(usize::try_from(*d).unwrap_or(0)))
 }
 
 fn scalings(inputs: &[Input], normalization: Option<&Normalization>) -> Result<Scalings> {
@@ -458,6 +484,9 @@ fn input_info(input: &pb::ValueInfoProto) -> Result<InputInfo> {
     Ok(InputInfo { name: input.name.clone(), integer, shape })
 }
 
+/// The most numbers that an input may have: what asks for more is damaged, or not for small machines.
+const MOST_NUMBERS: usize = 1 << 28;
+
 /// Every input at a batch of one.
 fn concrete_inputs(
     graph: &pb::GraphProto,
@@ -477,6 +506,14 @@ fn concrete_inputs(
         let element = element_type(value)
             .filter(|element| *element != DataType::Undefined)
             .ok_or_else(|| model_error(format!("input {} is of an element type that is not supported", info.name)))?;
+        let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        if count.is_none_or(|n| n > MOST_NUMBERS) || (role == Role::Sample && shape.len() < 2) {
+            return Err(model_error(format!(
+                "the input {} has shape {shape:?}, which is no {} that can be run",
+                info.describe(),
+                role.name()
+            )));
+        }
         inputs.push(Input { name: info.name.clone(), role, shape, element });
     }
     Ok(inputs)

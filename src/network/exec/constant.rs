@@ -17,6 +17,33 @@ pub struct Constant {
     pub levels: Option<Stored8>,
 }
 
+/// The most numbers that a value of a plan may have: beyond, a file is damaged, or not for small machines.
+const MOST: usize = 1 << 28;
+/// The most that operators on stored tensors may make of fewer.
+const MOST_MADE: usize = 1 << 24;
+/// What the reason says of what has more.
+pub const TOO_LARGE: &str = "is too large";
+
+/// How many numbers a value has.
+///
+/// # Errors
+/// When there are more than a plan is made for.
+pub fn count(dims: &[usize]) -> Result<usize, Reason> {
+    let all = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= MOST);
+    all.ok_or_else(|| format!("a value of shape {dims:?} {TOO_LARGE}"))
+}
+
+/// The same, of what is made of stored tensors of `given` numbers: a small file must not become large in memory.
+fn made(dims: &[usize], given: usize) -> Result<usize, Reason> {
+    let all = count(dims)?;
+    if all <= MOST_MADE.max(given) { Ok(all) } else { Err(format!("a stored value of shape {dims:?} {TOO_LARGE}")) }
+}
+
+/// Lengths as a file gives them.
+pub fn lengths(given: &[i64]) -> Result<Vec<usize>, Reason> {
+    given.iter().map(|d| usize::try_from(*d).map_err(|_| format!("{given:?} are no lengths"))).collect()
+}
+
 /// Weights in 8 bits around zero.
 #[derive(Clone, Debug)]
 pub struct Stored8 {
@@ -45,7 +72,7 @@ impl Constant {
         let dims = tensor.dims.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>()?;
         let kind = DataType::try_from(tensor.data_type).ok()?;
         let values = numbers(tensor, kind)?;
-        (values.len() == dims.iter().product::<usize>()).then(|| Constant::of(dims, values, kind))
+        (Ok(values.len()) == count(&dims)).then(|| Constant::of(dims, values, kind))
     }
 
     /// Whether it holds whole numbers.
@@ -156,7 +183,12 @@ pub fn slice(
     let mut all: Vec<(usize, isize, usize)> = dims.iter().map(|d| (0, 1, *d)).collect();
     for i in 0..starts.len() {
         let a = axis(axes[i], dims.len())?;
-        let (n, step) = (dims[a] as i64, steps[i]);
+        let n = dims[a] as i64;
+        if n == 0 {
+            continue;
+        }
+        // a step past everything is as long as any other
+        let step = steps[i].clamp(-n, n);
         let bound = |v: i64, least: i64, most: i64| (if v < 0 { v.saturating_add(n) } else { v }).clamp(least, most);
         all[a] = match step {
             1.. => {
@@ -187,14 +219,14 @@ impl DivCeil for i64 {
 pub fn split(node: &NodeProto, length: usize, given: Option<&Constant>) -> Result<Vec<usize>, Reason> {
     let sizes = given.map(Constant::integers).or_else(|| ints(node, "split").map(<[i64]>::to_vec));
     let sizes: Vec<usize> = match sizes {
-        Some(sizes) => sizes.iter().map(|s| *s as usize).collect(),
+        Some(sizes) => lengths(&sizes)?,
         None => {
             let parts = node.output.len().max(1);
             let each = length.div_ceil(parts);
             (0..parts).map(|i| each.min(length - (i * each).min(length))).collect()
         }
     };
-    if sizes.iter().sum::<usize>() == length && sizes.len() == node.output.len() {
+    if sizes.iter().try_fold(0usize, |n, s| n.checked_add(*s)) == Some(length) && sizes.len() == node.output.len() {
         Ok(sizes)
     } else {
         Err(format!("the parts of {} do not fit", node.name))
@@ -214,19 +246,16 @@ pub fn reshape(node: &NodeProto, dims: &[usize], to: &[i64]) -> Result<Vec<usize
         result.push(match d {
             0 if !zero_is_zero => *dims.get(i).ok_or_else(|| format!("the shape of {} does not fit", node.name))?,
             -1 => 0,
-            d => *d as usize,
+            d => lengths(&[*d])?[0],
         });
     }
-    let total: usize = dims.iter().product();
+    let total = count(dims)?;
     if let Some(open) = to.iter().position(|d| *d == -1) {
-        let others: usize = result.iter().enumerate().filter(|(i, _)| *i != open).map(|(_, d)| *d).product();
+        let others: Vec<usize> = result.iter().enumerate().filter(|(i, _)| *i != open).map(|(_, d)| *d).collect();
+        let others = count(&others)?;
         result[open] = total.checked_div(others).unwrap_or(0);
     }
-    if result.iter().product::<usize>() == total {
-        Ok(result)
-    } else {
-        Err(format!("{dims:?} cannot be reshaped to {to:?}"))
-    }
+    if count(&result)? == total { Ok(result) } else { Err(format!("{dims:?} cannot be reshaped to {to:?}")) }
 }
 
 /// What `node` makes of stored tensors alone; `None` if that is not worked out here.
@@ -254,11 +283,11 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
         }
         ("CastLike", Some(b)) => one(Constant { kind: b.kind, ..a.clone() }),
         ("ConstantOfShape", _) => {
-            let dims: Vec<usize> = a.integers().iter().map(|d| *d as usize).collect();
+            let dims = lengths(&a.integers())?;
             let value = node.attribute.iter().find(|t| t.name == "value").and_then(|t| t.t.as_ref());
             let value =
                 value.and_then(Constant::read).unwrap_or_else(|| Constant::of(vec![1], vec![0.0], DataType::Float));
-            let len = dims.iter().product();
+            let len = made(&dims, 0)?;
             one(Constant::of(dims, vec![value.values.first().copied().unwrap_or(0.0); len], value.kind))
         }
         ("Neg", _) => each(&|v| -v),
@@ -295,6 +324,7 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
                 _ => f32::from(x != 0.0 || y != 0.0),
             };
             let dims = broadcast(&a.dims, &b.dims)?;
+            made(&dims, a.values.len() + b.values.len())?;
             let (x, y) = (a.expanded(&dims), b.expanded(&dims));
             let kind = if matches!(op, "Equal" | "Less" | "Greater" | "And" | "Or") { DataType::Bool } else { a.kind };
             one(Constant::of(dims, x.values.iter().zip(&y.values).map(|(x, y)| f(*x, *y)).collect(), kind))
@@ -302,6 +332,7 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
         ("Where", Some(b)) => {
             let Some(c) = input.get(2).copied().flatten() else { return Ok(None) };
             let dims = broadcast(&broadcast(&a.dims, &b.dims)?, &c.dims)?;
+            made(&dims, b.values.len() + c.values.len())?;
             let (test, b, c) = (a.expanded(&dims), b.expanded(&dims), c.expanded(&dims));
             let chosen = test.values.iter().zip(b.values.iter().zip(&c.values));
             one(Constant::of(dims, chosen.map(|(t, (b, c))| if *t != 0.0 { *b } else { *c }).collect(), b.kind))
@@ -318,13 +349,16 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
         ("Squeeze", _) => one(Constant { dims: squeeze(node, &a.dims, second)?, levels: None, ..a.clone() }),
         ("Transpose", _) => one(a.transposed(&permutation(node, rank)?)),
         ("Expand", Some(to)) => {
-            let to: Vec<usize> = to.integers().iter().map(|d| *d as usize).collect();
-            one(a.expanded(&broadcast(&a.dims, &to)?))
+            let dims = broadcast(&a.dims, &lengths(&to.integers())?)?;
+            made(&dims, a.values.len())?;
+            one(a.expanded(&dims))
         }
         ("Gather", Some(index)) => {
             let at = axis(int(node, "axis").unwrap_or(0), rank)?;
             let (outer, inner): (usize, usize) = (a.dims[..at].iter().product(), a.dims[at + 1..].iter().product());
             let length = a.dims[at];
+            let dims = [&a.dims[..at], &index.dims, &a.dims[at + 1..]].concat();
+            made(&dims, a.values.len())?;
             let mut values = Vec::new();
             for o in 0..outer {
                 for i in index.integers() {
@@ -335,7 +369,6 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
                     values.extend_from_slice(&a.values[(o * length + i) * inner..][..inner]);
                 }
             }
-            let dims = [&a.dims[..at], &index.dims, &a.dims[at + 1..]].concat();
             one(Constant::of(dims, values, a.kind))
         }
         ("Slice", _) => {
@@ -363,14 +396,16 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
             let all: Option<Vec<&Constant>> = input.iter().copied().collect();
             let Some(all) = all else { return Ok(None) };
             let at = axis(int(node, "axis").unwrap_or(0), rank)?;
+            let alike = |c: &&Constant| c.dims.len() == rank && (0..rank).all(|k| k == at || c.dims[k] == a.dims[k]);
+            if !all.iter().all(alike) {
+                return Err("a concatenation does not fit".into());
+            }
             let outer: usize = a.dims[..at].iter().product();
             let mut values = Vec::new();
             for o in 0..outer {
                 for c in &all {
                     let each: usize = c.dims[at..].iter().product();
-                    values.extend_from_slice(
-                        c.values.get(o * each..(o + 1) * each).ok_or("a concatenation does not fit")?,
-                    );
+                    values.extend_from_slice(&c.values[o * each..(o + 1) * each]);
                 }
             }
             let mut dims = a.dims.clone();
@@ -379,8 +414,11 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
         }
         ("Range", Some(limit)) => {
             let Some(step) = input.get(2).copied().flatten() else { return Ok(None) };
-            let (start, limit, step) = (a.values[0], limit.values[0], step.values[0]);
+            let [&[start], &[limit], &[step]] = [a, limit, step].map(|c| c.values.as_slice()) else {
+                return Err("a range is of numbers".into());
+            };
             let count = ((limit - start) / step).ceil().max(0.0) as usize;
+            made(&[count], 0)?;
             one(Constant::of(vec![count], (0..count).map(|i| start + i as f32 * step).collect(), a.kind))
         }
         ("ReduceProd", _) => one(Constant::of(vec![], vec![a.values.iter().product()], a.kind)),

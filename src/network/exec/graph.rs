@@ -1,7 +1,7 @@
 //! An ONNX graph as the plan's compiler reads it: what depends on stored tensors alone is worked out, and every other
 //! value has a known shape.
 
-use super::constant::{self, Constant, broadcast, is_integer};
+use super::constant::{self, Constant, broadcast, count, is_integer, lengths};
 use crate::network::pb::tensor_proto::DataType;
 use crate::network::pb::{AttributeProto, GraphProto, NodeProto};
 use std::collections::{HashMap, HashSet};
@@ -42,6 +42,7 @@ impl<'a> Graph<'a> {
             integers: inputs.iter().filter(|i| i.integer).map(|i| i.name).collect(),
             consumers: HashMap::new(),
         };
+        inputs.iter().try_for_each(|i| count(&i.dims).map(|_| ()))?;
         for tensor in &graph.initializer {
             if let Some(constant) = Constant::read(tensor) {
                 all.constants.insert(tensor.name.as_str(), constant);
@@ -75,6 +76,13 @@ impl<'a> Graph<'a> {
         let input: Vec<Option<&Constant>> = node.input.iter().map(|n| self.constants.get(n.as_str())).collect();
         let missing = |i: usize| input[i].is_none() && !node.input[i].is_empty();
         let named = |e: Reason| format!("{} {}: {e}", node.op_type, node.name);
+        // each value is made once, so that following a value never comes back to it
+        let known = |name: &String| !name.is_empty() && self.dims(name).is_some();
+        let doubled =
+            (1..node.output.len()).any(|i| !node.output[i].is_empty() && node.output[..i].contains(&node.output[i]));
+        if node.output.first().is_none_or(String::is_empty) || doubled || node.output.iter().any(known) {
+            return Err(named("its results have no names of their own".into()));
+        }
         if !(0..input.len()).any(missing)
             && let Some(results) = constant::fold(node, &input).map_err(named)?
         {
@@ -82,7 +90,8 @@ impl<'a> Graph<'a> {
             return Ok(());
         }
         if node.op_type == "Shape" {
-            let dims = self.dims(&node.input[0]).ok_or_else(|| named("of an unknown shape".into()))?;
+            let x = node.input.first().map(String::as_str).unwrap_or_default();
+            let dims = self.dims(x).ok_or_else(|| named("of an unknown shape".into()))?;
             let rank = dims.len() as i64;
             let bound = |v: i64| (if v < 0 { v + rank } else { v }).clamp(0, rank) as usize;
             let (start, end) = (bound(int(node, "start").unwrap_or(0)), bound(int(node, "end").unwrap_or(rank)));
@@ -91,6 +100,11 @@ impl<'a> Graph<'a> {
             return Ok(());
         }
         let shapes = self.infer(node, &input).map_err(named)?;
+        for dims in &shapes {
+            if count(dims).map_err(named)? == 0 {
+                return Err(named("its result is empty".into()));
+            }
+        }
         let whole = match node.op_type.as_str() {
             "Cast" => int(node, "to").and_then(|k| DataType::try_from(k as i32).ok()).is_some_and(is_integer),
             "Reshape" | "Unsqueeze" | "Squeeze" | "Identity" | "Expand" => {
@@ -175,12 +189,13 @@ impl<'a> Graph<'a> {
             "Conv" | "ConvTranspose" => {
                 let window = Window::of(node, shape(1)?).ok_or_else(unknown)?;
                 let (transposed, weights) = (node.op_type == "ConvTranspose", shape(1)?);
-                if x.len() != weights.len() || x[1] != weights[usize::from(!transposed)] * window.groups(transposed) {
+                let read = weights[usize::from(!transposed)].checked_mul(window.groups(transposed));
+                if x.len() != weights.len() || Some(x[1]) != read {
                     return Err(unknown());
                 }
-                let channels = if transposed { weights[1] * window.group } else { weights[0] };
+                let channels = if transposed { weights[1].checked_mul(window.group) } else { Some(weights[0]) };
                 let sides = (0..window.kernel.len()).map(|i| window.side(i, x[2 + i], transposed));
-                one([x[0], channels].into_iter().map(Some).chain(sides).collect::<Option<_>>().ok_or_else(unknown)?)
+                one([Some(x[0]), channels].into_iter().chain(sides).collect::<Option<_>>().ok_or_else(unknown)?)
             }
             "AveragePool" | "MaxPool" if node.output.len() == 1 => {
                 let window = Window::of(node, x).ok_or_else(unknown)?;
@@ -195,10 +210,7 @@ impl<'a> Graph<'a> {
             "Unsqueeze" => one(constant::unsqueeze(node, x, stored(1))?),
             "Squeeze" => one(constant::squeeze(node, x, stored(1))?),
             "Transpose" => one(constant::permutation(node, x.len())?.into_iter().map(|p| x[p]).collect()),
-            "Expand" => {
-                let to: Vec<usize> = stored(1).ok_or_else(unknown)?.integers().iter().map(|d| *d as usize).collect();
-                one(broadcast(x, &to)?)
-            }
+            "Expand" => one(broadcast(x, &lengths(&stored(1).ok_or_else(unknown)?.integers())?)?),
             "Gather" => {
                 let at = constant::axis(int(node, "axis").unwrap_or(0), x.len())?;
                 one([&x[..at], shape(1)?, &x[at + 1..]].concat())
@@ -229,16 +241,17 @@ impl<'a> Graph<'a> {
             "Pad" => {
                 let pads = stored(1).map(Constant::integers).or_else(|| ints(node, "pads").map(<[i64]>::to_vec));
                 let pads = pads.filter(|p| p.len() == 2 * x.len()).ok_or_else(unknown)?;
-                let side = |i: usize| usize::try_from(x[i] as i64 + pads[i] + pads[x.len() + i]).map_err(|_| unknown());
-                one((0..x.len()).map(side).collect::<Result<_, _>>()?)
+                let side = |i: usize| {
+                    let side = (x[i] as i64).checked_add(pads[i])?.checked_add(pads[x.len() + i])?;
+                    usize::try_from(side).ok()
+                };
+                one((0..x.len()).map(side).collect::<Option<_>>().ok_or_else(unknown)?)
             }
             "Resize" | "Upsample" => {
                 let sizes = stored(3).filter(|s| !s.values.is_empty());
                 let scales = stored(if node.op_type == "Upsample" { 1 } else { 2 }).filter(|s| !s.values.is_empty());
                 match (sizes, scales) {
-                    (Some(s), _) if s.values.len() == x.len() => {
-                        one(s.integers().iter().map(|d| *d as usize).collect())
-                    }
+                    (Some(s), _) if s.values.len() == x.len() => one(lengths(&s.integers())?),
                     (_, Some(s)) if s.values.len() == x.len() => {
                         one(x.iter().zip(&s.values).map(|(d, s)| (*d as f32 * s).floor() as usize).collect())
                     }
@@ -248,7 +261,9 @@ impl<'a> Graph<'a> {
             "DepthToSpace" => {
                 let b = usize::try_from(int(node, "blocksize").unwrap_or(0)).map_err(|_| unknown())?;
                 match *x {
-                    [n, c, h, w] if b > 0 && c % (b * b) == 0 => one(vec![n, c / (b * b), h * b, w * b]),
+                    [n, c, h, w] if (1..=1024).contains(&b) && c % (b * b) == 0 => {
+                        one(vec![n, c / (b * b), h * b, w * b])
+                    }
                     _ => Err(unknown()),
                 }
             }
@@ -335,7 +350,9 @@ impl Window {
             && text(node, "auto_pad").is_none_or(|p| p == "NOTSET" || p.is_empty())
             && int(node, "ceil_mode").unwrap_or(0) == 0
             && kernel.len() == sides
-            && kernel.iter().all(|k| *k > 0);
+            && kernel.iter().all(|k| *k > 0)
+            // more would be windows of zeros alone
+            && pads.iter().enumerate().all(|(i, p)| *p <= kernel[i % sides]);
         let strides = list("strides", 1, sides)?;
         (plain && strides.iter().all(|s| *s > 0)).then_some(Window {
             kernel,
@@ -353,11 +370,12 @@ impl Window {
 
     /// The output's side `i` for an input's side of `n`.
     fn side(&self, i: usize, n: usize, transposed: bool) -> Option<usize> {
-        let (k, s, pads) = (self.kernel[i], self.strides[i], self.before[i] + self.after[i]);
+        let (k, s, pads) = (self.kernel[i], self.strides[i], self.before[i].checked_add(self.after[i])?);
         if transposed {
-            ((n.checked_sub(1)?) * s + k + self.output_padding[i]).checked_sub(pads)
+            let far = n.checked_sub(1)?.checked_mul(s)?.checked_add(k)?;
+            far.checked_add(self.output_padding[i])?.checked_sub(pads)
         } else {
-            Some((n + pads).checked_sub(k)? / s + 1)
+            Some(n.checked_add(pads)?.checked_sub(k)? / s + 1)
         }
     }
 }

@@ -474,11 +474,13 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
     fn convolution(&self, node: &'a NodeProto) -> Option<Op<'a>> {
         let weights = self.constant(node, 1)?;
         let window = Window::of(node, &weights.dims)?;
-        let even = window.strides.iter().all(|s| *s == window.strides[0]);
+        let stride = *window.strides.first()?;
+        let even = window.strides.iter().all(|s| *s == stride);
         let plain = window.group == 1 && window.before == window.after && window.kernel.len() <= 2 && even;
         let bias = self.optional(node, 2)?;
-        let (x, stride) = (self.value(node, 0)?, window.strides[0]);
-        plain.then_some(Op::Convolution { x, weights, bias, stride, padding: pair(&window.before, 0)? })
+        let x = self.value(node, 0)?;
+        let fits = bias.is_none_or(|b| b.values.len() == weights.dims[0]);
+        (plain && fits).then_some(Op::Convolution { x, weights, bias, stride, padding: pair(&window.before, 0)? })
     }
 
     fn transposed(&self, node: &'a NodeProto) -> Option<Op<'a>> {
@@ -491,7 +493,8 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
             && inside;
         let bias = self.optional(node, 2)?;
         let (stride, padding) = (pair(&window.strides, 1)?, pair(&window.before, 0)?);
-        plain.then_some(Op::Transposed { x: self.value(node, 0)?, weights, bias, stride, padding })
+        let fits = bias.is_none_or(|b| b.values.len() == weights.dims[1]);
+        (plain && fits).then_some(Op::Transposed { x: self.value(node, 0)?, weights, bias, stride, padding })
     }
 
     /// MatMul by a stored matrix, with the Add of a stored vector that may follow.
@@ -516,7 +519,8 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
     fn group_normalization(&self, node: &'a NodeProto) -> Option<Op<'a>> {
         let x = self.value(node, 0)?;
         let channels = *self.dims(x)?.get(1)?;
-        let groups = usize::try_from(int(node, "num_groups")?).ok().filter(|g| *g > 0)?;
+        let groups = usize::try_from(int(node, "num_groups")?).ok()?;
+        let groups = Some(groups).filter(|g| *g > 0 && channels.is_multiple_of(*g))?;
         // one for each channel, or, before opset 21, for each group
         let each = |k: usize| -> Option<Vec<f32>> {
             let values = &self.constant(node, k)?.values;
@@ -636,6 +640,9 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
     fn resize(&self, node: &'a NodeProto) -> Option<Op<'a>> {
         let x = self.value(node, 0)?;
         let (from, to) = (self.dims(x)?, self.dims(&node.output[0])?);
+        if from.len() < 3 || to.len() != from.len() {
+            return None;
+        }
         let whole = from.iter().zip(to).all(|(f, t)| *f > 0 && t.is_multiple_of(*f)) && from[..2] == to[..2];
         let factors = pair(&from[2..].iter().zip(&to[2..]).map(|(f, t)| t / f).collect::<Vec<_>>(), 1)?;
         let coordinates = text(node, "coordinate_transformation_mode").unwrap_or("half_pixel");

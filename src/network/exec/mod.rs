@@ -23,6 +23,7 @@ mod plan;
 mod pool;
 
 pub use compile::{Inputs, compile};
+pub use constant::TOO_LARGE;
 pub use describe::StepInfo;
 pub use graph::GraphInput;
 pub use kernels::Isa;

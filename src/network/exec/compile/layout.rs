@@ -2,6 +2,7 @@
 
 use super::{Compiler, Space, Stage};
 use crate::network::exec::arena::{Place, room, share};
+use crate::network::exec::constant::TOO_LARGE;
 use crate::network::exec::graph::Reason;
 use crate::network::exec::kernels::dense::{self, Map};
 use crate::network::exec::plan::{Plan, Share, Slot, Step};
@@ -69,6 +70,9 @@ impl Compiler<'_> {
         let storages8 = self.bytes.storages();
         let shared8: Vec<_> = storages8.iter().zip(&uses8).map(|(s, u)| (s.len, *u)).collect();
         let (starts8, bytes_len) = share(&shared8);
+        if fixed_end + memory_end > MOST_MEMORY {
+            return Err(format!("a work space of {} numbers {TOO_LARGE}", fixed_end + memory_end));
+        }
 
         let moved = |space: Space, at: usize| match space {
             Space::Memory => {
@@ -100,6 +104,9 @@ impl Compiler<'_> {
         })
     }
 }
+
+/// The most numbers that a work space may have: 2 GiB.
+const MOST_MEMORY: usize = 1 << 29;
 
 /// Numbers after the last, which kernels that read whole vectors may read.
 const SLACK: usize = 64;
