@@ -197,7 +197,7 @@ typedef struct edgegen_options {
     const char *spacing;
     // The weight of classifier-free guidance: 1 is none, any other calls the network twice a step.
     float guidance;
-    // Threads for one sample: 1, or 0, which stands for 1.
+    // Threads that share each network call; 0 stands for 1. The sample has the same bits for any number.
     size_t threads;
 } edgegen_options;
 
@@ -327,7 +327,7 @@ edgegen_status edgegen_memory_needed(const struct edgegen_model *model,
 
 // Makes a generator and does all that a first run would: allocates, touches every page, and runs a step. After this,
 // `edgegen_generate` neither allocates nor locks nor calls the system but for the clock, if the model has a plan and
-// the sampler is one of fixed steps. `options` may be null. Free the generator with `edgegen_generator_free`.
+// the sampler is one of fixed steps; several threads also wake each other. `options` may be null. Free the generator with `edgegen_generator_free`.
 edgegen_status edgegen_prepare(const struct edgegen_model *model,
                                const struct edgegen_options *options,
                                struct edgegen_generator **generator,

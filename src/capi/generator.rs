@@ -39,7 +39,7 @@ pub struct edgegen_options {
     pub spacing: *const c_char,
     /// The weight of classifier-free guidance: 1 is none, any other calls the network twice a step.
     pub guidance: f32,
-    /// Threads for one sample: 1, or 0, which stands for 1.
+    /// Threads that share each network call; 0 stands for 1. The sample has the same bits for any number.
     pub threads: usize,
 }
 
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn edgegen_memory_needed(
 
 /// Makes a generator and does all that a first run would: allocates, touches every page, and runs a step. After this,
 /// `edgegen_generate` neither allocates nor locks nor calls the system but for the clock, if the model has a plan and
-/// the sampler is one of fixed steps. `options` may be null. Free the generator with `edgegen_generator_free`.
+/// the sampler is one of fixed steps; several threads also wake each other. `options` may be null. Free the generator with `edgegen_generator_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgegen_prepare(
     model: *const edgegen_model,
@@ -362,13 +362,8 @@ unsafe fn settings(loaded: &Loaded, options: *const edgegen_options) -> Result<S
     if let Some(name) = spacing {
         settings.spacing = Some(Spacing::from_name(name)?);
     }
-    if options.threads > 1 {
-        return Err(Failure::new(
-            edgegen_status::UNSUPPORTED,
-            "one sample is made by one thread: set threads to 1, and make a generator for each of your threads",
-        ));
-    }
     settings.steps = options.steps;
     settings.guidance = options.guidance;
+    settings.threads = options.threads.max(1);
     Ok(settings)
 }

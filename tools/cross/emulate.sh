@@ -4,20 +4,20 @@
 #   tools/cross/emulate.sh tests     the tests that need no tract, on each core
 #   tools/cross/emulate.sh program   a picture by the program on each core, which must be the one that this machine makes
 #
-# Needs qemu (tools/cross/emulator.sh gets one) and, for programs that are not static, the C library of the target
-# (Debian: libc6-arm64-cross).
+# Needs qemu-aarch64 and the target's C library (Debian: qemu-user-static and libc6:arm64).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # Raspberry Pi 3, 4 and 5, and all that the emulator has
 cores=(cortex-a53 cortex-a72 cortex-a76 max)
-qemu="$(tools/cross/emulator.sh)"
-export QEMU_LD_PREFIX="${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu}"
+qemu="$(command -v qemu-aarch64-static || command -v qemu-aarch64)"
+# the target's C library: its own, or that of a cross compiler. Both at once do not go together: programs hang.
+[ -e /lib/ld-linux-aarch64.so.1 ] || export QEMU_LD_PREFIX="${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu}"
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
 
 tests() {
     local listed="$out/tests.json" name
-    tools/cross/build.sh aarch64-unknown-linux-gnu test --no-run --no-default-features --features output,embedded-model,capi \
+    tools/cross/build.sh aarch64-unknown-linux-gnu test --no-run --release --no-default-features --features output,embedded-model,capi \
         --lib --test golden --test c_api --test noise --message-format json > "$listed"
     python3 -c '
 import json, sys

@@ -93,10 +93,12 @@ class Generator:
         spacing: str | None = None,
         guidance: float | None = None,
         strength: float | None = None,
+        threads: int = 1,
     ) -> Generator:
         """What is not given is what suits the model.
 
         strength: how much of a given sample is made anew, above 0 to 1; runs then take `init`.
+        threads: how many share each network call; the sample has the same bits for any number.
         """
 
     @property

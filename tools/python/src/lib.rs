@@ -149,7 +149,7 @@ struct State {
 #[pymethods]
 impl Generator {
     #[new]
-    #[pyo3(signature = (model, *, steps=None, sampler=None, spacing=None, guidance=None, strength=None))]
+    #[pyo3(signature = (model, *, steps=None, sampler=None, spacing=None, guidance=None, strength=None, threads=1))]
     fn new(
         model: &Model,
         steps: Option<usize>,
@@ -157,6 +157,7 @@ impl Generator {
         spacing: Option<&str>,
         guidance: Option<f32>,
         strength: Option<f64>,
+        threads: usize,
     ) -> PyResult<Self> {
         let model = &model.0;
         let build = || {
@@ -170,6 +171,7 @@ impl Generator {
             settings.steps = steps.unwrap_or(settings.steps);
             settings.guidance = guidance.unwrap_or(settings.guidance);
             settings.start = strength.map_or(settings.start, Start::Strength);
+            settings.threads = threads;
             let mut generator = native::Generator::new(model, &settings)?;
             generator.prepare(&model.blank_condition())?;
             Ok(generator)

@@ -40,6 +40,11 @@ def test_a_sample_depends_on_seed_index_and_class(model):
     assert (outcome.ending, outcome.steps, outcome.nfe) == ("complete", 4, 4)
 
 
+def test_threads_inside_a_call_change_no_bit(model):
+    one, two = (edgegen.Generator(model, steps=3, threads=n).generate(5) for n in (1, 2))
+    np.testing.assert_array_equal(one, two)
+
+
 def test_out_is_filled_and_returned(model):
     generator = edgegen.Generator(model, steps=2)
     out = np.zeros((1, 28, 28), np.float32)
@@ -112,6 +117,7 @@ def test_conditions_are_arrays_or_numbers():
         (lambda m: edgegen.Model("x", inputs={"noise": "x"}), ValueError, "no role 'noise'"),
         (lambda m: edgegen.Model("x", scheduler_config="{"), (ValueError, edgegen.EdgegenError), "scheduler configuration"),
         (lambda m: edgegen.Generator(m, steps=0), ValueError, "steps"),
+        (lambda m: edgegen.Generator(m, threads=0), ValueError, "thread"),
         (lambda m: edgegen.Generator(m, sampler="best"), ValueError, "best"),
         (lambda m: edgegen.Generator(m).generate(0, class_="cat"), ValueError, "unknown class 'cat'"),
         (lambda m: edgegen.Generator(m).generate(0, class_=1.5), TypeError, "index or a name"),
