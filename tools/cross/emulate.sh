@@ -36,7 +36,7 @@ for line in sys.stdin:
 
 program() {
     local built=target/cross/aarch64-unknown-linux-gnu/device/edgegen
-    [ -x "$built" ] || tools/cross/build.sh aarch64-unknown-linux-gnu
+    tools/cross/build.sh aarch64-unknown-linux-gnu
     local glibc
     glibc="$(aarch64-linux-gnu-objdump -T "$built" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -1)"
     echo "$(stat -c %s "$built") bytes, needs $glibc"
