@@ -3,8 +3,6 @@
 #
 #   aarch64-unknown-linux-gnu       64-bit Raspberry Pi OS (bullseye on), JetPack 5 on, and any other with glibc 2.31
 #   aarch64-unknown-linux-musl      any 64-bit ARM Linux: a static program
-#   armv7-unknown-linux-gnueabihf   32-bit Raspberry Pi OS
-#   armv7-unknown-linux-musleabihf  any 32-bit ARM Linux with hard floats: a static program
 #
 # Without further arguments it builds the program for devices (profile device, without tract). zig links, which brings
 # every C library along. The standard library for the target is rustup's, or Debian's, or else made from its source.
