@@ -574,7 +574,7 @@ pub struct OnnxNetwork {
 
 /// What changes while a network runs.
 enum State {
-    Plan { engine: Arc<Engine>, workspace: exec::Workspace },
+    Plan { engine: Arc<Engine>, workspace: Box<exec::Workspace> },
     Tract(TractState),
 }
 
@@ -588,7 +588,7 @@ impl OnnxNetwork {
                 let workspace = plan
                     .shared_workspace(threads)
                     .map_err(|e| Error::new(ErrorKind::Io, format!("{threads} threads cannot be started: {e}")))?;
-                State::Plan { engine: model.engine.clone(), workspace }
+                State::Plan { engine: model.engine.clone(), workspace: Box::new(workspace) }
             }
             Engine::Tract(tract) => State::Tract(tract.state(&model.inputs)?),
         };
