@@ -575,7 +575,7 @@ pub struct OnnxNetwork {
 /// What changes while a network runs.
 enum State {
     Plan { engine: Arc<Engine>, workspace: Box<exec::Workspace> },
-    Tract(TractState),
+    Tract(Box<TractState>),
 }
 
 impl OnnxNetwork {
@@ -590,7 +590,7 @@ impl OnnxNetwork {
                     .map_err(|e| Error::new(ErrorKind::Io, format!("{threads} threads cannot be started: {e}")))?;
                 State::Plan { engine: model.engine.clone(), workspace: Box::new(workspace) }
             }
-            Engine::Tract(tract) => State::Tract(tract.state(&model.inputs)?),
+            Engine::Tract(tract) => State::Tract(Box::new(tract.state(&model.inputs)?)),
         };
         Ok(OnnxNetwork {
             state,
