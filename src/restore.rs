@@ -41,7 +41,7 @@ pub enum Damage {
 /// let known: Vec<bool> = (0..28 * 28).map(|i| i >= 14 * 28).collect();
 /// let degradation = Degradation::mask(model.sample_shape(), &known)?;
 /// let damage = Damage::Linear { degradation, noise: 0.0 };
-/// let settings = Restorer::settings(&model, &damage)?;
+/// let settings = Restorer::settings(&model, &damage);
 /// let mut restorer = Restorer::new(&model, &settings, damage, 1)?;
 /// let (restored, _) = restorer.restore(&[-1.0; 28 * 28], 0, &Condition::default())?;
 /// assert_eq!(restored[20 * 28], -1.0);
@@ -57,10 +57,7 @@ impl Restorer {
     /// What suits `model` and `damage`, of those that `docs/restoration.md` compares: where something was measured, DDIM with
     /// all of DDPM's noise and every step taken four times (RePaint's resampling); of a noisy picture, DDIM from there. No
     /// guidance.
-    ///
-    /// # Errors
-    /// None now; a model may come to say what suits it.
-    pub fn settings(model: &Model, damage: &Damage) -> Result<Settings> {
+    pub fn settings(model: &Model, damage: &Damage) -> Settings {
         let of = |eta, steps, resample| Settings {
             steps,
             spacing: Some(Spacing::LogSnr),
@@ -68,10 +65,10 @@ impl Restorer {
             resample,
             ..Settings::with_solver(model, Solver::Ddim { eta })
         };
-        Ok(match damage {
+        match damage {
             Damage::Linear { .. } => of(1.0, 10, Resample { times: 4, jump: 1 }),
             Damage::Noise(_) => of(0.0, 5, Resample::NONE),
-        })
+        }
     }
 
     /// A restorer that gives the mean of `average` samples (1 or more): the more there are, the nearer the result is to

@@ -35,9 +35,6 @@ unsafe impl GlobalAlloc for Watching {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.size() > 8 << 30 {
-            eprintln!("HUGE {} {}", layout.size(), std::backtrace::Backtrace::force_capture());
-        }
         GREATEST.set(GREATEST.get().max(layout.size()));
         unsafe { System.alloc_zeroed(layout) }
     }

@@ -174,7 +174,7 @@ fn ways(damage: &Damage) -> &'static [Way] {
 impl Way {
     /// The picture, the network calls and the milliseconds.
     fn restore(&self, model: &Model, spoilt: &Spoilt, seed: u64) -> Result<(Pixels, usize, f64), edgegen::Error> {
-        let mut settings = Restorer::settings(model, &spoilt.damage)?;
+        let mut settings = Restorer::settings(model, &spoilt.damage);
         settings.steps = self.steps;
         settings.solver = Solver::Ddim { eta: self.eta };
         settings.resample = Resample { times: self.resample, jump: 1 };

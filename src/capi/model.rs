@@ -191,7 +191,7 @@ pub unsafe extern "C" fn edgegen_model_describe(
             }
             let model = &loaded.model;
             let (sample_shape, sample_rank) = shape(model.sample_shape())?;
-            let (value_min, value_max) = model.metadata().value_range.unwrap_or((-1.0, 1.0));
+            let (value_min, value_max) = model.value_range();
             info.write(edgegen_model_info {
                 sample_shape,
                 sample_rank,

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// Which model, and under what condition.
 #[derive(Args, Debug)]
-struct Common {
+pub(super) struct Common {
     /// The ONNX network [default: the one built in]
     #[arg(short, long, value_name = "FILE", help_heading = "Model")]
     model: Option<PathBuf>,
@@ -30,7 +30,7 @@ struct Common {
 }
 
 impl Common {
-    fn open(&self) -> Result<(Model, Condition)> {
+    pub(super) fn open(&self) -> Result<(Model, Condition)> {
         let model = self.model_args.open(self.model.as_deref())?;
         let class = self.class.as_deref().map(|c| model.class(c)).transpose()?;
         Ok((model, Condition { class, ..Condition::default() }))
@@ -64,7 +64,7 @@ pub(super) fn read_sample(path: &Path, model: &Model) -> Result<Vec<f32>> {
 }
 
 fn picture(model: &Model) -> Result<Picture> {
-    Ok(Picture::new(model.sample_shape(), model.metadata().value_range.unwrap_or((-1.0, 1.0)))?)
+    Ok(Picture::new(model.sample_shape(), model.value_range())?)
 }
 
 #[derive(Args, Debug)]
@@ -125,7 +125,7 @@ pub fn likelihood(args: &LikelihoodArgs) -> Result<()> {
     let flow = Flow::new(&schedule, config.prediction(), data, noisy)?;
     let flow = flow.with_tolerance(args.rtol, args.atol)?;
     let mut network = Guided::new(Preconditioned::new(model.network()?, config.scalings()), 1.0)?;
-    let (lo, hi) = model.metadata().value_range.unwrap_or((-1.0, 1.0));
+    let (lo, hi) = model.value_range();
     let bin = (hi - lo) / 256.0;
     for (i, path) in args.files.iter().enumerate() {
         let mut sample = read_sample(path, &model)?;

@@ -277,7 +277,7 @@ fn picture(model: &Model, format: Format) -> Result<Option<Picture>> {
     if !format.is_picture() {
         return Ok(None);
     }
-    let range = model.metadata().value_range.unwrap_or((-1.0, 1.0));
+    let range = model.value_range();
     Ok(Some(Picture::new(model.sample_shape(), range)?))
 }
 

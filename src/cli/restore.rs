@@ -1,6 +1,7 @@
 //! `edgegen restore`: a picture from what is left of it.
 
-use super::{ModelArgs, SamplingArgs, conditions};
+use super::flow::Common;
+use super::{SamplingArgs, conditions};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use edgegen::condition::Condition;
@@ -47,14 +48,8 @@ pub struct RestoreArgs {
     /// The pixels that neighbouring tiles share at least [default: half a tile]
     #[arg(long, value_name = "N")]
     overlap: Option<usize>,
-    /// The ONNX network [default: the one built in]
-    #[arg(short, long, value_name = "FILE", help_heading = "Model")]
-    model: Option<PathBuf>,
     #[command(flatten)]
-    model_args: ModelArgs,
-    /// The class, by name or index [default: no class]
-    #[arg(long, value_name = "NAME|N")]
-    class: Option<String>,
+    common: Common,
     /// Another condition: numbers separated by commas, or an npy file (repeatable)
     #[arg(long = "cond", value_name = "NAME=VALUE|FILE.npy", value_parser = conditions::parse)]
     conditions: Vec<(String, String)>,
@@ -146,7 +141,7 @@ fn has_colours(image: &DynamicImage) -> bool {
 pub fn run(args: &RestoreArgs) -> Result<()> {
     args.check()?;
     let format = Format::from_path(&args.out)?;
-    let model = args.model_args.open(args.model.as_deref())?;
+    let (model, condition) = args.common.open()?;
     let &[channels, height, width] = model.sample_shape() else {
         bail!("the model's samples have shape {:?}: only models of pictures can restore them", model.sample_shape());
     };
@@ -170,17 +165,16 @@ pub fn run(args: &RestoreArgs) -> Result<()> {
         h >= height && w >= width,
         "the restored picture would have {w}x{h} pixels, but the model's have {width}x{height}: it cannot be smaller"
     );
-    let range = model.metadata().value_range.unwrap_or((-1.0, 1.0));
+    let range = model.value_range();
     let shape = [channels, h, w];
     let (damage, measured) = args.damage(&shape, &image, range)?;
-    let mut settings = args.sampling.over(Restorer::settings(&model, &damage)?, &model)?;
+    let mut settings = args.sampling.over(Restorer::settings(&model, &damage), &model)?;
     let overlap = args.overlap.unwrap_or(height.min(width) / 2);
     if let Some(times) = args.resample {
         settings.resample = Resample { times, jump: 1 };
     }
     settings.tiling = ([h, w] != [height, width]).then_some(Tiling { height: h, width: w, overlap });
-    let class = args.class.as_deref().map(|c| model.class(c)).transpose()?;
-    let condition = Condition { class, named: conditions::read(&model, &args.conditions)? };
+    let condition = Condition { named: conditions::read(&model, &args.conditions)?, ..condition };
     let mut restorer = Restorer::new(&model, &settings, damage, args.average)?;
     let (restored, _) = restorer.restore(&measured, args.seed, &condition)?;
     let bytes = match format {

@@ -172,6 +172,11 @@ impl Model {
         &self.scalings
     }
 
+    /// The least and the greatest value of a sample, black and white of a picture: what the file says, else -1 and 1.
+    pub fn value_range(&self) -> (f32, f32) {
+        self.metadata.value_range.unwrap_or((-1.0, 1.0))
+    }
+
     /// What the file says of itself.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
@@ -357,6 +362,7 @@ impl File {
         Ok(File { proto, metadata, inputs, parameters })
     }
 
+    /// The graph, to be changed.
     fn graph(&mut self) -> &mut pb::GraphProto {
         self.proto.graph.as_mut().expect("reading found one")
     }
@@ -373,9 +379,12 @@ fn load(bytes: &[u8], path: Option<&Path>, options: &ModelOptions) -> Result<Mod
         None => return Err(model_error(NO_SCHEDULE)),
     };
     let scalings = scalings(&file.inputs, options.normalization.as_ref().or(file.metadata.normalization.as_ref()))?;
-    let planned = match options.exact_quantization {
-        true => Err("activations are to be rounded".into()),
-        false => plan(exec::Isa::detect(), &file),
+    let planned = if options.exact_quantization {
+        Err("activations are to be rounded".into())
+    } else {
+        // a fallback drops the rest
+        drop_quantization_but_of_convolutions(file.graph());
+        plan(exec::Isa::detect(), &file)
     };
     let (engine, operators) = match planned {
         Ok(plan) => {
@@ -393,8 +402,7 @@ fn load(bytes: &[u8], path: Option<&Path>, options: &ModelOptions) -> Result<Mod
             } else {
                 drop_activation_quantization(file.graph());
             }
-            let tract = Tract::load(&file.proto, &file.inputs, reason)?;
-            let names = tract.operators().to_vec();
+            let (tract, names) = Tract::load(&file.proto, &file.inputs, reason)?;
             (Engine::Tract(tract), names)
         }
     };
@@ -440,7 +448,7 @@ fn scalings(inputs: &[Input], normalization: Option<&Normalization>) -> Result<S
     normalization.scalings(&sample.name, &sample.shape[1..], &conditions)
 }
 
-/// A plan of our own for a kind of CPU, or why there is none.
+/// A plan of our own for a kind of CPU, or why there is none. Quantization that is not of convolutions must be gone.
 fn plan(isa: exec::Isa, file: &File) -> std::result::Result<exec::Plan, String> {
     let inputs = &file.inputs;
     let of = |role: Role| inputs.iter().filter(move |i| i.role == role);
@@ -459,9 +467,8 @@ fn plan(isa: exec::Isa, file: &File) -> std::result::Result<exec::Plan, String> 
     };
     let conditions =
         of(Role::Condition).map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, String>>()?;
-    let mut graph = file.proto.graph.clone().unwrap_or_default();
-    drop_quantization_but_of_convolutions(&mut graph);
-    exec::compile(isa, &graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions })
+    let graph = file.proto.graph.as_ref().expect("reading found one");
+    exec::compile(isa, graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions })
 }
 
 fn input_info(input: &pb::ValueInfoProto) -> Result<InputInfo> {
@@ -718,7 +725,8 @@ mod tests {
     fn cpus_that_fuse_multiplication_and_addition_give_the_same_bits() {
         for name in ["fashion-mnist.onnx", "fashion-mnist.int8.onnx"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
-            let file = File::read(&std::fs::read(path).unwrap(), None, &ModelOptions::default()).unwrap();
+            let mut file = File::read(&std::fs::read(path).unwrap(), None, &ModelOptions::default()).unwrap();
+            drop_quantization_but_of_convolutions(file.graph());
             let mut kinds = exec::Isa::available();
             // it rounds products before it adds them
             kinds.retain(|isa| *isa != exec::Isa::Portable);

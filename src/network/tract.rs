@@ -16,15 +16,15 @@ use tract_onnx::tract_hir::internal::InferenceModelExt;
 pub struct Tract {
     plan: Arc<TypedRunnableModel>,
     reason: String,
-    operators: Vec<(String, usize)>,
 }
 
 impl Tract {
-    /// Loads the graph of `proto`, whose inputs are `inputs`; `reason` is why there is no plan of our own.
+    /// Loads the graph of `proto`, whose inputs are `inputs`; `reason` is why there is no plan of our own. Beside it come
+    /// the operators that a call runs, with how often each is.
     ///
     /// # Errors
     /// When tract cannot load it, or it does not give one tensor of the sample's shape.
-    pub fn load(proto: &pb::ModelProto, inputs: &[Input], reason: String) -> Result<Self> {
+    pub fn load(proto: &pb::ModelProto, inputs: &[Input], reason: String) -> Result<(Self, Vec<(String, usize)>)> {
         let onnx = tract_onnx::onnx().with_ignore_value_info(true);
         let unsupported = proto.graph.as_ref().map(|graph| unsupported_operators(graph, &onnx)).unwrap_or_default();
         if !unsupported.is_empty() {
@@ -58,17 +58,12 @@ impl Tract {
         let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
         check_output(&graph, &sample.shape)?;
         let operators = count_names(graph.nodes().iter().map(|node| node.op().name().to_string()));
-        Ok(Tract { plan: graph.into_runnable().map_err(tract)?, reason, operators })
+        Ok((Tract { plan: graph.into_runnable().map_err(tract)?, reason }, operators))
     }
 
     /// Why there is no plan of our own.
     pub fn reason(&self) -> &str {
         &self.reason
-    }
-
-    /// The operators that a call runs, with how often each is.
-    pub fn operators(&self) -> &[(String, usize)] {
-        &self.operators
     }
 
     /// The state of one thread's runs.

@@ -14,7 +14,7 @@ pub enum TractState {}
 impl Tract {
     /// # Errors
     /// Always: says why the network has no plan, and what would run it.
-    pub fn load(_: &pb::ModelProto, _: &[Input], reason: String) -> Result<Self> {
+    pub fn load(_: &pb::ModelProto, _: &[Input], reason: String) -> Result<(Self, Vec<(String, usize)>)> {
         Err(model_error(format!(
             "the graph has no plan of edgegen's own ({reason}), and this build has no other engine: build it with the feature tract"
         )))
@@ -22,11 +22,6 @@ impl Tract {
 
     /// Why there is no plan.
     pub fn reason(&self) -> &str {
-        match *self {}
-    }
-
-    /// The operators that a call runs.
-    pub fn operators(&self) -> &[(String, usize)] {
         match *self {}
     }
 

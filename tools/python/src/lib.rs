@@ -106,7 +106,7 @@ impl Model {
 
     #[getter]
     fn value_range(&self) -> (f32, f32) {
-        self.0.metadata().value_range.unwrap_or((-1.0, 1.0))
+        self.0.value_range()
     }
 
     #[getter]
