@@ -8,7 +8,7 @@ use super::super::arena::View;
 use super::Isa;
 use super::conv::{Block, Shape};
 use super::memory::{Memory, Part};
-use super::simd::{Dot, ROUND, Simd};
+use super::simd::{Dot, Simd, WIDEST};
 use std::ops::Range;
 
 /// Where levels lie: a value is `(level - zero) · scale`, levels are from 0 to 255.
@@ -21,42 +21,43 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// The nearest level's distance from that of 0, plus [`ROUND`], ties to even; within 0 to 255.
-    #[inline(always)]
-    unsafe fn shifted<S: Simd>(self, value: S::F) -> S::F {
-        // between whole bounds, rounding is the same before and after clamping
-        let zero = f32::from(self.zero);
-        // SAFETY: the caller's promise.
-        unsafe {
-            let level = S::mul(value, S::splat(1.0 / self.scale));
-            let bounded = S::min(S::max(level, S::splat(-zero)), S::splat(255.0 - zero));
-            S::add(bounded, S::splat(ROUND))
-        }
-    }
-
     /// Values rounded to levels.
     ///
     /// # Safety
     /// The CPU must have the features of `S`.
     #[inline(always)]
     pub(super) unsafe fn round_all<S: Simd>(self, value: S::F) -> S::F {
+        let low = -f32::from(self.zero);
         // SAFETY: the caller's promise.
-        unsafe { S::mul(S::sub(self.shifted::<S>(value), S::splat(ROUND)), S::splat(self.scale)) }
+        unsafe {
+            // between whole bounds, rounding is the same before and after clamping
+            let level = S::max(S::mul(value, S::splat(1.0 / self.scale)), S::splat(low));
+            S::mul(S::round(S::min(level, S::splat(255.0 + low))), S::splat(self.scale))
+        }
     }
 
-    /// Values as levels, in the form that `D` reads: all, or the first few.
+    /// Vectors of values as levels, in the form that `D` reads.
     ///
     /// # Safety
     /// The CPU must have the features of `D`; `to` must have room.
     #[inline(always)]
-    pub(super) unsafe fn store<D: Dot>(self, to: *mut u8, value: <D::S as Simd>::F, count: Option<usize>) {
-        let plus = self.zero.wrapping_add(D::FLIP);
+    pub(super) unsafe fn store<D: Dot, const V: usize>(self, to: *mut u8, values: [<D::S as Simd>::F; V]) {
         // SAFETY: the caller's promise.
+        unsafe { D::S::store_levels(to, values, 1.0 / self.scale, self.zero, D::FLIP) }
+    }
+
+    /// As [`store`](Self::store), for the first `n` < `LANES` values.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn store_part<D: Dot>(self, to: *mut u8, value: <D::S as Simd>::F, n: usize) {
+        let mut whole = [0; WIDEST];
+        // SAFETY: the caller's promise; no vector is wider.
         unsafe {
-            let shifted = self.shifted::<D::S>(value);
-            match count {
-                None => D::S::store_bytes(to, shifted, plus),
-                Some(count) => D::S::store_bytes_part(to, shifted, plus, count),
+            self.store::<D, 1>(whole.as_mut_ptr(), [value]);
+            for (i, v) in whole.iter().enumerate().take(n) {
+                *to.add(i) = *v;
             }
         }
     }
@@ -334,39 +335,83 @@ unsafe fn add_four<D: Dot, const V: usize, const P: usize, const L: usize>(
 /// As the tile's.
 #[inline(always)]
 unsafe fn store<D: Dot, const V: usize, const P: usize>(row: Row, x: usize, sums: [[D::I; V]; P]) {
-    let Run8 { packed, output, output8, residual, round, extra, .. } = row.run;
-    let (base, bytes) = (row.memory.arena(), row.memory.bytes());
-    for v in 0..V {
-        let (first, left) = (row.block.first + v * D::LANES, row.block.channels - v * D::LANES);
-        let at = |view: &View, p: usize| view.start + row.y * view.row + (x + p) * view.pixel + first;
-        let whole = left >= D::LANES;
-        // SAFETY: the caller's promise; scale and bias are padded to whole vectors, and of the others `left` channels
-        // are there.
+    let whole = row.block.channels >= V * D::LANES;
+    for (p, sums) in sums.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
         unsafe {
-            let load = |from: *const f32| if whole { D::S::load(from) } else { D::S::load_part(from, left) };
-            let scale = D::S::load(packed.scale.as_ptr().add(first));
-            let bias = D::S::load(packed.bias.as_ptr().add(first));
-            let extra = extra.map(|extra| load(extra.as_ptr().add(first)));
-            for (p, sums) in sums.iter().enumerate() {
-                let mut value = D::S::fma(D::to_float(sums[v]), scale, bias);
-                if let Some(levels) = round {
-                    value = levels.round_all::<D::S>(value);
-                }
-                if let Some(extra) = extra {
-                    value = D::S::add(value, extra);
-                }
-                if let Some(r) = residual {
-                    value = D::S::add(value, load(base.add(at(r, p))));
-                }
-                if let Some(view) = output {
-                    let to = base.add(at(view, p));
-                    if whole { D::S::store(to, value) } else { D::S::store_part(to, value, left) }
-                }
-                if let Some((view, levels)) = output8 {
-                    let to = bytes.add(at(view, p));
-                    levels.store::<D>(to, value, if whole { None } else { Some(left) });
+            if whole {
+                finish::<D, V>(row, x + p, 0, sums, None);
+            } else {
+                for (v, sum) in sums.into_iter().enumerate() {
+                    let left = row.block.channels - v * D::LANES;
+                    finish::<D, 1>(row, x + p, v * D::LANES, [sum], (left < D::LANES).then_some(left));
                 }
             }
+        }
+    }
+}
+
+/// The results of a pixel: of V whole vectors of channels from `c` of the block on, or of a `part` of one.
+///
+/// # Safety
+/// As the tile's; those channels must be there.
+#[inline(always)]
+unsafe fn finish<D: Dot, const V: usize>(row: Row, x: usize, c: usize, sums: [D::I; V], part: Option<usize>) {
+    let Run8 { packed, output, output8, residual, round, extra, .. } = row.run;
+    let first = row.block.first + c;
+    let at = |view: &View| view.start + row.y * view.row + x * view.pixel + first;
+    // SAFETY: the caller's promise; scale and bias are padded to whole vectors.
+    unsafe {
+        let (scale, bias) = (packed.scale.as_ptr().add(first), packed.bias.as_ptr().add(first));
+        let mut values = [D::S::splat(0.0); V];
+        for (v, value) in values.iter_mut().enumerate() {
+            let at = v * D::LANES;
+            *value = D::S::fma(D::to_float(sums[v]), D::S::load(scale.add(at)), D::S::load(bias.add(at)));
+        }
+        if let Some(levels) = round {
+            for value in &mut values {
+                *value = levels.round_all::<D::S>(*value);
+            }
+        }
+        if let Some(extra) = extra {
+            add::<D, V>(&mut values, extra.as_ptr().add(first), part);
+        }
+        if let Some(view) = residual {
+            add::<D, V>(&mut values, row.memory.arena().add(at(view)), part);
+        }
+        if let Some(view) = output {
+            let to = row.memory.arena().add(at(view));
+            for (v, value) in values.into_iter().enumerate() {
+                match part {
+                    None => D::S::store(to.add(v * D::LANES), value),
+                    Some(part) => D::S::store_part(to, value, part),
+                }
+            }
+        }
+        if let Some((view, levels)) = output8 {
+            let to = row.memory.bytes().add(at(view));
+            match part {
+                None => levels.store::<D, V>(to, values),
+                Some(part) => levels.store_part::<D>(to, values[0], part),
+            }
+        }
+    }
+}
+
+/// Adds the numbers from `from` on to vectors, or a `part` of one.
+///
+/// # Safety
+/// The CPU must have the features of `D`; the numbers must be there.
+#[inline(always)]
+unsafe fn add<D: Dot, const V: usize>(values: &mut [<D::S as Simd>::F; V], from: *const f32, part: Option<usize>) {
+    for (v, value) in values.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let other = match part {
+                None => D::S::load(from.add(v * D::LANES)),
+                Some(part) => D::S::load_part(from, part),
+            };
+            *value = D::S::add(*value, other);
         }
     }
 }
@@ -385,7 +430,7 @@ mod tests {
                 let mut bytes = [0; 4];
                 // SAFETY: every CPU has the portable vectors.
                 let rounded = unsafe {
-                    levels.store::<Portable>(bytes.as_mut_ptr(), [value; 4], None);
+                    levels.store::<Portable, 1>(bytes.as_mut_ptr(), [[value; 4]]);
                     levels.round_all::<Portable>([value; 4])
                 };
                 assert_eq!(bytes, [level as u8; 4], "{zero} {value}");

@@ -42,11 +42,18 @@ pub(super) trait Simd: Copy {
     unsafe fn reciprocal(a: Self::F) -> Self::F;
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
-    /// 2ⁿ of n + [`ROUND`], for n from -126 to 127.
-    unsafe fn power_of_two(shifted: Self::F) -> Self::F;
-    /// The low byte of each lane's bits plus `plus` to `LANES` bytes.
-    unsafe fn store_bytes(to: *mut u8, v: Self::F, plus: u8);
+    /// v · 2ⁿ of n + [`ROUND`], where v and the result are normal numbers.
+    unsafe fn times_power_of_two(v: Self::F, shifted: Self::F) -> Self::F;
+    /// `values · inverse`, rounded to the nearest integer, ties to even, plus `zero`, within 0 to 255, plus `flip` modulo
+    /// 256, to a byte each.
+    unsafe fn store_levels<const V: usize>(to: *mut u8, values: [Self::F; V], inverse: f32, zero: u8, flip: u8);
 
+    /// The nearest integer, ties to even, for numbers of less than 2²².
+    #[inline(always)]
+    unsafe fn round(v: Self::F) -> Self::F {
+        // SAFETY: the caller's promise.
+        unsafe { Self::sub(Self::add(v, Self::splat(ROUND)), Self::splat(ROUND)) }
+    }
     /// The first `n` < `LANES` numbers, with zeros after them.
     #[inline(always)]
     unsafe fn load_part(from: *const f32, n: usize) -> Self::F {
@@ -71,17 +78,20 @@ pub(super) trait Simd: Copy {
             }
         }
     }
-    /// `store_bytes` of the first `n` < `LANES` lanes.
-    #[inline(always)]
-    unsafe fn store_bytes_part(to: *mut u8, v: Self::F, plus: u8, n: usize) {
-        let mut whole = [0u8; 16];
-        // SAFETY: as above.
-        unsafe {
-            Self::store_bytes(whole.as_mut_ptr(), v, plus);
-            for (i, v) in whole.iter().enumerate().take(n.min(Self::LANES)) {
-                *to.add(i) = *v;
-            }
-        }
+}
+
+/// `value · inverse` within -`zero` and 255 - `zero`, plus [`ROUND`]: the low byte of its bits plus `zero` is its level.
+/// Between whole bounds, rounding is the same before and after clamping.
+///
+/// # Safety
+/// The CPU must have the features of `S`.
+#[inline(always)]
+unsafe fn level<S: Simd>(value: S::F, inverse: f32, zero: u8) -> S::F {
+    let low = -f32::from(zero);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bounded = S::min(S::max(S::mul(value, S::splat(inverse)), S::splat(low)), S::splat(255.0 + low));
+        S::add(bounded, S::splat(ROUND))
     }
 }
 
@@ -190,12 +200,18 @@ impl Simd for Portable {
         std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
-    unsafe fn power_of_two(shifted: [f32; 4]) -> [f32; 4] {
-        shifted.map(|v| f32::from_bits(v.to_bits().wrapping_add(127) << 23))
+    unsafe fn times_power_of_two(v: [f32; 4], shifted: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| f32::from_bits(v[i].to_bits().wrapping_add(shifted[i].to_bits() << 23)))
     }
     #[inline(always)]
-    unsafe fn store_bytes(to: *mut u8, v: [f32; 4], plus: u8) {
-        unsafe { to.cast::<[u8; 4]>().write_unaligned(v.map(|v| (v.to_bits() as u8).wrapping_add(plus))) }
+    unsafe fn store_levels<const V: usize>(to: *mut u8, values: [[f32; 4]; V], inverse: f32, zero: u8, flip: u8) {
+        for (v, value) in values.into_iter().enumerate() {
+            unsafe {
+                let shifted = level::<Self>(value, inverse, zero);
+                let bytes = shifted.map(|v| (v.to_bits() as u8).wrapping_add(zero).wrapping_add(flip));
+                to.add(4 * v).cast::<[u8; 4]>().write_unaligned(bytes);
+            }
+        }
     }
 }
 
@@ -240,7 +256,7 @@ pub(super) use x86::{Avx2, Avx512, AvxVnni, Vnni};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Dot, Simd};
+    use super::{Dot, Simd, level};
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
@@ -311,17 +327,20 @@ mod x86 {
             unsafe { _mm512_min_ps(a, b) }
         }
         #[inline(always)]
-        unsafe fn power_of_two(shifted: __m512) -> __m512 {
+        unsafe fn times_power_of_two(v: __m512, shifted: __m512) -> __m512 {
             unsafe {
-                let bits = _mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127));
-                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(bits))
+                let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+                _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), n))
             }
         }
         #[inline(always)]
-        unsafe fn store_bytes(to: *mut u8, v: __m512, plus: u8) {
-            unsafe {
-                let bits = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(i32::from(plus)));
-                _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(bits));
+        unsafe fn store_levels<const V: usize>(to: *mut u8, values: [__m512; V], inverse: f32, zero: u8, flip: u8) {
+            for (v, value) in values.into_iter().enumerate() {
+                unsafe {
+                    let bits = _mm512_castps_si512(level::<Self>(value, inverse, zero));
+                    let bits = _mm512_add_epi32(bits, _mm512_set1_epi32(i32::from(zero.wrapping_add(flip))));
+                    _mm_storeu_si128(to.add(16 * v).cast(), _mm512_cvtepi32_epi8(bits));
+                }
             }
         }
         #[inline(always)]
@@ -397,19 +416,22 @@ mod x86 {
             unsafe { _mm256_min_ps(a, b) }
         }
         #[inline(always)]
-        unsafe fn power_of_two(shifted: __m256) -> __m256 {
+        unsafe fn times_power_of_two(v: __m256, shifted: __m256) -> __m256 {
             unsafe {
-                let bits = _mm256_add_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(bits))
+                let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), n))
             }
         }
         #[inline(always)]
-        unsafe fn store_bytes(to: *mut u8, v: __m256, plus: u8) {
-            unsafe {
-                let bits = _mm256_add_epi32(_mm256_castps_si256(v), _mm256_set1_epi32(i32::from(plus)));
-                let bits = _mm256_and_si256(bits, _mm256_set1_epi32(255));
-                let words = _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256::<1>(bits));
-                _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words));
+        unsafe fn store_levels<const V: usize>(to: *mut u8, values: [__m256; V], inverse: f32, zero: u8, flip: u8) {
+            for (v, value) in values.into_iter().enumerate() {
+                unsafe {
+                    let bits = _mm256_castps_si256(level::<Self>(value, inverse, zero));
+                    let bits = _mm256_add_epi32(bits, _mm256_set1_epi32(i32::from(zero.wrapping_add(flip))));
+                    let bits = _mm256_and_si256(bits, _mm256_set1_epi32(255));
+                    let words = _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256::<1>(bits));
+                    _mm_storel_epi64(to.add(8 * v).cast(), _mm_packus_epi16(words, words));
+                }
             }
         }
     }
@@ -621,19 +643,42 @@ mod arm {
             unsafe { vminq_f32(a, b) }
         }
         #[inline(always)]
-        unsafe fn power_of_two(shifted: float32x4_t) -> float32x4_t {
+        unsafe fn times_power_of_two(v: float32x4_t, shifted: float32x4_t) -> float32x4_t {
             unsafe {
-                let bits = vaddq_u32(vreinterpretq_u32_f32(shifted), vdupq_n_u32(127));
-                vreinterpretq_f32_u32(vshlq_n_u32::<23>(bits))
+                let n = vshlq_n_u32::<23>(vreinterpretq_u32_f32(shifted));
+                vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(v), n))
             }
         }
         #[inline(always)]
-        unsafe fn store_bytes(to: *mut u8, v: float32x4_t, plus: u8) {
+        unsafe fn round(v: float32x4_t) -> float32x4_t {
+            unsafe { vrndnq_f32(v) }
+        }
+        #[inline(always)]
+        unsafe fn store_levels<const V: usize>(
+            to: *mut u8,
+            values: [float32x4_t; V],
+            inverse: f32,
+            zero: u8,
+            flip: u8,
+        ) {
+            // SAFETY of the closures too: the caller's promise. Conversions that saturate bring numbers within the bounds.
             unsafe {
-                let bits = vaddq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(u32::from(plus)));
-                // the low byte of every lane into the first four bytes
-                let bytes = vqtbl1_u8(vreinterpretq_u8_u32(bits), vcreate_u8(0x0c08_0400_0c08_0400));
-                to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)));
+                let near = |v: float32x4_t| vcvtnq_s32_f32(vmulq_f32(v, vdupq_n_f32(inverse)));
+                let zero = vdupq_n_s16(i16::from(zero));
+                let mut v = 0;
+                while v + 4 <= V {
+                    let low = vqmovn_high_s32(vqmovn_s32(near(values[v])), near(values[v + 1]));
+                    let high = vqmovn_high_s32(vqmovn_s32(near(values[v + 2])), near(values[v + 3]));
+                    let bytes = vqmovun_high_s16(vqmovun_s16(vqaddq_s16(low, zero)), vqaddq_s16(high, zero));
+                    vst1q_u8(to.add(4 * v), vaddq_u8(bytes, vdupq_n_u8(flip)));
+                    v += 4;
+                }
+                while v < V {
+                    let low = vcombine_s16(vqmovn_s32(near(values[v])), vcreate_s16(0));
+                    let bytes = vadd_u8(vqmovun_s16(vqaddq_s16(low, zero)), vdup_n_u8(flip));
+                    to.add(4 * v).cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)));
+                    v += 1;
+                }
             }
         }
     }
