@@ -99,7 +99,7 @@ pub(super) unsafe fn run<S: Simd>(a: &Attention, mask: Option<&[f32]>, part: Par
 
 /// Vectors of keys or of values' channels of a tile.
 const fn vectors<S: Simd>() -> usize {
-    S::TILE.0
+    S::PIXELS.len()
 }
 
 /// Packs a picture's pixels as lines of `width`, in panels of as many vectors as a tile has: by channel, a line of all
@@ -161,14 +161,15 @@ unsafe fn products<S: Simd>(
     let panel = vectors::<S>() * S::LANES;
     for first in (0..width).step_by(panel) {
         let weights = &packed[first * depth..];
+        let vectors = (width - first).min(panel) / S::LANES;
         let mut q = 0;
         while q < count {
-            let tile = S::TILE.1.min(count - q);
+            let tile = S::PIXELS[vectors - 1].min(count - q);
             // SAFETY: the caller's promise; `tile` lines are left, and a panel of weights for each of `depth`.
             unsafe {
                 let from = x.as_ptr().add(q * step);
                 let put = |p: usize, v: usize, sum: S::F| put(q + p, first + v * S::LANES, sum);
-                match (width - first).min(panel) / S::LANES {
+                match vectors {
                     1 => lines_of::<S, 1>(weights, from, step, depth, tile, put),
                     2 => lines_of::<S, 2>(weights, from, step, depth, tile, put),
                     3 => lines_of::<S, 3>(weights, from, step, depth, tile, put),
@@ -189,7 +190,7 @@ unsafe fn lines_of<S: Simd, const V: usize>(
     tile: usize,
     put: impl FnMut(usize, usize, S::F),
 ) {
-    if V > S::TILE.0 {
+    if V > S::PIXELS.len() {
         return;
     }
     // SAFETY: the caller's promise.
@@ -215,7 +216,7 @@ unsafe fn lines<S: Simd, const V: usize, const P: usize>(
     depth: usize,
     mut put: impl FnMut(usize, usize, S::F),
 ) {
-    if P > S::TILE.1 {
+    if V > S::PIXELS.len() || P > S::PIXELS[V - 1] {
         return;
     }
     // SAFETY: the caller's promise.

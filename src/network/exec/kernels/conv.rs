@@ -36,6 +36,14 @@ impl Block {
         };
         (0..count).map(block).collect()
     }
+
+    /// The pixels of a tile, of those that a tile of so many vectors [may have](Simd::PIXELS): all of a row of `w` about
+    /// as many.
+    #[inline(always)]
+    pub(super) fn pixels(blocks: &[Self], most: &[usize], w: usize) -> usize {
+        let vectors = blocks.iter().map(|b| b.vectors).max().unwrap_or(1);
+        w.div_ceil(w.div_ceil(most[vectors - 1]))
+    }
 }
 
 /// The sizes of a convolution.
@@ -180,8 +188,7 @@ pub(super) unsafe fn run<S: Simd>(run: &Run, part: Part, work: &mut [f32], memor
         return unsafe { winograd::run::<S>(run, &run.packed.weights, &run.packed.blocks, part, work, memory) };
     }
     let base = memory.arena();
-    // the pixels of a tile, all of a row about as many
-    let pixels = output.w.div_ceil(output.w.div_ceil(S::TILE.1));
+    let pixels = Block::pixels(&run.packed.blocks, S::PIXELS, output.w);
     for (line, tiles) in part.lines(run.packed.blocks.len() * output.h, output.w.div_ceil(pixels)) {
         let (block, y) = (run.packed.blocks[line / output.h], line % output.h);
         let pixels = (pixels, tiles.start * pixels..output.w.min(tiles.end * pixels));
@@ -213,7 +220,7 @@ pub(super) unsafe fn run<S: Simd>(run: &Run, part: Part, work: &mut [f32], memor
 
 #[inline(always)]
 unsafe fn row_of<S: Simd, const V: usize>(row: Row, (pixels, Range { start, end }): (usize, Range<usize>)) {
-    if V > S::TILE.0 {
+    if V > S::PIXELS.len() {
         return;
     }
     let mut x = start;
@@ -237,7 +244,7 @@ unsafe fn row_of<S: Simd, const V: usize>(row: Row, (pixels, Range { start, end 
 
 #[inline(always)]
 unsafe fn tile<S: Simd, const V: usize, const P: usize>(row: Row, x: usize) {
-    if P > S::TILE.1 {
+    if V > S::PIXELS.len() || P > S::PIXELS[V - 1] {
         return;
     }
     let Run { packed, input, output, residual, .. } = row.run;

@@ -206,8 +206,7 @@ unsafe fn run_all<D: Dot>(run: &Run8, part: Part, memory: Memory) {
     let fits = |v: View, len: usize| v.fits(len) && (v.c, v.h, v.w) == (c_out, h, w);
     assert!(run.output.is_none_or(|v| fits(v, memory.len())) && run.residual.is_none_or(|v| fits(v, memory.len())));
     assert!(run.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len())));
-    // the pixels of a tile, all of a row about as many
-    let pixels = w.div_ceil(w.div_ceil(D::TILE.1));
+    let pixels = Block::pixels(&run.packed.blocks, D::PIXELS, w);
     for (line, tiles) in part.lines(run.packed.blocks.len() * h, w.div_ceil(pixels)) {
         let (block, y) = (run.packed.blocks[line / h], line % h);
         let pixels = (pixels, tiles.start * pixels..w.min(tiles.end * pixels));
@@ -229,7 +228,7 @@ unsafe fn run_all<D: Dot>(run: &Run8, part: Part, memory: Memory) {
 
 #[inline(always)]
 unsafe fn row_of<D: Dot, const V: usize>(row: Row, (pixels, Range { start, end }): (usize, Range<usize>)) {
-    if V > D::TILE.0 {
+    if V > D::PIXELS.len() {
         return;
     }
     let mut x = start;
@@ -253,7 +252,7 @@ unsafe fn row_of<D: Dot, const V: usize>(row: Row, (pixels, Range { start, end }
 
 #[inline(always)]
 unsafe fn tile<D: Dot, const V: usize, const P: usize>(row: Row, x: usize) {
-    if P > D::TILE.1 {
+    if V > D::PIXELS.len() || P > D::PIXELS[V - 1] {
         return;
     }
     let Run8 { packed, input, .. } = row.run;

@@ -106,11 +106,11 @@ impl Isa {
 }
 
 fn tile_of<S: Simd>() -> (usize, usize) {
-    (S::LANES, S::TILE.0)
+    (S::LANES, S::PIXELS.len())
 }
 
 fn tile8_of<D: Dot>() -> Tile8 {
-    Tile8 { lanes: D::LANES, vectors: D::TILE.0, flip: D::FLIP, pairs: D::PAIRS }
+    Tile8 { lanes: D::LANES, vectors: D::PIXELS.len(), flip: D::FLIP, pairs: D::PAIRS }
 }
 
 /// Defines a safe function that runs `$body` compiled for the CPU's features, with the CPU's vectors as `S`, and as `D`

@@ -12,8 +12,8 @@ pub(super) const WIDEST: usize = 16;
 /// Of every function: the CPU must have the feature. Pointers must be good for what is said of them.
 pub(super) trait Simd: Copy {
     const LANES: usize;
-    /// Vectors of output channels, and pixels, that a convolution's tile may have without spilling registers.
-    const TILE: (usize, usize);
+    /// The pixels that a convolution's tile of 1, 2, … vectors of output channels may have without spilling registers.
+    const PIXELS: &'static [usize];
     /// Numbers of a pixel that are loaded together and then multiplied one by one: 1, or 4 where an instruction
     /// multiplies with one lane of a vector.
     const GROUP: usize;
@@ -105,7 +105,8 @@ pub(super) trait Dot: Copy {
     /// What multiplies with weights of -128, where this cannot.
     type Wide: Dot;
     const LANES: usize = Self::S::LANES;
-    const TILE: (usize, usize);
+    /// As [`Simd::PIXELS`].
+    const PIXELS: &'static [usize];
     /// Fours of a pixel's numbers that are loaded together and then multiplied one by one.
     const GROUP: usize;
     /// What is added to a level, modulo 256, where it is stored: 128 makes signed numbers of levels, for instructions
@@ -143,7 +144,7 @@ pub(super) struct Portable;
 // SAFETY of every body: the caller's promise.
 impl Simd for Portable {
     const LANES: usize = 4;
-    const TILE: (usize, usize) = (2, 4);
+    const PIXELS: &'static [usize] = &[4, 4];
     const GROUP: usize = 1;
     type F = [f32; 4];
     type X = f32;
@@ -219,7 +220,7 @@ impl Simd for Portable {
 impl Dot for Portable {
     type S = Portable;
     type Wide = Self;
-    const TILE: (usize, usize) = (2, 4);
+    const PIXELS: &'static [usize] = &[4, 4];
     const GROUP: usize = 1;
     const FLIP: u8 = 0;
     type I = [i32; 4];
@@ -265,7 +266,7 @@ mod x86 {
     // SAFETY of every body: the caller's promise, passed on to the intrinsic.
     impl Simd for Avx512 {
         const LANES: usize = 16;
-        const TILE: (usize, usize) = (3, 8);
+        const PIXELS: &'static [usize] = &[8, 8, 8];
         const GROUP: usize = 1;
         type F = __m512;
         type X = __m512;
@@ -359,7 +360,7 @@ mod x86 {
     // SAFETY of every body: the caller's promise, passed on to the intrinsic.
     impl Simd for Avx2 {
         const LANES: usize = 8;
-        const TILE: (usize, usize) = (2, 6);
+        const PIXELS: &'static [usize] = &[8, 6];
         const GROUP: usize = 1;
         type F = __m256;
         type X = __m256;
@@ -444,7 +445,7 @@ mod x86 {
     impl Dot for Vnni {
         type S = Avx512;
         type Wide = Self;
-        const TILE: (usize, usize) = (3, 8);
+        const PIXELS: &'static [usize] = &[8, 8, 8];
         const GROUP: usize = 1;
         const FLIP: u8 = 0;
         type I = __m512i;
@@ -484,7 +485,7 @@ mod x86 {
     impl Dot for AvxVnni {
         type S = Avx2;
         type Wide = Self;
-        const TILE: (usize, usize) = (2, 6);
+        const PIXELS: &'static [usize] = &[8, 6];
         const GROUP: usize = 1;
         const FLIP: u8 = 0;
         type I = __m256i;
@@ -521,7 +522,7 @@ mod x86 {
     impl Dot for Avx2 {
         type S = Avx2;
         type Wide = Self;
-        const TILE: (usize, usize) = (2, 4);
+        const PIXELS: &'static [usize] = &[4, 4];
         const GROUP: usize = 1;
         const FLIP: u8 = 0;
         type I = __m256i;
@@ -579,7 +580,7 @@ mod arm {
     // SAFETY of every body: every 64-bit ARM CPU has NEON; pointers are the caller's promise.
     impl Simd for Neon {
         const LANES: usize = 4;
-        const TILE: (usize, usize) = (4, 5);
+        const PIXELS: &'static [usize] = &[8, 8, 7, 5];
         const GROUP: usize = 4;
         type F = float32x4_t;
         type X = float32x4_t;
@@ -688,7 +689,7 @@ mod arm {
     impl Dot for Neon {
         type S = Neon;
         type Wide = Wide;
-        const TILE: (usize, usize) = (4, 4);
+        const PIXELS: &'static [usize] = &[8, 6, 5, 4];
         const GROUP: usize = 4;
         const FLIP: u8 = 128;
         const PAIRS: bool = true;
@@ -743,7 +744,7 @@ mod arm {
     impl Dot for Wide {
         type S = Neon;
         type Wide = Wide;
-        const TILE: (usize, usize) = (4, 4);
+        const PIXELS: &'static [usize] = &[8, 6, 5, 4];
         const GROUP: usize = 4;
         const FLIP: u8 = 128;
         const PAIRS: bool = true;
@@ -790,7 +791,7 @@ mod arm {
     impl Dot for Sdot {
         type S = Neon;
         type Wide = Sdot;
-        const TILE: (usize, usize) = (4, 5);
+        const PIXELS: &'static [usize] = &[8, 8, 7, 5];
         const GROUP: usize = 4;
         const FLIP: u8 = 128;
         const PAIRS: bool = false;

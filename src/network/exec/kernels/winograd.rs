@@ -14,8 +14,6 @@ use super::simd::{Simd, WIDEST};
 const POSITIONS: usize = 16;
 /// About as many windows are worked on together.
 const WINDOWS: usize = 48;
-/// Windows that share loaded weights.
-const TILE: usize = 8;
 
 /// Whether this is the way for a convolution with an output of `h` by `w`: the channels are whole vectors, even of the
 /// widest, and less than two thirds of the multiplications are left. The shape alone decides, so that every CPU rounds
@@ -181,11 +179,11 @@ unsafe fn products<S: Simd, const V: usize>(
     to: *mut f32,
     (count, c_in, c_out): (usize, usize, usize),
 ) {
-    if V > S::TILE.0 {
+    if V > S::PIXELS.len() {
         return;
     }
     let mut first = 0;
-    let each = count.div_ceil(count.div_ceil(TILE.min(S::TILE.1)));
+    let each = count.div_ceil(count.div_ceil(S::PIXELS[V - 1]));
     while first < count {
         // SAFETY: the caller's promise, for the windows that are left.
         unsafe {
@@ -213,7 +211,7 @@ unsafe fn tile<S: Simd, const V: usize, const P: usize>(
     c_in: usize,
     c_out: usize,
 ) {
-    if P > S::TILE.1 {
+    if V > S::PIXELS.len() || P > S::PIXELS[V - 1] {
         return;
     }
     // SAFETY: the caller's promise.
