@@ -87,8 +87,8 @@ fn kernel(step: &Step) -> &'static str {
         Step::Convolution { packed, residual, .. } => match (packed.method, residual) {
             (Method::Direct, None) => "convolution",
             (Method::Direct, Some(_)) => "convolution + residual",
-            (Method::Winograd, None) => "Winograd convolution",
-            (Method::Winograd, Some(_)) => "Winograd convolution + residual",
+            (Method::Winograd(_), None) => "Winograd convolution",
+            (Method::Winograd(_), Some(_)) => "Winograd convolution + residual",
         },
         Step::Convolution8 { residual: None, .. } => "8-bit convolution",
         Step::Convolution8 { .. } => "8-bit convolution + residual",

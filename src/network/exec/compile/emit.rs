@@ -234,11 +234,12 @@ impl<'a> Compiler<'a> {
             return Err("the bias does not fit".into());
         }
         let tile = self.isa.tile();
-        let method = if winograd::suits(&shape, output.h, output.w) {
-            self.work_len = self.work_len.max(winograd::work_len(&shape, output.h, output.w));
-            conv::Method::Winograd
-        } else {
-            conv::Method::Direct
+        let method = match winograd::suits(&shape, output.h, output.w) {
+            Some(square) => {
+                self.work_len = self.work_len.max(square.work_len(&shape, output.h, output.w));
+                conv::Method::Winograd(square)
+            }
+            None => conv::Method::Direct,
         };
         let packed = conv::Packed::new(shape, method, weights, bias.map(|b| b.values.as_slice()), tile);
         self.push(Step::Convolution { packed, extra, input, output, residual });

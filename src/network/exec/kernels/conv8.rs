@@ -6,7 +6,7 @@
 
 use super::super::arena::View;
 use super::Isa;
-use super::conv::{Block, Shape};
+use super::conv::{AHEAD, Block, Shape};
 use super::memory::{Memory, Part};
 use super::simd::{Dot, Simd, WIDEST};
 use std::ops::Range;
@@ -318,6 +318,9 @@ unsafe fn add_four<D: Dot, const V: usize, const P: usize, const L: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let w: [D::W; V] = std::array::from_fn(|v| D::load_weights(weights.add(v * D::LANES * CHANNELS)));
+        for v in 0..V {
+            D::S::prefetch(weights.wrapping_add(v * D::LANES * CHANNELS + 4 * AHEAD));
+        }
         for (sums, x) in sums.iter_mut().zip(x) {
             let x = D::spread::<L>(*x);
             for (sum, w) in sums.iter_mut().zip(w) {

@@ -48,6 +48,9 @@ pub(super) trait Simd: Copy {
     /// 256, to a byte each.
     unsafe fn store_levels<const V: usize>(to: *mut u8, values: [Self::F; V], inverse: f32, zero: u8, flip: u8);
 
+    /// Asks for the cache line of an address, which need not be valid, if that is worth it on this kind of CPU.
+    #[inline(always)]
+    fn prefetch<T>(_: *const T) {}
     /// The nearest integer, ties to even, for numbers of less than 2²².
     #[inline(always)]
     unsafe fn round(v: Self::F) -> Self::F {
@@ -345,6 +348,11 @@ mod x86 {
             }
         }
         #[inline(always)]
+        fn prefetch<T>(at: *const T) {
+            // SAFETY: every x86-64 CPU has the instruction, which does not fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+        #[inline(always)]
         unsafe fn load_part(from: *const f32, n: usize) -> __m512 {
             unsafe { _mm512_maskz_loadu_ps((1u16 << n).wrapping_sub(1), from) }
         }
@@ -422,6 +430,11 @@ mod x86 {
                 let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
                 _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), n))
             }
+        }
+        #[inline(always)]
+        fn prefetch<T>(at: *const T) {
+            // SAFETY: every x86-64 CPU has the instruction, which does not fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
         #[inline(always)]
         unsafe fn store_levels<const V: usize>(to: *mut u8, values: [__m256; V], inverse: f32, zero: u8, flip: u8) {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::network::exec::arena::Layout;
 use crate::noise::Noise;
+use winograd::Square;
 
 /// Runs all parts, as two threads might.
 fn in_parts(mut run: impl FnMut(Part)) {
@@ -78,12 +79,16 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
             noise.fill(&mut bias);
             let mut packed = vec![conv::Packed::new(shape, conv::Method::Direct, &weights, Some(&bias), isa.tile())];
             let (h, w) = (side(h, 0), side(w, 1));
-            if winograd::suits(&shape, h, w) {
-                packed.push(conv::Packed::new(shape, conv::Method::Winograd, &weights, Some(&bias), isa.tile()));
+            if winograd::suits(&shape, h, w).is_some() {
+                for square in [Square::Two, Square::Four] {
+                    let method = conv::Method::Winograd(square);
+                    packed.push(conv::Packed::new(shape, method, &weights, Some(&bias), isa.tile()));
+                }
             }
             winograds += packed.len() - 1;
             // what an earlier step left in the work space is not read
-            let mut work = vec![f32::NAN; winograd::work_len(&shape, h, w)];
+            let len = [Square::Two, Square::Four].map(|s| s.work_len(&shape, h, w)).into_iter().max().unwrap();
+            let mut work = vec![f32::NAN; len];
             for (packed, residual) in packed.iter().flat_map(|p| [(p, None), (p, Some(residual))]) {
                 let expected = reference(shape, &weights, &bias, input, output, &arena);
                 let before = arena.clone();
@@ -105,7 +110,7 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
                 }
             }
         }
-        assert!(winograds >= 4, "{isa:?}: Winograd was hardly tried");
+        assert!(winograds >= 8, "{isa:?}: Winograd was hardly tried");
     }
 }
 
@@ -480,15 +485,16 @@ fn convolutions_of_any_shape_are_right() {
             &magnitude(&before),
         );
         for isa in Isa::available() {
-            for method in [conv::Method::Direct, conv::Method::Winograd] {
-                if method == conv::Method::Winograd && !winograd::suits(&shape, oh, ow) {
+            for square in [None, Some(Square::Two), Some(Square::Four)] {
+                if square.is_some() && winograd::suits(&shape, oh, ow).is_none() {
                     continue;
                 }
+                let method = square.map_or(conv::Method::Direct, conv::Method::Winograd);
                 let packed = &conv::Packed::new(shape, method, &weights, bias, isa.tile());
                 let mut arena = before.clone();
                 let run = conv::Run { packed, extra, input, output, residual };
                 let memory = Memory::new(&mut arena, &mut []);
-                draw.in_parts(memory, winograd::work_len(&shape, oh, ow), |part, work, m| {
+                draw.in_parts(memory, square.map_or(0, |s| s.work_len(&shape, oh, ow)), |part, work, m| {
                     convolve(isa, &run, part, work, m)
                 });
                 let mut written = vec![false; arena.len()];
