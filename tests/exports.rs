@@ -122,7 +122,7 @@ fn check(architecture: &str) {
             right &= off < 1e-3;
         }
         println!("{line} ({})", model.engine());
-        // all but what repeats a value (Tile) have a plan
+        // all but what pads by reflection have a plan
         right &= model.has_plan() || architecture == "unet1d_audio";
         if !right {
             failures.push(line);

@@ -16,12 +16,25 @@ pub(super) fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
     drop_pairs(graph, |_, _| true)
 }
 
-/// The same, but for what a convolution made or reads.
-pub(super) fn drop_quantization_but_of_convolutions(graph: &mut GraphProto) -> usize {
-    let of = |names: fn(&NodeProto) -> &[String]| -> HashSet<String> {
-        graph.node.iter().filter(|n| n.op_type == "Conv").flat_map(|n| names(n).first().cloned()).collect()
-    };
-    let (read, made) = (of(|n| &n.input), of(|n| &n.output));
+/// The same, but for what a convolution made or reads, and what is multiplied with a stored 8-bit matrix.
+pub(super) fn drop_quantization_but_of_weighted(graph: &mut GraphProto) -> usize {
+    let first = |names: &[String]| names.first().cloned();
+    let is = |node: &&NodeProto, op: &str| node.op_type == op;
+    let made: HashSet<String> = graph.node.iter().filter(|n| is(n, "Conv")).flat_map(|n| first(&n.output)).collect();
+    let stored: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    let weights: HashSet<&str> = graph
+        .node
+        .iter()
+        .filter(|n| is(n, "DequantizeLinear") && n.input.first().is_some_and(|i| stored.contains(i.as_str())))
+        .filter_map(|n| n.output.first().map(String::as_str))
+        .collect();
+    let weighted = |n: &&NodeProto| n.input.get(1).is_some_and(|w| weights.contains(w.as_str()));
+    let read: HashSet<String> = graph
+        .node
+        .iter()
+        .filter(|n| is(n, "Conv") || ((is(n, "MatMul") || is(n, "Gemm")) && weighted(n)))
+        .flat_map(|n| first(&n.input))
+        .collect();
     drop_pairs(graph, |from, to| !made.contains(from) && !read.contains(to))
 }
 

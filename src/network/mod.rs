@@ -16,6 +16,8 @@ mod onnx;
 #[cfg(feature = "onnx")]
 #[allow(missing_docs)]
 mod pb;
+#[cfg(feature = "onnx")]
+mod qoperator;
 pub mod roles;
 #[cfg(feature = "onnx")]
 #[cfg_attr(not(feature = "tract"), path = "without_tract.rs")]

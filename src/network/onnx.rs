@@ -3,11 +3,12 @@
 use super::Network;
 use super::exec;
 use super::external::load_external_data;
-use super::fold::{drop_activation_quantization, drop_quantization_but_of_convolutions, round_activations_in_float};
+use super::fold::{drop_activation_quantization, drop_quantization_but_of_weighted, round_activations_in_float};
 use super::locate;
 use super::mend::mend;
 use super::metadata::Metadata;
 use super::pb::{self, tensor_proto::DataType};
+use super::qoperator::expand;
 use super::roles::{self, InputInfo, Role};
 use super::tract::{Tract, TractState};
 use crate::condition::Condition;
@@ -351,6 +352,7 @@ impl File {
         let folder = file.map(|f| f.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
         load_external_data(graph, folder)?;
         mend(graph);
+        expand(graph);
 
         let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
         let infos: Vec<InputInfo> =
@@ -379,13 +381,11 @@ fn load(bytes: &[u8], path: Option<&Path>, options: &ModelOptions) -> Result<Mod
         None => return Err(model_error(NO_SCHEDULE)),
     };
     let scalings = scalings(&file.inputs, options.normalization.as_ref().or(file.metadata.normalization.as_ref()))?;
-    let planned = if options.exact_quantization {
-        Err("activations are to be rounded".into())
-    } else {
+    if !options.exact_quantization {
         // a fallback drops the rest
-        drop_quantization_but_of_convolutions(file.graph());
-        plan(exec::Isa::detect(), &file)
-    };
+        drop_quantization_but_of_weighted(file.graph());
+    }
+    let planned = plan(exec::Isa::detect(), &file);
     let (engine, operators) = match planned {
         Ok(plan) => {
             let names = count_names(plan.kernels());
@@ -726,7 +726,7 @@ mod tests {
         for name in ["fashion-mnist.onnx", "fashion-mnist.int8.onnx"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
             let mut file = File::read(&std::fs::read(path).unwrap(), None, &ModelOptions::default()).unwrap();
-            drop_quantization_but_of_convolutions(file.graph());
+            drop_quantization_but_of_weighted(file.graph());
             let mut kinds = exec::Isa::available();
             // it rounds products before it adds them
             kinds.retain(|isa| *isa != exec::Isa::Portable);

@@ -276,6 +276,18 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
     match (node.op_type.as_str(), second) {
         ("Identity" | "Dropout", _) => one(a.clone()),
         ("DequantizeLinear", Some(_)) => one(dequantize(node, input)?),
+        ("QuantizeLinear", Some(scale)) => {
+            let zero = input.get(2).copied().flatten();
+            let (kind, bounds) = match zero.map(|z| z.kind) {
+                Some(DataType::Int8) => (DataType::Int8, (-128.0, 127.0)),
+                None | Some(DataType::Uint8) => (DataType::Uint8, (0.0, 255.0)),
+                _ => return Ok(None),
+            };
+            let zero = zero.map_or(&[0.0][..], |z| &z.values);
+            let ([scale], [zero]) = (scale.values.as_slice(), zero) else { return Ok(None) };
+            let level = |v: &f32| ((v / scale).round_ties_even() + zero).clamp(bounds.0, bounds.1);
+            one(Constant::of(a.dims.clone(), a.values.iter().map(level).collect(), kind))
+        }
         ("Cast", _) => {
             let kind = int(node, "to").and_then(|k| DataType::try_from(k as i32).ok()).unwrap_or(DataType::Float);
             let convert = |v: f32| if is_integer(kind) && !a.is_integer() { v.trunc() } else { v };
@@ -422,6 +434,26 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
             one(Constant::of(vec![count], (0..count).map(|i| start + i as f32 * step).collect(), a.kind))
         }
         ("ReduceProd", _) => one(Constant::of(vec![], vec![a.values.iter().product()], a.kind)),
+        ("ScatterND", Some(index)) if text(node, "reduction").is_none_or(|r| r == "none") => {
+            let Some(updates) = input.get(2).copied().flatten() else { return Ok(None) };
+            let unfit = || format!("ScatterND {}: the indices do not fit", node.name);
+            let depth = index.dims.last().copied().filter(|d| (1..=rank).contains(d)).ok_or_else(unfit)?;
+            let each: usize = a.dims[depth..].iter().product();
+            let mut values = a.values.clone();
+            let places = index.integers();
+            if updates.values.len() != places.len() / depth * each {
+                return Err(unfit());
+            }
+            for (i, place) in places.chunks_exact(depth).enumerate() {
+                let mut at = 0;
+                for (p, d) in place.iter().zip(&a.dims) {
+                    let p = usize::try_from(if *p < 0 { p + *d as i64 } else { *p }).ok().filter(|p| p < d);
+                    at = at * d + p.ok_or_else(unfit)?;
+                }
+                values[at * each..][..each].copy_from_slice(&updates.values[i * each..][..each]);
+            }
+            one(Constant::of(a.dims.clone(), values, a.kind))
+        }
         ("Tile", Some(times)) if times.values.iter().all(|t| *t == 1.0) => one(a.clone()),
         _ => Ok(None),
     }

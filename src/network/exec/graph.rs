@@ -210,6 +210,13 @@ impl<'a> Graph<'a> {
             "Unsqueeze" => one(constant::unsqueeze(node, x, stored(1))?),
             "Squeeze" => one(constant::squeeze(node, x, stored(1))?),
             "Transpose" => one(constant::permutation(node, x.len())?.into_iter().map(|p| x[p]).collect()),
+            "Tile" => {
+                let times = lengths(&stored(1).ok_or_else(unknown)?.integers())?;
+                if times.len() != x.len() {
+                    return Err(unknown());
+                }
+                one(x.iter().zip(times).map(|(d, t)| d.saturating_mul(t)).collect())
+            }
             "Expand" => one(broadcast(x, &lengths(&stored(1).ok_or_else(unknown)?.integers())?)?),
             "Gather" => {
                 let at = constant::axis(int(node, "axis").unwrap_or(0), x.len())?;

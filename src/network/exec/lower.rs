@@ -38,6 +38,8 @@ pub enum Rearrange {
     Pick(usize, usize),
     /// With numbers that stand for many.
     Expand,
+    /// Each dimension so many times.
+    Repeat(Vec<usize>),
     /// Channels of a pixel as squares of pixels: the side, and whether channels come first (CRD).
     Squares(usize, bool),
 }
@@ -331,6 +333,11 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
             "Reshape" => return self.group_norm(i).or_else(|| self.alias(i, Rearrange::Reshape)),
             "Unsqueeze" | "Squeeze" | "Flatten" => return self.alias(i, Rearrange::Reshape),
             "Expand" => return self.alias(i, Rearrange::Expand),
+            "Tile" => {
+                let times = self.constant(node, 1)?.integers();
+                let times = times.into_iter().map(|t| usize::try_from(t).ok()).collect::<Option<_>>()?;
+                return self.alias(i, Rearrange::Repeat(times));
+            }
             "Transpose" => {
                 let perm = constant::permutation(node, self.dims(&node.input[0])?.len()).ok()?;
                 return self.alias(i, Rearrange::Permute(perm));

@@ -1,6 +1,6 @@
 //! The steps of each operation, and those that become one.
 
-use super::{Compiler, Stage, sides, stored8};
+use super::{Compiler, Lie, Readers, Stage, sides, stored8};
 use crate::network::exec::arena::{Place, View};
 use crate::network::exec::constant::{Constant, broadcast_strides};
 use crate::network::exec::graph::Reason;
@@ -26,10 +26,8 @@ impl<'a> Compiler<'a> {
                     stride: *stride,
                     padding: *padding,
                 };
-                if let Some((stored, (levels, input))) =
-                    stored8(weights).zip(self.levels.get(x).copied().zip(self.views8.get(x).copied()))
-                {
-                    return self.convolution8(named.out, shape, stored, *bias, levels, input);
+                if let Some((stored, (levels, input))) = stored8(weights, 0).zip(self.input8(x, Lie::Picture)) {
+                    return self.convolution8(named.out, shape, stored, *bias, levels, (input, Lie::Picture));
                 }
                 let input = self.view(x, *padding)?;
                 return self.convolution(named.out, shape, &weights.values, *bias, input);
@@ -221,6 +219,11 @@ impl<'a> Compiler<'a> {
         Ok(view)
     }
 
+    /// A value as rows, copied if it does not lie so.
+    fn as_rows(&mut self, place: &Place) -> Result<View, Reason> {
+        Ok(self.together(place, |p| p.rows().is_some())?.rows().ok_or("no rows")?)
+    }
+
     fn convolve(
         &mut self,
         shape: conv::Shape,
@@ -246,7 +249,13 @@ impl<'a> Compiler<'a> {
         Ok(())
     }
 
-    /// An 8-bit convolution, with the rounding and the sums that alone read its result.
+    /// The levels and the place of a value that is there in 8 bits.
+    fn input8(&self, x: &'a str, lie: Lie) -> Option<(conv8::Levels, View)> {
+        self.levels.get(x).copied().zip(self.views8.get(&(x, lie)).copied())
+    }
+
+    /// An 8-bit convolution, or linear layer, with the rounding and the sums that alone read its result, which lies as
+    /// the input does.
     fn convolution8(
         &mut self,
         out: &'a str,
@@ -254,33 +263,41 @@ impl<'a> Compiler<'a> {
         (weights, scales): (&[i8], &[f32]),
         bias: Option<&Constant>,
         levels: conv8::Levels,
-        input: View,
+        (input, lie): (View, Lie),
     ) -> Result<(), Reason> {
         if bias.is_some_and(|b| b.values.len() != shape.c_out) {
             return Err("the bias does not fit".into());
         }
+        let lies_alike = |r: Readers| if lie == Lie::Picture { !r.rows8 } else { !r.picture8 };
         let mut out = out;
-        let rounding = self.sole_rounding(out);
+        let rounding = self.sole_rounding(out).filter(|(j, _)| lies_alike(self.readers(self.ops[*j].out)));
         if let Some((j, _)) = rounding {
             self.done[j] = true;
             out = self.ops[j].out;
         }
         let round = rounding.map(|(_, levels)| levels);
-        let (rounded, (eight, float)) = (out, self.readers(out));
+        let (rounded, readers) = (out, self.readers(out));
+        let eight = round.filter(|_| readers.picture8 || readers.rows8);
         let (mut extra, mut residual) = (None, None);
-        if !eight {
-            (out, extra, residual) = self.sums(out, 1)?;
+        if eight.is_none() {
+            let axis = if lie == Lie::Picture { 1 } else { self.dims(out)?.len() - 1 };
+            (out, extra, residual) = self.sums(out, axis)?;
         }
-        let residual = residual.map(|r| self.as_view(&r)).transpose()?;
-        // what only 8-bit convolutions read needs no f32
-        let output = (float || !eight).then(|| self.picture(out)).transpose()?;
-        let output8 = match (eight, round) {
-            (true, Some(levels)) => Some((self.place8(rounded, levels)?, levels)),
-            _ => None,
+        let lying = |r: Place| if lie == Lie::Picture { self.as_view(&r) } else { self.as_rows(&r) };
+        let residual = residual.map(lying).transpose()?;
+        // what is only read in 8 bits needs no f32
+        let output = match lie {
+            _ if !readers.float && eight.is_some() => None,
+            Lie::Picture => Some(self.picture(out)?),
+            Lie::Rows => Some(self.row_major(self.dims(out)?)),
+        };
+        let output8 = match eight {
+            Some(levels) => Some((self.place8(rounded, levels, lie)?, levels)),
+            None => None,
         };
         let packed =
             conv8::Packed8::new(shape, (weights, scales), bias.map(|b| b.values.as_slice()), levels, self.isa)?;
-        let view = output.as_ref().and_then(Place::view);
+        let view = output.as_ref().and_then(|place| if lie == Lie::Picture { place.view() } else { place.rows() });
         self.push(Step::Convolution8 { packed, round, extra, input, output: view, output8, residual });
         self.places.extend(output.map(|place| (out, place)));
         Ok(())
@@ -335,11 +352,11 @@ impl<'a> Compiler<'a> {
     ) -> Result<(), Reason> {
         let (k, n) = if by_column { (weights.dims[0], weights.dims[1]) } else { (weights.dims[1], weights.dims[0]) };
         let at = |r: usize, c: usize| weights.values[if by_column { c * n + r } else { r * k + c }];
-        let input = self.value(x)?;
-        if input.dims.last() != Some(&k) || bias.is_some_and(|b| b.values.len() != n) {
+        if self.dims(x)?.last() != Some(&k) || bias.is_some_and(|b| b.values.len() != n) {
             return Err("a linear layer that does not fit its input".into());
         }
-        if input.len() == k {
+        if self.dims(x)?.iter().product::<usize>() == k {
+            let input = self.value(x)?;
             let input = self.together(&input, |p| p.run().is_some())?;
             let output = self.row_major(self.dims(out)?);
             self.push(Step::Matrix {
@@ -351,16 +368,20 @@ impl<'a> Compiler<'a> {
             self.places.insert(out, output);
             return Ok(());
         }
-        let input = self.together(&input, |p| p.rows().is_some())?.rows().ok_or("no rows")?;
+        let shape = conv::Shape { c_out: n, c_in: k, kernel: [1, 1], stride: 1, padding: [0, 0] };
+        let stored = stored8(weights, usize::from(by_column));
+        if let Some(((values, scales), (levels, input))) = stored.zip(self.input8(x, Lie::Rows)) {
+            let at = |r: usize, c: usize| values[if by_column { c * n + r } else { r * k + c }];
+            let rows: Vec<i8> = (0..n).flat_map(|r| (0..k).map(move |c| (r, c))).map(|(r, c)| at(r, c)).collect();
+            return self.convolution8(out, shape, (&rows, scales), bias, levels, (input, Lie::Rows));
+        }
+        let input = self.value(x)?;
+        let input = self.as_rows(&input)?;
         let axis = self.dims(out)?.len() - 1;
         let (out, extra, residual) = self.sums(out, axis)?;
-        let residual = match residual {
-            Some(place) => Some(self.together(&place, |p| p.rows().is_some())?.rows().ok_or("no rows")?),
-            None => None,
-        };
+        let residual = residual.map(|r| self.as_rows(&r)).transpose()?;
         let output = self.row_major(self.dims(out)?);
         let rows: Vec<f32> = (0..n).flat_map(|r| (0..k).map(move |c| (r, c))).map(|(r, c)| at(r, c)).collect();
-        let shape = conv::Shape { c_out: n, c_in: k, kernel: [1, 1], stride: 1, padding: [0, 0] };
         let views = (input, output.rows().ok_or("no rows")?);
         self.convolve(shape, &rows, bias, views, extra, residual)?;
         self.places.insert(out, output);
@@ -385,11 +406,12 @@ impl<'a> Compiler<'a> {
             self.done[j] = true;
             out = self.ops[j].out;
         }
-        let rounding = self.sole_rounding(out).filter(|(j, _)| self.readers(self.ops[*j].out) == (true, false));
+        let only8 = Readers { picture8: true, ..Readers::default() };
+        let rounding = self.sole_rounding(out).filter(|(j, _)| self.readers(self.ops[*j].out) == only8);
         let output = match rounding {
             Some((j, levels)) => {
                 self.done[j] = true;
-                dense::Output::Levels(self.place8(self.ops[j].out, levels)?, levels)
+                dense::Output::Levels(self.place8(self.ops[j].out, levels, Lie::Picture)?, levels)
             }
             None => {
                 let place = self.picture(out)?;
@@ -406,20 +428,35 @@ impl<'a> Compiler<'a> {
 
     /// A value rounded to levels: in 8 bits for those who read it so, and in f32 for others.
     fn round(&mut self, out: &'a str, x: &'a str, levels: conv8::Levels) -> Result<(), Reason> {
-        let (eight, float) = self.readers(out);
-        if sides(self.dims(out)?).is_err() {
-            return Err("rounding of what is no picture".into());
+        let Readers { picture8, rows8, float } = self.readers(out);
+        let is_picture = self.value(x)?.view().is_some();
+        if picture8 || (float && is_picture && !rows8) {
+            let input = self.view(x, [0, 0])?;
+            if picture8 {
+                let output = dense::Output::Levels(self.place8(out, levels, Lie::Picture)?, levels);
+                self.push(Step::Map { op: Map::Copy, input, output });
+            }
+            if float {
+                let place = self.picture(out)?;
+                let output = dense::Output::Float(place.view().ok_or("no picture")?);
+                self.push(Step::Map { op: Map::Round(levels), input, output });
+                self.places.insert(out, place);
+            }
         }
-        let input = self.view(x, [0, 0])?;
-        if eight {
-            let output = dense::Output::Levels(self.place8(out, levels)?, levels);
-            self.push(Step::Map { op: Map::Copy, input, output });
-        }
-        if float {
-            let place = self.picture(out)?;
-            let output = dense::Output::Float(place.view().ok_or("no picture")?);
-            self.push(Step::Map { op: Map::Round(levels), input, output });
-            self.places.insert(out, place);
+        let float = float && !self.places.contains_key(out);
+        if rows8 || float {
+            let input = self.value(x)?;
+            let input = self.as_rows(&input)?;
+            if rows8 {
+                let output = dense::Output::Levels(self.place8(out, levels, Lie::Rows)?, levels);
+                self.push(Step::Map { op: Map::Copy, input, output });
+            }
+            if float {
+                let place = self.row_major(self.dims(out)?);
+                let output = dense::Output::Float(place.rows().ok_or("no rows")?);
+                self.push(Step::Map { op: Map::Round(levels), input, output });
+                self.places.insert(out, place);
+            }
         }
         Ok(())
     }
@@ -546,6 +583,15 @@ impl<'a> Compiler<'a> {
             Rearrange::Expand => {
                 let strides = broadcast_strides(&place.dims, &place.strides, dims);
                 Place { start: place.start, dims: dims.to_vec(), strides, border: [0, 0] }
+            }
+            Rearrange::Repeat(times) => {
+                let (mut split, mut strides) = (Vec::new(), Vec::new());
+                for ((d, s), t) in place.dims.iter().zip(&place.strides).zip(times) {
+                    split.extend([*t, *d]);
+                    strides.extend([0, *s]);
+                }
+                let all = Place { start: place.start, dims: split, strides, border: [0, 0] };
+                self.together(&all, |_| false)?.reshaped(dims).ok_or("a value that cannot be repeated")?
             }
             Rearrange::Reshape => match place.reshaped(dims) {
                 Some(place) => place,

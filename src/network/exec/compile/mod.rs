@@ -78,6 +78,23 @@ enum Space {
     Bytes,
 }
 
+/// How a value lies that is read in 8 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Lie {
+    /// As a picture, its channels the second dimension.
+    Picture,
+    /// As one row of pixels, its channels the last dimension.
+    Rows,
+}
+
+/// Who reads a value: convolutions in 8 bits, linear layers in 8 bits, and others in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Readers {
+    picture8: bool,
+    rows8: bool,
+    float: bool,
+}
+
 struct Compiler<'a> {
     isa: Isa,
     graph: &'a Graph<'a>,
@@ -101,7 +118,7 @@ struct Compiler<'a> {
     /// Copies of values as pictures.
     pictures: HashMap<&'a str, View>,
     /// Values in 8 bits.
-    views8: HashMap<&'a str, View>,
+    views8: HashMap<(&'a str, Lie), View>,
     constants: Vec<(usize, Vec<f32>)>,
     classes: Option<usize>,
     conditions: Vec<usize>,
@@ -334,25 +351,47 @@ impl<'a> Compiler<'a> {
 
     /// A place for the value of this name in 8 bits: the channels of a pixel are padded to whole groups of those that
     /// are multiplied at a time.
-    fn place8(&mut self, name: &'a str, levels: conv8::Levels) -> Result<View, Reason> {
-        let [c, h, w] = sides(self.dims(name)?)?;
-        let border = self.borders.get(name).copied().unwrap_or_default();
+    fn place8(&mut self, name: &'a str, levels: conv8::Levels, lie: Lie) -> Result<View, Reason> {
+        let dims = self.dims(name)?;
+        let ([c, h, w], border) = match lie {
+            Lie::Picture => (sides(dims)?, self.borders.get(name).copied().unwrap_or_default()),
+            Lie::Rows => {
+                let c = dims.last().copied().unwrap_or(1);
+                ([c, 1, dims.iter().product::<usize>() / c], [0, 0])
+            }
+        };
         let view = self.bytes.place([c.next_multiple_of(conv8::CHANNELS), h, w], border).channels(0, c);
         self.clear_border(view, Some(self.isa.byte(levels.zero)));
-        self.views8.insert(name, view);
+        self.views8.insert((name, lie), view);
         Ok(view)
     }
 
-    /// Whether an operation is a convolution that reads `name` in 8 bits.
-    fn is_8bit(&self, op: &Op, name: &str) -> bool {
-        matches!(op, Op::Convolution { x, weights, .. } if *x == name && stored8(weights).is_some() && self.levels.contains_key(x))
+    /// How an operation reads `name` in 8 bits, if it does.
+    fn reads8(&self, op: &Op, name: &str) -> Option<Lie> {
+        match op {
+            _ if !self.levels.contains_key(name) => None,
+            Op::Convolution { x, weights, .. } if *x == name => stored8(weights, 0).map(|_| Lie::Picture),
+            // one row is multiplied in f32
+            Op::Linear { x, weights, by_column, .. } if *x == name => {
+                let rows = self.dims(name).is_ok_and(|d| d[..d.len() - 1].iter().any(|n| *n > 1));
+                stored8(weights, usize::from(*by_column)).filter(|_| rows).map(|_| Lie::Rows)
+            }
+            _ => None,
+        }
     }
 
-    /// Whether `name` is read in 8 bits by some, and whether in f32 by others.
-    fn readers(&self, name: &str) -> (bool, bool) {
-        let Some(readers) = self.consumers.get(name) else { return (false, true) };
-        let eight = readers.iter().filter(|j| self.is_8bit(&self.ops[**j].op, name)).count();
-        (eight > 0, eight < readers.len() || name == self.result)
+    /// How `name` is read.
+    fn readers(&self, name: &str) -> Readers {
+        let Some(readers) = self.consumers.get(name) else { return Readers { float: true, ..Readers::default() } };
+        let mut all = Readers { float: name == self.result, ..Readers::default() };
+        for j in readers {
+            match self.reads8(&self.ops[*j].op, name) {
+                Some(Lie::Picture) => all.picture8 = true,
+                Some(Lie::Rows) => all.rows8 = true,
+                None => all.float = true,
+            }
+        }
+        all
     }
 
     /// The rounding that alone reads `name`.
@@ -389,8 +428,8 @@ fn sides(dims: &[usize]) -> Result<[usize; 3], Reason> {
     }
 }
 
-/// The weights in 8 bits, with a scale an output channel or one for all, if they are stored so.
-fn stored8(weights: &Constant) -> Option<(&[i8], &[f32])> {
-    let stored = weights.levels.as_ref().filter(|s| s.scales.len() == 1 || s.axis == 0)?;
+/// The weights in 8 bits, with a scale for each of what lies along dimension `axis` or one for all, if they are stored so.
+fn stored8(weights: &Constant, axis: usize) -> Option<(&[i8], &[f32])> {
+    let stored = weights.levels.as_ref().filter(|s| s.scales.len() == 1 || s.axis == axis)?;
     Some((&stored.values, &stored.scales))
 }

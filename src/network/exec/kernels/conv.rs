@@ -107,10 +107,8 @@ impl Packed {
             for (c, i) in (0..c_in).flat_map(|c| (0..block.channels).map(move |i| (c, i))) {
                 let kernel = &weights[((block.first + i) * c_in + c) * side..][..side];
                 let mut put = |tap: usize, v: f32| packed[(tap * c_in + c) * width + i] = v;
-                match (method, kernel.as_array()) {
-                    (Method::Winograd(square), Some(g)) => {
-                        square.weights(g.map(f64::from), |tap, v| put(tap, v as f32))
-                    }
+                match (method, <&[f32; 9]>::try_from(kernel)) {
+                    (Method::Winograd(square), Ok(g)) => square.weights(g.map(f64::from), |tap, v| put(tap, v as f32)),
                     _ => kernel.iter().enumerate().for_each(|(tap, v)| put(tap, *v)),
                 }
             }

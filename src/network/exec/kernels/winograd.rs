@@ -163,10 +163,9 @@ impl Transform<6, 4> for Four {
 }
 
 fn transform_weights<T: Transform<N, M>, const N: usize, const M: usize>(g: [f64; 9], mut put: impl FnMut(usize, f64)) {
-    let columns: [[f64; N]; 3] = std::array::from_fn(|x| T::weights([g[x], g[3 + x], g[6 + x]]));
-    for y in 0..N {
-        let line = T::weights([columns[0][y], columns[1][y], columns[2][y]]);
-        line.into_iter().enumerate().for_each(|(x, v)| put(N * y + x, v));
+    let [a, b, c]: [[f64; N]; 3] = std::array::from_fn(|x| T::weights([g[x], g[3 + x], g[6 + x]]));
+    for (y, ((a, b), c)) in a.into_iter().zip(b).zip(c).enumerate() {
+        T::weights([a, b, c]).into_iter().enumerate().for_each(|(x, v)| put(N * y + x, v));
     }
 }
 
@@ -255,7 +254,6 @@ unsafe fn run_of<S: Simd, T: Transform<N, M>, const N: usize, const M: usize>(
 /// # Safety
 /// The CPU must have the features of `S`; the window must lie within the picture and its border, and `to` have room.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "k is a column, and the lines are rows")]
 unsafe fn window<S: Simd, T: Transform<N, M>, const N: usize, const M: usize>(
     input: View,
     (y, x): (usize, usize),
@@ -355,7 +353,6 @@ unsafe fn tile<S: Simd, const V: usize, const P: usize>(
 /// # Safety
 /// The CPU must have the features of `S`; `from` must hold the results, and the views lie within the arena.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "k is a column, and the lines are rows")]
 unsafe fn outputs<S: Simd, T: Transform<N, M>, const N: usize, const M: usize>(
     run: &Run,
     (y, x, c): (usize, usize, usize),
