@@ -6,6 +6,7 @@
 use super::pb::tensor_proto::{DataLocation, DataType};
 use super::pb::{GraphProto, TensorProto};
 use crate::{Error, ErrorKind, Result};
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::path::{Component, Path};
 
@@ -19,7 +20,7 @@ pub(super) fn load_external_data(graph: &mut GraphProto, folder: Option<&Path>) 
     load_graph(graph, folder, &mut files)
 }
 
-fn load_graph(graph: &mut GraphProto, folder: Option<&Path>, files: &mut HashMap<String, Vec<u8>>) -> Result<()> {
+fn load_graph(graph: &mut GraphProto, folder: Option<&Path>, files: &mut HashMap<String, Bytes>) -> Result<()> {
     for tensor in &mut graph.initializer {
         load_tensor(tensor, folder, files)?;
     }
@@ -34,7 +35,7 @@ fn load_graph(graph: &mut GraphProto, folder: Option<&Path>, files: &mut HashMap
     Ok(())
 }
 
-fn load_tensor(tensor: &mut TensorProto, folder: Option<&Path>, files: &mut HashMap<String, Vec<u8>>) -> Result<()> {
+fn load_tensor(tensor: &mut TensorProto, folder: Option<&Path>, files: &mut HashMap<String, Bytes>) -> Result<()> {
     if tensor.data_location != Some(DataLocation::External as i32) {
         return Ok(());
     }
@@ -51,18 +52,19 @@ fn load_tensor(tensor: &mut TensorProto, folder: Option<&Path>, files: &mut Hash
     })?;
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     if !files.contains_key(&location) {
-        files.insert(location.clone(), read_inside(folder, &location).map_err(error)?);
+        files.insert(location.clone(), read_inside(folder, &location).map_err(error)?.into());
     }
     let bytes = &files[&location];
     let end = length.map_or(Some(bytes.len()), |l| offset.checked_add(l));
-    let Some(data) = end.and_then(|end| bytes.get(offset..end)) else {
+    let Some(end) = end.filter(|end| (offset..=bytes.len()).contains(end)) else {
         let (had, length) = (bytes.len(), length.unwrap_or(0));
         return Err(error(format!("lie at bytes {offset} to {offset}+{length} of {location}, which has only {had}")));
     };
+    let data = bytes.slice(offset..end);
     if let Some(expected) = byte_len(tensor).filter(|n| *n != data.len()) {
         return Err(error(format!("take {expected} bytes, but {location} has {} for them", data.len())));
     }
-    tensor.raw_data = data.to_vec();
+    tensor.raw_data = data;
     tensor.data_location = None;
     tensor.external_data.clear();
     Ok(())

@@ -119,7 +119,7 @@ pub(super) fn round_activations_in_float(graph: &mut GraphProto) {
                     graph.initializer.push(TensorProto {
                         name: name.clone(),
                         data_type: DataType::Float as i32,
-                        raw_data: value.to_le_bytes().to_vec(),
+                        raw_data: value.to_le_bytes().to_vec().into(),
                         ..Default::default()
                     });
                 }
@@ -189,7 +189,7 @@ mod tests {
         let zero = TensorProto {
             name: "z".into(),
             data_type: DataType::Uint8 as i32,
-            raw_data: vec![100],
+            raw_data: vec![100].into(),
             ..Default::default()
         };
         let scale = TensorProto { name: "s".into(), data_type: DataType::Float as i32, ..Default::default() };
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(ops, ["Div", "Round", "Clip", "Mul", "DequantizeLinear"]);
         let bounds: Vec<f32> = graph.initializer[2..]
             .iter()
-            .map(|t| f32::from_le_bytes(t.raw_data.as_slice().try_into().unwrap()))
+            .map(|t| f32::from_le_bytes(t.raw_data.as_ref().try_into().unwrap()))
             .collect();
         assert_eq!(bounds, [-100.0, 155.0]);
     }

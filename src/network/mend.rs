@@ -39,8 +39,12 @@ fn give_constant_of_shape_its_value(node: &mut NodeProto) {
     if node.op_type != "ConstantOfShape" || node.attribute.iter().any(|a| a.name == "value") {
         return;
     }
-    let zero =
-        TensorProto { dims: vec![1], data_type: DataType::Float as i32, raw_data: vec![0; 4], ..Default::default() };
+    let zero = TensorProto {
+        dims: vec![1],
+        data_type: DataType::Float as i32,
+        raw_data: vec![0; 4].into(),
+        ..Default::default()
+    };
     node.attribute.push(AttributeProto {
         name: "value".into(),
         r#type: AttributeType::Tensor as i32,

@@ -15,6 +15,7 @@ use crate::condition::Condition;
 use crate::config::{SchedulerConfig, Sigmas};
 use crate::normalization::{Normalization, Scalings};
 use crate::{Error, ErrorKind, Result};
+use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -118,7 +119,7 @@ impl Model {
             let file = locate::network_file(path)?;
             let bytes = std::fs::read(&file)
                 .map_err(|e| Error::new(ErrorKind::Io, format!("the model cannot be read: {e}")))?;
-            Self::load(&bytes, Some(&file), options)
+            Self::load(bytes.into(), Some(&file), options)
         };
         read().map_err(|e: Error| e.context(path.display()))
     }
@@ -128,7 +129,7 @@ impl Model {
     /// # Errors
     /// As [`open`](Model::open).
     pub fn from_bytes(bytes: &[u8], options: &ModelOptions) -> Result<Self> {
-        Self::load(bytes, None, options)
+        Self::load(Bytes::copy_from_slice(bytes), None, options)
     }
 
     /// The model that comes with the library: 28×28 pictures of garments in ten classes
@@ -147,11 +148,12 @@ impl Model {
     /// When the options do not fit it.
     #[cfg(feature = "embedded-model")]
     pub fn embedded_with(options: &ModelOptions) -> Result<Self> {
-        Self::from_bytes(include_bytes!("../../models/fashion-mnist.int8.onnx"), options)
+        let bytes = include_bytes!("../../models/fashion-mnist.int8.onnx");
+        Self::load(Bytes::from_static(bytes), None, options)
     }
 
     /// `file` is where the bytes come from, if they are a file's.
-    fn load(bytes: &[u8], file: Option<&Path>, options: &ModelOptions) -> Result<Self> {
+    fn load(bytes: Bytes, file: Option<&Path>, options: &ModelOptions) -> Result<Self> {
         // tract checks its input, but not to the last byte: what it does not check must not take the caller down.
         catch_unwind(AssertUnwindSafe(|| load(bytes, file, options)))
             .unwrap_or_else(|_| Err(model_error("the graph is malformed: loading it failed an internal check")))
@@ -343,7 +345,7 @@ struct File {
 
 impl File {
     /// `file` is where the bytes come from, if they are a file's.
-    fn read(bytes: &[u8], file: Option<&Path>, options: &ModelOptions) -> Result<Self> {
+    fn read(bytes: Bytes, file: Option<&Path>, options: &ModelOptions) -> Result<Self> {
         let mut proto = pb::ModelProto::decode(bytes)
             .map_err(|_| model_error("not an ONNX model, or one cut short: its protobuf encoding cannot be read"))?;
         let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
@@ -370,7 +372,7 @@ impl File {
     }
 }
 
-fn load(bytes: &[u8], path: Option<&Path>, options: &ModelOptions) -> Result<Model> {
+fn load(bytes: Bytes, path: Option<&Path>, options: &ModelOptions) -> Result<Model> {
     let mut file = File::read(bytes, path, options)?;
     let own = options.scheduler.as_ref().or(file.metadata.scheduler.as_ref()).cloned();
     let near = || path.map_or(Ok(None), locate::scheduler_near);
@@ -725,7 +727,7 @@ mod tests {
     fn cpus_that_fuse_multiplication_and_addition_give_the_same_bits() {
         for name in ["fashion-mnist.onnx", "fashion-mnist.int8.onnx"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
-            let mut file = File::read(&std::fs::read(path).unwrap(), None, &ModelOptions::default()).unwrap();
+            let mut file = File::read(std::fs::read(path).unwrap().into(), None, &ModelOptions::default()).unwrap();
             drop_quantization_but_of_weighted(file.graph());
             let mut kinds = exec::Isa::available();
             // it rounds products before it adds them

@@ -180,7 +180,7 @@ impl Expansion {
     /// The numbers of a stored float tensor.
     fn floats(&self, name: &str) -> Option<Vec<f32>> {
         let tensor = self.stored.get(name).filter(|t| t.data_type == DataType::Float as i32)?;
-        Some(match tensor.raw_data.as_slice() {
+        Some(match tensor.raw_data.as_ref() {
             [] => tensor.float_data.clone(),
             raw => raw.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         })

@@ -100,16 +100,26 @@ impl Packed {
             Method::Winograd(square) => square.positions(),
         };
         let blocks = Block::split(c_out, (lanes, vectors), taps * c_in);
+        // line after line as the kernel reads them: a tap, an input channel, the block's output channels
         let mut packed = vec![0.0; blocks.iter().map(|b| b.vectors * lanes * taps * c_in).sum()];
+        let mut lines = vec![0.0; taps * lanes * vectors];
         for block in &blocks {
             let width = block.vectors * lanes;
             let packed = &mut packed[block.weights..][..width * taps * c_in];
-            for (c, i) in (0..c_in).flat_map(|c| (0..block.channels).map(move |i| (c, i))) {
-                let kernel = &weights[((block.first + i) * c_in + c) * side..][..side];
-                let mut put = |tap: usize, v: f32| packed[(tap * c_in + c) * width + i] = v;
-                match (method, <&[f32; 9]>::try_from(kernel)) {
-                    (Method::Winograd(square), Ok(g)) => square.weights(g.map(f64::from), |tap, v| put(tap, v as f32)),
-                    _ => kernel.iter().enumerate().for_each(|(tap, v)| put(tap, *v)),
+            for c in 0..c_in {
+                for i in 0..block.channels {
+                    let kernel = &weights[((block.first + i) * c_in + c) * side..][..side];
+                    let mut put = |tap: usize, v: f32| lines[tap * width + i] = v;
+                    match (method, <&[f32; 9]>::try_from(kernel)) {
+                        (Method::Winograd(square), Ok(g)) => {
+                            square.weights(g.map(f64::from), |tap, v| put(tap, v as f32))
+                        }
+                        _ => kernel.iter().enumerate().for_each(|(tap, v)| put(tap, *v)),
+                    }
+                }
+                for (tap, line) in lines.chunks_exact(width).enumerate().take(taps) {
+                    let to = &mut packed[(tap * c_in + c) * width..][..block.channels];
+                    to.copy_from_slice(&line[..block.channels]);
                 }
             }
         }
