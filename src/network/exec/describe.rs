@@ -59,7 +59,7 @@ impl Plan {
         let bytes = |step: &Step| match step {
             Step::Convolution { packed, .. } => packed.bytes(),
             Step::Convolution8 { packed, .. } => packed.bytes(),
-            Step::Matrix { columns, bias, .. } => 4 * (columns.len() + bias.len()),
+            Step::Matrix { matrix, .. } => matrix.bytes(),
             Step::Rows { table, .. } => 4 * table.len(),
             Step::EachRow { f: Rows::Layer { scale, shift, .. }, .. } => 4 * (scale.len() + shift.len()),
             Step::Attention { mask: Some(mask), .. } => 4 * mask.len(),

@@ -73,10 +73,9 @@ pub enum Step {
         length: usize,
     },
     Product(Product),
-    /// A matrix, stored by columns, times a vector, plus a vector.
+    /// A matrix times a vector, plus a vector.
     Matrix {
-        columns: Vec<f32>,
-        bias: Vec<f32>,
+        matrix: dense::Matrix,
         from: Slot,
         to: Slot,
     },
@@ -360,9 +359,9 @@ impl Plan {
                 }
             }
             Step::Reduce { f, loops, out } => kernels::reduce(self.isa, *f, loops, out, Memory::new(memory, bytes)),
-            Step::Matrix { columns, bias, from, to } => {
+            Step::Matrix { matrix, from, to } => {
                 let [from, to] = memory.get_disjoint_mut([from.range(), to.range()]).expect("slots are apart");
-                kernels::multiply(self.isa, columns, from, bias, to);
+                kernels::multiply(self.isa, matrix, from, to);
             }
             Step::Pool { kernel, stride, input, output } => pool(*kernel, *stride, *input, *output, memory),
             Step::Output { loops } => loops.gather(memory, out),

@@ -7,9 +7,11 @@ use crate::network::exec::graph::Reason;
 use crate::network::exec::kernels::attention::Attention;
 use crate::network::exec::kernels::dense::{self, Map};
 use crate::network::exec::kernels::general::{Binary, Product, Rows, Unary};
+use crate::network::exec::kernels::weights::Stored;
 use crate::network::exec::kernels::{conv, conv8, winograd};
 use crate::network::exec::lower::{Matrices, Named, Op, Operand, Rearrange, pair};
 use crate::network::exec::plan::{Slot, Step};
+use std::borrow::Cow;
 
 impl<'a> Compiler<'a> {
     /// Emits an operation.
@@ -30,7 +32,7 @@ impl<'a> Compiler<'a> {
                     return self.convolution8(named.out, shape, stored, *bias, levels, (input, Lie::Picture));
                 }
                 let input = self.view(x, *padding)?;
-                return self.convolution(named.out, shape, &weights.values, *bias, input);
+                return self.convolution(named.out, shape, (&weights.values, stored8(weights, 0)), *bias, input);
             }
             Op::Transposed { x, weights, bias, stride, padding } => {
                 return self.transposed(named.out, x, weights, *bias, *stride, *padding);
@@ -196,7 +198,7 @@ impl<'a> Compiler<'a> {
         &mut self,
         out: &'a str,
         shape: conv::Shape,
-        weights: &[f32],
+        weights: (&[f32], Option<Eight>),
         bias: Option<&Constant>,
         input: View,
     ) -> Result<(), Reason> {
@@ -227,7 +229,7 @@ impl<'a> Compiler<'a> {
     fn convolve(
         &mut self,
         shape: conv::Shape,
-        weights: &[f32],
+        weights: (&[f32], Option<Eight>),
         bias: Option<&Constant>,
         (input, output): (View, View),
         extra: Option<Slot>,
@@ -237,12 +239,13 @@ impl<'a> Compiler<'a> {
             return Err("the bias does not fit".into());
         }
         let tile = self.isa.tile();
-        let method = match winograd::suits(&shape, output.h, output.w) {
+        let (floats, eight) = weights;
+        let (method, weights) = match winograd::suits(&shape, output.h, output.w) {
             Some(square) => {
                 self.work_len = self.work_len.max(square.work_len(&shape, output.h, output.w));
-                conv::Method::Winograd(square)
+                (conv::Method::Winograd(square), Stored::Float(floats))
             }
-            None => conv::Method::Direct,
+            None => (conv::Method::Direct, eight.map_or(Stored::Float(floats), |(all, of)| Stored::Eight(all, of))),
         };
         let packed = conv::Packed::new(shape, method, weights, bias.map(|b| b.values.as_slice()), tile);
         self.push(Step::Convolution { packed, extra, input, output, residual });
@@ -338,7 +341,7 @@ impl<'a> Compiler<'a> {
             .map(|(o, c, tap)| turned(o, c, tap))
             .collect();
         let shape = conv::Shape { c_out, c_in, kernel, stride: 1, padding: border };
-        self.convolution(out, shape, &turned, bias, wide)
+        self.convolution(out, shape, (&turned, None), bias, wide)
     }
 
     /// A linear layer: a matrix times a vector, or a convolution of pixels that stand in a row.
@@ -351,17 +354,17 @@ impl<'a> Compiler<'a> {
         bias: Option<&Constant>,
     ) -> Result<(), Reason> {
         let (k, n) = if by_column { (weights.dims[0], weights.dims[1]) } else { (weights.dims[1], weights.dims[0]) };
-        let at = |r: usize, c: usize| weights.values[if by_column { c * n + r } else { r * k + c }];
         if self.dims(x)?.last() != Some(&k) || bias.is_some_and(|b| b.values.len() != n) {
             return Err("a linear layer that does not fit its input".into());
         }
+        let stored = stored8(weights, usize::from(by_column));
         if self.dims(x)?.iter().product::<usize>() == k {
             let input = self.value(x)?;
             let input = self.together(&input, |p| p.run().is_some())?;
             let output = self.row_major(self.dims(out)?);
+            let stored = stored.map_or(Stored::Float(&weights.values), |(all, scales)| Stored::Eight(all, scales));
             self.push(Step::Matrix {
-                columns: (0..k).flat_map(|c| (0..n).map(move |r| (r, c))).map(|(r, c)| at(r, c)).collect(),
-                bias: bias.map_or_else(|| vec![0.0; n], |b| b.values.clone()),
+                matrix: dense::Matrix::new(stored, n, k, by_column, bias.map(|b| b.values.as_slice())),
                 from: Slot { start: input.start, len: k },
                 to: Slot { start: output.start, len: n },
             });
@@ -369,11 +372,9 @@ impl<'a> Compiler<'a> {
             return Ok(());
         }
         let shape = conv::Shape { c_out: n, c_in: k, kernel: [1, 1], stride: 1, padding: [0, 0] };
-        let stored = stored8(weights, usize::from(by_column));
-        if let Some(((values, scales), (levels, input))) = stored.zip(self.input8(x, Lie::Rows)) {
-            let at = |r: usize, c: usize| values[if by_column { c * n + r } else { r * k + c }];
-            let rows: Vec<i8> = (0..n).flat_map(|r| (0..k).map(move |c| (r, c))).map(|(r, c)| at(r, c)).collect();
-            return self.convolution8(out, shape, (&rows, scales), bias, levels, (input, Lie::Rows));
+        let stored = stored.map(|(all, scales)| (by_row(all, n, by_column), scales));
+        if let Some(((rows, scales), (levels, input))) = stored.as_ref().zip(self.input8(x, Lie::Rows)) {
+            return self.convolution8(out, shape, (rows, scales), bias, levels, (input, Lie::Rows));
         }
         let input = self.value(x)?;
         let input = self.as_rows(&input)?;
@@ -381,9 +382,10 @@ impl<'a> Compiler<'a> {
         let (out, extra, residual) = self.sums(out, axis)?;
         let residual = residual.map(|r| self.as_rows(&r)).transpose()?;
         let output = self.row_major(self.dims(out)?);
-        let rows: Vec<f32> = (0..n).flat_map(|r| (0..k).map(move |c| (r, c))).map(|(r, c)| at(r, c)).collect();
+        let rows = by_row(&weights.values, n, by_column);
         let views = (input, output.rows().ok_or("no rows")?);
-        self.convolve(shape, &rows, bias, views, extra, residual)?;
+        let stored = stored.as_ref().map(|(rows, scales)| (rows.as_ref(), *scales));
+        self.convolve(shape, (&rows, stored), bias, views, extra, residual)?;
         self.places.insert(out, output);
         Ok(())
     }
@@ -639,6 +641,17 @@ impl<'a> Compiler<'a> {
         Ok(whole)
     }
 }
+
+/// A matrix of n rows, row by row.
+fn by_row<T: Copy>(all: &[T], n: usize, by_column: bool) -> Cow<'_, [T]> {
+    if !by_column {
+        return all.into();
+    }
+    (0..n).flat_map(|r| all.iter().skip(r).step_by(n).copied()).collect()
+}
+
+/// 8-bit weights, and what those of each output channel are multiplied with, or all.
+type Eight<'c> = (&'c [i8], &'c [f32]);
 
 /// The order that undoes an order.
 fn inverse(order: &[usize]) -> Vec<usize> {

@@ -222,7 +222,7 @@ unsafe fn lines<S: Simd, const V: usize, const P: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; P];
-        accumulate::<S, V, P>(&mut sums, weights.as_ptr(), from, step, depth);
+        accumulate::<S, f32, V, P>(&mut sums, weights.as_ptr(), from, step, depth);
         for (p, sums) in sums.into_iter().enumerate() {
             sums.into_iter().enumerate().for_each(|(v, sum)| put(p, v, sum));
         }

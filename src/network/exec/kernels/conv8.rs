@@ -319,7 +319,7 @@ unsafe fn add_four<D: Dot, const V: usize, const P: usize, const L: usize>(
     unsafe {
         let w: [D::W; V] = std::array::from_fn(|v| D::load_weights(weights.add(v * D::LANES * CHANNELS)));
         for v in 0..V {
-            D::S::prefetch(weights.wrapping_add(v * D::LANES * CHANNELS + 4 * AHEAD));
+            D::S::prefetch(weights.wrapping_add(v * D::LANES * CHANNELS + AHEAD));
         }
         for (sums, x) in sums.iter_mut().zip(x) {
             let x = D::spread::<L>(*x);

@@ -3,7 +3,9 @@
 use super::super::arena::View;
 use super::conv8::Levels;
 use super::memory::{Memory, Part};
-use super::simd::{Dot, ROUND, Simd};
+use super::simd::{Dot, ROUND, Simd, WIDEST};
+use super::weights::{Number, Order, Stored, Weights};
+use half::f16;
 
 /// e^x, with x brought within -87 to 87, to two units in the last place: 2ⁿ times a polynomial of the rest.
 ///
@@ -61,42 +63,122 @@ pub(super) unsafe fn store<S: Simd>(to: *mut f32, left: usize, v: S::F) {
     unsafe { if left >= S::LANES { S::store(to, v) } else { S::store_part(to, v, left) } }
 }
 
+/// A matrix that is multiplied with vectors, plus a vector.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    rows: usize,
+    /// By columns, each padded to whole vectors.
+    weights: Weights,
+    /// Padded alike.
+    bias: Vec<f32>,
+}
+
+/// The numbers of `[rows, columns]`, or of `[columns, rows]`, by columns.
+struct ByColumn {
+    rows: usize,
+    columns: usize,
+    by_column: bool,
+}
+
+impl Order for ByColumn {
+    fn arrange<T: Copy + Default>(&self, weights: &[T]) -> Vec<T> {
+        let (rows, columns) = (self.rows, self.columns);
+        let padded = rows.next_multiple_of(WIDEST);
+        let mut all = vec![T::default(); columns * padded];
+        for (c, column) in all.chunks_exact_mut(padded).enumerate() {
+            for (r, to) in column[..rows].iter_mut().enumerate() {
+                *to = weights[if self.by_column { c * rows + r } else { r * columns + c }];
+            }
+        }
+        all
+    }
+}
+
+impl Matrix {
+    /// Of `[rows, columns]` numbers, or `[columns, rows]` if they are `by_column`.
+    pub fn new(stored: Stored, rows: usize, columns: usize, by_column: bool, bias: Option<&[f32]>) -> Self {
+        assert!(stored.len() == rows * columns && bias.is_none_or(|b| b.len() == rows));
+        let padded = rows.next_multiple_of(WIDEST);
+        let mut bias = bias.map_or_else(Vec::new, <[f32]>::to_vec);
+        bias.resize(padded, 0.0);
+        Matrix { rows, weights: Weights::new(stored, &ByColumn { rows, columns, by_column }, padded), bias }
+    }
+
+    /// Bytes of weights.
+    pub fn bytes(&self) -> usize {
+        self.weights.bytes() + size_of_val(self.bias.as_slice())
+    }
+}
+
 /// Vectors of a matrix's rows that are added up together.
 const ROWS: usize = 4;
 
-/// `out = a x + b` with `a` stored by columns, `[x.len(), out.len()]`.
+/// `out = a x + b`.
 ///
 /// # Safety
 /// The CPU must have the features of `S`.
 #[inline(always)]
-pub(super) unsafe fn matrix_vector<S: Simd>(columns: &[f32], x: &[f32], b: &[f32], out: &mut [f32]) {
-    let n = out.len();
-    assert!(columns.len() == n * x.len() && b.len() == n);
-    let mut first = 0;
-    while first < n {
-        // SAFETY: the caller's promise; every column and `b` have n numbers.
+pub(super) unsafe fn matrix_vector<S: Simd>(matrix: &Matrix, x: &[f32], out: &mut [f32]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match &matrix.weights {
+            Weights::F32(columns) => rows_of::<S, f32>(columns, matrix, x, out),
+            Weights::F16(columns) => rows_of::<S, f16>(columns, matrix, x, out),
+            Weights::I8(columns, _) => rows_of::<S, i8>(columns, matrix, x, out),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn rows_of<S: Simd, W: Number>(columns: &[W], matrix: &Matrix, x: &[f32], out: &mut [f32]) {
+    let padded = matrix.bias.len();
+    assert!(out.len() == matrix.rows && columns.len() == padded * x.len());
+    let (vectors, mut v) = (matrix.rows.div_ceil(S::LANES), 0);
+    while v < vectors {
+        // SAFETY: the caller's promise; columns, bias and scales are padded to whole vectors.
         unsafe {
-            if n - first >= ROWS * S::LANES {
-                let mut sums: [S::F; ROWS] = std::array::from_fn(|v| S::load(b.as_ptr().add(first + v * S::LANES)));
-                for (k, x) in x.iter().enumerate() {
-                    let (x, column) = (S::splat(*x), columns.as_ptr().add(k * n + first));
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = S::fma(x, S::load(column.add(v * S::LANES)), *sum);
-                    }
-                }
-                for (v, sum) in sums.into_iter().enumerate() {
-                    S::store(out.as_mut_ptr().add(first + v * S::LANES), sum);
-                }
-                first += ROWS * S::LANES;
+            if vectors - v >= ROWS {
+                some_rows::<S, W, ROWS>(columns, matrix, x, v * S::LANES, out);
+                v += ROWS;
             } else {
-                let left = n - first;
-                let mut sum = load::<S>(b.as_ptr().add(first), left);
-                for (k, x) in x.iter().enumerate() {
-                    sum = S::fma(S::splat(*x), load::<S>(columns.as_ptr().add(k * n + first), left), sum);
-                }
-                store::<S>(out.as_mut_ptr().add(first), left, sum);
-                first += S::LANES;
+                some_rows::<S, W, 1>(columns, matrix, x, v * S::LANES, out);
+                v += 1;
             }
+        }
+    }
+}
+
+/// V vectors of rows from `first` on.
+///
+/// # Safety
+/// The CPU must have the features of `S`; the rows must be there, padded to whole vectors.
+#[inline(always)]
+unsafe fn some_rows<S: Simd, W: Number, const V: usize>(
+    columns: &[W],
+    matrix: &Matrix,
+    x: &[f32],
+    first: usize,
+    out: &mut [f32],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bias = <f32 as Number>::load::<S, V>(matrix.bias.as_ptr().add(first));
+        let mut sums = if matrix.weights.scales().is_some() { [S::splat(0.0); V] } else { bias };
+        for (k, x) in x.iter().enumerate() {
+            let column = W::load::<S, V>(columns.as_ptr().add(k * matrix.bias.len() + first));
+            for (sum, w) in sums.iter_mut().zip(column) {
+                *sum = S::fma(S::splat(*x), w, *sum);
+            }
+        }
+        if let Some(scales) = matrix.weights.scales() {
+            let scales = <f32 as Number>::load::<S, V>(scales.as_ptr().add(first));
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = S::fma(*sum, scales[v], bias[v]);
+            }
+        }
+        for (v, sum) in sums.into_iter().enumerate() {
+            let at = first + v * S::LANES;
+            store::<S>(out.as_mut_ptr().add(at), out.len() - at, sum);
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod dense;
 pub mod general;
 mod memory;
 mod simd;
+pub mod weights;
 pub mod winograd;
 
 use super::arena::View;
@@ -51,7 +52,7 @@ impl Isa {
     pub fn available() -> Vec<Self> {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
             if is_x86_feature_detected!("avx512f") {
                 all.extend(is_x86_feature_detected!("avx512vnni").then_some(Isa::Vnni));
                 all.push(Isa::Avx512);
@@ -120,10 +121,10 @@ macro_rules! dispatched {
         $(#[$doc])*
         pub fn $name(isa: Isa, $($arg: $t),*) {
             dispatched!(@ $s, $d, ($($arg: $t),*), $body;
-                #[cfg(target_arch = "x86_64")] "avx512f,avx512vnni,avx2,fma" vnni Avx512 Vnni;
-                #[cfg(target_arch = "x86_64")] "avx512f,avx2,fma" avx512 Avx512 Avx2;
-                #[cfg(target_arch = "x86_64")] "avx2,fma,avxvnni" avx_vnni Avx2 AvxVnni;
-                #[cfg(target_arch = "x86_64")] "avx2,fma" avx2 Avx2 Avx2;
+                #[cfg(target_arch = "x86_64")] "avx512f,avx512vnni,avx2,fma,f16c" vnni Avx512 Vnni;
+                #[cfg(target_arch = "x86_64")] "avx512f,avx2,fma,f16c" avx512 Avx512 Avx2;
+                #[cfg(target_arch = "x86_64")] "avx2,fma,f16c,avxvnni" avx_vnni Avx2 AvxVnni;
+                #[cfg(target_arch = "x86_64")] "avx2,fma,f16c" avx2 Avx2 Avx2;
                 #[cfg(target_arch = "aarch64")] "neon,dotprod" sdot Neon Sdot;
                 #[cfg(target_arch = "aarch64")] "neon" neon Neon Neon;
             );
@@ -217,10 +218,10 @@ dispatched! {
 }
 
 dispatched! {
-    /// Multiplies a matrix, stored by columns, with a vector.
-    multiply<S, D>(columns: &[f32], x: &[f32], b: &[f32], out: &mut [f32]) {
+    /// Multiplies a matrix with a vector.
+    multiply<S, D>(matrix: &dense::Matrix, x: &[f32], out: &mut [f32]) {
         // SAFETY: the CPU has the features of S here.
-        unsafe { dense::matrix_vector::<S>(columns, x, b, out) }
+        unsafe { dense::matrix_vector::<S>(matrix, x, out) }
     }
 }
 

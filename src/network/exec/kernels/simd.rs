@@ -1,5 +1,7 @@
 //! Vectors of each kind of CPU, behind two traits, so that a kernel is written once.
 
+use half::f16;
+
 /// 1.5 · 2²³: adding it to a number of less than 2²² rounds it to an integer, ties to even, kept in the low bits.
 pub(super) const ROUND: f32 = 12_582_912.0;
 
@@ -23,6 +25,10 @@ pub(super) trait Simd: Copy {
 
     /// `LANES` numbers.
     unsafe fn load(from: *const f32) -> Self::F;
+    /// `LANES` numbers of 16 bits.
+    unsafe fn load_f16(from: *const f16) -> Self::F;
+    /// `LANES` whole numbers of 8 bits.
+    unsafe fn load_i8(from: *const i8) -> Self::F;
     /// To `LANES` numbers.
     unsafe fn store(to: *mut f32, v: Self::F);
     /// The same number in every lane.
@@ -156,6 +162,14 @@ impl Simd for Portable {
         unsafe { from.cast::<[f32; 4]>().read_unaligned() }
     }
     #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> [f32; 4] {
+        unsafe { from.cast::<[f16; 4]>().read_unaligned().map(f16::to_f32) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> [f32; 4] {
+        unsafe { from.cast::<[i8; 4]>().read_unaligned().map(f32::from) }
+    }
+    #[inline(always)]
     unsafe fn store(to: *mut f32, v: [f32; 4]) {
         unsafe { to.cast::<[f32; 4]>().write_unaligned(v) }
     }
@@ -261,6 +275,7 @@ pub(super) use x86::{Avx2, Avx512, AvxVnni, Vnni};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Dot, Simd, level};
+    use half::f16;
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
@@ -276,6 +291,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn load(from: *const f32) -> __m512 {
             unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(from: *const f16) -> __m512 {
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(from: *const i8) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
         }
         #[inline(always)]
         unsafe fn store(to: *mut f32, v: __m512) {
@@ -375,6 +398,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn load(from: *const f32) -> __m256 {
             unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(from: *const f16) -> __m256 {
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(from: *const i8) -> __m256 {
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
         }
         #[inline(always)]
         unsafe fn store(to: *mut f32, v: __m256) {
@@ -584,6 +615,7 @@ pub(super) use arm::{Neon, Sdot};
 #[cfg(target_arch = "aarch64")]
 mod arm {
     use super::{Dot, Simd};
+    use half::f16;
     use std::arch::aarch64::*;
     use std::arch::asm;
 
@@ -600,6 +632,27 @@ mod arm {
         #[inline(always)]
         unsafe fn load(from: *const f32) -> float32x4_t {
             unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(from: *const f16) -> float32x4_t {
+            // every 64-bit ARM CPU converts them; stable Rust has no intrinsic for it
+            let wide: float32x4_t;
+            unsafe {
+                asm!(
+                    "fcvtl {wide:v}.4s, {narrow:v}.4h",
+                    wide = lateout(vreg) wide,
+                    narrow = in(vreg) vld1_u16(from.cast()),
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            wide
+        }
+        #[inline(always)]
+        unsafe fn load_i8(from: *const i8) -> float32x4_t {
+            unsafe {
+                let four = vreinterpret_s8_u32(vdup_n_u32(from.cast::<u32>().read_unaligned()));
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(four))))
+            }
         }
         #[inline(always)]
         unsafe fn store(to: *mut f32, v: float32x4_t) {

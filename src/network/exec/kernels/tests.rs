@@ -1,6 +1,8 @@
 use super::*;
 use crate::network::exec::arena::Layout;
 use crate::noise::Noise;
+use half::f16;
+use weights::Stored;
 use winograd::Square;
 
 /// Runs all parts, as two threads might.
@@ -77,12 +79,13 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
             let mut bias = vec![0.0; c_out];
             noise.fill(&mut weights);
             noise.fill(&mut bias);
-            let mut packed = vec![conv::Packed::new(shape, conv::Method::Direct, &weights, Some(&bias), isa.tile())];
+            let stored = Stored::Float(&weights);
+            let mut packed = vec![conv::Packed::new(shape, conv::Method::Direct, stored, Some(&bias), isa.tile())];
             let (h, w) = (side(h, 0), side(w, 1));
             if winograd::suits(&shape, h, w).is_some() {
                 for square in [Square::Two, Square::Four] {
                     let method = conv::Method::Winograd(square);
-                    packed.push(conv::Packed::new(shape, method, &weights, Some(&bias), isa.tile()));
+                    packed.push(conv::Packed::new(shape, method, stored, Some(&bias), isa.tile()));
                 }
             }
             winograds += packed.len() - 1;
@@ -361,11 +364,32 @@ fn matrices_are_right_for_every_kind_of_cpu() {
             let (mut a, mut x, mut b) = (vec![0.0; rows * columns], vec![0.0; columns], vec![0.0; rows]);
             let mut noise = Noise::new(6, rows as u64);
             [&mut a, &mut x, &mut b].into_iter().for_each(|v| noise.fill(v));
-            let mut out = vec![f32::NAN; rows];
-            multiply(isa, &a, &x, &b, &mut out);
-            for (r, out) in out.iter().enumerate() {
-                let terms = (0..columns).map(|c| f64::from(a[c * rows + r]) * f64::from(x[c]));
-                assert!((terms.sum::<f64>() + f64::from(b[r]) - f64::from(*out)).abs() < 2e-5, "{isa:?} {rows}");
+            let halves: Vec<f32> = a.iter().map(|v| f16::from_f32(*v).to_f32()).collect();
+            let bytes: Vec<i8> = a.iter().map(|v| (40.0 * v) as i8).collect();
+            let scales: Vec<f32> = b.iter().map(|v| v.abs() / 40.0).collect();
+            let each = |scale: &dyn Fn(usize) -> f32, by_column: bool| -> Vec<f32> {
+                let row = |i: usize| if by_column { i % rows } else { i / columns };
+                bytes.iter().enumerate().map(|(i, v)| f32::from(*v) * scale(row(i))).collect()
+            };
+            for by_column in [true, false] {
+                for (stored, values, bits) in [
+                    (Stored::Float(&a), a.clone(), 32),
+                    (Stored::Float(&halves), halves.clone(), 16),
+                    (Stored::Eight(&bytes, &scales), each(&|r| scales[r], by_column), 8),
+                    (Stored::Eight(&bytes, &[0.02]), each(&|_| 0.02, by_column), 8),
+                ] {
+                    let matrix = dense::Matrix::new(stored, rows, columns, by_column, Some(&b));
+                    assert!(matrix.bytes() >= rows * columns * bits / 8);
+                    assert!(matrix.bytes() <= rows.next_multiple_of(16) * (columns * bits / 8 + 8));
+                    let mut out = vec![f32::NAN; rows];
+                    multiply(isa, &matrix, &x, &mut out);
+                    for (r, out) in out.iter().enumerate() {
+                        let at = |c: usize| values[if by_column { c * rows + r } else { r * columns + c }];
+                        let terms = (0..columns).map(|c| f64::from(at(c)) * f64::from(x[c]));
+                        let exact = terms.sum::<f64>() + f64::from(b[r]);
+                        assert!((exact - f64::from(*out)).abs() < 2e-5, "{isa:?} {rows} {bits} bits");
+                    }
+                }
             }
         }
     }
@@ -465,11 +489,24 @@ fn convolutions_of_any_shape_are_right() {
         for view in [Some(input), residual].into_iter().flatten() {
             view.pixels().for_each(|at| before[at..at + view.c].iter_mut().for_each(|v| *v = size * draw.number()));
         }
-        let weights: Vec<f32> = draw
+        let mut weights: Vec<f32> = draw
             .numbers(shape.c_out * shape.c_in * shape.kernel[0] * shape.kernel[1])
             .iter()
             .map(|v| v * weight)
             .collect();
+        // as a file may have them: in 32, 16 or 8 bits
+        let bits = draw.one(&[32, 16, 8]);
+        let scales: Vec<f32> = draw.numbers(shape.c_out).iter().map(|v| weight * (0.5 + v.abs()) / 128.0).collect();
+        let bytes: Vec<i8> = weights.iter().map(|v| (v / weight * 100.0) as i8).collect();
+        let each = weights.len() / shape.c_out;
+        for (i, v) in weights.iter_mut().enumerate() {
+            match bits {
+                // within the range of 16 bits
+                16 => *v = f16::from_f32(*v / weight).to_f32() * weight.clamp(1.0 / 64.0, 64.0),
+                8 => *v = f32::from(bytes[i]) * scales[i / each],
+                _ => (),
+            }
+        }
         let (bias, extra) = (draw.numbers(shape.c_out), draw.numbers(shape.c_out));
         let (bias, extra) = (draw.one(&[None, Some(&*bias)]), draw.one(&[None, Some(&*extra)]));
         let zeros = vec![0.0; shape.c_out];
@@ -490,7 +527,10 @@ fn convolutions_of_any_shape_are_right() {
                     continue;
                 }
                 let method = square.map_or(conv::Method::Direct, conv::Method::Winograd);
-                let packed = &conv::Packed::new(shape, method, &weights, bias, isa.tile());
+                let eight = bits == 8 && square.is_none();
+                let stored = if eight { Stored::Eight(&bytes, &scales) } else { Stored::Float(&weights) };
+                let packed = &conv::Packed::new(shape, method, stored, bias, isa.tile());
+                assert!(square.is_some() || (packed.bytes() < 3 * weights.len()) || bits > 8 || weights.len() < 10_000);
                 let mut arena = before.clone();
                 let run = conv::Run { packed, extra, input, output, residual };
                 let memory = Memory::new(&mut arena, &mut []);

@@ -41,7 +41,7 @@ impl Square {
     }
 
     /// Transforms a 3×3 kernel: `G g Gᵀ`.
-    pub fn weights(self, g: [f64; 9], put: impl FnMut(usize, f64)) {
+    fn weights(self, g: [f64; 9], put: impl FnMut(usize, f64)) {
         match self {
             Square::Two => transform_weights::<Two, 4, 2>(g, put),
             Square::Four => transform_weights::<Four, 6, 4>(g, put),
@@ -70,6 +70,31 @@ pub fn suits(shape: &Shape, h: usize, w: usize) -> Option<Square> {
 
 /// Windows that the larger square is for, as measured.
 const MANY: usize = 48;
+
+/// Transforms the weights `[C_out, C_in, 3, 3]`, and arranges them by blocks of output channels, positions and input channels.
+pub fn pack(square: Square, weights: &[f32], blocks: &[Block], lanes: usize, c_in: usize) -> Vec<f32> {
+    let positions = square.positions();
+    let mut packed = vec![0.0; blocks.iter().map(|b| b.vectors * lanes * positions * c_in).sum()];
+    let kernels = weights.as_chunks::<9>().0;
+    let mut lines = Vec::new();
+    for block in blocks {
+        let width = block.vectors * lanes;
+        let packed = &mut packed[block.weights..][..width * positions * c_in];
+        lines.clear();
+        lines.resize(positions * width, 0.0);
+        for c in 0..c_in {
+            // an input channel's numbers for all of the block, then a line of them for each position
+            for i in 0..block.channels {
+                let kernel = kernels[(block.first + i) * c_in + c].map(f64::from);
+                square.weights(kernel, |position, v| lines[position * width + i] = v as f32);
+            }
+            for (position, line) in lines.chunks_exact(width).enumerate() {
+                packed[(position * c_in + c) * width..][..width].copy_from_slice(line);
+            }
+        }
+    }
+    packed
+}
 
 /// The rows of windows of a band.
 fn band(columns: usize) -> usize {
@@ -338,7 +363,7 @@ unsafe fn tile<S: Simd, const V: usize, const P: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; P];
-        accumulate::<S, V, P>(&mut sums, weights, from, c_in, c_in);
+        accumulate::<S, f32, V, P>(&mut sums, weights, from, c_in, c_in);
         for (p, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
                 S::store(to.add(p * c_out + v * S::LANES), sum);

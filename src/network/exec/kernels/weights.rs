@@ -1,0 +1,107 @@
+//! Weights as they are kept: in f32, or smaller and widened as a kernel reads them. A large network whose weights do not
+//! stay in the cache waits for them, the less the smaller they are.
+
+use super::simd::Simd;
+use half::f16;
+
+/// Weights as a file has them.
+#[derive(Clone, Copy, Debug)]
+pub enum Stored<'a> {
+    /// Numbers.
+    Float(&'a [f32]),
+    /// 8-bit numbers, and what those of each output channel are multiplied with, or all.
+    Eight(&'a [i8], &'a [f32]),
+}
+
+impl Stored<'_> {
+    /// How many there are.
+    pub fn len(self) -> usize {
+        match self {
+            Stored::Float(all) => all.len(),
+            Stored::Eight(all, _) => all.len(),
+        }
+    }
+}
+
+/// Weights in the order in which a kernel reads them.
+#[derive(Clone, Debug)]
+pub enum Weights {
+    /// In 32 bits.
+    F32(Vec<f32>),
+    /// In 16 bits: those that lose nothing by it.
+    F16(Vec<f16>),
+    /// In 8 bits; results are multiplied with the scale of their channel.
+    I8(Vec<i8>, Vec<f32>),
+}
+
+impl Weights {
+    /// Arranges weights in as few bits as keep them. `order` gives, for numbers of any type, those that it gets in the order
+    /// of the kernel, with zeros where there are none; scales are padded to `channels`.
+    pub fn new(stored: Stored, order: &impl Order, channels: usize) -> Self {
+        match stored {
+            Stored::Eight(all, scales) => {
+                let one = if scales.len() == 1 { scales[0] } else { 0.0 };
+                let mut scales = if scales.len() == 1 { Vec::new() } else { scales.to_vec() };
+                scales.resize(channels, one);
+                Weights::I8(order.arrange(all), scales)
+            }
+            Stored::Float(all) if all.iter().all(|v| f16::from_f32(*v).to_f32().to_bits() == v.to_bits()) => {
+                Weights::F16(order.arrange(all).into_iter().map(f16::from_f32).collect())
+            }
+            Stored::Float(all) => Weights::F32(order.arrange(all)),
+        }
+    }
+
+    /// What results are multiplied with, if they are.
+    pub fn scales(&self) -> Option<&[f32]> {
+        if let Weights::I8(_, scales) = self { Some(scales) } else { None }
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Weights::F32(all) => size_of_val(all.as_slice()),
+            Weights::F16(all) => size_of_val(all.as_slice()),
+            Weights::I8(all, scales) => size_of_val(all.as_slice()) + size_of_val(scales.as_slice()),
+        }
+    }
+}
+
+/// An order of weights, whatever their type.
+pub trait Order {
+    /// The weights in this order.
+    fn arrange<T: Copy + Default>(&self, weights: &[T]) -> Vec<T>;
+}
+
+/// A type that weights are kept in.
+pub(super) trait Number: Copy {
+    /// V vectors of them as f32.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `S`, and so many numbers must be there.
+    unsafe fn load<S: Simd, const V: usize>(from: *const Self) -> [S::F; V];
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd, const V: usize>(from: *const f32) -> [S::F; V] {
+        // SAFETY: the caller's promise.
+        unsafe { std::array::from_fn(|v| S::load(from.add(v * S::LANES))) }
+    }
+}
+
+impl Number for f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd, const V: usize>(from: *const f16) -> [S::F; V] {
+        // SAFETY: the caller's promise.
+        unsafe { std::array::from_fn(|v| S::load_f16(from.add(v * S::LANES))) }
+    }
+}
+
+impl Number for i8 {
+    #[inline(always)]
+    unsafe fn load<S: Simd, const V: usize>(from: *const i8) -> [S::F; V] {
+        // SAFETY: the caller's promise.
+        unsafe { std::array::from_fn(|v| S::load_i8(from.add(v * S::LANES))) }
+    }
+}
