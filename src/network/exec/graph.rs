@@ -48,13 +48,27 @@ impl<'a> Graph<'a> {
                 all.constants.insert(tensor.name.as_str(), constant);
             }
         }
+        let mut readers: HashMap<&str, usize> = HashMap::new();
+        let results = graph.output.iter().map(|o| &o.name);
+        for name in graph.node.iter().flat_map(|n| &n.input).chain(results) {
+            *readers.entry(name).or_default() += 1;
+        }
         // in the file's order, but for what reads results of nodes further on: converters append nodes that belong before
         let mut left: Vec<&NodeProto> = graph.node.iter().collect();
         while !left.is_empty() {
             let mut later = Vec::new();
             for node in &left {
                 if node.input.iter().all(|name| name.is_empty() || all.dims(name).is_some()) {
-                    all.read(node)?;
+                    if all.read(node)? {
+                        // what was worked out from it alone is all that is needed of a large tensor
+                        for name in &node.input {
+                            let count = readers.entry(name).or_default();
+                            *count = count.saturating_sub(1);
+                            if *count == 0 {
+                                all.constants.remove(name.as_str());
+                            }
+                        }
+                    }
                 } else {
                     later.push(*node);
                 }
@@ -71,8 +85,8 @@ impl<'a> Graph<'a> {
         Ok(all)
     }
 
-    /// Works a node out, or tells its results' shapes.
-    fn read(&mut self, node: &'a NodeProto) -> Result<(), Reason> {
+    /// Works a node out, or tells its results' shapes; says whether it was worked out.
+    fn read(&mut self, node: &'a NodeProto) -> Result<bool, Reason> {
         let input: Vec<Option<&Constant>> = node.input.iter().map(|n| self.constants.get(n.as_str())).collect();
         let missing = |i: usize| input[i].is_none() && !node.input[i].is_empty();
         let named = |e: Reason| format!("{} {}: {e}", node.op_type, node.name);
@@ -87,7 +101,7 @@ impl<'a> Graph<'a> {
             && let Some(results) = constant::fold(node, &input).map_err(named)?
         {
             self.constants.extend(node.output.iter().map(String::as_str).zip(results));
-            return Ok(());
+            return Ok(true);
         }
         if node.op_type == "Shape" {
             let x = node.input.first().map(String::as_str).unwrap_or_default();
@@ -97,7 +111,7 @@ impl<'a> Graph<'a> {
             let (start, end) = (bound(int(node, "start").unwrap_or(0)), bound(int(node, "end").unwrap_or(rank)));
             let list = Constant::list(dims[start..end.max(start)].iter().map(|d| *d as i64));
             self.constants.insert(&node.output[0], list);
-            return Ok(());
+            return Ok(false);
         }
         let shapes = self.infer(node, &input).map_err(named)?;
         for dims in &shapes {
@@ -119,7 +133,7 @@ impl<'a> Graph<'a> {
             }
         }
         self.nodes.push(node);
-        Ok(())
+        Ok(false)
     }
 
     /// The shapes of a node's results.
