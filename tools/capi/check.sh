@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the C library and the C examples, runs them, and looks at what they do to the system:
 #
-#   tools/capi/check.sh           build, run; memory errors and leaks by valgrind, and system calls by strace, if they
-#                                 are installed
+#   tools/capi/check.sh           build, run; memory errors, leaks and allocations by valgrind, and system calls by
+#                                 strace, if they are installed
 #   tools/capi/check.sh threads   the API's tests under ThreadSanitizer and AddressSanitizer; needs a nightly toolchain
 #                                 with rust-src
 set -euo pipefail
@@ -44,6 +44,12 @@ if command -v valgrind > /dev/null; then
     cmp "$out/a.pgm" "$out/c.pgm"
     valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=all "$out/control_loop" 200000 5
     echo "valgrind: no errors, no leaks"
+    allocations() {
+        valgrind "$out/control_loop" 200000 "$1" 2>&1 | sed -n 's/.*total heap usage: \([0-9,]*\) allocs.*/\1/p'
+    }
+    few="$(allocations 5)" more="$(allocations 25)"
+    echo "valgrind: $few allocations by 5 cycles, $more by 25"
+    [ -n "$few" ] && [ "$few" = "$more" ]
 fi
 
 if command -v strace > /dev/null; then

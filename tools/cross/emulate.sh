@@ -18,7 +18,7 @@ trap 'rm -rf "$out"' EXIT
 tests() {
     local listed="$out/tests.json" name
     tools/cross/build.sh aarch64-unknown-linux-gnu test --no-run --release --no-default-features --features output,embedded-model,capi \
-        --lib --test golden --test c_api --test noise --message-format json > "$listed"
+        --lib --test golden --test quantized --test c_api --test noise --message-format json > "$listed"
     python3 -c '
 import json, sys
 for line in sys.stdin:
