@@ -33,13 +33,26 @@ def ort_session(path, threads):
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def time_of(session, t):
+    kind = next(i for i in session.get_inputs() if i.name == "timestep").type
+    import numpy as np
+
+    return np.array([t], np.int64 if "int64" in kind else np.float32)
+
+
+def conditions(session):
+    """The names and shapes of the inputs that are neither sample nor time nor class."""
+    return {i.name: i.shape for i in session.get_inputs() if i.name not in ("sample", "timestep", "class_labels")}
+
+
 def ort_feed(session):
-    """Zeros for the sample, class 3 if there are classes, and a time in the middle."""
+    """Zeros for the sample and conditions, class 3 if there are classes, and a time in the middle."""
     import numpy as np
 
     sample = next(i for i in session.get_inputs() if i.name == "sample")
     shape = [d if isinstance(d, int) else 1 for d in sample.shape]
-    feed = {"sample": np.zeros(shape, np.float32), "timestep": np.array([500], np.float32)}
+    feed = {"sample": np.zeros(shape, np.float32), "timestep": time_of(session, 500)}
+    feed |= {name: np.zeros(shape, np.float32) for name, shape in conditions(session).items()}
     return feed | {i.name: np.array([3]) for i in session.get_inputs() if i.name == "class_labels"}
 
 
@@ -54,7 +67,7 @@ def ort_picture(session):
     x = np.random.default_rng(0).standard_normal(feed["sample"].shape, dtype=np.float32)
     times = [1000 - 100 * i - 1 for i in range(LOOP)]
     for i, t in enumerate(times):
-        feed |= {"sample": x, "timestep": np.array([t], np.float32)}
+        feed |= {"sample": x, "timestep": time_of(session, t)}
         v = session.run(None, feed)[0]
         gamma, sigma = alpha_bar[t] ** 0.5, (1 - alpha_bar[t]) ** 0.5
         x0, eps = np.clip(gamma * x - sigma * v, -1, 1), gamma * v + sigma * x
@@ -98,7 +111,7 @@ def difference(program, session, path):
     gamma, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
     feed = ort_feed(session)
     feed |= {"sample": np.random.default_rng(1).standard_normal(feed["sample"].shape, dtype=np.float32),
-             "timestep": np.array([999], np.float32)}
+             "timestep": time_of(session, 999)}
     theirs = session.run(None, feed)[0]
     with tempfile.TemporaryDirectory() as folder:
         noise, config, out = (os.path.join(folder, n) for n in ("noise.npy", "scheduler_config.json", "out.npy"))
@@ -106,6 +119,9 @@ def difference(program, session, path):
         with open(config, "w") as file:
             json.dump({"beta_schedule": "linear", "prediction_type": "epsilon", "clip_sample": False}, file)
         classes = ["--class", "3"] if "class_labels" in feed else []
+        for name in conditions(session):
+            np.save(os.path.join(folder, f"{name}.npy"), feed[name])
+            classes += ["--cond", f"{name}={folder}/{name}.npy"]
         subprocess.run([program, "-m", path, "--scheduler-config", config, "--noise", noise, "-s", "ddim", "-n", "1", "--spacing",
                         "trailing", "--quiet", *classes, out], check=True)
         ours = (feed["sample"] - gamma * np.load(out).astype(np.float64)) / sigma
