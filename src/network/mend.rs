@@ -9,9 +9,6 @@ use half::{bf16, f16};
 /// Mends a graph and the graphs inside its nodes.
 pub(super) fn mend(graph: &mut GraphProto) {
     let half = |element: i32| element == DataType::Float16 as i32 || element == DataType::Bfloat16 as i32;
-    for tensor in &mut graph.initializer {
-        widen(tensor);
-    }
     // Exporters leave stale notes of shapes and types, at odds with a concrete batch. Nothing needs them.
     graph.value_info.clear();
     for value in graph.input.iter_mut().chain(&mut graph.output) {
@@ -24,13 +21,21 @@ pub(super) fn mend(graph: &mut GraphProto) {
     for node in &mut graph.node {
         give_constant_of_shape_its_value(node);
         for attribute in &mut node.attribute {
-            // Half precision saves room in a file, and no time here: it becomes single precision.
+            // Half precision saves room, and no time here: what is computed is in single precision.
             if ["to", "dtype", "output_dtype"].contains(&attribute.name.as_str()) && half(attribute.i as i32) {
                 attribute.i = DataType::Float as i64;
             }
-            attribute.t.iter_mut().for_each(widen);
             attribute.g.iter_mut().for_each(mend);
         }
+    }
+}
+
+/// Stores a graph's numbers of 16 bits as f32, which its nodes compute in once they are [mended](mend).
+pub(super) fn widen(graph: &mut GraphProto) {
+    graph.initializer.iter_mut().for_each(widen_tensor);
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        attribute.t.iter_mut().for_each(widen_tensor);
+        attribute.g.iter_mut().for_each(widen);
     }
 }
 
@@ -53,8 +58,7 @@ fn give_constant_of_shape_its_value(node: &mut NodeProto) {
     });
 }
 
-/// Stores numbers of 16 bits as f32.
-fn widen(tensor: &mut TensorProto) {
+fn widen_tensor(tensor: &mut TensorProto) {
     let of: fn(u16) -> f32 = match DataType::try_from(tensor.data_type) {
         Ok(DataType::Float16) => |bits| f16::from_bits(bits).to_f32(),
         Ok(DataType::Bfloat16) => |bits| bf16::from_bits(bits).to_f32(),
@@ -94,6 +98,7 @@ mod tests {
         };
         let mut graph = GraphProto { initializer: vec![stored, in_ints], node: vec![cast], ..Default::default() };
         mend(&mut graph);
+        widen(&mut graph);
         let read = |t: &TensorProto| -> Vec<f32> {
             assert_eq!(t.data_type, DataType::Float as i32);
             t.raw_data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()

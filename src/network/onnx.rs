@@ -5,7 +5,7 @@ use super::exec;
 use super::external::load_external_data;
 use super::fold::{drop_activation_quantization, drop_quantization_but_of_weighted, round_activations_in_float};
 use super::locate;
-use super::mend::mend;
+use super::mend::{mend, widen};
 use super::metadata::Metadata;
 use super::pb::{self, tensor_proto::DataType};
 use super::qoperator::expand;
@@ -399,6 +399,7 @@ fn load(bytes: Bytes, path: Option<&Path>, options: &ModelOptions) -> Result<Mod
         }
         Err(reason) => {
             check_windows(file.graph())?;
+            widen(file.graph());
             if options.exact_quantization {
                 round_activations_in_float(file.graph());
             } else {

@@ -3,6 +3,12 @@
 use super::graph::{Reason, float, int, ints, text};
 use crate::network::pb::tensor_proto::DataType;
 use crate::network::pb::{NodeProto, TensorProto};
+use bytes::Bytes;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use std::borrow::Cow;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 /// A stored tensor, or one that depends on stored ones alone.
 #[derive(Clone, Debug)]
@@ -10,11 +16,76 @@ pub struct Constant {
     /// Its dimensions.
     pub dims: Vec<usize>,
     /// Its numbers; whole numbers, which are shapes and indices, are exact up to 2^24.
-    pub values: Vec<f32>,
+    pub values: Values,
     /// What it is stored as.
     pub kind: DataType,
     /// If it was stored in 8 bits around zero: those.
-    pub levels: Option<Stored8>,
+    pub levels: Option<Arc<Stored8>>,
+}
+
+/// Numbers as f32, worked out of what a file has once they are read: weights, most of which are only arranged anew and
+/// need not be there twice, are not, where [`decoded`](Self::decoded) is what reads them.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    ready: OnceLock<Vec<f32>>,
+    source: Option<Source>,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// A tensor's bytes.
+    Raw(Bytes, DataType),
+    /// 8-bit numbers, and how many follow each other with the same scale.
+    Levels(Arc<Stored8>, usize),
+}
+
+impl Source {
+    fn decode(&self) -> Vec<f32> {
+        match self {
+            Source::Raw(raw, kind) => from_bytes(raw, *kind).unwrap_or_default(),
+            Source::Levels(levels, each) => {
+                let Stored8 { values, scales, .. } = &**levels;
+                let runs = values.chunks((*each).max(1)).enumerate();
+                runs.flat_map(|(i, run)| run.iter().map(move |v| f32::from(*v) * scales[i % scales.len()])).collect()
+            }
+        }
+    }
+}
+
+impl Values {
+    fn of(values: Vec<f32>) -> Self {
+        Values { ready: values.into(), source: None }
+    }
+
+    /// The numbers, kept only if they have been read otherwise.
+    pub fn decoded(&self) -> Cow<'_, [f32]> {
+        match (self.ready.get(), &self.source) {
+            (Some(ready), _) => ready.into(),
+            (None, Some(source)) => source.decode().into(),
+            (None, None) => Cow::default(),
+        }
+    }
+
+    /// The numbers.
+    pub fn as_slice(&self) -> &[f32] {
+        self.ready.get_or_init(|| self.source.as_ref().map(Source::decode).unwrap_or_default())
+    }
+
+    /// As whole numbers of 8 bits, which they are.
+    fn to_i8(&self) -> Vec<i8> {
+        match (self.ready.get(), &self.source) {
+            (None, Some(Source::Raw(raw, DataType::Int8))) => raw.iter().map(|b| *b as i8).collect(),
+            _ => self.iter().map(|v| *v as i8).collect(),
+        }
+    }
+}
+
+impl Deref for Values {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.as_slice()
+    }
 }
 
 /// The most numbers that a value of a plan may have: beyond, a file is damaged, or not for small machines.
@@ -58,7 +129,7 @@ pub struct Stored8 {
 impl Constant {
     fn of(dims: Vec<usize>, values: Vec<f32>, kind: DataType) -> Self {
         debug_assert_eq!(dims.iter().product::<usize>(), values.len());
-        Constant { dims, values, kind, levels: None }
+        Constant { dims, values: Values::of(values), kind, levels: None }
     }
 
     /// A list of whole numbers.
@@ -70,9 +141,16 @@ impl Constant {
     /// Reads a stored tensor, if it holds numbers of a kind that weights and shapes are made of.
     pub fn read(tensor: &TensorProto) -> Option<Self> {
         let dims = tensor.dims.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>()?;
-        let kind = DataType::try_from(tensor.data_type).ok()?;
-        let values = numbers(tensor, kind)?;
-        (Ok(values.len()) == count(&dims)).then(|| Constant::of(dims, values, kind))
+        let stored = DataType::try_from(tensor.data_type).ok()?;
+        // what is stored in 16 bits is computed with in 32
+        let kind = if is_integer(stored) { stored } else { DataType::Float };
+        let count = count(&dims).ok()?;
+        if bytes_of(stored).is_some_and(|bytes| count >= LARGE && tensor.raw_data.len() == bytes * count) {
+            let source = Some(Source::Raw(tensor.raw_data.clone(), stored));
+            return Some(Constant { dims, values: Values { source, ..Values::default() }, kind, levels: None });
+        }
+        let values = numbers(tensor, stored)?;
+        (values.len() == count).then(|| Constant::of(dims, values, kind))
     }
 
     /// Whether it holds whole numbers.
@@ -290,6 +368,9 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
         }
         ("Cast", _) => {
             let kind = int(node, "to").and_then(|k| DataType::try_from(k as i32).ok()).unwrap_or(DataType::Float);
+            if !is_integer(kind) && !a.is_integer() {
+                return one(Constant { kind, levels: None, ..a.clone() });
+            }
             let convert = |v: f32| if is_integer(kind) && !a.is_integer() { v.trunc() } else { v };
             one(Constant::of(a.dims.clone(), a.values.iter().map(|v| convert(*v)).collect(), kind))
         }
@@ -339,14 +420,14 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
             made(&dims, a.values.len() + b.values.len())?;
             let (x, y) = (a.expanded(&dims), b.expanded(&dims));
             let kind = if matches!(op, "Equal" | "Less" | "Greater" | "And" | "Or") { DataType::Bool } else { a.kind };
-            one(Constant::of(dims, x.values.iter().zip(&y.values).map(|(x, y)| f(*x, *y)).collect(), kind))
+            one(Constant::of(dims, x.values.iter().zip(y.values.iter()).map(|(x, y)| f(*x, *y)).collect(), kind))
         }
         ("Where", Some(b)) => {
             let Some(c) = input.get(2).copied().flatten() else { return Ok(None) };
             let dims = broadcast(&broadcast(&a.dims, &b.dims)?, &c.dims)?;
             made(&dims, b.values.len() + c.values.len())?;
             let (test, b, c) = (a.expanded(&dims), b.expanded(&dims), c.expanded(&dims));
-            let chosen = test.values.iter().zip(b.values.iter().zip(&c.values));
+            let chosen = test.values.iter().zip(b.values.iter().zip(c.values.iter()));
             one(Constant::of(dims, chosen.map(|(t, (b, c))| if *t != 0.0 { *b } else { *c }).collect(), b.kind))
         }
         ("Reshape", Some(to)) => {
@@ -439,7 +520,7 @@ pub fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<
             let unfit = || format!("ScatterND {}: the indices do not fit", node.name);
             let depth = index.dims.last().copied().filter(|d| (1..=rank).contains(d)).ok_or_else(unfit)?;
             let each: usize = a.dims[depth..].iter().product();
-            let mut values = a.values.clone();
+            let mut values = a.values.to_vec();
             let places = index.integers();
             if updates.values.len() != places.len() / depth * each {
                 return Err(unfit());
@@ -513,50 +594,78 @@ fn dequantize(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Constant,
         return Err(unknown());
     }
     let each: usize = stored.dims.iter().skip(axis + 1).product();
-    let zeros: Vec<f32> = of(2).map_or_else(|| vec![0.0], |z| z.values.clone());
+    let zeros: Vec<f32> = of(2).map_or_else(|| vec![0.0], |z| z.values.to_vec());
     if zeros.len() != 1 && zeros.len() != groups {
         return Err(unknown());
     }
-    let mut values = stored.values.clone();
+    let around_zero = stored.kind == DataType::Int8 && zeros.iter().all(|z| *z == 0.0);
+    if around_zero {
+        let levels = Arc::new(Stored8 { values: stored.values.to_i8(), scales: scale.values.to_vec(), axis });
+        let each = if groups == 1 { levels.values.len() } else { each };
+        let source = Some(Source::Levels(levels.clone(), each));
+        let values = Values { source, ..Values::default() };
+        return Ok(Constant { dims: stored.dims.clone(), values, kind: DataType::Float, levels: Some(levels) });
+    }
+    let mut values = stored.values.to_vec();
     for (i, run) in values.chunks_mut(if groups == 1 { stored.values.len().max(1) } else { each.max(1) }).enumerate() {
         let (scale, zero) = (scale.values[i % groups], zeros[i % zeros.len()]);
         run.iter_mut().for_each(|v| *v = (*v - zero) * scale);
     }
-    let around_zero = stored.kind == DataType::Int8 && zeros.iter().all(|z| *z == 0.0);
-    let levels = around_zero.then(|| Stored8 {
-        values: stored.values.iter().map(|v| *v as i8).collect(),
-        scales: scale.values.clone(),
-        axis,
-    });
-    Ok(Constant { dims: stored.dims.clone(), values, kind: DataType::Float, levels })
+    Ok(Constant::of(stored.dims.clone(), values, DataType::Float))
+}
+
+/// Stored tensors of fewer numbers are read at once.
+const LARGE: usize = 1024;
+
+/// The bytes of a number of those kinds that are read late.
+fn bytes_of(kind: DataType) -> Option<usize> {
+    match kind {
+        DataType::Float => Some(4),
+        DataType::Float16 | DataType::Bfloat16 => Some(2),
+        DataType::Int8 => Some(1),
+        _ => None,
+    }
+}
+
+/// Numbers as f32, from the bytes of a tensor of this kind.
+fn from_bytes(raw: &[u8], kind: DataType) -> Option<Vec<f32>> {
+    macro_rules! read {
+        ($t:ty, $size:literal) => {
+            raw.as_chunks::<$size>().0.iter().map(|b| <$t>::from_le_bytes(*b) as f32).collect()
+        };
+    }
+    Some(match kind {
+        DataType::Float => read!(f32, 4),
+        DataType::Double => read!(f64, 8),
+        DataType::Float16 => {
+            let halves: Vec<f16> = raw.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
+            // with the CPU's own conversions
+            halves.to_f32_vec()
+        }
+        DataType::Bfloat16 => raw.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        DataType::Int64 => read!(i64, 8),
+        DataType::Int32 => read!(i32, 4),
+        DataType::Int8 => raw.iter().map(|b| f32::from(*b as i8)).collect(),
+        DataType::Uint8 | DataType::Bool => raw.iter().map(|b| f32::from(*b)).collect(),
+        _ => return None,
+    })
 }
 
 /// A stored tensor's numbers as f32.
 fn numbers(tensor: &TensorProto, kind: DataType) -> Option<Vec<f32>> {
     let raw = &tensor.raw_data;
-    macro_rules! read {
-        ($t:ty, $size:literal) => {
-            raw.chunks_exact($size).map(|b| <$t>::from_le_bytes(b.try_into().expect("whole chunks")) as f32).collect()
-        };
+    if !raw.is_empty() {
+        return from_bytes(raw, kind);
     }
     Some(match kind {
-        DataType::Float if raw.is_empty() => tensor.float_data.clone(),
-        DataType::Float => read!(f32, 4),
-        DataType::Double if raw.is_empty() => tensor.double_data.iter().map(|v| *v as f32).collect(),
-        DataType::Double => read!(f64, 8),
-        DataType::Float16 if raw.is_empty() => {
-            tensor.int32_data.iter().map(|v| half::f16::from_bits(*v as u16).to_f32()).collect()
-        }
-        DataType::Float16 => raw.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        DataType::Bfloat16 => raw.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        DataType::Int64 if raw.is_empty() => tensor.int64_data.iter().map(|v| *v as f32).collect(),
-        DataType::Int64 => read!(i64, 8),
-        DataType::Int32 | DataType::Int8 | DataType::Uint8 | DataType::Bool if raw.is_empty() => {
+        DataType::Float => tensor.float_data.clone(),
+        DataType::Double => tensor.double_data.iter().map(|v| *v as f32).collect(),
+        DataType::Float16 => tensor.int32_data.iter().map(|v| f16::from_bits(*v as u16).to_f32()).collect(),
+        DataType::Bfloat16 => tensor.int32_data.iter().map(|v| bf16::from_bits(*v as u16).to_f32()).collect(),
+        DataType::Int64 => tensor.int64_data.iter().map(|v| *v as f32).collect(),
+        DataType::Int32 | DataType::Int8 | DataType::Uint8 | DataType::Bool => {
             tensor.int32_data.iter().map(|v| *v as f32).collect()
         }
-        DataType::Int8 => raw.iter().map(|b| f32::from(*b as i8)).collect(),
-        DataType::Uint8 | DataType::Bool => raw.iter().map(|b| f32::from(*b)).collect(),
-        DataType::Int32 => read!(i32, 4),
         _ => return None,
     })
 }
@@ -599,7 +708,7 @@ mod tests {
         for (numbers, expected) in cases {
             let [starts, ends, axes, steps] = &lists(numbers);
             assert_eq!(
-                folded(&node("Slice", 1, &[]), &[&x, starts, ends, axes, steps])[0].values,
+                folded(&node("Slice", 1, &[]), &[&x, starts, ends, axes, steps])[0].values.as_slice(),
                 expected,
                 "{numbers:?}"
             );
@@ -612,12 +721,15 @@ mod tests {
         let sum = &folded(&node("Add", 1, &[]), &[&a, &b])[0];
         assert_eq!((sum.dims.as_slice(), sum.values.as_slice()), (&[2, 3][..], &[0., 1., 2., 1., 2., 3.][..]));
         let seven = Constant::list([-7, 7]);
-        assert_eq!(folded(&node("Div", 1, &[]), &[&seven, &Constant::list([2])])[0].values, [-3., 3.]);
+        assert_eq!(folded(&node("Div", 1, &[]), &[&seven, &Constant::list([2])])[0].values.as_slice(), [-3., 3.]);
         let parts = folded(&node("Split", 2, &[("axis", 1)]), &[&counted(&[2, 3])]);
         assert_eq!((parts[0].values.as_slice(), parts[1].values.as_slice()), (&[0., 1., 3., 4.][..], &[2., 5.][..]));
         let joined = &folded(&node("Concat", 1, &[("axis", -1)]), &[&parts[0], &parts[1]])[0];
-        assert_eq!(joined.values, counted(&[2, 3]).values);
-        assert_eq!(folded(&node("Transpose", 1, &[]), &[&counted(&[2, 3])])[0].values, [0., 3., 1., 4., 2., 5.]);
+        assert_eq!(joined.values.as_slice(), counted(&[2, 3]).values.as_slice());
+        assert_eq!(
+            folded(&node("Transpose", 1, &[]), &[&counted(&[2, 3])])[0].values.as_slice(),
+            [0., 3., 1., 4., 2., 5.]
+        );
         let to = Constant::list([0, -1, 2]);
         assert_eq!(folded(&node("Reshape", 1, &[]), &[&counted(&[2, 6]), &to])[0].dims, [2, 3, 2]);
         assert!(fold(&node("Reshape", 1, &[]), &[Some(&counted(&[2, 2])), Some(&Constant::list([3]))]).is_err());

@@ -274,7 +274,7 @@ impl<'a> Graph<'a> {
                 match (sizes, scales) {
                     (Some(s), _) if s.values.len() == x.len() => one(lengths(&s.integers())?),
                     (_, Some(s)) if s.values.len() == x.len() => {
-                        one(x.iter().zip(&s.values).map(|(d, s)| (*d as f32 * s).floor() as usize).collect())
+                        one(x.iter().zip(s.values.iter()).map(|(d, s)| (*d as f32 * s).floor() as usize).collect())
                     }
                     _ => Err(unknown()),
                 }

@@ -324,7 +324,7 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
                 let last = constant::axis(int(node, "axis").unwrap_or(-1), dims.len()).ok()? == dims.len() - 1;
                 let length = *dims.last()?;
                 let of = |k: usize, default: f32| match node.input.get(k).filter(|n| !n.is_empty()) {
-                    Some(_) => self.constant(node, k).filter(|c| c.values.len() == length).map(|c| c.values.clone()),
+                    Some(_) => self.constant(node, k).filter(|c| c.values.len() == length).map(|c| c.values.to_vec()),
                     None => Some(vec![default; length]),
                 };
                 let epsilon = float(node, "epsilon").unwrap_or(1e-5);
@@ -532,7 +532,7 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
         let each = |k: usize| -> Option<Vec<f32>> {
             let values = &self.constant(node, k)?.values;
             match values.len() {
-                n if n == channels => Some(values.clone()),
+                n if n == channels => Some(values.to_vec()),
                 n if n == groups => Some((0..channels).map(|c| values[c / (channels / groups)]).collect()),
                 _ => None,
             }
@@ -571,15 +571,15 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
         if let Some((l, node)) = self.then(last, "Mul")
             && let Some(c) = of_channel(node)
         {
-            scale.iter_mut().zip(&c.values).for_each(|(s, c)| *s *= c);
-            shift.iter_mut().zip(&c.values).for_each(|(s, c)| *s *= c);
+            scale.iter_mut().zip(c.values.iter()).for_each(|(s, c)| *s *= c);
+            shift.iter_mut().zip(c.values.iter()).for_each(|(s, c)| *s *= c);
             covered.push(l);
             last = node;
         }
         if let Some((l, node)) = self.then(last, "Add")
             && let Some(c) = of_channel(node)
         {
-            shift.iter_mut().zip(&c.values).for_each(|(s, c)| *s += c);
+            shift.iter_mut().zip(c.values.iter()).for_each(|(s, c)| *s += c);
             covered.push(l);
             last = node;
         }

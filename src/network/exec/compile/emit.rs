@@ -32,7 +32,13 @@ impl<'a> Compiler<'a> {
                     return self.convolution8(named.out, shape, stored, *bias, levels, (input, Lie::Picture));
                 }
                 let input = self.view(x, *padding)?;
-                return self.convolution(named.out, shape, (&weights.values, stored8(weights, 0)), *bias, input);
+                return self.convolution(
+                    named.out,
+                    shape,
+                    (&weights.values.decoded(), stored8(weights, 0)),
+                    *bias,
+                    input,
+                );
             }
             Op::Transposed { x, weights, bias, stride, padding } => {
                 return self.transposed(named.out, x, weights, *bias, *stride, *padding);
@@ -101,7 +107,7 @@ impl<'a> Compiler<'a> {
                     self.classes = Some(self.classes.map_or(table.dims[0], |c| c.min(table.dims[0])));
                 }
                 self.push(Step::Rows {
-                    table: table.values.clone(),
+                    table: table.values.to_vec(),
                     len,
                     index: Slot { start: index_place.start, len: index_place.len() },
                     to: Slot { start: output.start, len: output.len() },
@@ -335,7 +341,8 @@ impl<'a> Compiler<'a> {
         let strides = vec![input.row, input.pixel, 1];
         self.copy(&Place { start: input.start, dims, strides, border: [0, 0] }, &to)?;
         let taps = kernel[0] * kernel[1];
-        let turned = |o: usize, c: usize, tap: usize| weights.values[(c * c_out + o) * taps + taps - 1 - tap];
+        let values = weights.values.decoded();
+        let turned = |o: usize, c: usize, tap: usize| values[(c * c_out + o) * taps + taps - 1 - tap];
         let turned: Vec<f32> = (0..c_out)
             .flat_map(|o| (0..c_in).flat_map(move |c| (0..taps).map(move |tap| (o, c, tap))))
             .map(|(o, c, tap)| turned(o, c, tap))
@@ -362,7 +369,8 @@ impl<'a> Compiler<'a> {
             let input = self.value(x)?;
             let input = self.together(&input, |p| p.run().is_some())?;
             let output = self.row_major(self.dims(out)?);
-            let stored = stored.map_or(Stored::Float(&weights.values), |(all, scales)| Stored::Eight(all, scales));
+            let floats = if stored.is_none() { weights.values.decoded() } else { Cow::default() };
+            let stored = stored.map_or(Stored::Float(&floats), |(all, scales)| Stored::Eight(all, scales));
             self.push(Step::Matrix {
                 matrix: dense::Matrix::new(stored, n, k, by_column, bias.map(|b| b.values.as_slice())),
                 from: Slot { start: input.start, len: k },
@@ -382,7 +390,8 @@ impl<'a> Compiler<'a> {
         let (out, extra, residual) = self.sums(out, axis)?;
         let residual = residual.map(|r| self.as_rows(&r)).transpose()?;
         let output = self.row_major(self.dims(out)?);
-        let rows = by_row(&weights.values, n, by_column);
+        let floats = if stored.is_none() { weights.values.decoded() } else { Cow::default() };
+        let rows = if stored.is_none() { by_row(&floats, n, by_column) } else { Cow::default() };
         let views = (input, output.rows().ok_or("no rows")?);
         let stored = stored.as_ref().map(|(rows, scales)| (rows.as_ref(), *scales));
         self.convolve(shape, (&rows, stored), bias, views, extra, residual)?;

@@ -296,7 +296,7 @@ impl<'a> Compiler<'a> {
     /// A stored tensor among the values.
     fn stored(&mut self, constant: &Constant) -> Place {
         let place = self.row_major(&constant.dims);
-        self.constants.push((place.start, constant.values.clone()));
+        self.constants.push((place.start, constant.values.to_vec()));
         place
     }
 

@@ -3,6 +3,7 @@
 
 use super::simd::Simd;
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 /// Weights as a file has them.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +46,11 @@ impl Weights {
                 scales.resize(channels, one);
                 Weights::I8(order.arrange(all), scales)
             }
-            Stored::Float(all) if all.iter().all(|v| f16::from_f32(*v).to_f32().to_bits() == v.to_bits()) => {
-                Weights::F16(order.arrange(all).into_iter().map(f16::from_f32).collect())
+            Stored::Float(all) if all.iter().all(|v| is_half(*v)) => {
+                let arranged = order.arrange(all);
+                let mut halves = vec![f16::ZERO; arranged.len()];
+                halves.convert_from_f32_slice(&arranged);
+                Weights::F16(halves)
             }
             Stored::Float(all) => Weights::F32(order.arrange(all)),
         }
@@ -65,6 +69,13 @@ impl Weights {
             Weights::I8(all, scales) => size_of_val(all.as_slice()) + size_of_val(scales.as_slice()),
         }
     }
+}
+
+/// Whether 16 bits hold a number exactly.
+fn is_half(v: f32) -> bool {
+    let (exponent, rest) = (v.to_bits() >> 23 & 0xff, v.to_bits() & 0x1fff);
+    // those of full precision by their bits, which is quick
+    if (113..=142).contains(&exponent) { rest == 0 } else { f16::from_f32(v).to_f32().to_bits() == v.to_bits() }
 }
 
 /// An order of weights, whatever their type.
