@@ -3,6 +3,7 @@
 #
 #   aarch64-unknown-linux-gnu       64-bit Raspberry Pi OS (bullseye on), JetPack 5 on, and any other with glibc 2.31
 #   aarch64-unknown-linux-musl      any 64-bit ARM Linux: a static program
+#   armv7-unknown-linux-gnueabihf   32-bit Raspberry Pi OS, with glibc 2.31
 #
 # Without further arguments it builds the program for devices (profile device, without tract). zig links, which brings
 # every C library along. The standard library for the target is rustup's, or Debian's, or else made from its source.
@@ -14,12 +15,8 @@ target="${1:?usage: tools/cross/build.sh TARGET [CARGO ARGUMENTS]}"
 shift
 [ $# -gt 0 ] || set -- build --profile device --no-default-features --features cli,embedded-model --bin edgegen
 
-tools="$PWD/target/cross/tools"
-if ! command -v cargo-zigbuild > /dev/null || ! python3 -c 'import ziglang' 2> /dev/null; then
-    # cargo-zigbuild and zig come as Python packages
-    [ -x "$tools/bin/cargo-zigbuild" ] || { python3 -m venv "$tools" && "$tools/bin/pip" install -q cargo-zigbuild ziglang; }
-    export PATH="$tools/bin:$PATH"
-fi
+. tools/cross/tools.sh
+zig_on_path
 
 has_std() { [ -d "$("$1" --print sysroot)/lib/rustlib/$target/lib" ]; }
 debian=/usr/bin/rustc # of Debian's rustc-web

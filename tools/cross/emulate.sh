@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# Runs what tools/cross/build.sh built for 64-bit ARM on emulated cores: the tests, the program, and the C examples.
+# Runs what tools/cross/build.sh builds for ARM on emulated cores: the tests, the program, and the C examples.
 #
-#   tools/cross/emulate.sh tests     the tests that need no tract, on each core
-#   tools/cross/emulate.sh program   a picture by the program on each core, which must be the one that this machine makes
+#   tools/cross/emulate.sh tests              the tests that need no tract, on each core
+#   tools/cross/emulate.sh program [TARGET]   a picture by the program on each core, which must be the one that this
+#                                             machine makes; for 64-bit ARM with glibc, or another target of build.sh
+#   tools/cross/emulate.sh capi               the C examples with the C library on each core: the same pictures, and no
+#                                             cycle that fails
 #
-# Needs qemu-aarch64 and the target's C library (Debian: qemu-user-static and libc6:arm64).
+# Needs qemu-user and the target's C library (Debian: qemu-user-static and libc6:arm64; libc6:armhf for 32 bits).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tools/cross/tools.sh
 # Raspberry Pi 3, 4 and 5, and all that the emulator has
 cores=(cortex-a53 cortex-a72 cortex-a76 max)
-qemu="$(command -v qemu-aarch64-static || command -v qemu-aarch64)"
-# the target's C library: its own, or that of a cross compiler. Both at once do not go together: programs hang.
-[ -e /lib/ld-linux-aarch64.so.1 ] || export QEMU_LD_PREFIX="${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu}"
+emulator() { qemu="$(command -v "qemu-$1-static" || command -v "qemu-$1")"; }
+emulator aarch64
+library_for_qemu ld-linux-aarch64.so.1 /usr/aarch64-linux-gnu
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
 
@@ -35,14 +39,19 @@ for line in sys.stdin:
 }
 
 program() {
-    local built=target/cross/aarch64-unknown-linux-gnu/device/edgegen
-    tools/cross/build.sh aarch64-unknown-linux-gnu
-    local glibc
-    glibc="$(aarch64-linux-gnu-objdump -T "$built" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -1)"
-    echo "$(stat -c %s "$built") bytes, needs $glibc"
+    local target="${1:-aarch64-unknown-linux-gnu}" core start end
+    local built="target/cross/$target/device/edgegen"
+    case "$target" in armv7-*)
+        # Raspberry Pi 2, and all that the emulator has
+        cores=(cortex-a7 max)
+        emulator arm
+        library_for_qemu ld-linux-armhf.so.3 /usr/arm-linux-gnueabihf
+        ;;
+    esac
+    tools/cross/build.sh "$target"
+    echo "$(stat -c %s "$built") bytes, needs $(readelf -V "$built" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -1 || true)"
     cargo run --quiet --release -- --steps 10 "$out/here.png"
     for core in "${cores[@]}"; do
-        local start end
         start="$(date +%s%N)"
         "$qemu" -cpu "$core" "$built" --quiet --steps 10 "$out/$core.png"
         end="$(date +%s%N)"
@@ -51,10 +60,35 @@ program() {
     done
 }
 
+capi() {
+    local target=aarch64-unknown-linux-gnu prefix="$PWD/target/capi-arm" example core
+    zig_on_path
+    TARGET=$target tools/capi/build.sh "$prefix"
+    for example in frame_filler control_loop; do
+        python3 -m ziglang cc -target aarch64-linux-gnu.2.31 -std=c11 -Wall -Wextra -Wpedantic -Werror -O2 \
+            "examples/c/$example.c" "-I$prefix/include" "-L$prefix/lib" -ledgegen -o "$out/$example"
+        # and all of the library in the program
+        python3 -m ziglang cc -target aarch64-linux-gnu.2.31 -std=c11 -O2 "examples/c/$example.c" "-I$prefix/include" \
+            "$prefix/lib/libedgegen.a" -lunwind -o "$out/$example-alone"
+        stat -c '%n: %s bytes' "$out/$example-alone"
+    done
+    cargo rustc --quiet --release -p edgegen --lib --no-default-features --features capi,embedded-model --crate-type staticlib
+    "${CC:-cc}" -std=c11 -O2 examples/c/frame_filler.c -Iinclude target/release/libedgegen.a -lm -lpthread -ldl -o "$out/here"
+    "$out/here" "$out/here.pgm"
+    for core in "${cores[@]}"; do
+        for example in frame_filler frame_filler-alone; do
+            "$qemu" -cpu "$core" -E "LD_LIBRARY_PATH=$prefix/lib" "$out/$example" "$out/$core.pgm"
+            cmp "$out/here.pgm" "$out/$core.pgm"
+        done
+        echo "$core: the same pictures"
+        "$qemu" -cpu "$core" -E "LD_LIBRARY_PATH=$prefix/lib" "$out/control_loop" 2000000 3
+    done
+}
+
 case "${1:-}" in
-    tests | program) "$1" ;;
+    tests | program | capi) "$@" ;;
     *)
-        echo "usage: tools/cross/emulate.sh tests|program" >&2
+        echo "usage: tools/cross/emulate.sh tests|program|capi" >&2
         exit 2
         ;;
 esac

@@ -9,8 +9,8 @@ models=()
 for model in "$@"; do models+=("$(realpath "$model")"); done
 cd "$(dirname "$0")/../../.."
 program=target/cross/aarch64-unknown-linux-gnu/device/edgegen
-# the target's C library: its own, or that of a cross compiler. Both at once do not go together: programs hang.
-[ -e /lib/ld-linux-aarch64.so.1 ] || export QEMU_LD_PREFIX="${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu}"
+. tools/cross/tools.sh
+library_for_qemu ld-linux-aarch64.so.1 /usr/aarch64-linux-gnu
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
 "${CC:-cc}" -shared -fPIC -O2 -o "$out/count.so" tools/bench/arm/count.c
