@@ -68,31 +68,80 @@ pub(super) unsafe fn run<S: Simd>(a: &Attention, mask: Option<&[f32]>, part: Par
                 pack::<S>(part_of(a.value), memory, packed_values, channels, false);
                 packed = Some(head);
             }
-            let at = |v: View, i: usize| v.start + i / v.w * v.row + i % v.w * v.pixel;
             let count = QUERIES.min(queries - first);
             for (q, to) in scaled.chunks_exact_mut(c).enumerate().take(count) {
-                let from = memory.arena().add(at(query, first + q));
-                to.iter_mut().enumerate().for_each(|(k, v)| *v = *from.add(k) * a.scale);
+                let from = memory.arena().add(pixel(query, first + q));
+                for (k, v) in to.iter_mut().enumerate() {
+                    *v = *from.add(k) * a.scale;
+                }
             }
-            products::<S>(scaled, c, packed_keys, columns, count, |q, i, sum| {
-                S::store(scores.as_mut_ptr().add(q * columns + i), sum);
-            });
+            products::<S>(scaled, c, packed_keys, columns, count, Scores { to: scores.as_mut_ptr(), columns });
             if let Some(mask) = mask {
                 let lines = mask[first * keys..(first + count) * keys].chunks_exact(keys);
                 for (scores, mask) in scores.chunks_exact_mut(columns).zip(lines) {
-                    scores.iter_mut().zip(mask).for_each(|(score, m)| *score += m);
+                    for (score, m) in scores.iter_mut().zip(mask) {
+                        *score += m;
+                    }
                 }
             }
             let mut inverse = [0f32; QUERIES];
             for (line, inverse) in scores.chunks_exact_mut(columns).zip(&mut inverse).take(count) {
                 *inverse = 1.0 / softmax::<S>(line, keys);
             }
-            products::<S>(scores, keys, packed_values, channels, count, |q, i, sum| {
-                if i < c_value {
-                    let to = memory.arena().add(at(output, first + q) + i);
-                    store::<S>(to, c_value - i, S::mul(sum, S::splat(inverse[q])));
-                }
-            });
+            let results = Results { arena: memory.arena(), output, first, inverse: &inverse };
+            products::<S>(scores, keys, packed_values, channels, count, results);
+        }
+    }
+}
+
+/// Where pixel number `i` of a picture starts.
+#[inline(always)]
+fn pixel(v: View, i: usize) -> usize {
+    v.start + i / v.w * v.row + i % v.w * v.pixel
+}
+
+/// What is done with a vector of products. No closure: one that is not compiled into its caller lacks the CPU's features.
+trait Put<S: Simd>: Copy {
+    /// With those of line `q`, from number `i` on.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `S`, and there must be room for them.
+    unsafe fn put(self, q: usize, i: usize, products: S::F);
+}
+
+/// They are stored, in lines of `columns`.
+#[derive(Clone, Copy)]
+struct Scores {
+    to: *mut f32,
+    columns: usize,
+}
+
+impl<S: Simd> Put<S> for Scores {
+    #[inline(always)]
+    unsafe fn put(self, q: usize, i: usize, products: S::F) {
+        // SAFETY: the caller's promise.
+        unsafe { S::store(self.to.add(q * self.columns + i), products) }
+    }
+}
+
+/// They are stored as the channels of pixels from number `first` on, times each pixel's factor.
+#[derive(Clone, Copy)]
+struct Results<'a> {
+    arena: *mut f32,
+    output: View,
+    first: usize,
+    inverse: &'a [f32; QUERIES],
+}
+
+impl<S: Simd> Put<S> for Results<'_> {
+    #[inline(always)]
+    unsafe fn put(self, q: usize, i: usize, products: S::F) {
+        if i < self.output.c {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = self.arena.add(pixel(self.output, self.first + q) + i);
+                store::<S>(to, self.output.c - i, S::mul(products, S::splat(self.inverse[q])));
+            }
         }
     }
 }
@@ -130,7 +179,9 @@ unsafe fn pack<S: Simd>(from: View, memory: Memory, to: &mut [f32], width: usize
         unsafe {
             let from_pixel = memory.arena().add(from.start + pixel / from.w * from.row + pixel % from.w * from.pixel);
             if by_channel {
-                (0..from.c).for_each(|c| *to.add(place(c, pixel)) = *from_pixel.add(c));
+                for c in 0..from.c {
+                    *to.add(place(c, pixel)) = *from_pixel.add(c);
+                }
             } else {
                 // panels are of whole vectors
                 for c in (0..from.c).step_by(S::LANES) {
@@ -143,19 +194,12 @@ unsafe fn pack<S: Simd>(from: View, memory: Memory, to: &mut [f32], width: usize
 }
 
 /// For each of `count` lines of `x`, of which `depth` numbers are read and which follow each other as densely as
-/// they may, and each vector of the packed lines of `width`: `put(line, first number, Σ_k x[line, k] · packed[k])`.
+/// they may, and each vector of the packed lines of `width`: puts `Σ_k x[line, k] · packed[k]`.
 ///
 /// # Safety
 /// The CPU must have the features of `S`.
 #[inline(always)]
-unsafe fn products<S: Simd>(
-    x: &[f32],
-    depth: usize,
-    packed: &[f32],
-    width: usize,
-    count: usize,
-    mut put: impl FnMut(usize, usize, S::F),
-) {
+unsafe fn products<S: Simd>(x: &[f32], depth: usize, packed: &[f32], width: usize, count: usize, put: impl Put<S>) {
     let step = x.len() / QUERIES;
     assert!(step >= depth && count <= QUERIES && packed.len() >= depth * width);
     let panel = vectors::<S>() * S::LANES;
@@ -168,12 +212,12 @@ unsafe fn products<S: Simd>(
             // SAFETY: the caller's promise; `tile` lines are left, and a panel of weights for each of `depth`.
             unsafe {
                 let from = x.as_ptr().add(q * step);
-                let put = |p: usize, v: usize, sum: S::F| put(q + p, first + v * S::LANES, sum);
+                let to = (put, q, first);
                 match vectors {
-                    1 => lines_of::<S, 1>(weights, from, step, depth, tile, put),
-                    2 => lines_of::<S, 2>(weights, from, step, depth, tile, put),
-                    3 => lines_of::<S, 3>(weights, from, step, depth, tile, put),
-                    _ => lines_of::<S, 4>(weights, from, step, depth, tile, put),
+                    1 => lines_of::<S, 1>(weights, from, step, depth, tile, to),
+                    2 => lines_of::<S, 2>(weights, from, step, depth, tile, to),
+                    3 => lines_of::<S, 3>(weights, from, step, depth, tile, to),
+                    _ => lines_of::<S, 4>(weights, from, step, depth, tile, to),
                 }
             }
             q += tile;
@@ -188,7 +232,7 @@ unsafe fn lines_of<S: Simd, const V: usize>(
     step: usize,
     depth: usize,
     tile: usize,
-    put: impl FnMut(usize, usize, S::F),
+    to: (impl Put<S>, usize, usize),
 ) {
     if V > S::PIXELS.len() {
         return;
@@ -196,14 +240,14 @@ unsafe fn lines_of<S: Simd, const V: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         match tile {
-            1 => lines::<S, V, 1>(weights, from, step, depth, put),
-            2 => lines::<S, V, 2>(weights, from, step, depth, put),
-            3 => lines::<S, V, 3>(weights, from, step, depth, put),
-            4 => lines::<S, V, 4>(weights, from, step, depth, put),
-            5 => lines::<S, V, 5>(weights, from, step, depth, put),
-            6 => lines::<S, V, 6>(weights, from, step, depth, put),
-            7 => lines::<S, V, 7>(weights, from, step, depth, put),
-            _ => lines::<S, V, 8>(weights, from, step, depth, put),
+            1 => lines::<S, V, 1>(weights, from, step, depth, to),
+            2 => lines::<S, V, 2>(weights, from, step, depth, to),
+            3 => lines::<S, V, 3>(weights, from, step, depth, to),
+            4 => lines::<S, V, 4>(weights, from, step, depth, to),
+            5 => lines::<S, V, 5>(weights, from, step, depth, to),
+            6 => lines::<S, V, 6>(weights, from, step, depth, to),
+            7 => lines::<S, V, 7>(weights, from, step, depth, to),
+            _ => lines::<S, V, 8>(weights, from, step, depth, to),
         }
     }
 }
@@ -214,7 +258,7 @@ unsafe fn lines<S: Simd, const V: usize, const P: usize>(
     from: *const f32,
     step: usize,
     depth: usize,
-    mut put: impl FnMut(usize, usize, S::F),
+    (put, q, first): (impl Put<S>, usize, usize),
 ) {
     if V > S::PIXELS.len() || P > S::PIXELS[V - 1] {
         return;
@@ -223,8 +267,10 @@ unsafe fn lines<S: Simd, const V: usize, const P: usize>(
     unsafe {
         let mut sums = [[S::splat(0.0); V]; P];
         accumulate::<S, f32, V, P>(&mut sums, weights.as_ptr(), from, step, depth);
-        for (p, sums) in sums.into_iter().enumerate() {
-            sums.into_iter().enumerate().for_each(|(v, sum)| put(p, v, sum));
+        for (p, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
+                put.put(q + p, first + v * S::LANES, sum);
+            }
         }
     }
 }

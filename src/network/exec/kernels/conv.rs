@@ -5,6 +5,7 @@
 //! all the tile's output channels.
 
 use super::super::arena::View;
+use super::dense::{load, store};
 use super::memory::{Memory, Part};
 use super::simd::Simd;
 use super::weights::{Number, Order, Stored, Weights};
@@ -301,7 +302,10 @@ unsafe fn tile<S: Simd, W: Number, const V: usize, const P: usize>(row: Row<W>, 
     let Shape { c_in, kernel, .. } = packed.shape;
     // SAFETY: the caller's promise: pixels x to x + P of the row are within the views.
     unsafe {
-        let start: [S::F; V] = std::array::from_fn(|v| row.run.start::<S>(row.block, v));
+        let mut start = [S::splat(0.0); V];
+        for (v, start) in start.iter_mut().enumerate() {
+            *start = row.run.start::<S>(row.block, v);
+        }
         let scales = packed.weights.scales();
         let mut sums = [if scales.is_some() { [S::splat(0.0); V] } else { start }; P];
         let mut weights = row.weights;
@@ -320,17 +324,15 @@ unsafe fn tile<S: Simd, W: Number, const V: usize, const P: usize>(row: Row<W>, 
                 }
             }
         }
-        for (p, sums) in sums.into_iter().enumerate() {
+        for (p, sums) in sums.iter().enumerate() {
             let to = row.output.add((x + p) * output.pixel);
             let add = residual.map(|r| row.residual.add((x + p) * r.pixel));
-            for (v, sum) in sums.into_iter().enumerate() {
+            for (v, mut sum) in sums.iter().copied().enumerate() {
                 let (at, left) = (v * S::LANES, row.block.channels - v * S::LANES);
-                if left >= S::LANES {
-                    S::store(to.add(at), add.map_or(sum, |add| S::add(sum, S::load(add.add(at)))));
-                } else {
-                    let sum = add.map_or(sum, |add| S::add(sum, S::load_part(add.add(at), left)));
-                    S::store_part(to.add(at), sum, left);
+                if let Some(add) = add {
+                    sum = S::add(sum, load::<S>(add.add(at), left));
                 }
+                store::<S>(to.add(at), left, sum);
             }
         }
     }
@@ -354,7 +356,10 @@ pub(super) unsafe fn accumulate<S: Simd, W: Number, const V: usize, const P: usi
     unsafe {
         if S::GROUP == 4 {
             while c + 4 <= count {
-                let x: [S::X; P] = std::array::from_fn(|p| S::group(from.add(p * step + c)));
+                let mut x = [S::group(from.add(c)); P];
+                for (p, x) in x.iter_mut().enumerate().skip(1) {
+                    *x = S::group(from.add(p * step + c));
+                }
                 weights = add_lane::<S, W, V, P, 0>(sums, weights, &x);
                 weights = add_lane::<S, W, V, P, 1>(sums, weights, &x);
                 weights = add_lane::<S, W, V, P, 2>(sums, weights, &x);
@@ -363,7 +368,10 @@ pub(super) unsafe fn accumulate<S: Simd, W: Number, const V: usize, const P: usi
             }
         }
         while c < count {
-            let x: [S::X; P] = std::array::from_fn(|p| S::one(from.add(p * step + c)));
+            let mut x = [S::one(from.add(c)); P];
+            for (p, x) in x.iter_mut().enumerate().skip(1) {
+                *x = S::one(from.add(p * step + c));
+            }
             weights = add_lane::<S, W, V, P, 0>(sums, weights, &x);
             c += 1;
         }

@@ -261,8 +261,12 @@ unsafe fn tile<D: Dot, const V: usize, const P: usize>(row: Row, x: usize) {
     // SAFETY: the caller's promise: pixels x to x + P of the row are within the input; the start is padded.
     unsafe {
         let start = packed.start.as_ptr().add(row.block.first);
-        let start: [D::I; V] = std::array::from_fn(|v| D::load_sums(start.add(v * D::LANES)));
-        let mut sums = [start; P];
+        let mut sums = [[D::load_sums(start); V]; P];
+        for sums in &mut sums {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = D::load_sums(start.add(v * D::LANES));
+            }
+        }
         let mut weights = row.weights;
         let from = row.input.add(x * step);
         for ky in 0..kernel[0] {
@@ -292,7 +296,10 @@ unsafe fn accumulate<D: Dot, const V: usize, const P: usize>(
     unsafe {
         if D::GROUP == 4 {
             while c + 4 * CHANNELS <= count {
-                let x: [D::X; P] = std::array::from_fn(|p| D::group(from.add(p * step + c)));
+                let mut x = [D::group(from.add(c)); P];
+                for (p, x) in x.iter_mut().enumerate().skip(1) {
+                    *x = D::group(from.add(p * step + c));
+                }
                 weights = add_four::<D, V, P, 0>(sums, weights, &x);
                 weights = add_four::<D, V, P, 1>(sums, weights, &x);
                 weights = add_four::<D, V, P, 2>(sums, weights, &x);
@@ -301,7 +308,10 @@ unsafe fn accumulate<D: Dot, const V: usize, const P: usize>(
             }
         }
         while c < count {
-            let x: [D::X; P] = std::array::from_fn(|p| D::four(from.add(p * step + c)));
+            let mut x = [D::four(from.add(c)); P];
+            for (p, x) in x.iter_mut().enumerate().skip(1) {
+                *x = D::four(from.add(p * step + c));
+            }
             weights = add_four::<D, V, P, 0>(sums, weights, &x);
             c += CHANNELS;
         }
@@ -317,7 +327,10 @@ unsafe fn add_four<D: Dot, const V: usize, const P: usize, const L: usize>(
 ) -> *const i8 {
     // SAFETY: the caller's promise.
     unsafe {
-        let w: [D::W; V] = std::array::from_fn(|v| D::load_weights(weights.add(v * D::LANES * CHANNELS)));
+        let mut w = [D::load_weights(weights); V];
+        for (v, w) in w.iter_mut().enumerate().skip(1) {
+            *w = D::load_weights(weights.add(v * D::LANES * CHANNELS));
+        }
         for v in 0..V {
             D::S::prefetch(weights.wrapping_add(v * D::LANES * CHANNELS + AHEAD));
         }
@@ -338,13 +351,13 @@ unsafe fn add_four<D: Dot, const V: usize, const P: usize, const L: usize>(
 #[inline(always)]
 unsafe fn store<D: Dot, const V: usize, const P: usize>(row: Row, x: usize, sums: [[D::I; V]; P]) {
     let whole = row.block.channels >= V * D::LANES;
-    for (p, sums) in sums.into_iter().enumerate() {
+    for (p, &sums) in sums.iter().enumerate() {
         // SAFETY: the caller's promise.
         unsafe {
             if whole {
                 finish::<D, V>(row, x + p, 0, sums, None);
             } else {
-                for (v, sum) in sums.into_iter().enumerate() {
+                for (v, &sum) in sums.iter().enumerate() {
                     let left = row.block.channels - v * D::LANES;
                     finish::<D, 1>(row, x + p, v * D::LANES, [sum], (left < D::LANES).then_some(left));
                 }

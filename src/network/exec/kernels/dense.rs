@@ -231,7 +231,9 @@ impl Output {
             match self {
                 Output::Float(_) => {
                     let to = memory.arena().add(at);
-                    values.into_iter().enumerate().for_each(|(v, value)| D::S::store(to.add(v * D::LANES), value));
+                    for (v, value) in values.into_iter().enumerate() {
+                        D::S::store(to.add(v * D::LANES), value);
+                    }
                 }
                 Output::Levels(_, levels) => levels.store::<D, V>(memory.bytes().add(at), values),
             }
@@ -280,8 +282,10 @@ unsafe fn channels<D: Dot>(
     unsafe {
         let from = memory.arena().cast_const().add(from);
         while c + 4 * D::LANES <= count {
-            let at = |v: usize| c + v * D::LANES;
-            let values = std::array::from_fn(|v| f.each(D::S::load(from.add(at(v))), at(v), None));
+            let mut values = load_all::<D::S, 4>(from.add(c));
+            for (v, value) in values.iter_mut().enumerate() {
+                *value = f.each(*value, c + v * D::LANES, None);
+            }
             output.put::<D, 4>(memory, to + c, values);
             c += 4 * D::LANES;
         }
@@ -461,48 +465,35 @@ unsafe fn distances<S: Simd>(
             let to = [sums.as_mut_ptr().add(c - first), squares.as_mut_ptr().add(c - first)];
             c += match (end - c) / S::LANES {
                 0 => {
-                    let load = |at: *const f32| [S::load_part(at, end - c)];
-                    let [[sum], [square]] = distances_of::<S, 1>(input, from, load);
-                    S::store_part(to[0], sum, end - c);
-                    S::store_part(to[1], square, end - c);
+                    distances_of::<S, 1>(input, from, to, Some(end - c));
                     end - c
                 }
-                1 => whole_distances::<S, 1>(input, from, to),
-                2 => whole_distances::<S, 2>(input, from, to),
-                3 => whole_distances::<S, 3>(input, from, to),
-                _ => whole_distances::<S, 4>(input, from, to),
+                1 => distances_of::<S, 1>(input, from, to, None),
+                2 => distances_of::<S, 2>(input, from, to, None),
+                3 => distances_of::<S, 3>(input, from, to, None),
+                _ => distances_of::<S, 4>(input, from, to, None),
             };
         }
     }
 }
 
-#[inline(always)]
-unsafe fn whole_distances<S: Simd, const V: usize>(input: View, from: *const f32, to: [*mut f32; 2]) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let both = distances_of::<S, V>(input, from, |at| std::array::from_fn(|v| S::load(at.add(v * S::LANES))));
-        for (sums, to) in both.into_iter().zip(to) {
-            sums.into_iter().enumerate().for_each(|(v, sum)| S::store(to.add(v * S::LANES), sum));
-        }
-    }
-    V * S::LANES
-}
-
+/// Those of V vectors of channels, or of as many of the first as are `part`. Returns how many channels V vectors are.
 #[inline(always)]
 unsafe fn distances_of<S: Simd, const V: usize>(
     input: View,
     from: *const f32,
-    load: impl Fn(*const f32) -> [S::F; V],
-) -> [[S::F; V]; 2] {
+    to: [*mut f32; 2],
+    part: Option<usize>,
+) -> usize {
     // SAFETY: the caller's promise.
     unsafe {
         let zero = [S::splat(0.0); V];
-        let origin = load(from);
+        let origin = load_some::<S, V>(from, part);
         let (mut sums, mut squares) = (zero, zero);
         for y in 0..input.h {
             let (mut row_sums, mut row_squares) = (zero, zero);
             for x in 0..input.w {
-                let pixel = load(from.add(y * input.row + x * input.pixel));
+                let pixel = load_some::<S, V>(from.add(y * input.row + x * input.pixel), part);
                 for v in 0..V {
                     let d = S::sub(pixel[v], origin[v]);
                     row_sums[v] = S::add(row_sums[v], d);
@@ -514,7 +505,43 @@ unsafe fn distances_of<S: Simd, const V: usize>(
                 squares[v] = S::add(squares[v], row_squares[v]);
             }
         }
-        [sums, squares]
+        for v in 0..V {
+            let at = v * S::LANES;
+            store::<S>(to[0].add(at), part.unwrap_or(S::LANES), sums[v]);
+            store::<S>(to[1].add(at), part.unwrap_or(S::LANES), squares[v]);
+        }
+    }
+    V * S::LANES
+}
+
+/// V vectors that lie together.
+///
+/// # Safety
+/// The CPU must have the features of `S`; the numbers must be there.
+#[inline(always)]
+unsafe fn load_all<S: Simd, const V: usize>(from: *const f32) -> [S::F; V] {
+    // SAFETY: the caller's promise. No closure: one that is not compiled into its caller lacks the CPU's features.
+    unsafe {
+        let mut values = [S::splat(0.0); V];
+        for (v, value) in values.iter_mut().enumerate() {
+            *value = S::load(from.add(v * S::LANES));
+        }
+        values
+    }
+}
+
+/// As [`load_all`], or the first vector's first `part` numbers.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn load_some<S: Simd, const V: usize>(from: *const f32, part: Option<usize>) -> [S::F; V] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match part {
+            None => load_all::<S, V>(from),
+            Some(count) => [S::load_part(from, count); V],
+        }
     }
 }
 

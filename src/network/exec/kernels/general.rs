@@ -2,6 +2,7 @@
 //! an entry point that enables the CPU's features.
 
 use super::memory::{Memory, Part};
+use std::ops::Range;
 
 /// What is done to each number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -114,26 +115,39 @@ impl<const N: usize> Loops<N> {
         (loops, Part::WHOLE)
     }
 
-    /// Calls `f` with where each value's run starts, for each run of the last dimension. Parts are of the runs.
+    /// Where each value's run starts, for each run of the last dimension. Parts are of the runs.
     #[inline(always)]
-    fn each_run(&self, part: Part, mut f: impl FnMut([usize; N])) {
-        let outer = &self.dims[..RANK - 1];
-        for run in part.range(outer.iter().product()) {
-            let mut rest = run;
-            let mut at = self.starts;
-            for d in (0..RANK - 1).rev() {
-                let i = rest % outer[d];
-                rest /= outer[d];
-                for (at, strides) in at.iter_mut().zip(&self.strides) {
-                    *at += i * strides[d];
-                }
-            }
-            f(at);
-        }
+    fn runs(&self, part: Part) -> Runs<'_, N> {
+        Runs { loops: self, left: part.range(self.dims[..RANK - 1].iter().product()) }
     }
 
     fn last(&self) -> (usize, [usize; N]) {
         (self.dims[RANK - 1], std::array::from_fn(|v| self.strides[v][RANK - 1]))
+    }
+}
+
+/// See [`Loops::runs`]. Not a function that calls a closure: one that is not compiled into its caller lacks the CPU's
+/// features.
+struct Runs<'a, const N: usize> {
+    loops: &'a Loops<N>,
+    left: Range<usize>,
+}
+
+impl<const N: usize> Iterator for Runs<'_, N> {
+    type Item = [usize; N];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<[usize; N]> {
+        let mut rest = self.left.next()?;
+        let mut at = self.loops.starts;
+        for d in (0..RANK - 1).rev() {
+            let i = rest % self.loops.dims[d];
+            rest /= self.loops.dims[d];
+            for (at, strides) in at.iter_mut().zip(&self.loops.strides) {
+                *at += i * strides[d];
+            }
+        }
+        Some(at)
     }
 }
 
@@ -144,9 +158,9 @@ impl Loops<2> {
     /// When they do not lie within.
     pub fn gather(&self, from: &[f32], to: &mut [f32]) {
         let (n, [o, x]) = self.last();
-        self.each_run(Part::WHOLE, |[to_start, start]| {
+        for [to_start, start] in self.runs(Part::WHOLE) {
             (0..n).for_each(|i| to[to_start + i * o] = from[start + i * x]);
-        });
+        }
     }
 }
 
@@ -236,14 +250,17 @@ fn each(loops: &Loops<2>, part: Part, memory: Memory, f: impl Fn(f32) -> f32) {
     let (loops, part) = loops.part(part, CHUNK);
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
-    loops.each_run(part, |[o, x]| {
+    for [o, x] in loops.runs(part) {
         // SAFETY: the values lie within the memory; a chunk is read before it is written, since they may be one.
         unsafe {
             let mut i = 0;
             if (to, from) == (1, 1) {
                 while i + CHUNK <= n {
-                    let x: [f32; CHUNK] = base.add(x + i).cast::<[f32; CHUNK]>().read_unaligned();
-                    base.add(o + i).cast::<[f32; CHUNK]>().write_unaligned(x.map(&f));
+                    let mut values: [f32; CHUNK] = base.add(x + i).cast::<[f32; CHUNK]>().read_unaligned();
+                    for v in &mut values {
+                        *v = f(*v);
+                    }
+                    base.add(o + i).cast::<[f32; CHUNK]>().write_unaligned(values);
                     i += CHUNK;
                 }
             }
@@ -252,7 +269,7 @@ fn each(loops: &Loops<2>, part: Part, memory: Memory, f: impl Fn(f32) -> f32) {
                 i += 1;
             }
         }
-    });
+    }
 }
 
 /// Something of every two numbers. Parts are of the runs of numbers that lie together, or of the one that there is.
@@ -274,7 +291,7 @@ fn both(loops: &Loops<3>, part: Part, memory: Memory, f: impl Fn(f32, f32) -> f3
     let (loops, part) = loops.part(part, CHUNK);
     let (n, [to, sa, sb]) = loops.last();
     let base = memory.arena();
-    loops.each_run(part, |[o, a, b]| {
+    for [o, a, b] in loops.runs(part) {
         // SAFETY: as in `each`.
         unsafe {
             let mut i = 0;
@@ -287,9 +304,11 @@ fn both(loops: &Loops<3>, part: Part, memory: Memory, f: impl Fn(f32, f32) -> f3
                     }
                 };
                 while i + CHUNK <= n {
-                    let (x, y) = (chunk(a + i * sa, sa), chunk(b + i * sb, sb));
-                    let result: [f32; CHUNK] = std::array::from_fn(|k| f(x[k], y[k]));
-                    base.add(o + i).cast::<[f32; CHUNK]>().write_unaligned(result);
+                    let (mut x, y) = (chunk(a + i * sa, sa), chunk(b + i * sb, sb));
+                    for (x, y) in x.iter_mut().zip(y) {
+                        *x = f(*x, y);
+                    }
+                    base.add(o + i).cast::<[f32; CHUNK]>().write_unaligned(x);
                     i += CHUNK;
                 }
             }
@@ -298,7 +317,7 @@ fn both(loops: &Loops<3>, part: Part, memory: Memory, f: impl Fn(f32, f32) -> f3
                 i += 1;
             }
         }
-    });
+    }
 }
 
 /// Sums or means: the result's stride is 0 where numbers are made one.
@@ -310,13 +329,13 @@ pub(super) fn reduce(f: Reduction, loops: &Loops<2>, out: &Loops<1>, memory: Mem
     let factor = if f == Reduction::Mean { out.len() as f32 / loops.len() as f32 } else { 1.0 };
     let each_result = |f: &dyn Fn(f32) -> f32| {
         let (n, [step]) = out.last();
-        out.each_run(Part::WHOLE, |[at]| {
+        for [at] in out.runs(Part::WHOLE) {
             // SAFETY: the values lie within the memory.
             (0..n).for_each(|i| unsafe { *base.add(at + i * step) = f(*base.add(at + i * step)) });
-        });
+        }
     };
     each_result(&|_| 0.0);
-    loops.each_run(Part::WHOLE, |[o, x]| {
+    for [o, x] in loops.runs(Part::WHOLE) {
         // SAFETY: as above.
         unsafe {
             if to == 0 {
@@ -329,7 +348,7 @@ pub(super) fn reduce(f: Reduction, loops: &Loops<2>, out: &Loops<1>, memory: Mem
                 (0..n).for_each(|i| *base.add(o + i * to) += *base.add(x + i * from));
             }
         }
-    });
+    }
     each_result(&|sum| sum * factor);
 }
 
@@ -351,7 +370,7 @@ pub(super) fn rows(f: &Rows, loops: &Loops<2>, length: usize, part: Part, memory
     let (loops, part) = loops.part(part, 1);
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
-    loops.each_run(part, |[o, x]| {
+    for [o, x] in loops.runs(part) {
         for i in 0..n {
             // SAFETY: the assertion; input and result are different values, or the same.
             let out = unsafe {
@@ -362,9 +381,13 @@ pub(super) fn rows(f: &Rows, loops: &Loops<2>, length: usize, part: Part, memory
             match f {
                 Rows::Softmax => {
                     let greatest = out.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-                    out.iter_mut().for_each(|v| *v = exp(*v - greatest));
+                    for v in &mut *out {
+                        *v = exp(*v - greatest);
+                    }
                     let total = 1.0 / sum(out, |v| v);
-                    out.iter_mut().for_each(|v| *v *= total);
+                    for v in out {
+                        *v *= total;
+                    }
                 }
                 Rows::Layer { epsilon, scale, shift } => {
                     let mean = sum(out, |v| v) / length as f32;
@@ -376,14 +399,18 @@ pub(super) fn rows(f: &Rows, loops: &Loops<2>, length: usize, part: Part, memory
                 }
             }
         }
-    });
+    }
 }
 
 #[inline(always)]
 fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let (chunks, rest) = values.as_chunks::<CHUNK>();
     let mut sums = [0f32; CHUNK];
-    chunks.iter().for_each(|c| sums.iter_mut().zip(c).for_each(|(s, v)| *s += f(*v)));
+    for chunk in chunks {
+        for (sum, v) in sums.iter_mut().zip(chunk) {
+            *sum += f(*v);
+        }
+    }
     sums.iter().sum::<f32>() + rest.iter().map(|v| f(*v)).sum::<f32>()
 }
 
@@ -424,14 +451,16 @@ pub(super) fn product(p: &Product, part: Part, work: &mut [f32], memory: Memory)
     if mine.is_empty() {
         return;
     }
-    p.batch.each_run(Part::WHOLE, |starts| {
+    for starts in p.batch.runs(Part::WHOLE) {
         for i in 0..n {
             let [o, a, b]: [usize; 3] = std::array::from_fn(|v| starts[v] + i * steps[v]);
             // SAFETY: the assertions.
             unsafe {
                 for (k, line) in packed.chunks_exact_mut(width).enumerate() {
                     let from = base.add(b + k * p.strides[2][0]);
-                    (0..columns).for_each(|c| line[c] = *from.add(c * p.strides[2][1]));
+                    for (c, v) in line[..columns].iter_mut().enumerate() {
+                        *v = *from.add(c * p.strides[2][1]);
+                    }
                     line[columns..].fill(0.0);
                 }
                 for first in mine.clone().map(|i| i * TOGETHER) {
@@ -443,19 +472,23 @@ pub(super) fn product(p: &Product, part: Part, work: &mut [f32], memory: Memory)
                             let line: &[f32; CHUNK] = line[column..column + CHUNK].try_into().expect("whole chunks");
                             for (sums, row) in sums.iter_mut().zip(row) {
                                 let x = *base.add(a + row * p.strides[1][0] + k * p.strides[1][1]);
-                                sums.iter_mut().zip(line).for_each(|(s, v)| *s += x * v);
+                                for (sum, v) in sums.iter_mut().zip(line) {
+                                    *sum += x * v;
+                                }
                             }
                         }
                         for (sums, row) in sums.iter().zip(row) {
                             let to = base.add(o + row * p.strides[0][0]);
                             let used = (columns - column).min(CHUNK);
-                            (0..used).for_each(|c| *to.add((column + c) * p.strides[0][1]) = sums[c]);
+                            for (c, sum) in sums[..used].iter().enumerate() {
+                                *to.add((column + c) * p.strides[0][1]) = *sum;
+                            }
                         }
                     }
                 }
             }
         }
-    });
+    }
 }
 
 #[cfg(test)]

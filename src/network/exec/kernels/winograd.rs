@@ -364,8 +364,8 @@ unsafe fn tile<S: Simd, const V: usize, const P: usize>(
     unsafe {
         let mut sums = [[S::splat(0.0); V]; P];
         accumulate::<S, f32, V, P>(&mut sums, weights, from, c_in, c_in);
-        for (p, sums) in sums.into_iter().enumerate() {
-            for (v, sum) in sums.into_iter().enumerate() {
+        for (p, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
                 S::store(to.add(p * c_out + v * S::LANES), sum);
             }
         }
