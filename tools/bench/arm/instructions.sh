@@ -22,11 +22,11 @@ count() { # core, steps, model
 }
 
 printf '| network |'
-printf ' %s |' cortex-a53 cortex-a72 cortex-a76
-printf '\n|---|---|---|---|\n'
+printf ' %s |' cortex-a53 cortex-a72 cortex-a76 max
+printf '\n|---|---|---|---|---|\n'
 for model in "${models[@]}"; do
     printf '| %s |' "$(basename "$model" .onnx)"
-    for core in cortex-a53 cortex-a72 cortex-a76; do
+    for core in cortex-a53 cortex-a72 cortex-a76 max; do
         few="$(count "$core" 2 "$model")" more="$(count "$core" 6 "$model")"
         awk -v n="$((more - few))" 'BEGIN { printf " %.1f |", n / 4e6 }'
     done

@@ -8,7 +8,7 @@ use super::super::arena::View;
 use super::Isa;
 use super::conv::{AHEAD, Block, Shape};
 use super::memory::{Memory, Part};
-use super::simd::{Dot, Simd, WIDEST};
+use super::simd::{Dot, Order8, Simd, WIDEST};
 use std::ops::Range;
 
 /// Where levels lie: a value is `(level - zero) · scale`, levels are from 0 to 255.
@@ -94,8 +94,41 @@ pub struct Tile8 {
     pub vectors: usize,
     /// What is added to levels where they are stored, modulo 256.
     pub flip: u8,
-    /// Whether weights lie by pairs of channels.
-    pub pairs: bool,
+    /// How weights lie.
+    pub order: Order8,
+}
+
+/// What fills a vector's room: input channels from `c` on, of the lanes from `lane` on.
+#[derive(Clone, Copy)]
+struct Room {
+    c: usize,
+    channels: usize,
+    lane: usize,
+}
+
+impl Order8 {
+    /// What fills the rooms of a tap, in order.
+    fn rooms(self, c_in: usize) -> Vec<Room> {
+        let fours = (0..c_in).step_by(CHANNELS);
+        if self != Order8::Eights {
+            return fours.map(|c| Room { c, channels: CHANNELS, lane: 0 }).collect();
+        }
+        let sixteens = c_in / 16 * 16;
+        let eights = (0..sixteens).step_by(8).map(|c| (c, 8));
+        let last = fours.skip(sixteens / CHANNELS).map(|c| (c, CHANNELS));
+        eights.chain(last).flat_map(|(c, channels)| [0, 2].map(|lane| Room { c, channels, lane })).collect()
+    }
+
+    /// The lane, and the channel after the room's first, of byte `i` of the room of `lanes`; none for a zero.
+    fn place(self, room: Room, i: usize, lanes: usize) -> Option<(usize, usize)> {
+        let half = lanes * CHANNELS / 2;
+        let (lane, k) = match self {
+            Order8::Fours => (i / CHANNELS, i % CHANNELS),
+            Order8::Pairs => (i % half / 2, 2 * (i / half) + i % 2),
+            Order8::Eights => (i / 8, i % 8),
+        };
+        (k < room.channels).then_some((room.lane + lane, room.c + k))
+    }
 }
 
 impl Packed8 {
@@ -116,22 +149,22 @@ impl Packed8 {
         if c_in.next_multiple_of(CHANNELS) * taps > MOST {
             return Err(format!("8-bit sums of {} products do not fit 32 bits", c_in * taps));
         }
-        let Tile8 { lanes, vectors, flip, pairs } = isa.tile8();
-        let blocks = Block::split(c_out, (lanes, vectors), taps * c_in.next_multiple_of(CHANNELS));
+        let Tile8 { lanes, vectors, flip, order } = isa.tile8();
+        let rooms = order.rooms(c_in);
+        let blocks = Block::split(c_out, (lanes, vectors), taps * rooms.len() * CHANNELS);
         let mut packed = Vec::new();
         for block in &blocks {
             let weight = |i: usize, c: usize, tap: usize| {
                 let inside = i < block.channels && c < c_in;
                 if inside { weights[((block.first + i) * c_in + c) * taps + tap] } else { 0 }
             };
-            for (tap, c) in (0..taps).flat_map(|tap| (0..c_in).step_by(CHANNELS).map(move |c| (tap, c))) {
+            for (tap, room) in (0..taps).flat_map(|tap| rooms.iter().map(move |room| (tap, *room))) {
                 for v in 0..block.vectors {
-                    packed.extend((0..lanes * CHANNELS).map(|i| {
-                        let half = lanes * CHANNELS / 2;
-                        let (lane, k) =
-                            if pairs { (i % half / 2, 2 * (i / half) + i % 2) } else { (i / CHANNELS, i % CHANNELS) };
-                        weight(v * lanes + lane, c + k, tap)
-                    }));
+                    packed.extend(
+                        (0..lanes * CHANNELS).map(|i| {
+                            order.place(room, i, lanes).map_or(0, |(lane, c)| weight(v * lanes + lane, c, tap))
+                        }),
+                    );
                 }
             }
         }
@@ -269,12 +302,14 @@ unsafe fn tile<D: Dot, const V: usize, const P: usize>(row: Row, x: usize) {
         }
         let mut weights = row.weights;
         let from = row.input.add(x * step);
+        D::pair_sums(&mut sums);
         for ky in 0..kernel[0] {
             for kx in 0..kernel[1] {
                 let from = from.add(ky * input.row + kx * input.pixel);
                 weights = accumulate::<D, V, P>(&mut sums, weights, from, step, c_in);
             }
         }
+        D::pair_sums(&mut sums);
         store::<D, V, P>(row, x, sums);
     }
 }
@@ -300,6 +335,7 @@ unsafe fn accumulate<D: Dot, const V: usize, const P: usize>(
                 for (p, x) in x.iter_mut().enumerate().skip(1) {
                     *x = D::group(from.add(p * step + c));
                 }
+                D::pair(&mut x);
                 weights = add_four::<D, V, P, 0>(sums, weights, &x);
                 weights = add_four::<D, V, P, 1>(sums, weights, &x);
                 weights = add_four::<D, V, P, 2>(sums, weights, &x);
@@ -312,7 +348,11 @@ unsafe fn accumulate<D: Dot, const V: usize, const P: usize>(
             for (p, x) in x.iter_mut().enumerate().skip(1) {
                 *x = D::four(from.add(p * step + c));
             }
+            D::pair(&mut x);
             weights = add_four::<D, V, P, 0>(sums, weights, &x);
+            if D::ORDER == Order8::Eights {
+                weights = add_four::<D, V, P, 1>(sums, weights, &x);
+            }
             c += CHANNELS;
         }
     }
@@ -334,12 +374,7 @@ unsafe fn add_four<D: Dot, const V: usize, const P: usize, const L: usize>(
         for v in 0..V {
             D::S::prefetch(weights.wrapping_add(v * D::LANES * CHANNELS + AHEAD));
         }
-        for (sums, x) in sums.iter_mut().zip(x) {
-            let x = D::spread::<L>(*x);
-            for (sum, w) in sums.iter_mut().zip(w) {
-                *sum = D::dot::<L>(*sum, x, w);
-            }
-        }
+        D::add::<V, P, L>(sums, x, &w);
         weights.add(V * D::LANES * CHANNELS)
     }
 }

@@ -32,6 +32,9 @@ pub enum Isa {
     /// AVX2 with FMA (x86-64).
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// NEON with the matrix products of FEAT_I8MM (64-bit ARM).
+    #[cfg(target_arch = "aarch64")]
+    I8mm,
     /// NEON with the dot products of FEAT_DotProd (64-bit ARM).
     #[cfg(target_arch = "aarch64")]
     Sdot,
@@ -62,6 +65,7 @@ impl Isa {
         }
         #[cfg(target_arch = "aarch64")]
         {
+            all.extend(std::arch::is_aarch64_feature_detected!("i8mm").then_some(Isa::I8mm));
             all.extend(std::arch::is_aarch64_feature_detected!("dotprod").then_some(Isa::Sdot));
             all.push(Isa::Neon);
         }
@@ -77,7 +81,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni | Isa::Avx2 => tile_of::<simd::Avx2>(),
             #[cfg(target_arch = "aarch64")]
-            Isa::Sdot | Isa::Neon => tile_of::<simd::Neon>(),
+            Isa::I8mm | Isa::Sdot | Isa::Neon => tile_of::<simd::Neon>(),
             Isa::Portable => tile_of::<simd::Portable>(),
         }
     }
@@ -92,6 +96,8 @@ impl Isa {
             Isa::Avx512 | Isa::Avx2 => tile8_of::<simd::Avx2>(),
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni => tile8_of::<simd::AvxVnni>(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm => tile8_of::<simd::I8mm>(),
             #[cfg(target_arch = "aarch64")]
             Isa::Sdot => tile8_of::<simd::Sdot>(),
             #[cfg(target_arch = "aarch64")]
@@ -111,7 +117,7 @@ fn tile_of<S: Simd>() -> (usize, usize) {
 }
 
 fn tile8_of<D: Dot>() -> Tile8 {
-    Tile8 { lanes: D::LANES, vectors: D::PIXELS.len(), flip: D::FLIP, pairs: D::PAIRS }
+    Tile8 { lanes: D::LANES, vectors: D::PIXELS.len(), flip: D::FLIP, order: D::ORDER }
 }
 
 /// Defines a safe function that runs `$body` compiled for the CPU's features, with the CPU's vectors as `S`, and as `D`
@@ -125,6 +131,7 @@ macro_rules! dispatched {
                 #[cfg(target_arch = "x86_64")] "avx512f,avx2,fma,f16c" avx512 Avx512 Avx2;
                 #[cfg(target_arch = "x86_64")] "avx2,fma,f16c,avxvnni" avx_vnni Avx2 AvxVnni;
                 #[cfg(target_arch = "x86_64")] "avx2,fma,f16c" avx2 Avx2 Avx2;
+                #[cfg(target_arch = "aarch64")] "neon,i8mm" i8mm Neon I8mm;
                 #[cfg(target_arch = "aarch64")] "neon,dotprod" sdot Neon Sdot;
                 #[cfg(target_arch = "aarch64")] "neon" neon Neon Neon;
             );
@@ -145,6 +152,8 @@ macro_rules! dispatched {
                 Isa::AvxVnni => unsafe { avx_vnni($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                Isa::I8mm => unsafe { i8mm($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
                 Isa::Sdot => unsafe { sdot($($arg),*) },
                 #[cfg(target_arch = "aarch64")]

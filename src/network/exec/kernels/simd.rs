@@ -104,6 +104,19 @@ unsafe fn level<S: Simd>(value: S::F, inverse: f32, zero: u8) -> S::F {
     }
 }
 
+/// How the weights of a vector of output channels lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order8 {
+    /// Four input channels of each lane.
+    Fours,
+    /// Pairs of four input channels: the first ones of all lanes before the second ones.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
+    Pairs,
+    /// Eight input channels of each lane, with zeros for those that are not there. Vectors are of four lanes; what a vector's
+    /// room holds is of two. Of sixteen channels, the first eight come first; what is left comes four at a time.
+    Eights,
+}
+
 /// Sums of products of 8-bit numbers of pixels and of weights, four at a time in each 32-bit lane.
 ///
 /// # Safety
@@ -121,8 +134,8 @@ pub(super) trait Dot: Copy {
     /// What is added to a level, modulo 256, where it is stored: 128 makes signed numbers of levels, for instructions
     /// that multiply those.
     const FLIP: u8;
-    /// Whether weights lie by pairs of channels, the first pairs of all lanes before the second ones.
-    const PAIRS: bool = false;
+    /// How weights lie.
+    const ORDER: Order8 = Order8::Fours;
     /// Sums, weights, and `GROUP` fours of numbers of a pixel.
     type I: Copy;
     type W: Copy;
@@ -144,6 +157,29 @@ pub(super) trait Dot: Copy {
     }
     /// `sums` plus the products of four L of `x`, which has been [spread](Self::spread), and `w`.
     unsafe fn dot<const L: usize>(sums: Self::I, x: Self::X, w: Self::W) -> Self::I;
+    /// Brings numbers of P pixels into the form that [`add`](Self::add) takes.
+    #[inline(always)]
+    unsafe fn pair<const P: usize>(_: &mut [Self::X; P]) {}
+    /// Brings sums of P pixels into the form that [`add`](Self::add) adds to, and back.
+    #[inline(always)]
+    unsafe fn pair_sums<const V: usize, const P: usize>(_: &mut [[Self::I; V]; P]) {}
+    /// The products of four L of P pixels and weights, to their sums.
+    #[inline(always)]
+    unsafe fn add<const V: usize, const P: usize, const L: usize>(
+        sums: &mut [[Self::I; V]; P],
+        x: &[Self::X; P],
+        w: &[Self::W; V],
+    ) {
+        for (sums, x) in sums.iter_mut().zip(x) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let x = Self::spread::<L>(*x);
+                for (sum, w) in sums.iter_mut().zip(w) {
+                    *sum = Self::dot::<L>(*sum, x, *w);
+                }
+            }
+        }
+    }
 }
 
 /// Any CPU: four numbers at a time, which compilers turn into the vectors that every CPU of the target has.
@@ -610,11 +646,11 @@ mod x86 {
 }
 
 #[cfg(target_arch = "aarch64")]
-pub(super) use arm::{Neon, Sdot};
+pub(super) use arm::{I8mm, Neon, Sdot};
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::{Dot, Simd};
+    use super::{Dot, Order8, Simd};
     use half::f16;
     use std::arch::aarch64::*;
     use std::arch::asm;
@@ -758,7 +794,7 @@ mod arm {
         const PIXELS: &'static [usize] = &[8, 6, 5, 4];
         const GROUP: usize = 4;
         const FLIP: u8 = 128;
-        const PAIRS: bool = true;
+        const ORDER: Order8 = Order8::Pairs;
         type I = int32x4_t;
         type W = int8x16_t;
         type X = int8x16_t;
@@ -813,7 +849,7 @@ mod arm {
         const PIXELS: &'static [usize] = &[8, 6, 5, 4];
         const GROUP: usize = 4;
         const FLIP: u8 = 128;
-        const PAIRS: bool = true;
+        const ORDER: Order8 = Order8::Pairs;
         type I = int32x4_t;
         type W = int8x16_t;
         type X = int8x16_t;
@@ -860,7 +896,6 @@ mod arm {
         const PIXELS: &'static [usize] = &[8, 8, 7, 5];
         const GROUP: usize = 4;
         const FLIP: u8 = 128;
-        const PAIRS: bool = false;
         type I = int32x4_t;
         type W = int8x16_t;
         type X = int8x16_t;
@@ -903,6 +938,115 @@ mod arm {
                 );
             }
             sums
+        }
+    }
+
+    /// The matrix products of FEAT_I8MM. Stable Rust has no intrinsics for them.
+    ///
+    /// Each multiplies eight channels of two pixels with those of two output channels, and adds to four sums. Two vectors of
+    /// sums of a pair of pixels, one of each pixel, thus become one of both pixels' first two channels and one of their
+    /// others. An odd last pixel keeps its own: it is multiplied beside zeros.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct I8mm;
+
+    /// The first and the second halves of two vectors.
+    #[inline(always)]
+    unsafe fn halves(a: int8x16_t, b: int8x16_t) -> [int8x16_t; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (a, b) = (vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b));
+            [vreinterpretq_s8_s64(vzip1q_s64(a, b)), vreinterpretq_s8_s64(vzip2q_s64(a, b))]
+        }
+    }
+
+    impl Dot for I8mm {
+        type S = Neon;
+        type Wide = I8mm;
+        const PIXELS: &'static [usize] = &[8, 8, 6, 4];
+        const GROUP: usize = 4;
+        const FLIP: u8 = 128;
+        const ORDER: Order8 = Order8::Eights;
+        type I = int32x4_t;
+        type W = int8x16_t;
+        type X = int8x16_t;
+        #[inline(always)]
+        unsafe fn load_sums(from: *const i32) -> int32x4_t {
+            unsafe { Neon::load_sums(from) }
+        }
+        #[inline(always)]
+        unsafe fn to_float(sums: int32x4_t) -> float32x4_t {
+            unsafe { Neon::to_float(sums) }
+        }
+        #[inline(always)]
+        unsafe fn load_weights(from: *const i8) -> int8x16_t {
+            unsafe { Neon::load_weights(from) }
+        }
+        #[inline(always)]
+        unsafe fn group(from: *const u8) -> int8x16_t {
+            unsafe { <Neon as Dot>::group(from) }
+        }
+        /// With zeros after them.
+        #[inline(always)]
+        unsafe fn four(from: *const u8) -> int8x16_t {
+            unsafe { vreinterpretq_s8_u32(vsetq_lane_u32::<0>(from.cast::<u32>().read_unaligned(), vdupq_n_u32(0))) }
+        }
+        /// Two rows of eight numbers times two others.
+        #[inline(always)]
+        unsafe fn dot<const L: usize>(sums: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
+            let mut sums = sums;
+            // SAFETY: the CPU has the instruction, the caller's promise; it touches no memory.
+            unsafe {
+                asm!(
+                    "smmla {sums:v}.4s, {x:v}.16b, {w:v}.16b",
+                    sums = inout(vreg) sums,
+                    w = in(vreg) w,
+                    x = in(vreg) x,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            sums
+        }
+        #[inline(always)]
+        unsafe fn pair<const P: usize>(x: &mut [int8x16_t; P]) {
+            for pair in x.as_chunks_mut::<2>().0 {
+                // SAFETY: the caller's promise.
+                *pair = unsafe { halves(pair[0], pair[1]) };
+            }
+        }
+        #[inline(always)]
+        unsafe fn pair_sums<const V: usize, const P: usize>(sums: &mut [[int32x4_t; V]; P]) {
+            for [first, second] in sums.as_chunks_mut::<2>().0 {
+                for (first, second) in first.iter_mut().zip(second) {
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        let both = halves(vreinterpretq_s8_s32(*first), vreinterpretq_s8_s32(*second));
+                        (*first, *second) = (vreinterpretq_s32_s8(both[0]), vreinterpretq_s32_s8(both[1]));
+                    }
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn add<const V: usize, const P: usize, const L: usize>(
+            sums: &mut [[int32x4_t; V]; P],
+            x: &[int8x16_t; P],
+            w: &[int8x16_t; V],
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let (pairs, last) = sums.as_chunks_mut::<2>();
+                for (sums, x) in pairs.iter_mut().zip(x.as_chunks::<2>().0) {
+                    for (sum, w) in sums[L % 2].iter_mut().zip(w) {
+                        *sum = Self::dot::<L>(*sum, x[L / 2], *w);
+                    }
+                }
+                for sums in last {
+                    let zero = vdupq_n_s8(0);
+                    let x = if L % 2 == 0 { halves(x[P - 1], zero) } else { halves(zero, x[P - 1]) };
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = Self::dot::<L>(*sum, x[L / 2], *w);
+                    }
+                }
+            }
         }
     }
 }
