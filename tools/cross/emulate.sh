@@ -69,7 +69,7 @@ capi() {
             "examples/c/$example.c" "-I$prefix/include" "-L$prefix/lib" -ledgegen -o "$out/$example"
         # and all of the library in the program
         python3 -m ziglang cc -target aarch64-linux-gnu.2.31 -std=c11 -O2 "examples/c/$example.c" "-I$prefix/include" \
-            "$prefix/lib/libedgegen.a" -lunwind -o "$out/$example-alone"
+            "$prefix/lib/libedgegen.a" -lunwind -s -o "$out/$example-alone"
         stat -c '%n: %s bytes' "$out/$example-alone"
     done
     cargo rustc --quiet --release -p edgegen --lib --no-default-features --features capi,embedded-model --crate-type staticlib
