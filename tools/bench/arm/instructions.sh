@@ -17,7 +17,7 @@ trap 'rm -rf "$out"' EXIT
 
 count() { # core, steps, model
     COUNT_OUT="$out/count" qemu-aarch64 -cpu "$1" -plugin "$out/count.so" "$program" -m "$3" --quiet \
-        --sampler ddim --spacing leading --steps "$2" "$out/sample.npy"
+        --threads 1 --sampler ddim --spacing leading --steps "$2" "$out/sample.npy"
     cat "$out/count"
 }
 

@@ -357,7 +357,7 @@ pub(super) unsafe fn accumulate<S: Simd, W: Number, const V: usize, const P: usi
         if S::GROUP == 4 {
             while c + 4 <= count {
                 let mut x = [S::group(from.add(c)); P];
-                for (p, x) in x.iter_mut().enumerate().skip(1) {
+                for (p, x) in x.iter_mut().enumerate() {
                     *x = S::group(from.add(p * step + c));
                 }
                 weights = add_lane::<S, W, V, P, 0>(sums, weights, &x);
@@ -369,7 +369,7 @@ pub(super) unsafe fn accumulate<S: Simd, W: Number, const V: usize, const P: usi
         }
         while c < count {
             let mut x = [S::one(from.add(c)); P];
-            for (p, x) in x.iter_mut().enumerate().skip(1) {
+            for (p, x) in x.iter_mut().enumerate() {
                 *x = S::one(from.add(p * step + c));
             }
             weights = add_lane::<S, W, V, P, 0>(sums, weights, &x);

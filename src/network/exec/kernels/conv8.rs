@@ -332,7 +332,7 @@ unsafe fn accumulate<D: Dot, const V: usize, const P: usize>(
         if D::GROUP == 4 {
             while c + 4 * CHANNELS <= count {
                 let mut x = [D::group(from.add(c)); P];
-                for (p, x) in x.iter_mut().enumerate().skip(1) {
+                for (p, x) in x.iter_mut().enumerate() {
                     *x = D::group(from.add(p * step + c));
                 }
                 D::pair(&mut x);
@@ -345,7 +345,7 @@ unsafe fn accumulate<D: Dot, const V: usize, const P: usize>(
         }
         while c < count {
             let mut x = [D::four(from.add(c)); P];
-            for (p, x) in x.iter_mut().enumerate().skip(1) {
+            for (p, x) in x.iter_mut().enumerate() {
                 *x = D::four(from.add(p * step + c));
             }
             D::pair(&mut x);
@@ -368,7 +368,7 @@ unsafe fn add_four<D: Dot, const V: usize, const P: usize, const L: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let mut w = [D::load_weights(weights); V];
-        for (v, w) in w.iter_mut().enumerate().skip(1) {
+        for (v, w) in w.iter_mut().enumerate() {
             *w = D::load_weights(weights.add(v * D::LANES * CHANNELS));
         }
         for v in 0..V {
@@ -431,7 +431,7 @@ unsafe fn finish<D: Dot, const V: usize>(row: Row, x: usize, c: usize, sums: [D:
         }
         if let Some(view) = output {
             let to = row.memory.arena().add(at(view));
-            for (v, value) in values.into_iter().enumerate() {
+            for (v, &value) in values.iter().enumerate() {
                 match part {
                     None => D::S::store(to.add(v * D::LANES), value),
                     Some(part) => D::S::store_part(to, value, part),

@@ -176,7 +176,7 @@ unsafe fn some_rows<S: Simd, W: Number, const V: usize>(
                 *sum = S::fma(*sum, scales[v], bias[v]);
             }
         }
-        for (v, sum) in sums.into_iter().enumerate() {
+        for (v, &sum) in sums.iter().enumerate() {
             let at = first + v * S::LANES;
             store::<S>(out.as_mut_ptr().add(at), out.len() - at, sum);
         }
@@ -231,7 +231,7 @@ impl Output {
             match self {
                 Output::Float(_) => {
                     let to = memory.arena().add(at);
-                    for (v, value) in values.into_iter().enumerate() {
+                    for (v, &value) in values.iter().enumerate() {
                         D::S::store(to.add(v * D::LANES), value);
                     }
                 }

@@ -121,8 +121,33 @@ fn tile8_of<D: Dot>() -> Tile8 {
 }
 
 /// Defines a safe function that runs `$body` compiled for the CPU's features, with the CPU's vectors as `S`, and as `D`
-/// for 8 bits.
+/// for 8 bits. Without `D`, kinds that differ by what they do with bytes share a function.
 macro_rules! dispatched {
+    ($(#[$doc:meta])* $name:ident<$s:ident>($($arg:ident: $t:ty),*) $body:block) => {
+        $(#[$doc])*
+        pub fn $name(isa: Isa, $($arg: $t),*) {
+            dispatched!(@ $s, Bytes, ($($arg: $t),*), $body;
+                #[cfg(target_arch = "x86_64")] "avx512f,avx2,fma,f16c" avx512 Avx512 Avx2;
+                #[cfg(target_arch = "x86_64")] "avx2,fma,f16c" avx2 Avx2 Avx2;
+                #[cfg(target_arch = "aarch64")] "neon" neon Neon Neon;
+            );
+            fn portable($($arg: $t),*) {
+                #[allow(dead_code)]
+                type $s = simd::Portable;
+                $body
+            }
+            match isa {
+                // SAFETY of all: `Isa::available` found the features.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Vnni | Isa::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                Isa::AvxVnni | Isa::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                Isa::I8mm | Isa::Sdot | Isa::Neon => unsafe { neon($($arg),*) },
+                Isa::Portable => portable($($arg),*),
+            }
+        }
+    };
     ($(#[$doc:meta])* $name:ident<$s:ident, $d:ident>($($arg:ident: $t:ty),*) $body:block) => {
         $(#[$doc])*
         pub fn $name(isa: Isa, $($arg: $t),*) {
@@ -180,7 +205,7 @@ macro_rules! dispatched {
 
 dispatched! {
     /// Runs a convolution.
-    convolve<S, D>(run: &conv::Run, part: Part, work: &mut [f32], memory: Memory) {
+    convolve<S>(run: &conv::Run, part: Part, work: &mut [f32], memory: Memory) {
         // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
         unsafe { conv::run::<S>(run, part, work, memory) }
     }
@@ -212,7 +237,7 @@ dispatched! {
 
 dispatched! {
     /// Makes every pixel a square of four.
-    upsample<S, D>(input: View, output: View, part: Part, memory: Memory) {
+    upsample<S>(input: View, output: View, part: Part, memory: Memory) {
         // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
         unsafe { dense::upsample::<S>(input, output, part, memory) }
     }
@@ -220,7 +245,7 @@ dispatched! {
 
 dispatched! {
     /// Runs an attention, with `work` of its [`work_len`](attention::Attention::work_len).
-    attend<S, D>(a: &attention::Attention, mask: Option<&[f32]>, part: Part, work: &mut [f32], memory: Memory) {
+    attend<S>(a: &attention::Attention, mask: Option<&[f32]>, part: Part, work: &mut [f32], memory: Memory) {
         // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
         unsafe { attention::run::<S>(a, mask, part, work, memory) }
     }
@@ -228,7 +253,7 @@ dispatched! {
 
 dispatched! {
     /// Multiplies a matrix with a vector.
-    multiply<S, D>(matrix: &dense::Matrix, x: &[f32], out: &mut [f32]) {
+    multiply<S>(matrix: &dense::Matrix, x: &[f32], out: &mut [f32]) {
         // SAFETY: the CPU has the features of S here.
         unsafe { dense::matrix_vector::<S>(matrix, x, out) }
     }
@@ -236,35 +261,35 @@ dispatched! {
 
 dispatched! {
     /// Something to every number of a value.
-    unary<S, D>(f: general::Unary, loops: &general::Loops<2>, part: Part, memory: Memory) {
+    unary<S>(f: general::Unary, loops: &general::Loops<2>, part: Part, memory: Memory) {
         general::unary(f, loops, part, memory)
     }
 }
 
 dispatched! {
     /// Something of every two numbers of two values.
-    binary<S, D>(f: general::Binary, loops: &general::Loops<3>, part: Part, memory: Memory) {
+    binary<S>(f: general::Binary, loops: &general::Loops<3>, part: Part, memory: Memory) {
         general::binary(f, loops, part, memory)
     }
 }
 
 dispatched! {
     /// Makes one of many numbers; the loops over the result alone are `out`.
-    reduce<S, D>(f: general::Reduction, loops: &general::Loops<2>, out: &general::Loops<1>, memory: Memory) {
+    reduce<S>(f: general::Reduction, loops: &general::Loops<2>, out: &general::Loops<1>, memory: Memory) {
         general::reduce(f, loops, out, memory)
     }
 }
 
 dispatched! {
     /// Something to each run of `length` numbers.
-    rows<S, D>(f: &general::Rows, loops: &general::Loops<2>, length: usize, part: Part, memory: Memory) {
+    rows<S>(f: &general::Rows, loops: &general::Loops<2>, length: usize, part: Part, memory: Memory) {
         general::rows(f, loops, length, part, memory)
     }
 }
 
 dispatched! {
     /// Multiplies matrices, with `work` of their [`work_len`](general::Product::work_len).
-    product<S, D>(product: &general::Product, part: Part, work: &mut [f32], memory: Memory) {
+    product<S>(product: &general::Product, part: Part, work: &mut [f32], memory: Memory) {
         general::product(product, part, work, memory)
     }
 }

@@ -306,7 +306,7 @@ unsafe fn window<S: Simd, T: Transform<N, M>, const N: usize, const M: usize>(
                 for (v, line) in of.iter_mut().zip(&lines) {
                     *v = line[k];
                 }
-                for (r, v) in T::line_in::<S>(of).into_iter().enumerate() {
+                for (r, &v) in T::line_in::<S>(of).iter().enumerate() {
                     S::store(to.add((N * r + k) * apart + c), v);
                 }
             }
@@ -403,7 +403,7 @@ unsafe fn outputs<S: Simd, T: Transform<N, M>, const N: usize, const M: usize>(
             for (v, line) in of.iter_mut().zip(&lines) {
                 *v = line[k];
             }
-            for (r, sum) in T::line_out::<S>(of).into_iter().enumerate().take(height) {
+            for (r, &sum) in T::line_out::<S>(of).iter().enumerate().take(height) {
                 let (row, pixel) = (y + r, x + k);
                 let mut sum = S::add(sum, start);
                 if let Some(v) = run.residual {
