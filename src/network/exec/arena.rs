@@ -28,6 +28,12 @@ impl View {
         View { c, start: self.start + first, ..self }
     }
 
+    /// Where pixel `i` is, row by row.
+    #[inline(always)]
+    pub fn at(self, i: usize) -> usize {
+        self.start + i / self.w * self.row + i % self.w * self.pixel
+    }
+
     /// Where each pixel is, row by row.
     #[inline(always)]
     pub fn pixels(self) -> impl Iterator<Item = usize> {

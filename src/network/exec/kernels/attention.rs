@@ -70,7 +70,7 @@ pub(super) unsafe fn run<S: Simd>(a: &Attention, mask: Option<&[f32]>, part: Par
             }
             let count = QUERIES.min(queries - first);
             for (q, to) in scaled.chunks_exact_mut(c).enumerate().take(count) {
-                let from = memory.arena().add(pixel(query, first + q));
+                let from = memory.arena().add(query.at(first + q));
                 for (k, v) in to.iter_mut().enumerate() {
                     *v = *from.add(k) * a.scale;
                 }
@@ -92,12 +92,6 @@ pub(super) unsafe fn run<S: Simd>(a: &Attention, mask: Option<&[f32]>, part: Par
             products::<S>(scores, keys, packed_values, channels, count, results);
         }
     }
-}
-
-/// Where pixel number `i` of a picture starts.
-#[inline(always)]
-fn pixel(v: View, i: usize) -> usize {
-    v.start + i / v.w * v.row + i % v.w * v.pixel
 }
 
 /// What is done with a vector of products. No closure: one that is not compiled into its caller lacks the CPU's features.
@@ -139,7 +133,7 @@ impl<S: Simd> Put<S> for Results<'_> {
         if i < self.output.c {
             // SAFETY: the caller's promise.
             unsafe {
-                let to = self.arena.add(pixel(self.output, self.first + q) + i);
+                let to = self.arena.add(self.output.at(self.first + q) + i);
                 store::<S>(to, self.output.c - i, S::mul(products, S::splat(self.inverse[q])));
             }
         }
@@ -177,7 +171,7 @@ unsafe fn pack<S: Simd>(from: View, memory: Memory, to: &mut [f32], width: usize
     for pixel in 0..pixels {
         // SAFETY: the caller's promise; places as above.
         unsafe {
-            let from_pixel = memory.arena().add(from.start + pixel / from.w * from.row + pixel % from.w * from.pixel);
+            let from_pixel = memory.arena().add(from.at(pixel));
             if by_channel {
                 for c in 0..from.c {
                     *to.add(place(c, pixel)) = *from_pixel.add(c);

@@ -119,7 +119,7 @@ impl Order8 {
         eights.chain(last).flat_map(|(c, channels)| [0, 2].map(|lane| Room { c, channels, lane })).collect()
     }
 
-    /// The lane, and the channel after the room's first, of byte `i` of the room of `lanes`; none for a zero.
+    /// The lane and the input channel of byte `i` of a vector's room; none for a zero.
     fn place(self, room: Room, i: usize, lanes: usize) -> Option<(usize, usize)> {
         let half = lanes * CHANNELS / 2;
         let (lane, k) = match self {
@@ -294,12 +294,11 @@ unsafe fn tile<D: Dot, const V: usize, const P: usize>(row: Row, x: usize) {
     // SAFETY: the caller's promise: pixels x to x + P of the row are within the input; the start is padded.
     unsafe {
         let start = packed.start.as_ptr().add(row.block.first);
-        let mut sums = [[D::load_sums(start); V]; P];
-        for sums in &mut sums {
-            for (v, sum) in sums.iter_mut().enumerate() {
-                *sum = D::load_sums(start.add(v * D::LANES));
-            }
+        let mut sums = [D::load_sums(start); V];
+        for (v, sum) in sums.iter_mut().enumerate() {
+            *sum = D::load_sums(start.add(v * D::LANES));
         }
+        let mut sums = [sums; P];
         let mut weights = row.weights;
         let from = row.input.add(x * step);
         D::pair_sums(&mut sums);

@@ -282,7 +282,7 @@ unsafe fn channels<D: Dot>(
     unsafe {
         let from = memory.arena().cast_const().add(from);
         while c + 4 * D::LANES <= count {
-            let mut values = load_all::<D::S, 4>(from.add(c));
+            let mut values = f32::load::<D::S, 4>(from.add(c));
             for (v, value) in values.iter_mut().enumerate() {
                 *value = f.each(*value, c + v * D::LANES, None);
             }
@@ -514,32 +514,16 @@ unsafe fn distances_of<S: Simd, const V: usize>(
     V * S::LANES
 }
 
-/// V vectors that lie together.
+/// V vectors that lie together, or the first `part` numbers of one.
 ///
 /// # Safety
 /// The CPU must have the features of `S`; the numbers must be there.
-#[inline(always)]
-unsafe fn load_all<S: Simd, const V: usize>(from: *const f32) -> [S::F; V] {
-    // SAFETY: the caller's promise. No closure: one that is not compiled into its caller lacks the CPU's features.
-    unsafe {
-        let mut values = [S::splat(0.0); V];
-        for (v, value) in values.iter_mut().enumerate() {
-            *value = S::load(from.add(v * S::LANES));
-        }
-        values
-    }
-}
-
-/// As [`load_all`], or the first vector's first `part` numbers.
-///
-/// # Safety
-/// As there.
 #[inline(always)]
 unsafe fn load_some<S: Simd, const V: usize>(from: *const f32, part: Option<usize>) -> [S::F; V] {
     // SAFETY: the caller's promise.
     unsafe {
         match part {
-            None => load_all::<S, V>(from),
+            None => f32::load::<S, V>(from),
             Some(count) => [S::load_part(from, count); V],
         }
     }

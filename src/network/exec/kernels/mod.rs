@@ -123,84 +123,58 @@ fn tile8_of<D: Dot>() -> Tile8 {
 /// Defines a safe function that runs `$body` compiled for the CPU's features, with the CPU's vectors as `S`, and as `D`
 /// for 8 bits. Without `D`, kinds that differ by what they do with bytes share a function.
 macro_rules! dispatched {
-    ($(#[$doc:meta])* $name:ident<$s:ident>($($arg:ident: $t:ty),*) $body:block) => {
+    ($(#[$doc:meta])* $name:ident<$s:ident> $args:tt $body:block) => {
+        dispatched!(@ $(#[$doc])* $name, $s, Bytes, $args, $args, $body;
+            #[cfg(target_arch = "x86_64")] Vnni | Avx512: "avx512f,avx2,fma,f16c" avx512 Avx512 Avx2;
+            #[cfg(target_arch = "x86_64")] AvxVnni | Avx2: "avx2,fma,f16c" avx2 Avx2 Avx2;
+            #[cfg(target_arch = "aarch64")] I8mm | Sdot | Neon: "neon" neon Neon Neon;
+        );
+    };
+    ($(#[$doc:meta])* $name:ident<$s:ident, $d:ident> $args:tt $body:block) => {
+        dispatched!(@ $(#[$doc])* $name, $s, $d, $args, $args, $body;
+            #[cfg(target_arch = "x86_64")] Vnni: "avx512f,avx512vnni,avx2,fma,f16c" vnni Avx512 Vnni;
+            #[cfg(target_arch = "x86_64")] Avx512: "avx512f,avx2,fma,f16c" avx512 Avx512 Avx2;
+            #[cfg(target_arch = "x86_64")] AvxVnni: "avx2,fma,f16c,avxvnni" avx_vnni Avx2 AvxVnni;
+            #[cfg(target_arch = "x86_64")] Avx2: "avx2,fma,f16c" avx2 Avx2 Avx2;
+            #[cfg(target_arch = "aarch64")] I8mm: "neon,i8mm" i8mm Neon I8mm;
+            #[cfg(target_arch = "aarch64")] Sdot: "neon,dotprod" sdot Neon Sdot;
+            #[cfg(target_arch = "aarch64")] Neon: "neon" neon Neon Neon;
+        );
+    };
+    // the arguments come twice: to be named one by one, and to be handed on whole
+    (@ $(#[$doc:meta])* $name:ident, $s:ident, $d:ident, ($($arg:ident: $t:ty),*), $args:tt, $body:block;
+        $(#[$cfg:meta] $($isa:ident)|+: $features:literal $function:ident $vectors:ident $bytes:ident;)*) => {
         $(#[$doc])*
         pub fn $name(isa: Isa, $($arg: $t),*) {
-            dispatched!(@ $s, Bytes, ($($arg: $t),*), $body;
-                #[cfg(target_arch = "x86_64")] "avx512f,avx2,fma,f16c" avx512 Avx512 Avx2;
-                #[cfg(target_arch = "x86_64")] "avx2,fma,f16c" avx2 Avx2 Avx2;
-                #[cfg(target_arch = "aarch64")] "neon" neon Neon Neon;
-            );
-            fn portable($($arg: $t),*) {
-                #[allow(dead_code)]
-                type $s = simd::Portable;
+            $(
+                #[$cfg]
+                #[target_feature(enable = $features)]
+                unsafe fn $function $args {
+                    dispatched!(@types $s = $vectors, $d = $bytes);
+                    $body
+                }
+            )*
+            fn portable $args {
+                dispatched!(@types $s = Portable, $d = Portable);
                 $body
             }
             match isa {
-                // SAFETY of all: `Isa::available` found the features.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Vnni | Isa::Avx512 => unsafe { avx512($($arg),*) },
-                #[cfg(target_arch = "x86_64")]
-                Isa::AvxVnni | Isa::Avx2 => unsafe { avx2($($arg),*) },
-                #[cfg(target_arch = "aarch64")]
-                Isa::I8mm | Isa::Sdot | Isa::Neon => unsafe { neon($($arg),*) },
+                $(
+                    // SAFETY: `Isa::available` found the features.
+                    #[$cfg]
+                    $(Isa::$isa)|+ => unsafe { dispatched!(@call $function $args) },
+                )*
                 Isa::Portable => portable($($arg),*),
             }
         }
     };
-    ($(#[$doc:meta])* $name:ident<$s:ident, $d:ident>($($arg:ident: $t:ty),*) $body:block) => {
-        $(#[$doc])*
-        pub fn $name(isa: Isa, $($arg: $t),*) {
-            dispatched!(@ $s, $d, ($($arg: $t),*), $body;
-                #[cfg(target_arch = "x86_64")] "avx512f,avx512vnni,avx2,fma,f16c" vnni Avx512 Vnni;
-                #[cfg(target_arch = "x86_64")] "avx512f,avx2,fma,f16c" avx512 Avx512 Avx2;
-                #[cfg(target_arch = "x86_64")] "avx2,fma,f16c,avxvnni" avx_vnni Avx2 AvxVnni;
-                #[cfg(target_arch = "x86_64")] "avx2,fma,f16c" avx2 Avx2 Avx2;
-                #[cfg(target_arch = "aarch64")] "neon,i8mm" i8mm Neon I8mm;
-                #[cfg(target_arch = "aarch64")] "neon,dotprod" sdot Neon Sdot;
-                #[cfg(target_arch = "aarch64")] "neon" neon Neon Neon;
-            );
-            fn portable($($arg: $t),*) {
-                #[allow(dead_code)]
-                type $s = simd::Portable;
-                #[allow(dead_code)]
-                type $d = simd::Portable;
-                $body
-            }
-            match isa {
-                // SAFETY of all: `Isa::available` found the features.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Vnni => unsafe { vnni($($arg),*) },
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512($($arg),*) },
-                #[cfg(target_arch = "x86_64")]
-                Isa::AvxVnni => unsafe { avx_vnni($($arg),*) },
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { avx2($($arg),*) },
-                #[cfg(target_arch = "aarch64")]
-                Isa::I8mm => unsafe { i8mm($($arg),*) },
-                #[cfg(target_arch = "aarch64")]
-                Isa::Sdot => unsafe { sdot($($arg),*) },
-                #[cfg(target_arch = "aarch64")]
-                Isa::Neon => unsafe { neon($($arg),*) },
-                Isa::Portable => portable($($arg),*),
-            }
-        }
+    (@types $s:ident = $vectors:ident, $d:ident = $bytes:ident) => {
+        #[allow(dead_code)]
+        type $s = simd::$vectors;
+        #[allow(dead_code)]
+        type $d = simd::$bytes;
     };
-    (@ $s:ident, $d:ident, $args:tt, $body:block; $(#[$cfg:meta] $features:literal $name:ident $vectors:ident $bytes:ident;)*) => {
-        $(dispatched!(@one $s, $d, $args, $body, #[$cfg] $features $name $vectors $bytes);)*
-    };
-    (@one $s:ident, $d:ident, ($($arg:ident: $t:ty),*), $body:block, #[$cfg:meta] $features:literal $name:ident $vectors:ident $bytes:ident) => {
-        #[$cfg]
-        #[target_feature(enable = $features)]
-        unsafe fn $name($($arg: $t),*) {
-            #[allow(dead_code)]
-            type $s = simd::$vectors;
-            #[allow(dead_code)]
-            type $d = simd::$bytes;
-            $body
-        }
-    };
+    (@call $function:ident ($($arg:ident: $t:ty),*)) => { $function($($arg),*) };
 }
 
 dispatched! {

@@ -786,34 +786,41 @@ mod arm {
         }
     }
 
+    /// What every [`Dot`] of signed bytes in NEON's vectors has: four fours of a pixel's numbers at a time.
+    macro_rules! signed_bytes {
+        () => {
+            type S = Neon;
+            const GROUP: usize = 4;
+            const FLIP: u8 = 128;
+            type I = int32x4_t;
+            type W = int8x16_t;
+            type X = int8x16_t;
+            #[inline(always)]
+            unsafe fn load_sums(from: *const i32) -> int32x4_t {
+                unsafe { vld1q_s32(from) }
+            }
+            #[inline(always)]
+            unsafe fn to_float(sums: int32x4_t) -> float32x4_t {
+                unsafe { vcvtq_f32_s32(sums) }
+            }
+            #[inline(always)]
+            unsafe fn load_weights(from: *const i8) -> int8x16_t {
+                unsafe { vld1q_s8(from) }
+            }
+            #[inline(always)]
+            unsafe fn group(from: *const u8) -> int8x16_t {
+                unsafe { vld1q_s8(from.cast()) }
+            }
+        };
+    }
+
     /// Multiplies pairs of bytes into 16 bits, adds pairs of those there, and adds the results to the sums in pairs.
     /// Two products of bytes fit 16 bits together unless all four are -128: for weights with that there is [`Wide`].
     impl Dot for Neon {
-        type S = Neon;
         type Wide = Wide;
         const PIXELS: &'static [usize] = &[8, 6, 5, 4];
-        const GROUP: usize = 4;
-        const FLIP: u8 = 128;
         const ORDER: Order8 = Order8::Pairs;
-        type I = int32x4_t;
-        type W = int8x16_t;
-        type X = int8x16_t;
-        #[inline(always)]
-        unsafe fn load_sums(from: *const i32) -> int32x4_t {
-            unsafe { vld1q_s32(from) }
-        }
-        #[inline(always)]
-        unsafe fn to_float(sums: int32x4_t) -> float32x4_t {
-            unsafe { vcvtq_f32_s32(sums) }
-        }
-        #[inline(always)]
-        unsafe fn load_weights(from: *const i8) -> int8x16_t {
-            unsafe { vld1q_s8(from) }
-        }
-        #[inline(always)]
-        unsafe fn group(from: *const u8) -> int8x16_t {
-            unsafe { vld1q_s8(from.cast()) }
-        }
+        signed_bytes!();
         #[inline(always)]
         unsafe fn four(from: *const u8) -> int8x16_t {
             unsafe { vreinterpretq_s8_u32(vdupq_n_u32(from.cast::<u32>().read_unaligned())) }
@@ -844,31 +851,10 @@ mod arm {
     pub(in super::super) struct Wide;
 
     impl Dot for Wide {
-        type S = Neon;
         type Wide = Wide;
         const PIXELS: &'static [usize] = &[8, 6, 5, 4];
-        const GROUP: usize = 4;
-        const FLIP: u8 = 128;
         const ORDER: Order8 = Order8::Pairs;
-        type I = int32x4_t;
-        type W = int8x16_t;
-        type X = int8x16_t;
-        #[inline(always)]
-        unsafe fn load_sums(from: *const i32) -> int32x4_t {
-            unsafe { Neon::load_sums(from) }
-        }
-        #[inline(always)]
-        unsafe fn to_float(sums: int32x4_t) -> float32x4_t {
-            unsafe { Neon::to_float(sums) }
-        }
-        #[inline(always)]
-        unsafe fn load_weights(from: *const i8) -> int8x16_t {
-            unsafe { Neon::load_weights(from) }
-        }
-        #[inline(always)]
-        unsafe fn group(from: *const u8) -> int8x16_t {
-            unsafe { <Neon as Dot>::group(from) }
-        }
+        signed_bytes!();
         #[inline(always)]
         unsafe fn four(from: *const u8) -> int8x16_t {
             unsafe { Neon::four(from) }
@@ -891,37 +877,12 @@ mod arm {
     pub(in super::super) struct Sdot;
 
     impl Dot for Sdot {
-        type S = Neon;
         type Wide = Sdot;
         const PIXELS: &'static [usize] = &[8, 8, 7, 5];
-        const GROUP: usize = 4;
-        const FLIP: u8 = 128;
-        type I = int32x4_t;
-        type W = int8x16_t;
-        type X = int8x16_t;
-        #[inline(always)]
-        unsafe fn load_sums(from: *const i32) -> int32x4_t {
-            unsafe { Neon::load_sums(from) }
-        }
-        #[inline(always)]
-        unsafe fn to_float(sums: int32x4_t) -> float32x4_t {
-            unsafe { Neon::to_float(sums) }
-        }
-        #[inline(always)]
-        unsafe fn load_weights(from: *const i8) -> int8x16_t {
-            unsafe { Neon::load_weights(from) }
-        }
-        #[inline(always)]
-        unsafe fn group(from: *const u8) -> int8x16_t {
-            unsafe { <Neon as Dot>::group(from) }
-        }
+        signed_bytes!();
         #[inline(always)]
         unsafe fn four(from: *const u8) -> int8x16_t {
             unsafe { Neon::four(from) }
-        }
-        #[inline(always)]
-        unsafe fn spread<const L: usize>(x: int8x16_t) -> int8x16_t {
-            x
         }
         #[inline(always)]
         unsafe fn dot<const L: usize>(sums: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
@@ -960,31 +921,10 @@ mod arm {
     }
 
     impl Dot for I8mm {
-        type S = Neon;
         type Wide = I8mm;
         const PIXELS: &'static [usize] = &[8, 8, 6, 4];
-        const GROUP: usize = 4;
-        const FLIP: u8 = 128;
         const ORDER: Order8 = Order8::Eights;
-        type I = int32x4_t;
-        type W = int8x16_t;
-        type X = int8x16_t;
-        #[inline(always)]
-        unsafe fn load_sums(from: *const i32) -> int32x4_t {
-            unsafe { Neon::load_sums(from) }
-        }
-        #[inline(always)]
-        unsafe fn to_float(sums: int32x4_t) -> float32x4_t {
-            unsafe { Neon::to_float(sums) }
-        }
-        #[inline(always)]
-        unsafe fn load_weights(from: *const i8) -> int8x16_t {
-            unsafe { Neon::load_weights(from) }
-        }
-        #[inline(always)]
-        unsafe fn group(from: *const u8) -> int8x16_t {
-            unsafe { <Neon as Dot>::group(from) }
-        }
+        signed_bytes!();
         /// With zeros after them.
         #[inline(always)]
         unsafe fn four(from: *const u8) -> int8x16_t {

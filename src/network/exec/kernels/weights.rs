@@ -86,33 +86,49 @@ pub trait Order {
 
 /// A type that weights are kept in.
 pub(super) trait Number: Copy {
-    /// V vectors of them as f32.
+    /// A vector of them as f32.
     ///
     /// # Safety
     /// The CPU must have the features of `S`, and so many numbers must be there.
-    unsafe fn load<S: Simd, const V: usize>(from: *const Self) -> [S::F; V];
+    unsafe fn vector<S: Simd>(from: *const Self) -> S::F;
+
+    /// V vectors of them that lie together.
+    ///
+    /// # Safety
+    /// As [`vector`](Self::vector)'s.
+    #[inline(always)]
+    unsafe fn load<S: Simd, const V: usize>(from: *const Self) -> [S::F; V] {
+        // SAFETY: the caller's promise. No closure: one that is not compiled into its caller lacks the CPU's features.
+        unsafe {
+            let mut values = [S::splat(0.0); V];
+            for (v, value) in values.iter_mut().enumerate() {
+                *value = Self::vector::<S>(from.add(v * S::LANES));
+            }
+            values
+        }
+    }
 }
 
 impl Number for f32 {
     #[inline(always)]
-    unsafe fn load<S: Simd, const V: usize>(from: *const f32) -> [S::F; V] {
+    unsafe fn vector<S: Simd>(from: *const f32) -> S::F {
         // SAFETY: the caller's promise.
-        unsafe { std::array::from_fn(|v| S::load(from.add(v * S::LANES))) }
+        unsafe { S::load(from) }
     }
 }
 
 impl Number for f16 {
     #[inline(always)]
-    unsafe fn load<S: Simd, const V: usize>(from: *const f16) -> [S::F; V] {
+    unsafe fn vector<S: Simd>(from: *const f16) -> S::F {
         // SAFETY: the caller's promise.
-        unsafe { std::array::from_fn(|v| S::load_f16(from.add(v * S::LANES))) }
+        unsafe { S::load_f16(from) }
     }
 }
 
 impl Number for i8 {
     #[inline(always)]
-    unsafe fn load<S: Simd, const V: usize>(from: *const i8) -> [S::F; V] {
+    unsafe fn vector<S: Simd>(from: *const i8) -> S::F {
         // SAFETY: the caller's promise.
-        unsafe { std::array::from_fn(|v| S::load_i8(from.add(v * S::LANES))) }
+        unsafe { S::load_i8(from) }
     }
 }
