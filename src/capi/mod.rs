@@ -22,7 +22,7 @@ pub use status::*;
 use std::ffi::{CStr, c_char};
 
 #[cfg(panic = "abort")]
-compile_error!("the C API must catch panics: build it with a profile that unwinds, such as `--profile capi`");
+compile_error!("the C API must catch panics: build it with a profile that unwinds, such as `--profile dist`");
 
 /// The version of this interface. It changes when a program compiled against an older header would no longer work.
 pub const EDGEGEN_ABI_VERSION: u32 = 1;

@@ -405,7 +405,7 @@ impl Plan {
                 let extra = len.map(|len| &extra[..len]);
                 let (round, input, output, output8, residual) = (*round, *input, *output, *output8, *residual);
                 let run = conv8::Run8 { packed, round, extra, input, output, output8, residual };
-                kernels::convolve8(isa, &run, part, memory);
+                kernels::convolve8(isa, &run, part, work, memory);
             }
             Step::Map { op, input, output } => kernels::map(isa, *op, *input, *output, part, memory),
             Step::Norm { groups, epsilon, scale, shift, silu, input, output } => {

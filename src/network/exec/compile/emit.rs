@@ -246,7 +246,7 @@ impl<'a> Compiler<'a> {
         }
         let tile = self.isa.tile();
         let (floats, eight) = weights;
-        let (method, weights) = match winograd::suits(&shape, output.h, output.w) {
+        let (method, weights) = match winograd::suits(&shape, output.h, output.w).next() {
             Some(square) => {
                 self.work_len = self.work_len.max(square.work_len(&shape, output.h, output.w));
                 (conv::Method::Winograd(square), Stored::Float(floats))
@@ -304,9 +304,14 @@ impl<'a> Compiler<'a> {
             Some(levels) => Some((self.place8(rounded, levels, lie)?, levels)),
             None => None,
         };
-        let packed =
-            conv8::Packed8::new(shape, (weights, scales), bias.map(|b| b.values.as_slice()), levels, self.isa)?;
         let view = output.as_ref().and_then(|place| if lie == Lie::Picture { place.view() } else { place.rows() });
+        let to = view.or(output8.map(|(view, _)| view)).ok_or("a convolution without a result")?;
+        let method = conv8::method(self.isa, &shape, weights, [to.h, to.w]);
+        if let conv::Method::Winograd(square) = method {
+            self.work_len = self.work_len.max(square.work_len(&shape, to.h, to.w));
+        }
+        let bias = bias.map(|b| b.values.as_slice());
+        let packed = conv8::Packed8::new(shape, method, (weights, scales), bias, levels, self.isa)?;
         self.push(Step::Convolution8 { packed, round, extra, input, output: view, output8, residual });
         self.places.extend(output.map(|place| (out, place)));
         Ok(())

@@ -138,7 +138,7 @@ impl Packed {
         let weights = match (method, weights) {
             (Method::Direct, stored) => Weights::new(stored, &ByTap { blocks: &blocks, lanes, c_in, taps }, padded),
             (Method::Winograd(square), Stored::Float(weights)) => {
-                Weights::F32(winograd::pack(square, weights, &blocks, lanes, c_in))
+                Weights::F32(winograd::float::pack(square, weights, &blocks, lanes, c_in))
             }
             (Method::Winograd(_), Stored::Eight(..)) => panic!("8-bit weights are not transformed"),
         };
@@ -218,7 +218,7 @@ pub(super) unsafe fn run<S: Simd>(run: &Run, part: Part, work: &mut [f32], memor
     unsafe {
         match (run.packed.method, &run.packed.weights) {
             (Method::Winograd(square), Weights::F32(weights)) => {
-                winograd::run::<S>(square, run, (weights, &run.packed.blocks), part, work, memory);
+                winograd::float::run::<S>(square, run, (weights, &run.packed.blocks), part, work, memory);
             }
             (_, Weights::F32(weights)) => direct::<S, f32>(run, weights, part, memory),
             (_, Weights::F16(weights)) => direct::<S, f16>(run, weights, part, memory),

@@ -6,9 +6,10 @@
 
 use super::super::arena::View;
 use super::Isa;
-use super::conv::{AHEAD, Block, Shape};
+use super::conv::{AHEAD, Block, Method, Shape};
 use super::memory::{Memory, Part};
-use super::simd::{Dot, Order8, Simd, WIDEST};
+use super::simd::{Dot, Order8, Simd, WIDEST, Words};
+use super::winograd::{self, Square};
 use std::ops::Range;
 
 /// Where levels lie: a value is `(level - zero) · scale`, levels are from 0 to 255.
@@ -71,7 +72,7 @@ pub struct Packed8 {
     blocks: Vec<Block>,
     /// Whether any weight is -128.
     least: bool,
-    weights: Vec<i8>,
+    weights: Weights8,
     /// What the sums start from: it takes the input's zero point away.
     start: Vec<i32>,
     /// What a sum is multiplied with.
@@ -131,13 +132,33 @@ impl Order8 {
     }
 }
 
+/// 8-bit weights in the order in which a kernel reads them.
+#[derive(Clone, Debug)]
+enum Weights8 {
+    /// As they are.
+    Bytes(Vec<i8>),
+    /// Transformed for [`winograd`].
+    Words(Square, Vec<i16>),
+}
+
+/// How an 8-bit convolution with an output of `h` by `w` is best worked out. The sums are the same in either way.
+pub fn method(isa: Isa, shape: &Shape, weights: &[i8], [h, w]: [usize; 2]) -> Method {
+    let holds = |square: &Square| winograd::exact::holds(*square, weights, shape.c_out);
+    let words = || winograd::suits(shape, h, w).find(holds).map(Method::Winograd);
+    isa.tile_of_words().and_then(|_| words()).unwrap_or(Method::Direct)
+}
+
 impl Packed8 {
     /// Packs weights `[C_out, C_in, k, k]` with a scale an output channel, for inputs of these levels.
     ///
     /// # Errors
     /// When a sum might not fit 32 bits.
+    ///
+    /// # Panics
+    /// When there are not as many weights, or this kind of CPU has no Winograd's way.
     pub fn new(
         shape: Shape,
+        method: Method,
         (weights, scales): (&[i8], &[f32]),
         bias: Option<&[f32]>,
         input: Levels,
@@ -150,24 +171,20 @@ impl Packed8 {
             return Err(format!("8-bit sums of {} products do not fit 32 bits", c_in * taps));
         }
         let Tile8 { lanes, vectors, flip, order } = isa.tile8();
-        let rooms = order.rooms(c_in);
-        let blocks = Block::split(c_out, (lanes, vectors), taps * rooms.len() * CHANNELS);
-        let mut packed = Vec::new();
-        for block in &blocks {
-            let weight = |i: usize, c: usize, tap: usize| {
-                let inside = i < block.channels && c < c_in;
-                if inside { weights[((block.first + i) * c_in + c) * taps + tap] } else { 0 }
-            };
-            for (tap, room) in (0..taps).flat_map(|tap| rooms.iter().map(move |room| (tap, *room))) {
-                for v in 0..block.vectors {
-                    packed.extend(
-                        (0..lanes * CHANNELS).map(|i| {
-                            order.place(room, i, lanes).map_or(0, |(lane, c)| weight(v * lanes + lane, c, tap))
-                        }),
-                    );
-                }
+        let (blocks, packed) = match method {
+            Method::Direct => {
+                let rooms = order.rooms(c_in);
+                let blocks = Block::split(c_out, (lanes, vectors), taps * rooms.len() * CHANNELS);
+                let packed = by_rooms(&shape, weights, (&blocks, lanes), order, &rooms);
+                (blocks, Weights8::Bytes(packed))
             }
-        }
+            Method::Winograd(square) => {
+                let (vectors, pair) = isa.tile_of_words().expect("a kind of CPU that multiplies words");
+                let blocks = Block::split(c_out, (lanes, vectors), square.positions() * c_in);
+                let packed = winograd::exact::pack(square, weights, (&blocks, lanes, pair), c_in);
+                (blocks, Weights8::Words(square, packed))
+            }
+        };
         let sum = |o: usize| weights[o * c_in * taps..][..c_in * taps].iter().map(|w| i32::from(*w)).sum::<i32>();
         // so that whole vectors may be read at the last channel
         let padded = c_out + lanes * vectors;
@@ -182,10 +199,58 @@ impl Packed8 {
         Ok(Packed8 { shape, blocks, least: weights.contains(&i8::MIN), weights: packed, start, scale, bias })
     }
 
+    /// How it is worked out.
+    pub fn method(&self) -> Method {
+        match self.weights {
+            Weights8::Bytes(_) => Method::Direct,
+            Weights8::Words(square, _) => Method::Winograd(square),
+        }
+    }
+
     /// Bytes of weights.
     pub fn bytes(&self) -> usize {
-        self.weights.len() + 12 * self.start.len()
+        let weights = match &self.weights {
+            Weights8::Bytes(all) => size_of_val(all.as_slice()),
+            Weights8::Words(_, all) => size_of_val(all.as_slice()),
+        };
+        weights + 12 * self.start.len()
     }
+
+    /// What the sums of vector `v` of a block start from.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `D`.
+    #[inline(always)]
+    pub(super) unsafe fn start<D: Dot>(&self, block: Block, v: usize) -> D::I {
+        // SAFETY: the caller's promise; the start is padded.
+        unsafe { D::load_sums(self.start.as_ptr().add(block.first + v * D::LANES)) }
+    }
+}
+
+/// Weights by blocks of output channels, taps and rooms.
+fn by_rooms(
+    shape: &Shape,
+    weights: &[i8],
+    (blocks, lanes): (&[Block], usize),
+    order: Order8,
+    rooms: &[Room],
+) -> Vec<i8> {
+    let Shape { c_in, kernel, .. } = *shape;
+    let taps = kernel[0] * kernel[1];
+    let mut packed = Vec::new();
+    for block in blocks {
+        let weight = |i: usize, c: usize, tap: usize| {
+            let inside = i < block.channels && c < c_in;
+            if inside { weights[((block.first + i) * c_in + c) * taps + tap] } else { 0 }
+        };
+        for (tap, room) in (0..taps).flat_map(|tap| rooms.iter().map(move |room| (tap, *room))) {
+            for v in 0..block.vectors {
+                let byte = |i| order.place(room, i, lanes).map_or(0, |(lane, c)| weight(v * lanes + lane, c, tap));
+                packed.extend((0..lanes * CHANNELS).map(byte));
+            }
+        }
+    }
+    packed
 }
 
 /// One run of an 8-bit convolution: `round(sums · scale + bias) + extra + residual`.
@@ -216,7 +281,7 @@ struct Row<'a> {
     memory: Memory<'a>,
 }
 
-/// Runs an 8-bit convolution.
+/// Runs an 8-bit convolution as it is defined.
 ///
 /// # Safety
 /// The CPU must have the features of `D`.
@@ -226,28 +291,55 @@ pub(super) unsafe fn run<D: Dot>(run: &Run8, part: Part, memory: Memory) {
     unsafe { if run.packed.least { run_all::<D::Wide>(run, part, memory) } else { run_all::<D>(run, part, memory) } }
 }
 
+/// Runs an 8-bit convolution by [`winograd`].
+///
+/// # Safety
+/// The CPU must have the features of `W`.
+#[inline(always)]
+pub(super) unsafe fn run_words<W: Words>(run: &Run8, part: Part, work: &mut [f32], memory: Memory) {
+    let sides = run.check(memory);
+    let Weights8::Words(square, weights) = &run.packed.weights else { panic!("weights that are not transformed") };
+    let weights = (weights.as_slice(), run.packed.blocks.as_slice());
+    // SAFETY: the caller's promise, and the check.
+    unsafe { winograd::exact::run::<W>(*square, run, weights, sides, part, work, memory) }
+}
+
+impl Run8<'_> {
+    /// Makes sure that all pictures lie within the memory: every row of the input, rounded up to whole groups of channels,
+    /// within the bytes, and the other pictures within theirs. Returns the output's rows and columns.
+    ///
+    /// # Panics
+    /// When one does not, or is of other sizes.
+    fn check(&self, memory: Memory) -> [usize; 2] {
+        let Shape { c_out, c_in, stride, padding, kernel } = self.packed.shape;
+        let input = self.input;
+        let side = |n: usize, i: usize| (n + 2 * padding[i] - kernel[i]) / stride + 1;
+        let (h, w) = (side(input.h, 0), side(input.w, 1));
+        assert!(input.c == c_in && input.pixel.is_multiple_of(CHANNELS) && input.start.is_multiple_of(CHANNELS));
+        assert!(input.pixel >= c_in.next_multiple_of(CHANNELS) && self.extra.is_none_or(|e| e.len() >= c_out));
+        let (height, width) = ((h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1]);
+        assert!(input.reaches(padding, height, width, memory.bytes_len()));
+        let fits = |v: View, len: usize| v.fits(len) && (v.c, v.h, v.w) == (c_out, h, w);
+        assert!(self.output.is_none_or(|v| fits(v, memory.len())) && self.residual.is_none_or(|v| fits(v, memory.len())));
+        assert!(self.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len())));
+        [h, w]
+    }
+}
+
 #[inline(always)]
 unsafe fn run_all<D: Dot>(run: &Run8, part: Part, memory: Memory) {
-    let Shape { c_out, c_in, stride, padding, kernel } = run.packed.shape;
+    let Shape { stride, padding, .. } = run.packed.shape;
     let input = run.input;
-    let side = |n: usize, i: usize| (n + 2 * padding[i] - kernel[i]) / stride + 1;
-    let (h, w) = (side(input.h, 0), side(input.w, 1));
-    assert!(input.c == c_in && input.pixel.is_multiple_of(CHANNELS) && input.start.is_multiple_of(CHANNELS));
-    assert!(input.pixel >= c_in.next_multiple_of(CHANNELS) && run.extra.is_none_or(|e| e.len() >= c_out));
-    let (height, width) = ((h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1]);
-    assert!(input.reaches(padding, height, width, memory.bytes_len()));
-    let fits = |v: View, len: usize| v.fits(len) && (v.c, v.h, v.w) == (c_out, h, w);
-    assert!(run.output.is_none_or(|v| fits(v, memory.len())) && run.residual.is_none_or(|v| fits(v, memory.len())));
-    assert!(run.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len())));
+    let [h, w] = run.check(memory);
+    let Weights8::Bytes(weights) = &run.packed.weights else { panic!("weights that are transformed") };
     let pixels = Block::pixels(&run.packed.blocks, D::PIXELS, w);
     for (line, tiles) in part.lines(run.packed.blocks.len() * h, w.div_ceil(pixels)) {
         let (block, y) = (run.packed.blocks[line / h], line % h);
         let pixels = (pixels, tiles.start * pixels..w.min(tiles.end * pixels));
         let at = input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel;
-        // SAFETY: the assertions: all rows of the input lie within the bytes, rounded up to four channels, and those of
-        // the other pictures within theirs.
+        // SAFETY: the caller's promise, and the check.
         unsafe {
-            let weights = run.packed.weights.as_ptr().add(block.weights);
+            let weights = weights.as_ptr().add(block.weights);
             let row = Row { weights, input: memory.bytes().add(at), block, y, run, memory };
             match block.vectors {
                 1 => row_of::<D, 1>(row, pixels),
@@ -293,10 +385,9 @@ unsafe fn tile<D: Dot, const V: usize, const P: usize>(row: Row, x: usize) {
     let step = stride * input.pixel;
     // SAFETY: the caller's promise: pixels x to x + P of the row are within the input; the start is padded.
     unsafe {
-        let start = packed.start.as_ptr().add(row.block.first);
-        let mut sums = [D::load_sums(start); V];
+        let mut sums = [packed.start::<D>(row.block, 0); V];
         for (v, sum) in sums.iter_mut().enumerate() {
-            *sum = D::load_sums(start.add(v * D::LANES));
+            *sum = packed.start::<D>(row.block, v);
         }
         let mut sums = [sums; P];
         let mut weights = row.weights;
@@ -388,27 +479,34 @@ unsafe fn store<D: Dot, const V: usize, const P: usize>(row: Row, x: usize, sums
     for (p, &sums) in sums.iter().enumerate() {
         // SAFETY: the caller's promise.
         unsafe {
+            let (y, x, first) = (row.y, x + p, row.block.first);
             if whole {
-                finish::<D, V>(row, x + p, 0, sums, None);
+                finish::<D, V>(row.run, (y, x, first), sums, None, row.memory);
             } else {
                 for (v, &sum) in sums.iter().enumerate() {
-                    let left = row.block.channels - v * D::LANES;
-                    finish::<D, 1>(row, x + p, v * D::LANES, [sum], (left < D::LANES).then_some(left));
+                    let (c, left) = (v * D::LANES, row.block.channels - v * D::LANES);
+                    let part = (left < D::LANES).then_some(left);
+                    finish::<D, 1>(row.run, (y, x, first + c), [sum], part, row.memory);
                 }
             }
         }
     }
 }
 
-/// The results of a pixel: of V whole vectors of channels from `c` of the block on, or of a `part` of one.
+/// The results of the pixel at (y, x): of V whole vectors of channels from `first` on, or of a `part` of one.
 ///
 /// # Safety
 /// As the tile's; those channels must be there.
 #[inline(always)]
-unsafe fn finish<D: Dot, const V: usize>(row: Row, x: usize, c: usize, sums: [D::I; V], part: Option<usize>) {
-    let Run8 { packed, output, output8, residual, round, extra, .. } = row.run;
-    let first = row.block.first + c;
-    let at = |view: &View| view.start + row.y * view.row + x * view.pixel + first;
+pub(super) unsafe fn finish<D: Dot, const V: usize>(
+    run: &Run8,
+    (y, x, first): (usize, usize, usize),
+    sums: [D::I; V],
+    part: Option<usize>,
+    memory: Memory,
+) {
+    let Run8 { packed, output, output8, residual, round, extra, .. } = run;
+    let at = |view: &View| view.start + y * view.row + x * view.pixel + first;
     // SAFETY: the caller's promise; scale and bias are padded to whole vectors.
     unsafe {
         let (scale, bias) = (packed.scale.as_ptr().add(first), packed.bias.as_ptr().add(first));
@@ -426,10 +524,10 @@ unsafe fn finish<D: Dot, const V: usize>(row: Row, x: usize, c: usize, sums: [D:
             add::<D, V>(&mut values, extra.as_ptr().add(first), part);
         }
         if let Some(view) = residual {
-            add::<D, V>(&mut values, row.memory.arena().add(at(view)), part);
+            add::<D, V>(&mut values, memory.arena().add(at(view)), part);
         }
         if let Some(view) = output {
-            let to = row.memory.arena().add(at(view));
+            let to = memory.arena().add(at(view));
             for (v, &value) in values.iter().enumerate() {
                 match part {
                     None => D::S::store(to.add(v * D::LANES), value),
@@ -438,7 +536,7 @@ unsafe fn finish<D: Dot, const V: usize>(row: Row, x: usize, c: usize, sums: [D:
             }
         }
         if let Some((view, levels)) = output8 {
-            let to = row.memory.bytes().add(at(view));
+            let to = memory.bytes().add(at(view));
             match part {
                 None => levels.store::<D, V>(to, values),
                 Some(part) => levels.store_part::<D>(to, values[0], part),

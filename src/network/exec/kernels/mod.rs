@@ -13,9 +13,10 @@ pub mod weights;
 pub mod winograd;
 
 use super::arena::View;
+use conv::Method;
 use conv8::Tile8;
 pub use memory::{Memory, Part};
-use simd::{Dot, Simd};
+use simd::{Dot, Simd, Words};
 
 /// The kinds of vectors that there are kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,22 @@ impl Isa {
         }
     }
 
+    /// For kinds of CPU that multiply bytes no faster than words: vectors of output channels a tile, and input channels whose
+    /// weights lie together. Vectors are as long as those of [`tile8`](Self::tile8).
+    pub fn tile_of_words(self) -> Option<(usize, usize)> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Vnni | Isa::AvxVnni => None,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx2 => Some(tile_of_words::<simd::Avx2>()),
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm | Isa::Sdot => None,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Some(tile_of_words::<simd::Neon>()),
+            Isa::Portable => Some(tile_of_words::<simd::Portable>()),
+        }
+    }
+
     /// The byte that stands for a level in 8-bit pictures.
     pub fn byte(self, level: u8) -> u8 {
         level.wrapping_add(self.tile8().flip)
@@ -118,6 +135,10 @@ fn tile_of<S: Simd>() -> (usize, usize) {
 
 fn tile8_of<D: Dot>() -> Tile8 {
     Tile8 { lanes: D::LANES, vectors: D::PIXELS.len(), flip: D::FLIP, order: D::ORDER }
+}
+
+fn tile_of_words<W: Words>() -> (usize, usize) {
+    (W::PIXELS_OF_WORDS.len(), W::PAIR)
 }
 
 /// Defines a safe function that runs `$body` compiled for the CPU's features, with the CPU's vectors as `S`, and as `D`
@@ -185,11 +206,27 @@ dispatched! {
     }
 }
 
+/// Runs an 8-bit convolution, with as much `work` as its [`method`](conv8::Packed8::method) wants.
+pub fn convolve8(isa: Isa, run: &conv8::Run8, part: Part, work: &mut [f32], memory: Memory) {
+    match run.packed.method() {
+        Method::Direct => convolve_bytes(isa, run, part, memory),
+        Method::Winograd(_) => convolve_words(isa, run, part, work, memory),
+    }
+}
+
 dispatched! {
-    /// Runs an 8-bit convolution.
-    convolve8<S, D>(run: &conv8::Run8, part: Part, memory: Memory) {
+    /// Runs an 8-bit convolution as it is defined.
+    convolve_bytes<S, D>(run: &conv8::Run8, part: Part, memory: Memory) {
         // SAFETY: the CPU has the features of D here; the kernel checks the views itself.
         unsafe { conv8::run::<D>(run, part, memory) }
+    }
+}
+
+dispatched! {
+    /// Runs an 8-bit convolution by Winograd's filtering.
+    convolve_words<S>(run: &conv8::Run8, part: Part, work: &mut [f32], memory: Memory) {
+        // SAFETY: the CPU has the features of S here, and so those of its words; the kernel checks the views itself.
+        unsafe { conv8::run_words::<<S as Simd>::Words>(run, part, work, memory) }
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) trait Simd: Copy {
     type F: Copy;
     /// `GROUP` numbers of a pixel, ready to be multiplied with vectors.
     type X: Copy;
+    /// What this kind of CPU multiplies words with.
+    type Words: Words;
 
     /// `LANES` numbers.
     unsafe fn load(from: *const f32) -> Self::F;
@@ -182,6 +184,46 @@ pub(super) trait Dot: Copy {
     }
 }
 
+/// Sums of products of 16-bit numbers. They wrap, as do sums and differences.
+///
+/// # Safety
+/// As [`Simd`]'s.
+pub(super) trait Words: Dot {
+    /// Words in a vector of them.
+    const COUNT: usize;
+    /// As [`Simd::PIXELS`].
+    const PIXELS_OF_WORDS: &'static [usize];
+    /// Input channels whose weights lie together for each lane.
+    const PAIR: usize;
+    /// Input channels that are multiplied at a time.
+    const STEP: usize;
+    type Words: Copy;
+    /// `COUNT` bytes of a picture, of the sign that they have there.
+    unsafe fn widen(from: *const u8) -> Self::Words;
+    unsafe fn store_words(to: *mut i16, v: Self::Words);
+    unsafe fn add_words(a: Self::Words, b: Self::Words) -> Self::Words;
+    unsafe fn sub_words(a: Self::Words, b: Self::Words) -> Self::Words;
+    /// `v · 2ᴺ`.
+    unsafe fn shift_words<const N: i32>(v: Self::Words) -> Self::Words;
+    unsafe fn no_sums() -> Self::I;
+    unsafe fn store_sums(to: *mut i32, v: Self::I);
+    unsafe fn add_sums(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn sub_sums(a: Self::I, b: Self::I) -> Self::I;
+    /// `v · 2ᴺ`.
+    unsafe fn shift_sums<const N: i32>(v: Self::I) -> Self::I;
+    /// `v / 2ᴺ`, rounded down.
+    unsafe fn shift_sums_down<const N: i32>(v: Self::I) -> Self::I;
+    unsafe fn multiply_sums(v: Self::I, by: i32) -> Self::I;
+    /// The products of `STEP` numbers of P pixels, `step` from one another, and weights of V vectors of output channels,
+    /// to their sums.
+    unsafe fn add_products<const V: usize, const P: usize>(
+        sums: &mut [[Self::I; V]; P],
+        weights: *const i16,
+        from: *const i16,
+        step: usize,
+    );
+}
+
 /// Any CPU: four numbers at a time, which compilers turn into the vectors that every CPU of the target has.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
@@ -193,6 +235,7 @@ impl Simd for Portable {
     const GROUP: usize = 1;
     type F = [f32; 4];
     type X = f32;
+    type Words = Self;
     #[inline(always)]
     unsafe fn load(from: *const f32) -> [f32; 4] {
         unsafe { from.cast::<[f32; 4]>().read_unaligned() }
@@ -305,12 +348,88 @@ impl Dot for Portable {
     }
 }
 
+// SAFETY of every body: the caller's promise.
+impl Words for Portable {
+    const COUNT: usize = 8;
+    const PIXELS_OF_WORDS: &'static [usize] = &[4, 4];
+    const PAIR: usize = 2;
+    const STEP: usize = 2;
+    type Words = [i16; 8];
+    #[inline(always)]
+    unsafe fn widen(from: *const u8) -> [i16; 8] {
+        unsafe { from.cast::<[u8; 8]>().read_unaligned().map(i16::from) }
+    }
+    #[inline(always)]
+    unsafe fn store_words(to: *mut i16, v: [i16; 8]) {
+        unsafe { to.cast::<[i16; 8]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn add_words(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn sub_words(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
+        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn shift_words<const N: i32>(v: [i16; 8]) -> [i16; 8] {
+        v.map(|v| v << N)
+    }
+    #[inline(always)]
+    unsafe fn no_sums() -> [i32; 4] {
+        [0; 4]
+    }
+    #[inline(always)]
+    unsafe fn store_sums(to: *mut i32, v: [i32; 4]) {
+        unsafe { to.cast::<[i32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn add_sums(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn sub_sums(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn shift_sums<const N: i32>(v: [i32; 4]) -> [i32; 4] {
+        v.map(|v| v << N)
+    }
+    #[inline(always)]
+    unsafe fn shift_sums_down<const N: i32>(v: [i32; 4]) -> [i32; 4] {
+        v.map(|v| v >> N)
+    }
+    #[inline(always)]
+    unsafe fn multiply_sums(v: [i32; 4], by: i32) -> [i32; 4] {
+        v.map(|v| v.wrapping_mul(by))
+    }
+    #[inline(always)]
+    unsafe fn add_products<const V: usize, const P: usize>(
+        sums: &mut [[[i32; 4]; V]; P],
+        weights: *const i16,
+        from: *const i16,
+        step: usize,
+    ) {
+        for (p, sums) in sums.iter_mut().enumerate() {
+            unsafe {
+                let x = from.add(p * step).cast::<[i16; 2]>().read_unaligned().map(i32::from);
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let w = weights.add(8 * v).cast::<[[i16; 2]; 4]>().read_unaligned();
+                    *sum = std::array::from_fn(|i| {
+                        sum[i].wrapping_add(x[0] * i32::from(w[i][0])).wrapping_add(x[1] * i32::from(w[i][1]))
+                    });
+                }
+            }
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512, AvxVnni, Vnni};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Dot, Simd, level};
+    use super::{Dot, Simd, Words, level};
     use half::f16;
     use std::arch::x86_64::*;
 
@@ -324,6 +443,7 @@ mod x86 {
         const GROUP: usize = 1;
         type F = __m512;
         type X = __m512;
+        type Words = Avx2;
         #[inline(always)]
         unsafe fn load(from: *const f32) -> __m512 {
             unsafe { _mm512_loadu_ps(from) }
@@ -431,6 +551,7 @@ mod x86 {
         const GROUP: usize = 1;
         type F = __m256;
         type X = __m256;
+        type Words = Self;
         #[inline(always)]
         unsafe fn load(from: *const f32) -> __m256 {
             unsafe { _mm256_loadu_ps(from) }
@@ -643,6 +764,83 @@ mod x86 {
             }
         }
     }
+
+    // SAFETY of every body: the caller's promise, passed on to the intrinsic.
+    impl Words for Avx2 {
+        const COUNT: usize = 16;
+        const PIXELS_OF_WORDS: &'static [usize] = &[8, 6];
+        const PAIR: usize = 2;
+        const STEP: usize = 2;
+        type Words = __m256i;
+        #[inline(always)]
+        unsafe fn widen(from: *const u8) -> __m256i {
+            unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn store_words(to: *mut i16, v: __m256i) {
+            unsafe { _mm256_storeu_si256(to.cast(), v) }
+        }
+        #[inline(always)]
+        unsafe fn add_words(a: __m256i, b: __m256i) -> __m256i {
+            unsafe { _mm256_add_epi16(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub_words(a: __m256i, b: __m256i) -> __m256i {
+            unsafe { _mm256_sub_epi16(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn shift_words<const N: i32>(v: __m256i) -> __m256i {
+            unsafe { _mm256_slli_epi16::<N>(v) }
+        }
+        #[inline(always)]
+        unsafe fn no_sums() -> __m256i {
+            unsafe { _mm256_setzero_si256() }
+        }
+        #[inline(always)]
+        unsafe fn store_sums(to: *mut i32, v: __m256i) {
+            unsafe { _mm256_storeu_si256(to.cast(), v) }
+        }
+        #[inline(always)]
+        unsafe fn add_sums(a: __m256i, b: __m256i) -> __m256i {
+            unsafe { _mm256_add_epi32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub_sums(a: __m256i, b: __m256i) -> __m256i {
+            unsafe { _mm256_sub_epi32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn shift_sums<const N: i32>(v: __m256i) -> __m256i {
+            unsafe { _mm256_slli_epi32::<N>(v) }
+        }
+        #[inline(always)]
+        unsafe fn shift_sums_down<const N: i32>(v: __m256i) -> __m256i {
+            unsafe { _mm256_srai_epi32::<N>(v) }
+        }
+        #[inline(always)]
+        unsafe fn multiply_sums(v: __m256i, by: i32) -> __m256i {
+            unsafe { _mm256_mullo_epi32(v, _mm256_set1_epi32(by)) }
+        }
+        #[inline(always)]
+        unsafe fn add_products<const V: usize, const P: usize>(
+            sums: &mut [[__m256i; V]; P],
+            weights: *const i16,
+            from: *const i16,
+            step: usize,
+        ) {
+            unsafe {
+                let mut w = [_mm256_loadu_si256(weights.cast()); V];
+                for (v, w) in w.iter_mut().enumerate() {
+                    *w = _mm256_loadu_si256(weights.add(16 * v).cast());
+                }
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    let x = _mm256_set1_epi32(from.add(p * step).cast::<i32>().read_unaligned());
+                    for (sum, w) in sums.iter_mut().zip(&w) {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(x, *w));
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -650,7 +848,7 @@ pub(super) use arm::{I8mm, Neon, Sdot};
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::{Dot, Order8, Simd};
+    use super::{Dot, Order8, Simd, Words};
     use half::f16;
     use std::arch::aarch64::*;
     use std::arch::asm;
@@ -665,6 +863,7 @@ mod arm {
         const GROUP: usize = 4;
         type F = float32x4_t;
         type X = float32x4_t;
+        type Words = Self;
         #[inline(always)]
         unsafe fn load(from: *const f32) -> float32x4_t {
             unsafe { vld1q_f32(from) }
@@ -842,6 +1041,112 @@ mod arm {
                 let low = vmull_s8(vget_low_s8(x), vget_low_s8(w));
                 let both = vmlal_high_s8(low, x, w);
                 vpadalq_s16(sums, both)
+            }
+        }
+    }
+
+    // SAFETY of every body: every 64-bit ARM CPU has NEON; pointers are the caller's promise.
+    impl Words for Neon {
+        const COUNT: usize = 8;
+        const PIXELS_OF_WORDS: &'static [usize] = &[8, 8, 7, 5];
+        const PAIR: usize = 1;
+        const STEP: usize = 8;
+        type Words = int16x8_t;
+        #[inline(always)]
+        unsafe fn widen(from: *const u8) -> int16x8_t {
+            unsafe { vmovl_s8(vld1_s8(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn store_words(to: *mut i16, v: int16x8_t) {
+            unsafe { vst1q_s16(to, v) }
+        }
+        #[inline(always)]
+        unsafe fn add_words(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+            unsafe { vaddq_s16(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub_words(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+            unsafe { vsubq_s16(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn shift_words<const N: i32>(v: int16x8_t) -> int16x8_t {
+            unsafe { vshlq_n_s16::<N>(v) }
+        }
+        #[inline(always)]
+        unsafe fn no_sums() -> int32x4_t {
+            unsafe { vdupq_n_s32(0) }
+        }
+        #[inline(always)]
+        unsafe fn store_sums(to: *mut i32, v: int32x4_t) {
+            unsafe { vst1q_s32(to, v) }
+        }
+        #[inline(always)]
+        unsafe fn add_sums(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+            unsafe { vaddq_s32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub_sums(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+            unsafe { vsubq_s32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn shift_sums<const N: i32>(v: int32x4_t) -> int32x4_t {
+            unsafe { vshlq_n_s32::<N>(v) }
+        }
+        #[inline(always)]
+        unsafe fn shift_sums_down<const N: i32>(v: int32x4_t) -> int32x4_t {
+            unsafe { vshrq_n_s32::<N>(v) }
+        }
+        #[inline(always)]
+        unsafe fn multiply_sums(v: int32x4_t, by: i32) -> int32x4_t {
+            unsafe { vmulq_n_s32(v, by) }
+        }
+        #[inline(always)]
+        unsafe fn add_products<const V: usize, const P: usize>(
+            sums: &mut [[int32x4_t; V]; P],
+            weights: *const i16,
+            from: *const i16,
+            step: usize,
+        ) {
+            unsafe {
+                let mut x = [vld1q_s16(from); P];
+                for (p, x) in x.iter_mut().enumerate() {
+                    *x = vld1q_s16(from.add(p * step));
+                }
+                add_channel::<V, P, 0>(sums, weights, &x);
+                add_channel::<V, P, 1>(sums, weights, &x);
+                add_channel::<V, P, 2>(sums, weights, &x);
+                add_channel::<V, P, 3>(sums, weights, &x);
+                add_channel::<V, P, 4>(sums, weights, &x);
+                add_channel::<V, P, 5>(sums, weights, &x);
+                add_channel::<V, P, 6>(sums, weights, &x);
+                add_channel::<V, P, 7>(sums, weights, &x);
+            }
+        }
+    }
+
+    /// The products of number L of P pixels and weights, to their sums.
+    #[inline(always)]
+    unsafe fn add_channel<const V: usize, const P: usize, const L: i32>(
+        sums: &mut [[int32x4_t; V]; P],
+        weights: *const i16,
+        x: &[int16x8_t; P],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let weights = weights.add(L as usize * 4 * V);
+            // two vectors of output channels at a time, then one that is left
+            for pair in 0..V / 2 {
+                let w = vld1q_s16(weights.add(8 * pair));
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    sums[2 * pair] = vmlal_laneq_s16::<L>(sums[2 * pair], vget_low_s16(w), *x);
+                    sums[2 * pair + 1] = vmlal_high_laneq_s16::<L>(sums[2 * pair + 1], w, *x);
+                }
+            }
+            if V % 2 == 1 {
+                let w = vld1_s16(weights.add(4 * (V - 1)));
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    sums[V - 1] = vmlal_laneq_s16::<L>(sums[V - 1], w, *x);
+                }
             }
         }
     }

@@ -82,7 +82,7 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
             let stored = Stored::Float(&weights);
             let mut packed = vec![conv::Packed::new(shape, conv::Method::Direct, stored, Some(&bias), isa.tile())];
             let (h, w) = (side(h, 0), side(w, 1));
-            if winograd::suits(&shape, h, w).is_some() {
+            if winograd::suits(&shape, h, w).next().is_some() {
                 for square in [Square::Two, Square::Four] {
                     let method = conv::Method::Winograd(square);
                     packed.push(conv::Packed::new(shape, method, stored, Some(&bias), isa.tile()));
@@ -213,7 +213,10 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
         (5, 50, [3, 3], 2, [1, 1], 14, 14),
         (20, 17, [1, 1], 1, [0, 0], 9, 23),
         (24, 40, [1, 5], 1, [0, 2], 1, 16),
+        (32, 16, [3, 3], 1, [1, 1], 25, 33),
+        (64, 16, [3, 3], 1, [1, 1], 9, 4),
     ];
+    let mut winograds = 0;
     // extremes, where instructions that saturate go wrong, then anything
     for extreme in [true, false] {
         for (c_in, c_out, kernel, stride, padding, h, w) in cases {
@@ -254,8 +257,11 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                     expected.push(sum as f32 * (levels.scale * scales[o]) + bias[o]);
                 }
             }
-            for isa in Isa::available() {
-                let packed = conv8::Packed8::new(shape, (&weights, &scales), Some(&bias), levels, isa).unwrap();
+            for (isa, method) in methods(&shape, &weights, [output.h, output.w]) {
+                winograds += usize::from(method != conv::Method::Direct);
+                let eight = (&*weights, &*scales);
+                let packed = conv8::Packed8::new(shape, method, eight, Some(&bias), levels, isa).unwrap();
+                let mut work = vec![f32::NAN; work_len(method, &shape, [output.h, output.w])];
                 let mut bytes: Vec<u8> = bytes.iter().map(|b| isa.byte(*b)).collect();
                 let mut arena = vec![f32::NAN; layout.len()];
                 let run = conv8::Run8 {
@@ -267,7 +273,7 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                     output8: None,
                     residual: None,
                 };
-                in_parts(|part| convolve8(isa, &run, part, Memory::new(&mut arena, &mut bytes)));
+                in_parts(|part| convolve8(isa, &run, part, &mut work, Memory::new(&mut arena, &mut bytes)));
                 for (i, at) in output.pixels().enumerate() {
                     assert_eq!(arena[at..at + c_out], expected[i * c_out..][..c_out], "{isa:?} {shape:?}");
                 }
@@ -284,7 +290,7 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                     ..run
                 };
                 let before = bytes.clone();
-                in_parts(|part| convolve8(isa, &run, part, Memory::new(&mut arena, &mut bytes)));
+                in_parts(|part| convolve8(isa, &run, part, &mut work, Memory::new(&mut arena, &mut bytes)));
                 let mut written = vec![false; bytes.len()];
                 for (i, (at, at8)) in output.pixels().zip(output8.pixels()).enumerate() {
                     for c in 0..c_out {
@@ -300,6 +306,27 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                 assert!(bytes.iter().zip(&before).zip(&written).all(|((now, before), w)| *w || now == before));
             }
         }
+    }
+    assert!(winograds >= 10, "Winograd was hardly tried");
+}
+
+/// The ways of an 8-bit convolution, for every kind of CPU.
+fn methods(shape: &conv::Shape, weights: &[i8], [h, w]: [usize; 2]) -> Vec<(Isa, conv::Method)> {
+    let squares = [Square::Two, Square::Four].into_iter();
+    let right = squares.filter(|square| winograd::exact::holds(*square, weights, shape.c_out));
+    let right: Vec<conv::Method> = right.map(conv::Method::Winograd).collect();
+    let winograd = if winograd::suits(shape, h, w).next().is_some() { &*right } else { &[] };
+    let of = |isa: Isa| {
+        let winograd = if isa.tile_of_words().is_some() { winograd } else { &[] };
+        [conv::Method::Direct].into_iter().chain(winograd.iter().copied()).map(move |method| (isa, method))
+    };
+    Isa::available().into_iter().flat_map(of).collect()
+}
+
+fn work_len(method: conv::Method, shape: &conv::Shape, [h, w]: [usize; 2]) -> usize {
+    match method {
+        conv::Method::Direct => 0,
+        conv::Method::Winograd(square) => square.work_len(shape, h, w),
     }
 }
 
@@ -523,7 +550,7 @@ fn convolutions_of_any_shape_are_right() {
         );
         for isa in Isa::available() {
             for square in [None, Some(Square::Two), Some(Square::Four)] {
-                if square.is_some() && winograd::suits(&shape, oh, ow).is_none() {
+                if square.is_some() && winograd::suits(&shape, oh, ow).next().is_none() {
                     continue;
                 }
                 let method = square.map_or(conv::Method::Direct, conv::Method::Winograd);
@@ -605,8 +632,9 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
             expected.push((sum as f32).mul_add(levels.scale * scales[if scales.len() == 1 { 0 } else { o }], bias[o]));
         }
         let level = |l: conv8::Levels, v: f32| ((v / l.scale).round_ties_even() + f32::from(l.zero)).clamp(0.0, 255.0);
-        for isa in Isa::available() {
-            let packed = &conv8::Packed8::new(shape, (&weights, &scales), Some(&bias), levels, isa).unwrap();
+        for (isa, method) in methods(&shape, &weights, [oh, ow]) {
+            let eight = (&*weights, &*scales);
+            let packed = &conv8::Packed8::new(shape, method, eight, Some(&bias), levels, isa).unwrap();
             let before: Vec<u8> = bytes.iter().map(|b| isa.byte(*b)).collect();
             for rounded in [None, Some(round)] {
                 let (mut bytes, mut arena) = (before.clone(), vec![f32::NAN; layout.len()]);
@@ -620,7 +648,9 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
                     residual: None,
                 };
                 let memory = Memory::new(&mut arena, &mut bytes);
-                draw.in_parts(memory, 0, |part, _, m| convolve8(isa, &run, part, m));
+                draw.in_parts(memory, work_len(method, &shape, [oh, ow]), |part, work, m| {
+                    convolve8(isa, &run, part, work, m)
+                });
                 let mut written = vec![false; bytes.len()];
                 for (i, (at, at8)) in output.pixels().zip(output8.pixels()).enumerate() {
                     for c in 0..c_out {
@@ -628,7 +658,7 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
                         if rounded.is_some() {
                             value = (level(round, value) - f32::from(round.zero)) * round.scale;
                         }
-                        let about = |what: &str| format!("{seed} {isa:?} {shape:?} {what}: {value} {}", arena[at + c]);
+                        let about = |what: &str| format!("{seed} {isa:?} {method:?} {shape:?} {what}: {value} {}", arena[at + c]);
                         assert!(arena[at + c] == value, "{}", about("value"));
                         assert_eq!(bytes[at8 + c], isa.byte(level(after, value) as u8), "{}", about("level"));
                         written[at8 + c] = true;

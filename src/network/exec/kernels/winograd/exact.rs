@@ -1,0 +1,257 @@
+//! Winograd's filtering of 8-bit pictures, in integers and thus exactly: the same sums as those of `conv8.rs`, to the last
+//! bit. It is for CPUs that multiply bytes no faster than words of 16 bits.
+//!
+//! The constants are scaled to whole numbers, so what comes out is a multiple of the sum: 4 times, or 576 times. Windows and
+//! weights fit 16 bits. Sums of their products may overflow 32 bits, but wrapped numbers still add up to the right ones
+//! where the multiple itself, but for what divides out, fits; [`holds`] tells from the weights.
+
+use super::super::conv::{AHEAD, Block, Shape};
+use super::super::conv8::{Run8, finish};
+use super::super::memory::{Memory, Part};
+use super::super::simd::{Simd, Words};
+use super::{Sizes, Square, Way, transform_weights};
+use std::marker::PhantomData;
+
+/// Whether the sums of pictures of any bytes and these kernels come out right: `weights` are `[C_out, C_in, 3, 3]`.
+pub fn holds(square: Square, weights: &[i8], c_out: usize) -> bool {
+    let bits = match square {
+        Square::Two => Two::BITS,
+        Square::Four => Four::BITS,
+    };
+    // from the least to the greatest sum of bytes of either sign
+    let greatest = |weights: &[i8]| {
+        let of = |sign: i64| weights.iter().map(|w| (sign * i64::from(*w)).max(0)).sum::<i64>();
+        256 * of(1).max(of(-1))
+    };
+    weights.chunks((weights.len() / c_out).max(1)).all(|of| greatest(of) < 1 << (bits - 1))
+}
+
+/// Transforms the weights `[C_out, C_in, 3, 3]`, and arranges them by blocks of output channels, positions and input channels,
+/// of which `pair` lie together for each output channel.
+pub fn pack(
+    square: Square,
+    weights: &[i8],
+    (blocks, lanes, pair): (&[Block], usize, usize),
+    c_in: usize,
+) -> Vec<i16> {
+    let line = |kernel: [i8; 9], put: &mut dyn FnMut(usize, i16)| {
+        let (kernel, put) = (kernel.map(i16::from), |position, v| put(position, v));
+        match square {
+            Square::Two => transform_weights(kernel, Two::weights, put),
+            Square::Four => transform_weights(kernel, Four::weights, put),
+        }
+    };
+    super::pack(weights.as_chunks().0, (square.positions(), c_in), (blocks, lanes, pair), line)
+}
+
+/// How windows of N×N make squares of M×M, a line at a time.
+trait Transform<const N: usize, const M: usize>: Copy {
+    /// Bits of a sum that are left.
+    const BITS: u32;
+    /// `G g`, each number times another constant, which `line_out` makes up for. Of 8 bits, these are 49 · 128 at most.
+    fn weights(g: [i16; 3]) -> [i16; N];
+    /// `Bᵀ d`. Of bytes, these are 68 · 255 at most.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `W`.
+    unsafe fn line_in<W: Words>(d: [W::Words; N]) -> [W::Words; N];
+    /// `Aᵀ m`, times a constant.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `W`.
+    unsafe fn line_out<W: Words>(m: [W::I; N]) -> [W::I; M];
+    /// What is left of a sum by the square of that constant.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `W`.
+    unsafe fn divide<W: Words>(sum: W::I) -> W::I;
+}
+
+/// By polynomials' values at 0, 1, -1 and infinity; times 2.
+#[derive(Clone, Copy)]
+struct Two;
+
+impl Transform<4, 2> for Two {
+    const BITS: u32 = 30;
+
+    fn weights([a, b, c]: [i16; 3]) -> [i16; 4] {
+        [a, a + b + c, a - b + c, c]
+    }
+
+    #[inline(always)]
+    unsafe fn line_in<W: Words>([a, b, c, d]: [W::Words; 4]) -> [W::Words; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { [W::sub_words(a, c), W::add_words(b, c), W::sub_words(c, b), W::sub_words(b, d)] }
+    }
+
+    #[inline(always)]
+    unsafe fn line_out<W: Words>([a, b, c, d]: [W::I; 4]) -> [W::I; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (a, d) = (W::shift_sums::<1>(a), W::shift_sums::<1>(d));
+            [W::add_sums(a, W::add_sums(b, c)), W::sub_sums(W::sub_sums(b, c), d)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn divide<W: Words>(sum: W::I) -> W::I {
+        // SAFETY: the caller's promise.
+        unsafe { W::shift_sums_down::<2>(sum) }
+    }
+}
+
+/// At 0, ±1, ±2 and infinity; times 24.
+#[derive(Clone, Copy)]
+struct Four;
+
+impl Transform<6, 4> for Four {
+    const BITS: u32 = 26;
+
+    fn weights([a, b, c]: [i16; 3]) -> [i16; 6] {
+        [a, a + b + c, a - b + c, a + 2 * b + 4 * c, a - 2 * b + 4 * c, c]
+    }
+
+    #[inline(always)]
+    unsafe fn line_in<W: Words>([a, b, c, d, e, f]: [W::Words; 6]) -> [W::Words; 6] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (four_b, four_c) = (W::shift_words::<2>(b), W::shift_words::<2>(c));
+            let (even_1, odd_1) = (W::sub_words(e, four_c), W::sub_words(d, four_b));
+            let (even_2, odd_2) = (W::sub_words(e, c), W::shift_words::<1>(W::sub_words(d, b)));
+            let four_a = W::shift_words::<2>(a);
+            [
+                W::add_words(W::sub_words(four_a, c), even_1),
+                W::add_words(even_1, odd_1),
+                W::sub_words(even_1, odd_1),
+                W::add_words(even_2, odd_2),
+                W::sub_words(even_2, odd_2),
+                W::add_words(W::sub_words(four_b, d), W::sub_words(f, W::shift_words::<2>(d))),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn line_out<W: Words>([a, b, c, d, e, f]: [W::I; 6]) -> [W::I; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // 6 a, 24 f, and the values at ±1 times -4
+            let a = W::add_sums(W::shift_sums::<2>(a), W::shift_sums::<1>(a));
+            let f = W::add_sums(W::shift_sums::<4>(f), W::shift_sums::<3>(f));
+            let (even_1, odd_1) = (W::shift_sums::<2>(W::add_sums(b, c)), W::shift_sums::<2>(W::sub_sums(b, c)));
+            let (even_2, odd_2) = (W::add_sums(d, e), W::shift_sums::<1>(W::sub_sums(d, e)));
+            [
+                W::add_sums(W::sub_sums(a, even_1), even_2),
+                W::sub_sums(odd_2, odd_1),
+                W::sub_sums(W::shift_sums::<2>(even_2), even_1),
+                W::add_sums(W::sub_sums(W::shift_sums::<2>(odd_2), odd_1), f),
+            ]
+        }
+    }
+
+    /// 576 = 64 · 9: the 26 bits that 64 leaves are multiplied with what is the inverse of 9 modulo 2³².
+    #[inline(always)]
+    unsafe fn divide<W: Words>(sum: W::I) -> W::I {
+        const INVERSE: i32 = 0x38e3_8e39;
+        const { assert!(INVERSE.wrapping_mul(9) == 1) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bits = W::multiply_sums(W::shift_sums_down::<6>(sum), INVERSE);
+            W::shift_sums_down::<6>(W::shift_sums::<6>(bits))
+        }
+    }
+}
+
+/// Runs a convolution that [`suits`](super::suits) this square. The caller has checked that the pictures lie within the
+/// memory.
+///
+/// # Safety
+/// The CPU must have the features of `W`, and the views must lie within the memory.
+#[inline(always)]
+pub(in super::super) unsafe fn run<W: Words>(
+    square: Square,
+    run: &Run8,
+    weights: (&[i16], &[Block]),
+    [h, w]: [usize; 2],
+    part: Part,
+    work: &mut [f32],
+    memory: Memory,
+) {
+    let Shape { c_in, c_out, .. } = run.packed.shape;
+    let input = (run.input, Sizes { h, w, c_in, c_out });
+    // SAFETY: the caller's promise.
+    unsafe {
+        match square {
+            Square::Two => super::run(Integers::<W, Two> { run, of: PhantomData }, input, weights, part, work, memory),
+            Square::Four => super::run(Integers::<W, Four> { run, of: PhantomData }, input, weights, part, work, memory),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Integers<'a, W, T> {
+    run: &'a Run8<'a>,
+    of: PhantomData<(W, T)>,
+}
+
+// SAFETY of every body: the caller's promise.
+impl<W: Words, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for Integers<'_, W, T> {
+    type Number = i16;
+    type Window = W::Words;
+    type Sum = i32;
+    type Sums = W::I;
+    type Start = W::I;
+    const CHANNELS: usize = W::COUNT;
+    const LANES: usize = W::LANES;
+    const PIXELS: &'static [usize] = W::PIXELS_OF_WORDS;
+
+    #[inline(always)]
+    unsafe fn read(memory: Memory, at: usize) -> W::Words {
+        unsafe { W::widen(memory.bytes().add(at)) }
+    }
+    #[inline(always)]
+    unsafe fn write(to: *mut i16, v: W::Words) {
+        unsafe { W::store_words(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn line_in(d: [W::Words; N]) -> [W::Words; N] {
+        unsafe { T::line_in::<W>(d) }
+    }
+    #[inline(always)]
+    unsafe fn multiply<const V: usize, const P: usize>(
+        weights: *const i16,
+        from: *const i16,
+        c_in: usize,
+    ) -> [[W::I; V]; P] {
+        unsafe {
+            let mut sums = [[W::no_sums(); V]; P];
+            for c in (0..c_in).step_by(W::STEP) {
+                let weights = weights.add(c * V * W::LANES);
+                for line in 0..(2 * W::STEP * V * W::LANES).div_ceil(64) {
+                    W::S::prefetch(weights.cast::<u8>().wrapping_add(64 * line + AHEAD));
+                }
+                W::add_products(&mut sums, weights, from.add(c), c_in);
+            }
+            sums
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut i32, v: W::I) {
+        unsafe { W::store_sums(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const i32) -> W::I {
+        unsafe { W::load_sums(from) }
+    }
+    #[inline(always)]
+    unsafe fn line_out(m: [W::I; N]) -> [W::I; M] {
+        unsafe { T::line_out::<W>(m) }
+    }
+    #[inline(always)]
+    unsafe fn start(self, block: Block, v: usize) -> W::I {
+        unsafe { self.run.packed.start::<W>(block, v) }
+    }
+    #[inline(always)]
+    unsafe fn finish(self, start: W::I, sum: W::I, at: (usize, usize, usize), memory: Memory) {
+        unsafe { finish::<W, 1>(self.run, at, [W::add_sums(start, T::divide::<W>(sum))], None, memory) }
+    }
+}
