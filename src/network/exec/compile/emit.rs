@@ -246,7 +246,7 @@ impl<'a> Compiler<'a> {
         }
         let tile = self.isa.tile();
         let (floats, eight) = weights;
-        let (method, weights) = match winograd::suits(&shape, output.h, output.w).next() {
+        let (method, weights) = match winograd::suits(&shape, output.h, output.w, winograd::float::MANY).next() {
             Some(square) => {
                 self.work_len = self.work_len.max(square.work_len(&shape, output.h, output.w));
                 (conv::Method::Winograd(square), Stored::Float(floats))

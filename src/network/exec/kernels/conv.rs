@@ -220,7 +220,7 @@ pub(super) unsafe fn run<S: Simd>(run: &Run, part: Part, work: &mut [f32], memor
             (Method::Winograd(square), Weights::F32(weights)) => {
                 winograd::float::run::<S>(square, run, (weights, &run.packed.blocks), part, work, memory);
             }
-            (_, Weights::F32(weights)) => direct::<S, f32>(run, weights, part, memory),
+            (_, Weights::F32(weights) | Weights::Whole(weights, _)) => direct::<S, f32>(run, weights, part, memory),
             (_, Weights::F16(weights)) => direct::<S, f16>(run, weights, part, memory),
             (_, Weights::I8(weights, _)) => direct::<S, i8>(run, weights, part, memory),
         }
@@ -298,7 +298,7 @@ unsafe fn tile<S: Simd, W: Number, const V: usize, const P: usize>(row: Row<W>, 
     if V > S::PIXELS.len() || P > S::PIXELS[V - 1] {
         return;
     }
-    let Run { packed, input, output, residual, .. } = row.run;
+    let Run { packed, input, .. } = row.run;
     let Shape { c_in, kernel, .. } = packed.shape;
     // SAFETY: the caller's promise: pixels x to x + P of the row are within the views.
     unsafe {
@@ -310,10 +310,12 @@ unsafe fn tile<S: Simd, W: Number, const V: usize, const P: usize>(row: Row<W>, 
         let mut sums = [if scales.is_some() { [S::splat(0.0); V] } else { start }; P];
         let mut weights = row.weights;
         let first = row.input.add(x * row.step);
+        // taps of a row whose channels lie together are as one
+        let (taps, count) = if input.pixel == c_in { (1, kernel[1] * c_in) } else { (kernel[1], c_in) };
         for ky in 0..kernel[0] {
-            for kx in 0..kernel[1] {
+            for kx in 0..taps {
                 let from = first.add(ky * input.row + kx * input.pixel);
-                weights = accumulate::<S, W, V, P>(&mut sums, weights, from, row.step, c_in);
+                weights = accumulate::<S, W, V, P>(&mut sums, weights, from, row.step, count);
             }
         }
         if let Some(scales) = scales {
@@ -324,7 +326,21 @@ unsafe fn tile<S: Simd, W: Number, const V: usize, const P: usize>(row: Row<W>, 
                 }
             }
         }
-        for (p, sums) in sums.iter().enumerate() {
+        put::<S, W, V, P>(row, x, sums);
+    }
+}
+
+/// Writes a tile's sums, plus the residual. It takes them by value: what is read by a running index lies in memory, where it
+/// must not keep the sums while they are made.
+///
+/// # Safety
+/// As [`tile`]'s.
+#[inline(always)]
+unsafe fn put<S: Simd, W: Number, const V: usize, const P: usize>(row: Row<W>, x: usize, sums: [[S::F; V]; P]) {
+    let Run { output, residual, .. } = row.run;
+    for (p, sums) in sums.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe {
             let to = row.output.add((x + p) * output.pixel);
             let add = residual.map(|r| row.residual.add((x + p) * r.pixel));
             for (v, mut sum) in sums.iter().copied().enumerate() {

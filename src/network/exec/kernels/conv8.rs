@@ -144,7 +144,7 @@ enum Weights8 {
 /// How an 8-bit convolution with an output of `h` by `w` is best worked out. The sums are the same in either way.
 pub fn method(isa: Isa, shape: &Shape, weights: &[i8], [h, w]: [usize; 2]) -> Method {
     let holds = |square: &Square| winograd::exact::holds(*square, weights, shape.c_out);
-    let words = || winograd::suits(shape, h, w).find(holds).map(Method::Winograd);
+    let words = || winograd::suits(shape, h, w, winograd::exact::MANY).find(holds).map(Method::Winograd);
     isa.tile_of_words().and_then(|_| words()).unwrap_or(Method::Direct)
 }
 
@@ -320,7 +320,9 @@ impl Run8<'_> {
         let (height, width) = ((h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1]);
         assert!(input.reaches(padding, height, width, memory.bytes_len()));
         let fits = |v: View, len: usize| v.fits(len) && (v.c, v.h, v.w) == (c_out, h, w);
-        assert!(self.output.is_none_or(|v| fits(v, memory.len())) && self.residual.is_none_or(|v| fits(v, memory.len())));
+        assert!(
+            self.output.is_none_or(|v| fits(v, memory.len())) && self.residual.is_none_or(|v| fits(v, memory.len()))
+        );
         assert!(self.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len())));
         [h, w]
     }
@@ -393,10 +395,13 @@ unsafe fn tile<D: Dot, const V: usize, const P: usize>(row: Row, x: usize) {
         let mut weights = row.weights;
         let from = row.input.add(x * step);
         D::pair_sums(&mut sums);
+        // taps of a row whose channels lie together, in whole groups, are as one
+        let together = input.pixel == c_in && c_in.is_multiple_of(4 * CHANNELS);
+        let (taps, count) = if together { (1, kernel[1] * c_in) } else { (kernel[1], c_in) };
         for ky in 0..kernel[0] {
-            for kx in 0..kernel[1] {
+            for kx in 0..taps {
                 let from = from.add(ky * input.row + kx * input.pixel);
-                weights = accumulate::<D, V, P>(&mut sums, weights, from, step, c_in);
+                weights = accumulate::<D, V, P>(&mut sums, weights, from, step, count);
             }
         }
         D::pair_sums(&mut sums);

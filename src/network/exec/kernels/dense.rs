@@ -122,7 +122,7 @@ pub(super) unsafe fn matrix_vector<S: Simd>(matrix: &Matrix, x: &[f32], out: &mu
     // SAFETY: the caller's promise.
     unsafe {
         match &matrix.weights {
-            Weights::F32(columns) => rows_of::<S, f32>(columns, matrix, x, out),
+            Weights::F32(columns) | Weights::Whole(columns, _) => rows_of::<S, f32>(columns, matrix, x, out),
             Weights::F16(columns) => rows_of::<S, f16>(columns, matrix, x, out),
             Weights::I8(columns, _) => rows_of::<S, i8>(columns, matrix, x, out),
         }

@@ -33,7 +33,12 @@ pub enum Weights {
     F16(Vec<f16>),
     /// In 8 bits; results are multiplied with the scale of their channel.
     I8(Vec<i8>, Vec<f32>),
+    /// Numbers of 8 bits in 32, with the same scales.
+    Whole(Vec<f32>, Vec<f32>),
 }
+
+/// So few 8-bit weights stay in the nearest cache in 32 bits, too: there is no need to widen them in each call.
+pub(super) const FEW: usize = 8192;
 
 impl Weights {
     /// Arranges weights in as few bits as keep them. `order` gives, for numbers of any type, those that it gets in the order
@@ -44,7 +49,11 @@ impl Weights {
                 let one = if scales.len() == 1 { scales[0] } else { 0.0 };
                 let mut scales = if scales.len() == 1 { Vec::new() } else { scales.to_vec() };
                 scales.resize(channels, one);
-                Weights::I8(order.arrange(all), scales)
+                if all.len() > FEW {
+                    return Weights::I8(order.arrange(all), scales);
+                }
+                let whole: Vec<f32> = all.iter().map(|v| f32::from(*v)).collect();
+                Weights::Whole(order.arrange(&whole), scales)
             }
             Stored::Float(all) if all.iter().all(|v| is_half(*v)) => {
                 let arranged = order.arrange(all);
@@ -58,7 +67,7 @@ impl Weights {
 
     /// What results are multiplied with, if they are.
     pub fn scales(&self) -> Option<&[f32]> {
-        if let Weights::I8(_, scales) = self { Some(scales) } else { None }
+        if let Weights::I8(_, scales) | Weights::Whole(_, scales) = self { Some(scales) } else { None }
     }
 
     /// Bytes that they take.
@@ -67,6 +76,7 @@ impl Weights {
             Weights::F32(all) => size_of_val(all.as_slice()),
             Weights::F16(all) => size_of_val(all.as_slice()),
             Weights::I8(all, scales) => size_of_val(all.as_slice()) + size_of_val(scales.as_slice()),
+            Weights::Whole(all, scales) => size_of_val(all.as_slice()) + size_of_val(scales.as_slice()),
         }
     }
 }

@@ -12,6 +12,9 @@ use super::super::simd::{Simd, Words};
 use super::{Sizes, Square, Way, transform_weights};
 use std::marker::PhantomData;
 
+/// Windows that the larger square is for, as measured: weights are half as long as those of floats.
+pub const MANY: usize = 16;
+
 /// Whether the sums of pictures of any bytes and these kernels come out right: `weights` are `[C_out, C_in, 3, 3]`.
 pub fn holds(square: Square, weights: &[i8], c_out: usize) -> bool {
     let bits = match square {
@@ -28,12 +31,7 @@ pub fn holds(square: Square, weights: &[i8], c_out: usize) -> bool {
 
 /// Transforms the weights `[C_out, C_in, 3, 3]`, and arranges them by blocks of output channels, positions and input channels,
 /// of which `pair` lie together for each output channel.
-pub fn pack(
-    square: Square,
-    weights: &[i8],
-    (blocks, lanes, pair): (&[Block], usize, usize),
-    c_in: usize,
-) -> Vec<i16> {
+pub fn pack(square: Square, weights: &[i8], (blocks, lanes, pair): (&[Block], usize, usize), c_in: usize) -> Vec<i16> {
     let line = |kernel: [i8; 9], put: &mut dyn FnMut(usize, i16)| {
         let (kernel, put) = (kernel.map(i16::from), |position, v| put(position, v));
         match square {
@@ -182,7 +180,9 @@ pub(in super::super) unsafe fn run<W: Words>(
     unsafe {
         match square {
             Square::Two => super::run(Integers::<W, Two> { run, of: PhantomData }, input, weights, part, work, memory),
-            Square::Four => super::run(Integers::<W, Four> { run, of: PhantomData }, input, weights, part, work, memory),
+            Square::Four => {
+                super::run(Integers::<W, Four> { run, of: PhantomData }, input, weights, part, work, memory)
+            }
         }
     }
 }

@@ -6,6 +6,9 @@ use super::super::simd::Simd;
 use super::{Sizes, Square, Way, transform_weights};
 use std::marker::PhantomData;
 
+/// Windows that the larger square is for, as measured.
+pub const MANY: usize = 48;
+
 /// Transforms the weights `[C_out, C_in, 3, 3]`, and arranges them by blocks of output channels, positions and input channels.
 pub fn pack(square: Square, weights: &[f32], blocks: &[Block], lanes: usize, c_in: usize) -> Vec<f32> {
     let line = |kernel: [f32; 9], put: &mut dyn FnMut(usize, f32)| {

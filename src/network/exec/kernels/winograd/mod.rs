@@ -54,19 +54,16 @@ impl Square {
 
 /// The squares to make for a convolution with an output of `h` by `w`, the better one first, if this is the way for it:
 /// the channels are whole vectors, even of the widest, and less than two thirds of the multiplications are left. The
-/// larger square is for pictures of many windows, which share the loading of its weights, four times as many as there
+/// larger square is for pictures of as `many` windows, which share the loading of its weights, four times as many as there
 /// were. The shape alone decides, so that every CPU rounds alike.
-pub fn suits(shape: &Shape, h: usize, w: usize) -> impl Iterator<Item = Square> {
+pub fn suits(shape: &Shape, h: usize, w: usize, many: usize) -> impl Iterator<Item = Square> {
     let whole = shape.c_in.is_multiple_of(WIDEST) && shape.c_out.is_multiple_of(WIDEST);
     let fits = whole && (shape.kernel, shape.stride, shape.padding) == ([3, 3], 1, [1, 1]);
     let count = move |s: Square| s.windows(h, w).0 * s.windows(h, w).1;
     let saves = move |s: Square| 3 * s.positions() * count(s) < 2 * 9 * h * w;
-    let many = count(Square::Four) >= MANY;
+    let many = count(Square::Four) >= many;
     [many.then_some(Square::Four), Some(Square::Two)].into_iter().flatten().filter(move |s| fits && saves(*s))
 }
-
-/// Windows that the larger square is for, as measured.
-const MANY: usize = 48;
 
 /// The rows of windows of a band.
 fn band(columns: usize) -> usize {
@@ -216,7 +213,15 @@ unsafe fn run<Y: Way<N, M>, const N: usize, const M: usize>(
                     for i in 0..count {
                         let (y, x) = (M * ((first + i) / columns), M * ((first + i) % columns));
                         let sides = [(h - y).min(M), (w - x).min(M)];
-                        outputs::<Y, N, M>(way, (y, x, c), sides, start, results.add(i * c_out + c), windows * c_out, memory);
+                        outputs::<Y, N, M>(
+                            way,
+                            (y, x, c),
+                            sides,
+                            start,
+                            results.add(i * c_out + c),
+                            windows * c_out,
+                            memory,
+                        );
                     }
                 }
             }
