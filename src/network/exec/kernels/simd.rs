@@ -8,6 +8,21 @@ pub(super) const ROUND: f32 = 12_582_912.0;
 /// The most numbers that a vector holds, so that what is a multiple of this is one of whole vectors of every kind.
 pub(super) const WIDEST: usize = 16;
 
+/// Functions of one expression, each inlined into an entry point that enables the CPU's features.
+macro_rules! inlined {
+    ($($(#[$doc:meta])* fn $name:ident $(<const $n:ident: $of:ty>)? ($($arg:ident: $t:ty),*) $(-> $result:ty)? { $body:expr })*) => {
+        $(
+            $(#[$doc])*
+            #[inline(always)]
+            unsafe fn $name $(<const $n: $of>)? ($($arg: $t),*) $(-> $result)? {
+                // SAFETY: the caller's promise, passed on.
+                #[allow(unused_unsafe)]
+                unsafe { $body }
+            }
+        )*
+    };
+}
+
 /// A vector of `LANES` f32. Every function is inlined into an entry point that enables the CPU feature.
 ///
 /// # Safety
@@ -236,69 +251,27 @@ impl Simd for Portable {
     type F = [f32; 4];
     type X = f32;
     type Words = Self;
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> [f32; 4] {
-        unsafe { from.cast::<[f32; 4]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn load_f16(from: *const f16) -> [f32; 4] {
-        unsafe { from.cast::<[f16; 4]>().read_unaligned().map(f16::to_f32) }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> [f32; 4] {
-        unsafe { from.cast::<[i8; 4]>().read_unaligned().map(f32::from) }
-    }
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, v: [f32; 4]) {
-        unsafe { to.cast::<[f32; 4]>().write_unaligned(v) }
-    }
-    #[inline(always)]
-    unsafe fn splat(v: f32) -> [f32; 4] {
-        [v; 4]
-    }
-    #[inline(always)]
-    unsafe fn group(from: *const f32) -> f32 {
-        unsafe { *from }
-    }
-    #[inline(always)]
-    unsafe fn one(from: *const f32) -> f32 {
-        unsafe { *from }
-    }
-    #[inline(always)]
-    unsafe fn fma_lane<const L: usize>(x: f32, w: [f32; 4], sum: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| x * w[i] + sum[i])
-    }
-    #[inline(always)]
-    unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
-    }
-    #[inline(always)]
-    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| a[i] + b[i])
-    }
-    #[inline(always)]
-    unsafe fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| a[i] - b[i])
-    }
-    #[inline(always)]
-    unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| a[i] * b[i])
-    }
-    #[inline(always)]
-    unsafe fn reciprocal(a: [f32; 4]) -> [f32; 4] {
-        a.map(|a| 1.0 / a)
-    }
-    #[inline(always)]
-    unsafe fn max(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
-    unsafe fn min(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
-    unsafe fn times_power_of_two(v: [f32; 4], shifted: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| f32::from_bits(v[i].to_bits().wrapping_add(shifted[i].to_bits() << 23)))
+    inlined! {
+        fn load(from: *const f32) -> [f32; 4] { from.cast::<[f32; 4]>().read_unaligned() }
+        fn load_f16(from: *const f16) -> [f32; 4] { from.cast::<[f16; 4]>().read_unaligned().map(f16::to_f32) }
+        fn load_i8(from: *const i8) -> [f32; 4] { from.cast::<[i8; 4]>().read_unaligned().map(f32::from) }
+        fn store(to: *mut f32, v: [f32; 4]) { to.cast::<[f32; 4]>().write_unaligned(v) }
+        fn splat(v: f32) -> [f32; 4] { [v; 4] }
+        fn group(from: *const f32) -> f32 { *from }
+        fn one(from: *const f32) -> f32 { *from }
+        fn fma_lane<const L: usize>(x: f32, w: [f32; 4], sum: [f32; 4]) -> [f32; 4] {
+            std::array::from_fn(|i| x * w[i] + sum[i])
+        }
+        fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] * b[i] + c[i]) }
+        fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] + b[i]) }
+        fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] - b[i]) }
+        fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] * b[i]) }
+        fn reciprocal(a: [f32; 4]) -> [f32; 4] { a.map(|a| 1.0 / a) }
+        fn max(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] }) }
+        fn min(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] }) }
+        fn times_power_of_two(v: [f32; 4], shifted: [f32; 4]) -> [f32; 4] {
+            std::array::from_fn(|i| f32::from_bits(v[i].to_bits().wrapping_add(shifted[i].to_bits() << 23)))
+        }
     }
     #[inline(always)]
     unsafe fn store_levels<const V: usize>(to: *mut u8, values: [[f32; 4]; V], inverse: f32, zero: u8, flip: u8) {
@@ -322,29 +295,15 @@ impl Dot for Portable {
     type I = [i32; 4];
     type W = [[i8; 4]; 4];
     type X = [u8; 4];
-    #[inline(always)]
-    unsafe fn load_sums(from: *const i32) -> [i32; 4] {
-        unsafe { from.cast::<[i32; 4]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn to_float(sums: [i32; 4]) -> [f32; 4] {
-        sums.map(|v| v as f32)
-    }
-    #[inline(always)]
-    unsafe fn load_weights(from: *const i8) -> [[i8; 4]; 4] {
-        unsafe { from.cast::<[[i8; 4]; 4]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn group(from: *const u8) -> [u8; 4] {
-        unsafe { from.cast::<[u8; 4]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn four(from: *const u8) -> [u8; 4] {
-        unsafe { from.cast::<[u8; 4]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn dot<const L: usize>(sums: [i32; 4], x: [u8; 4], w: [[i8; 4]; 4]) -> [i32; 4] {
-        std::array::from_fn(|i| sums[i] + (0..4).map(|k| i32::from(x[k]) * i32::from(w[i][k])).sum::<i32>())
+    inlined! {
+        fn load_sums(from: *const i32) -> [i32; 4] { from.cast::<[i32; 4]>().read_unaligned() }
+        fn to_float(sums: [i32; 4]) -> [f32; 4] { sums.map(|v| v as f32) }
+        fn load_weights(from: *const i8) -> [[i8; 4]; 4] { from.cast::<[[i8; 4]; 4]>().read_unaligned() }
+        fn group(from: *const u8) -> [u8; 4] { from.cast::<[u8; 4]>().read_unaligned() }
+        fn four(from: *const u8) -> [u8; 4] { from.cast::<[u8; 4]>().read_unaligned() }
+        fn dot<const L: usize>(sums: [i32; 4], x: [u8; 4], w: [[i8; 4]; 4]) -> [i32; 4] {
+            std::array::from_fn(|i| sums[i] + (0..4).map(|k| i32::from(x[k]) * i32::from(w[i][k])).sum::<i32>())
+        }
     }
 }
 
@@ -355,53 +314,19 @@ impl Words for Portable {
     const PAIR: usize = 2;
     const STEP: usize = 2;
     type Words = [i16; 8];
-    #[inline(always)]
-    unsafe fn widen(from: *const u8) -> [i16; 8] {
-        unsafe { from.cast::<[u8; 8]>().read_unaligned().map(i16::from) }
-    }
-    #[inline(always)]
-    unsafe fn store_words(to: *mut i16, v: [i16; 8]) {
-        unsafe { to.cast::<[i16; 8]>().write_unaligned(v) }
-    }
-    #[inline(always)]
-    unsafe fn add_words(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
-        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
-    }
-    #[inline(always)]
-    unsafe fn sub_words(a: [i16; 8], b: [i16; 8]) -> [i16; 8] {
-        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
-    }
-    #[inline(always)]
-    unsafe fn shift_words<const N: i32>(v: [i16; 8]) -> [i16; 8] {
-        v.map(|v| v << N)
-    }
-    #[inline(always)]
-    unsafe fn no_sums() -> [i32; 4] {
-        [0; 4]
-    }
-    #[inline(always)]
-    unsafe fn store_sums(to: *mut i32, v: [i32; 4]) {
-        unsafe { to.cast::<[i32; 4]>().write_unaligned(v) }
-    }
-    #[inline(always)]
-    unsafe fn add_sums(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
-        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
-    }
-    #[inline(always)]
-    unsafe fn sub_sums(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
-        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
-    }
-    #[inline(always)]
-    unsafe fn shift_sums<const N: i32>(v: [i32; 4]) -> [i32; 4] {
-        v.map(|v| v << N)
-    }
-    #[inline(always)]
-    unsafe fn shift_sums_down<const N: i32>(v: [i32; 4]) -> [i32; 4] {
-        v.map(|v| v >> N)
-    }
-    #[inline(always)]
-    unsafe fn multiply_sums(v: [i32; 4], by: i32) -> [i32; 4] {
-        v.map(|v| v.wrapping_mul(by))
+    inlined! {
+        fn widen(from: *const u8) -> [i16; 8] { from.cast::<[u8; 8]>().read_unaligned().map(i16::from) }
+        fn store_words(to: *mut i16, v: [i16; 8]) { to.cast::<[i16; 8]>().write_unaligned(v) }
+        fn add_words(a: [i16; 8], b: [i16; 8]) -> [i16; 8] { std::array::from_fn(|i| a[i].wrapping_add(b[i])) }
+        fn sub_words(a: [i16; 8], b: [i16; 8]) -> [i16; 8] { std::array::from_fn(|i| a[i].wrapping_sub(b[i])) }
+        fn shift_words<const N: i32>(v: [i16; 8]) -> [i16; 8] { v.map(|v| v << N) }
+        fn no_sums() -> [i32; 4] { [0; 4] }
+        fn store_sums(to: *mut i32, v: [i32; 4]) { to.cast::<[i32; 4]>().write_unaligned(v) }
+        fn add_sums(a: [i32; 4], b: [i32; 4]) -> [i32; 4] { std::array::from_fn(|i| a[i].wrapping_add(b[i])) }
+        fn sub_sums(a: [i32; 4], b: [i32; 4]) -> [i32; 4] { std::array::from_fn(|i| a[i].wrapping_sub(b[i])) }
+        fn shift_sums<const N: i32>(v: [i32; 4]) -> [i32; 4] { v.map(|v| v << N) }
+        fn shift_sums_down<const N: i32>(v: [i32; 4]) -> [i32; 4] { v.map(|v| v >> N) }
+        fn multiply_sums(v: [i32; 4], by: i32) -> [i32; 4] { v.map(|v| v.wrapping_mul(by)) }
     }
     #[inline(always)]
     unsafe fn add_products<const V: usize, const P: usize>(
@@ -444,53 +369,21 @@ mod x86 {
         type F = __m512;
         type X = __m512;
         type Words = Avx2;
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> __m512 {
-            unsafe { _mm512_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn load_f16(from: *const f16) -> __m512 {
-            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
-        }
-        #[inline(always)]
-        unsafe fn load_i8(from: *const i8) -> __m512 {
-            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
-        }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, v: __m512) {
-            unsafe { _mm512_storeu_ps(to, v) }
-        }
-        #[inline(always)]
-        unsafe fn splat(v: f32) -> __m512 {
-            unsafe { _mm512_set1_ps(v) }
-        }
-        #[inline(always)]
-        unsafe fn group(from: *const f32) -> __m512 {
-            unsafe { _mm512_set1_ps(*from) }
-        }
-        #[inline(always)]
-        unsafe fn one(from: *const f32) -> __m512 {
-            unsafe { _mm512_set1_ps(*from) }
-        }
-        #[inline(always)]
-        unsafe fn fma_lane<const L: usize>(x: __m512, w: __m512, sum: __m512) -> __m512 {
-            unsafe { _mm512_fmadd_ps(x, w, sum) }
-        }
-        #[inline(always)]
-        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-            unsafe { _mm512_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn add(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn sub(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_sub_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn mul(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_mul_ps(a, b) }
+        inlined! {
+            fn load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
+            fn load_f16(from: *const f16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+            fn load_i8(from: *const i8) -> __m512 {
+                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))
+            }
+            fn store(to: *mut f32, v: __m512) { _mm512_storeu_ps(to, v) }
+            fn splat(v: f32) -> __m512 { _mm512_set1_ps(v) }
+            fn group(from: *const f32) -> __m512 { _mm512_set1_ps(*from) }
+            fn one(from: *const f32) -> __m512 { _mm512_set1_ps(*from) }
+            fn fma_lane<const L: usize>(x: __m512, w: __m512, sum: __m512) -> __m512 { _mm512_fmadd_ps(x, w, sum) }
+            fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+            fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+            fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+            fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn reciprocal(a: __m512) -> __m512 {
@@ -501,13 +394,9 @@ mod x86 {
                 step(step(_mm512_rcp14_ps(a)))
             }
         }
-        #[inline(always)]
-        unsafe fn max(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_max_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn min(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_min_ps(a, b) }
+        inlined! {
+            fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+            fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn times_power_of_two(v: __m512, shifted: __m512) -> __m512 {
@@ -531,13 +420,13 @@ mod x86 {
             // SAFETY: every x86-64 CPU has the instruction, which does not fault.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
-        #[inline(always)]
-        unsafe fn load_part(from: *const f32, n: usize) -> __m512 {
-            unsafe { _mm512_maskz_loadu_ps((1u16 << n).wrapping_sub(1), from) }
-        }
-        #[inline(always)]
-        unsafe fn store_part(to: *mut f32, v: __m512, n: usize) {
-            unsafe { _mm512_mask_storeu_ps(to, (1u16 << n).wrapping_sub(1), v) }
+        inlined! {
+            fn load_part(from: *const f32, n: usize) -> __m512 {
+                _mm512_maskz_loadu_ps((1u16 << n).wrapping_sub(1), from)
+            }
+            fn store_part(to: *mut f32, v: __m512, n: usize) {
+                _mm512_mask_storeu_ps(to, (1u16 << n).wrapping_sub(1), v)
+            }
         }
     }
 
@@ -552,65 +441,24 @@ mod x86 {
         type F = __m256;
         type X = __m256;
         type Words = Self;
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> __m256 {
-            unsafe { _mm256_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn load_f16(from: *const f16) -> __m256 {
-            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
-        }
-        #[inline(always)]
-        unsafe fn load_i8(from: *const i8) -> __m256 {
-            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
-        }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, v: __m256) {
-            unsafe { _mm256_storeu_ps(to, v) }
-        }
-        #[inline(always)]
-        unsafe fn splat(v: f32) -> __m256 {
-            unsafe { _mm256_set1_ps(v) }
-        }
-        #[inline(always)]
-        unsafe fn group(from: *const f32) -> __m256 {
-            unsafe { _mm256_set1_ps(*from) }
-        }
-        #[inline(always)]
-        unsafe fn one(from: *const f32) -> __m256 {
-            unsafe { _mm256_set1_ps(*from) }
-        }
-        #[inline(always)]
-        unsafe fn fma_lane<const L: usize>(x: __m256, w: __m256, sum: __m256) -> __m256 {
-            unsafe { _mm256_fmadd_ps(x, w, sum) }
-        }
-        #[inline(always)]
-        unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn add(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn sub(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_sub_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn mul(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_mul_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn reciprocal(a: __m256) -> __m256 {
-            unsafe { _mm256_div_ps(_mm256_set1_ps(1.0), a) }
-        }
-        #[inline(always)]
-        unsafe fn max(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_max_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn min(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_min_ps(a, b) }
+        inlined! {
+            fn load(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
+            fn load_f16(from: *const f16) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+            fn load_i8(from: *const i8) -> __m256 {
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())))
+            }
+            fn store(to: *mut f32, v: __m256) { _mm256_storeu_ps(to, v) }
+            fn splat(v: f32) -> __m256 { _mm256_set1_ps(v) }
+            fn group(from: *const f32) -> __m256 { _mm256_set1_ps(*from) }
+            fn one(from: *const f32) -> __m256 { _mm256_set1_ps(*from) }
+            fn fma_lane<const L: usize>(x: __m256, w: __m256, sum: __m256) -> __m256 { _mm256_fmadd_ps(x, w, sum) }
+            fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+            fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+            fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+            fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+            fn reciprocal(a: __m256) -> __m256 { _mm256_div_ps(_mm256_set1_ps(1.0), a) }
+            fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+            fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn times_power_of_two(v: __m256, shifted: __m256) -> __m256 {
@@ -652,29 +500,13 @@ mod x86 {
         type I = __m512i;
         type W = __m512i;
         type X = __m512i;
-        #[inline(always)]
-        unsafe fn load_sums(from: *const i32) -> __m512i {
-            unsafe { _mm512_loadu_si512(from.cast()) }
-        }
-        #[inline(always)]
-        unsafe fn to_float(sums: __m512i) -> __m512 {
-            unsafe { _mm512_cvtepi32_ps(sums) }
-        }
-        #[inline(always)]
-        unsafe fn load_weights(from: *const i8) -> __m512i {
-            unsafe { _mm512_loadu_si512(from.cast()) }
-        }
-        #[inline(always)]
-        unsafe fn group(from: *const u8) -> __m512i {
-            unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
-        }
-        #[inline(always)]
-        unsafe fn four(from: *const u8) -> __m512i {
-            unsafe { Self::group(from) }
-        }
-        #[inline(always)]
-        unsafe fn dot<const L: usize>(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
-            unsafe { _mm512_dpbusd_epi32(sums, x, w) }
+        inlined! {
+            fn load_sums(from: *const i32) -> __m512i { _mm512_loadu_si512(from.cast()) }
+            fn to_float(sums: __m512i) -> __m512 { _mm512_cvtepi32_ps(sums) }
+            fn load_weights(from: *const i8) -> __m512i { _mm512_loadu_si512(from.cast()) }
+            fn group(from: *const u8) -> __m512i { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+            fn four(from: *const u8) -> __m512i { Self::group(from) }
+            fn dot<const L: usize>(sums: __m512i, x: __m512i, w: __m512i) -> __m512i { _mm512_dpbusd_epi32(sums, x, w) }
         }
     }
 
@@ -692,29 +524,15 @@ mod x86 {
         type I = __m256i;
         type W = __m256i;
         type X = __m256i;
-        #[inline(always)]
-        unsafe fn load_sums(from: *const i32) -> __m256i {
-            unsafe { _mm256_loadu_si256(from.cast()) }
-        }
-        #[inline(always)]
-        unsafe fn to_float(sums: __m256i) -> __m256 {
-            unsafe { _mm256_cvtepi32_ps(sums) }
-        }
-        #[inline(always)]
-        unsafe fn load_weights(from: *const i8) -> __m256i {
-            unsafe { _mm256_loadu_si256(from.cast()) }
-        }
-        #[inline(always)]
-        unsafe fn group(from: *const u8) -> __m256i {
-            unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
-        }
-        #[inline(always)]
-        unsafe fn four(from: *const u8) -> __m256i {
-            unsafe { Self::group(from) }
-        }
-        #[inline(always)]
-        unsafe fn dot<const L: usize>(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
-            unsafe { _mm256_dpbusd_avx_epi32(sums, x, w) }
+        inlined! {
+            fn load_sums(from: *const i32) -> __m256i { _mm256_loadu_si256(from.cast()) }
+            fn to_float(sums: __m256i) -> __m256 { _mm256_cvtepi32_ps(sums) }
+            fn load_weights(from: *const i8) -> __m256i { _mm256_loadu_si256(from.cast()) }
+            fn group(from: *const u8) -> __m256i { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+            fn four(from: *const u8) -> __m256i { Self::group(from) }
+            fn dot<const L: usize>(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+                _mm256_dpbusd_avx_epi32(sums, x, w)
+            }
         }
     }
 
@@ -729,13 +547,9 @@ mod x86 {
         type I = __m256i;
         type W = [__m256i; 2];
         type X = [__m256i; 2];
-        #[inline(always)]
-        unsafe fn load_sums(from: *const i32) -> __m256i {
-            unsafe { _mm256_loadu_si256(from.cast()) }
-        }
-        #[inline(always)]
-        unsafe fn to_float(sums: __m256i) -> __m256 {
-            unsafe { _mm256_cvtepi32_ps(sums) }
+        inlined! {
+            fn load_sums(from: *const i32) -> __m256i { _mm256_loadu_si256(from.cast()) }
+            fn to_float(sums: __m256i) -> __m256 { _mm256_cvtepi32_ps(sums) }
         }
         #[inline(always)]
         unsafe fn load_weights(from: *const i8) -> [__m256i; 2] {
@@ -772,53 +586,19 @@ mod x86 {
         const PAIR: usize = 2;
         const STEP: usize = 2;
         type Words = __m256i;
-        #[inline(always)]
-        unsafe fn widen(from: *const u8) -> __m256i {
-            unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast())) }
-        }
-        #[inline(always)]
-        unsafe fn store_words(to: *mut i16, v: __m256i) {
-            unsafe { _mm256_storeu_si256(to.cast(), v) }
-        }
-        #[inline(always)]
-        unsafe fn add_words(a: __m256i, b: __m256i) -> __m256i {
-            unsafe { _mm256_add_epi16(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn sub_words(a: __m256i, b: __m256i) -> __m256i {
-            unsafe { _mm256_sub_epi16(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn shift_words<const N: i32>(v: __m256i) -> __m256i {
-            unsafe { _mm256_slli_epi16::<N>(v) }
-        }
-        #[inline(always)]
-        unsafe fn no_sums() -> __m256i {
-            unsafe { _mm256_setzero_si256() }
-        }
-        #[inline(always)]
-        unsafe fn store_sums(to: *mut i32, v: __m256i) {
-            unsafe { _mm256_storeu_si256(to.cast(), v) }
-        }
-        #[inline(always)]
-        unsafe fn add_sums(a: __m256i, b: __m256i) -> __m256i {
-            unsafe { _mm256_add_epi32(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn sub_sums(a: __m256i, b: __m256i) -> __m256i {
-            unsafe { _mm256_sub_epi32(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn shift_sums<const N: i32>(v: __m256i) -> __m256i {
-            unsafe { _mm256_slli_epi32::<N>(v) }
-        }
-        #[inline(always)]
-        unsafe fn shift_sums_down<const N: i32>(v: __m256i) -> __m256i {
-            unsafe { _mm256_srai_epi32::<N>(v) }
-        }
-        #[inline(always)]
-        unsafe fn multiply_sums(v: __m256i, by: i32) -> __m256i {
-            unsafe { _mm256_mullo_epi32(v, _mm256_set1_epi32(by)) }
+        inlined! {
+            fn widen(from: *const u8) -> __m256i { _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast())) }
+            fn store_words(to: *mut i16, v: __m256i) { _mm256_storeu_si256(to.cast(), v) }
+            fn add_words(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi16(a, b) }
+            fn sub_words(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi16(a, b) }
+            fn shift_words<const N: i32>(v: __m256i) -> __m256i { _mm256_slli_epi16::<N>(v) }
+            fn no_sums() -> __m256i { _mm256_setzero_si256() }
+            fn store_sums(to: *mut i32, v: __m256i) { _mm256_storeu_si256(to.cast(), v) }
+            fn add_sums(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
+            fn sub_sums(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+            fn shift_sums<const N: i32>(v: __m256i) -> __m256i { _mm256_slli_epi32::<N>(v) }
+            fn shift_sums_down<const N: i32>(v: __m256i) -> __m256i { _mm256_srai_epi32::<N>(v) }
+            fn multiply_sums(v: __m256i, by: i32) -> __m256i { _mm256_mullo_epi32(v, _mm256_set1_epi32(by)) }
         }
         #[inline(always)]
         unsafe fn add_products<const V: usize, const P: usize>(
@@ -889,21 +669,11 @@ mod arm {
                 vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(four))))
             }
         }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, v: float32x4_t) {
-            unsafe { vst1q_f32(to, v) }
-        }
-        #[inline(always)]
-        unsafe fn splat(v: f32) -> float32x4_t {
-            unsafe { vdupq_n_f32(v) }
-        }
-        #[inline(always)]
-        unsafe fn group(from: *const f32) -> float32x4_t {
-            unsafe { vld1q_f32(from) }
-        }
-        #[inline(always)]
-        unsafe fn one(from: *const f32) -> float32x4_t {
-            unsafe { vld1q_dup_f32(from) }
+        inlined! {
+            fn store(to: *mut f32, v: float32x4_t) { vst1q_f32(to, v) }
+            fn splat(v: f32) -> float32x4_t { vdupq_n_f32(v) }
+            fn group(from: *const f32) -> float32x4_t { vld1q_f32(from) }
+            fn one(from: *const f32) -> float32x4_t { vld1q_dup_f32(from) }
         }
         #[inline(always)]
         unsafe fn fma_lane<const L: usize>(x: float32x4_t, w: float32x4_t, sum: float32x4_t) -> float32x4_t {
@@ -916,33 +686,14 @@ mod arm {
                 }
             }
         }
-        #[inline(always)]
-        unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-            unsafe { vfmaq_f32(c, a, b) }
-        }
-        #[inline(always)]
-        unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            unsafe { vaddq_f32(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            unsafe { vsubq_f32(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            unsafe { vmulq_f32(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn reciprocal(a: float32x4_t) -> float32x4_t {
-            unsafe { vdivq_f32(vdupq_n_f32(1.0), a) }
-        }
-        #[inline(always)]
-        unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            unsafe { vmaxq_f32(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            unsafe { vminq_f32(a, b) }
+        inlined! {
+            fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
+            fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t { vaddq_f32(a, b) }
+            fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t { vsubq_f32(a, b) }
+            fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
+            fn reciprocal(a: float32x4_t) -> float32x4_t { vdivq_f32(vdupq_n_f32(1.0), a) }
+            fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmaxq_f32(a, b) }
+            fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t { vminq_f32(a, b) }
         }
         #[inline(always)]
         unsafe fn times_power_of_two(v: float32x4_t, shifted: float32x4_t) -> float32x4_t {
@@ -994,21 +745,11 @@ mod arm {
             type I = int32x4_t;
             type W = int8x16_t;
             type X = int8x16_t;
-            #[inline(always)]
-            unsafe fn load_sums(from: *const i32) -> int32x4_t {
-                unsafe { vld1q_s32(from) }
-            }
-            #[inline(always)]
-            unsafe fn to_float(sums: int32x4_t) -> float32x4_t {
-                unsafe { vcvtq_f32_s32(sums) }
-            }
-            #[inline(always)]
-            unsafe fn load_weights(from: *const i8) -> int8x16_t {
-                unsafe { vld1q_s8(from) }
-            }
-            #[inline(always)]
-            unsafe fn group(from: *const u8) -> int8x16_t {
-                unsafe { vld1q_s8(from.cast()) }
+            inlined! {
+                fn load_sums(from: *const i32) -> int32x4_t { vld1q_s32(from) }
+                fn to_float(sums: int32x4_t) -> float32x4_t { vcvtq_f32_s32(sums) }
+                fn load_weights(from: *const i8) -> int8x16_t { vld1q_s8(from) }
+                fn group(from: *const u8) -> int8x16_t { vld1q_s8(from.cast()) }
             }
         };
     }
@@ -1052,53 +793,19 @@ mod arm {
         const PAIR: usize = 1;
         const STEP: usize = 8;
         type Words = int16x8_t;
-        #[inline(always)]
-        unsafe fn widen(from: *const u8) -> int16x8_t {
-            unsafe { vmovl_s8(vld1_s8(from.cast())) }
-        }
-        #[inline(always)]
-        unsafe fn store_words(to: *mut i16, v: int16x8_t) {
-            unsafe { vst1q_s16(to, v) }
-        }
-        #[inline(always)]
-        unsafe fn add_words(a: int16x8_t, b: int16x8_t) -> int16x8_t {
-            unsafe { vaddq_s16(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn sub_words(a: int16x8_t, b: int16x8_t) -> int16x8_t {
-            unsafe { vsubq_s16(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn shift_words<const N: i32>(v: int16x8_t) -> int16x8_t {
-            unsafe { vshlq_n_s16::<N>(v) }
-        }
-        #[inline(always)]
-        unsafe fn no_sums() -> int32x4_t {
-            unsafe { vdupq_n_s32(0) }
-        }
-        #[inline(always)]
-        unsafe fn store_sums(to: *mut i32, v: int32x4_t) {
-            unsafe { vst1q_s32(to, v) }
-        }
-        #[inline(always)]
-        unsafe fn add_sums(a: int32x4_t, b: int32x4_t) -> int32x4_t {
-            unsafe { vaddq_s32(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn sub_sums(a: int32x4_t, b: int32x4_t) -> int32x4_t {
-            unsafe { vsubq_s32(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn shift_sums<const N: i32>(v: int32x4_t) -> int32x4_t {
-            unsafe { vshlq_n_s32::<N>(v) }
-        }
-        #[inline(always)]
-        unsafe fn shift_sums_down<const N: i32>(v: int32x4_t) -> int32x4_t {
-            unsafe { vshrq_n_s32::<N>(v) }
-        }
-        #[inline(always)]
-        unsafe fn multiply_sums(v: int32x4_t, by: i32) -> int32x4_t {
-            unsafe { vmulq_n_s32(v, by) }
+        inlined! {
+            fn widen(from: *const u8) -> int16x8_t { vmovl_s8(vld1_s8(from.cast())) }
+            fn store_words(to: *mut i16, v: int16x8_t) { vst1q_s16(to, v) }
+            fn add_words(a: int16x8_t, b: int16x8_t) -> int16x8_t { vaddq_s16(a, b) }
+            fn sub_words(a: int16x8_t, b: int16x8_t) -> int16x8_t { vsubq_s16(a, b) }
+            fn shift_words<const N: i32>(v: int16x8_t) -> int16x8_t { vshlq_n_s16::<N>(v) }
+            fn no_sums() -> int32x4_t { vdupq_n_s32(0) }
+            fn store_sums(to: *mut i32, v: int32x4_t) { vst1q_s32(to, v) }
+            fn add_sums(a: int32x4_t, b: int32x4_t) -> int32x4_t { vaddq_s32(a, b) }
+            fn sub_sums(a: int32x4_t, b: int32x4_t) -> int32x4_t { vsubq_s32(a, b) }
+            fn shift_sums<const N: i32>(v: int32x4_t) -> int32x4_t { vshlq_n_s32::<N>(v) }
+            fn shift_sums_down<const N: i32>(v: int32x4_t) -> int32x4_t { vshrq_n_s32::<N>(v) }
+            fn multiply_sums(v: int32x4_t, by: i32) -> int32x4_t { vmulq_n_s32(v, by) }
         }
         #[inline(always)]
         unsafe fn add_products<const V: usize, const P: usize>(
@@ -1160,13 +867,9 @@ mod arm {
         const PIXELS: &'static [usize] = &[8, 6, 5, 4];
         const ORDER: Order8 = Order8::Pairs;
         signed_bytes!();
-        #[inline(always)]
-        unsafe fn four(from: *const u8) -> int8x16_t {
-            unsafe { Neon::four(from) }
-        }
-        #[inline(always)]
-        unsafe fn spread<const L: usize>(x: int8x16_t) -> int8x16_t {
-            unsafe { Neon::spread::<L>(x) }
+        inlined! {
+            fn four(from: *const u8) -> int8x16_t { Neon::four(from) }
+            fn spread<const L: usize>(x: int8x16_t) -> int8x16_t { Neon::spread::<L>(x) }
         }
         #[inline(always)]
         unsafe fn dot<const L: usize>(sums: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
