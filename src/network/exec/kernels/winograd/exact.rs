@@ -23,23 +23,25 @@ pub fn holds(square: Square, weights: &[i8], c_out: usize) -> bool {
     };
     // from the least to the greatest sum of bytes of either sign
     let greatest = |weights: &[i8]| {
-        let of = |sign: i64| weights.iter().map(|w| (sign * i64::from(*w)).max(0)).sum::<i64>();
-        256 * of(1).max(of(-1))
+        let of = |sign: i32| weights.iter().map(|w| (sign * i32::from(*w)).max(0)).sum::<i32>();
+        256 * i64::from(of(1).max(of(-1)))
     };
-    weights.chunks((weights.len() / c_out).max(1)).all(|of| greatest(of) < 1 << (bits - 1))
+    let each = (weights.len() / c_out).max(1);
+    // as many as these sums hold
+    each < 1 << 22 && weights.chunks(each).all(|of| greatest(of) < 1 << (bits - 1))
 }
 
 /// Transforms the weights `[C_out, C_in, 3, 3]`, and arranges them by blocks of output channels, positions and input channels,
 /// of which `pair` lie together for each output channel.
 pub fn pack(square: Square, weights: &[i8], (blocks, lanes, pair): (&[Block], usize, usize), c_in: usize) -> Vec<i16> {
-    let line = |kernel: [i8; 9], put: &mut dyn FnMut(usize, i16)| {
-        let (kernel, put) = (kernel.map(i16::from), |position, v| put(position, v));
-        match square {
-            Square::Two => transform_weights(kernel, Two::weights, put),
-            Square::Four => transform_weights(kernel, Four::weights, put),
-        }
-    };
-    super::pack(weights.as_chunks().0, (square.positions(), c_in), (blocks, lanes, pair), line)
+    fn of<T: Transform<N, M>, const N: usize, const M: usize>(kernel: [i8; 9]) -> [[i16; N]; N] {
+        transform_weights(kernel.map(i16::from), T::weights)
+    }
+    let (kernels, to) = (weights.as_chunks().0, (blocks, lanes, pair));
+    match square {
+        Square::Two => super::pack(kernels, to, c_in, of::<Two, 4, 2>),
+        Square::Four => super::pack(kernels, to, c_in, of::<Four, 6, 4>),
+    }
 }
 
 /// How windows of N×N make squares of M×M, a line at a time.

@@ -11,14 +11,14 @@ pub const MANY: usize = 48;
 
 /// Transforms the weights `[C_out, C_in, 3, 3]`, and arranges them by blocks of output channels, positions and input channels.
 pub fn pack(square: Square, weights: &[f32], blocks: &[Block], lanes: usize, c_in: usize) -> Vec<f32> {
-    let line = |kernel: [f32; 9], put: &mut dyn FnMut(usize, f32)| {
-        let (kernel, put) = (kernel.map(f64::from), |position, v: f64| put(position, v as f32));
-        match square {
-            Square::Two => transform_weights(kernel, Two::weights, put),
-            Square::Four => transform_weights(kernel, Four::weights, put),
-        }
-    };
-    super::pack(weights.as_chunks().0, (square.positions(), c_in), (blocks, lanes, 1), line)
+    fn of<T: Transform<N, M>, const N: usize, const M: usize>(kernel: [f32; 9]) -> [[f32; N]; N] {
+        transform_weights(kernel.map(f64::from), T::weights).map(|line| line.map(|v| v as f32))
+    }
+    let (kernels, to) = (weights.as_chunks().0, (blocks, lanes, 1));
+    match square {
+        Square::Two => super::pack(kernels, to, c_in, of::<Two, 4, 2>),
+        Square::Four => super::pack(kernels, to, c_in, of::<Four, 6, 4>),
+    }
 }
 
 /// How windows of N×N make squares of M×M, a line at a time.

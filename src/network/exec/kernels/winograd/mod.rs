@@ -71,25 +71,20 @@ fn band(columns: usize) -> usize {
 }
 
 /// Transforms a 3×3 kernel, `G g Gᵀ`, given what `G` makes of a line.
-fn transform_weights<G: Copy, const N: usize>(
-    g: [G; 9],
-    line: impl Fn([G; 3]) -> [G; N],
-    mut put: impl FnMut(usize, G),
-) {
+fn transform_weights<G: Copy, const N: usize>(g: [G; 9], line: impl Fn([G; 3]) -> [G; N]) -> [[G; N]; N] {
     let [a, b, c]: [[G; N]; 3] = std::array::from_fn(|x| line([g[x], g[3 + x], g[6 + x]]));
-    for (y, ((a, b), c)) in a.into_iter().zip(b).zip(c).enumerate() {
-        line([a, b, c]).into_iter().enumerate().for_each(|(x, v)| put(N * y + x, v));
-    }
+    std::array::from_fn(|y| line([a[y], b[y], c[y]]))
 }
 
 /// What is made of kernels, by blocks of output channels, positions and input channels, of which `pair` lie together for
-/// each output channel. `transform` hands the number of each position of a kernel on.
-fn pack<K: Copy, T: Copy + Default>(
+/// each output channel. `transform` gives the numbers of all positions of a kernel.
+fn pack<K: Copy, T: Copy + Default, const N: usize>(
     kernels: &[K],
-    (positions, c_in): (usize, usize),
     (blocks, lanes, pair): (&[Block], usize, usize),
-    transform: impl Fn(K, &mut dyn FnMut(usize, T)),
+    c_in: usize,
+    transform: impl Fn(K) -> [[T; N]; N],
 ) -> Vec<T> {
+    let positions = N * N;
     let mut packed = vec![T::default(); blocks.iter().map(|b| b.vectors * lanes * positions * c_in).sum()];
     let mut lines = Vec::new();
     for block in blocks {
@@ -100,8 +95,9 @@ fn pack<K: Copy, T: Copy + Default>(
         for c in 0..c_in {
             // an input channel's numbers for all of the block, then a line of them for each position
             for i in 0..block.channels {
-                let kernel = kernels[(block.first + i) * c_in + c];
-                transform(kernel, &mut |position, v| lines[position * width + i] = v);
+                let numbers = transform(kernels[(block.first + i) * c_in + c]);
+                let to = lines.iter_mut().skip(i).step_by(width);
+                to.zip(numbers.as_flattened()).for_each(|(to, v)| *to = *v);
             }
             for (position, line) in lines.chunks_exact(width).enumerate() {
                 let to = &mut packed[(position * c_in + c / pair * pair) * width..][..pair * width];
