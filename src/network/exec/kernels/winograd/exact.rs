@@ -257,3 +257,28 @@ impl<W: Words, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for
         unsafe { finish::<W, 1>(self.run, at, [W::add_sums(start, T::divide::<W>(sum))], None, memory) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::simd::Portable;
+    use super::*;
+
+    #[test]
+    fn multiples_are_divided_exactly_as_far_as_kernels_hold() {
+        // a kernel of as many of the greatest weights as hold, and one more
+        let most = |bits: u32| ((1 << (bits - 1)) - 1) / (256 * 128);
+        for (square, bits) in [(Square::Two, Two::BITS), (Square::Four, Four::BITS)] {
+            let weights = vec![-128; most(bits) + 1];
+            assert!(holds(square, &weights[1..], 1) && !holds(square, &weights, 1));
+        }
+        for k in (0..1000).chain((1 << 25) - 1000..1 << 25) {
+            for y in [k, -k] {
+                // SAFETY: every CPU has the portable vectors.
+                let divided = unsafe {
+                    [Two::divide::<Portable>([4 * y; 4]), Four::divide::<Portable>([576i32.wrapping_mul(y); 4])]
+                };
+                assert_eq!(divided, [[y; 4]; 2]);
+            }
+        }
+    }
+}
