@@ -247,12 +247,10 @@ impl<'a> Compiler<'a> {
         let tile = self.isa.tile();
         let (floats, eight) = weights;
         let (method, weights) = match winograd::suits(&shape, output.h, output.w, winograd::float::MANY).next() {
-            Some(square) => {
-                self.work_len = self.work_len.max(square.work_len(&shape, output.h, output.w));
-                (conv::Method::Winograd(square), Stored::Float(floats))
-            }
+            Some(square) => (conv::Method::Winograd(square), Stored::Float(floats)),
             None => (conv::Method::Direct, eight.map_or(Stored::Float(floats), |(all, of)| Stored::Eight(all, of))),
         };
+        self.work_len = self.work_len.max(method.work_len(&shape, output.h, output.w));
         let packed = conv::Packed::new(shape, method, weights, bias.map(|b| b.values.as_slice()), tile);
         self.push(Step::Convolution { packed, extra, input, output, residual });
         Ok(())
@@ -307,9 +305,7 @@ impl<'a> Compiler<'a> {
         let view = output.as_ref().and_then(|place| if lie == Lie::Picture { place.view() } else { place.rows() });
         let to = view.or(output8.map(|(view, _)| view)).ok_or("a convolution without a result")?;
         let method = conv8::method(self.isa, &shape, weights, [to.h, to.w]);
-        if let conv::Method::Winograd(square) = method {
-            self.work_len = self.work_len.max(square.work_len(&shape, to.h, to.w));
-        }
+        self.work_len = self.work_len.max(method.work_len(&shape, to.h, to.w));
         let bias = bias.map(|b| b.values.as_slice());
         let packed = conv8::Packed8::new(shape, method, (weights, scales), bias, levels, self.isa)?;
         self.push(Step::Convolution8 { packed, round, extra, input, output: view, output8, residual });

@@ -6,7 +6,7 @@
 
 use super::super::arena::View;
 use super::Isa;
-use super::conv::{AHEAD, Block, Method, Shape};
+use super::conv::{Block, Method, Shape, fetch_ahead};
 use super::memory::{Memory, Part};
 use super::simd::{Dot, Order8, Simd, WIDEST, Words};
 use super::winograd::{self, Square};
@@ -144,8 +144,10 @@ enum Weights8 {
 /// How an 8-bit convolution with an output of `h` by `w` is best worked out. The sums are the same in either way.
 pub fn method(isa: Isa, shape: &Shape, weights: &[i8], [h, w]: [usize; 2]) -> Method {
     let holds = |square: &Square| winograd::exact::holds(*square, weights, shape.c_out);
-    let words = || winograd::suits(shape, h, w, winograd::exact::MANY).find(holds).map(Method::Winograd);
-    isa.tile_of_words().and_then(|_| words()).unwrap_or(Method::Direct)
+    if isa.tile_of_words().is_none() {
+        return Method::Direct;
+    }
+    winograd::suits(shape, h, w, winograd::exact::MANY).find(holds).map_or(Method::Direct, Method::Winograd)
 }
 
 impl Packed8 {
@@ -466,9 +468,7 @@ unsafe fn add_four<D: Dot, const V: usize, const P: usize, const L: usize>(
         for (v, w) in w.iter_mut().enumerate() {
             *w = D::load_weights(weights.add(v * D::LANES * CHANNELS));
         }
-        for v in 0..V {
-            D::S::prefetch(weights.wrapping_add(v * D::LANES * CHANNELS + AHEAD));
-        }
+        fetch_ahead::<D::S, i8>(weights, V * D::LANES * CHANNELS);
         D::add::<V, P, L>(sums, x, &w);
         weights.add(V * D::LANES * CHANNELS)
     }

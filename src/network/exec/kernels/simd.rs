@@ -1,4 +1,4 @@
-//! Vectors of each kind of CPU, behind two traits, so that a kernel is written once.
+//! Vectors of each kind of CPU, behind three traits, so that a kernel is written once.
 
 use half::f16;
 
@@ -22,6 +22,8 @@ macro_rules! inlined {
         )*
     };
 }
+
+pub(super) use inlined;
 
 /// A vector of `LANES` f32. Every function is inlined into an entry point that enables the CPU feature.
 ///

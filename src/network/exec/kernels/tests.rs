@@ -261,7 +261,7 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                 winograds += usize::from(method != conv::Method::Direct);
                 let eight = (&*weights, &*scales);
                 let packed = conv8::Packed8::new(shape, method, eight, Some(&bias), levels, isa).unwrap();
-                let mut work = vec![f32::NAN; work_len(method, &shape, [output.h, output.w])];
+                let mut work = vec![f32::NAN; method.work_len(&shape, output.h, output.w)];
                 let mut bytes: Vec<u8> = bytes.iter().map(|b| isa.byte(*b)).collect();
                 let mut arena = vec![f32::NAN; layout.len()];
                 let run = conv8::Run8 {
@@ -321,13 +321,6 @@ fn methods(shape: &conv::Shape, weights: &[i8], [h, w]: [usize; 2]) -> Vec<(Isa,
         [conv::Method::Direct].into_iter().chain(winograd.iter().copied()).map(move |method| (isa, method))
     };
     Isa::available().into_iter().flat_map(of).collect()
-}
-
-fn work_len(method: conv::Method, shape: &conv::Shape, [h, w]: [usize; 2]) -> usize {
-    match method {
-        conv::Method::Direct => 0,
-        conv::Method::Winograd(square) => square.work_len(shape, h, w),
-    }
 }
 
 #[test]
@@ -562,7 +555,7 @@ fn convolutions_of_any_shape_are_right() {
                 let mut arena = before.clone();
                 let run = conv::Run { packed, extra, input, output, residual };
                 let memory = Memory::new(&mut arena, &mut []);
-                draw.in_parts(memory, square.map_or(0, |s| s.work_len(&shape, oh, ow)), |part, work, m| {
+                draw.in_parts(memory, method.work_len(&shape, oh, ow), |part, work, m| {
                     convolve(isa, &run, part, work, m)
                 });
                 let mut written = vec![false; arena.len()];
@@ -649,7 +642,7 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
                     residual: None,
                 };
                 let memory = Memory::new(&mut arena, &mut bytes);
-                draw.in_parts(memory, work_len(method, &shape, [oh, ow]), |part, work, m| {
+                draw.in_parts(memory, method.work_len(&shape, oh, ow), |part, work, m| {
                     convolve8(isa, &run, part, work, m)
                 });
                 let mut written = vec![false; bytes.len()];

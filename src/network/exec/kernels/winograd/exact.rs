@@ -5,10 +5,10 @@
 //! weights fit 16 bits. Sums of their products may overflow 32 bits, but wrapped numbers still add up to the right ones
 //! where the multiple itself, but for what divides out, fits; [`holds`] tells from the weights.
 
-use super::super::conv::{AHEAD, Block, Shape};
+use super::super::conv::{Block, Shape, fetch_ahead};
 use super::super::conv8::{Run8, finish};
 use super::super::memory::{Memory, Part};
-use super::super::simd::{Simd, Words};
+use super::super::simd::{Words, inlined};
 use super::{Sizes, Square, Way, transform_weights};
 use std::marker::PhantomData;
 
@@ -206,17 +206,10 @@ impl<W: Words, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for
     const LANES: usize = W::LANES;
     const PIXELS: &'static [usize] = W::PIXELS_OF_WORDS;
 
-    #[inline(always)]
-    unsafe fn read(memory: Memory, at: usize) -> W::Words {
-        unsafe { W::widen(memory.bytes().add(at)) }
-    }
-    #[inline(always)]
-    unsafe fn write(to: *mut i16, v: W::Words) {
-        unsafe { W::store_words(to, v) }
-    }
-    #[inline(always)]
-    unsafe fn line_in(d: [W::Words; N]) -> [W::Words; N] {
-        unsafe { T::line_in::<W>(d) }
+    inlined! {
+        fn read(memory: Memory, at: usize) -> W::Words { W::widen(memory.bytes().add(at)) }
+        fn write(to: *mut i16, v: W::Words) { W::store_words(to, v) }
+        fn line_in(d: [W::Words; N]) -> [W::Words; N] { T::line_in::<W>(d) }
     }
     #[inline(always)]
     unsafe fn multiply<const V: usize, const P: usize>(
@@ -228,25 +221,16 @@ impl<W: Words, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for
             let mut sums = [[W::no_sums(); V]; P];
             for c in (0..c_in).step_by(W::STEP) {
                 let weights = weights.add(c * V * W::LANES);
-                for line in 0..(2 * W::STEP * V * W::LANES).div_ceil(64) {
-                    W::S::prefetch(weights.cast::<u8>().wrapping_add(64 * line + AHEAD));
-                }
+                fetch_ahead::<W::S, i16>(weights, W::STEP * V * W::LANES);
                 W::add_products(&mut sums, weights, from.add(c), c_in);
             }
             sums
         }
     }
-    #[inline(always)]
-    unsafe fn store(to: *mut i32, v: W::I) {
-        unsafe { W::store_sums(to, v) }
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const i32) -> W::I {
-        unsafe { W::load_sums(from) }
-    }
-    #[inline(always)]
-    unsafe fn line_out(m: [W::I; N]) -> [W::I; M] {
-        unsafe { T::line_out::<W>(m) }
+    inlined! {
+        fn store(to: *mut i32, v: W::I) { W::store_sums(to, v) }
+        fn load(from: *const i32) -> W::I { W::load_sums(from) }
+        fn line_out(m: [W::I; N]) -> [W::I; M] { T::line_out::<W>(m) }
     }
     #[inline(always)]
     unsafe fn start(self, block: Block, v: usize) -> W::I {

@@ -2,7 +2,7 @@
 
 use super::super::conv::{Block, Run, Shape, accumulate};
 use super::super::memory::{Memory, Part};
-use super::super::simd::Simd;
+use super::super::simd::{Simd, inlined};
 use super::{Sizes, Square, Way, transform_weights};
 use std::marker::PhantomData;
 
@@ -151,17 +151,10 @@ impl<S: Simd, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for 
     const LANES: usize = S::LANES;
     const PIXELS: &'static [usize] = S::PIXELS;
 
-    #[inline(always)]
-    unsafe fn read(memory: Memory, at: usize) -> S::F {
-        unsafe { S::load(memory.arena().add(at)) }
-    }
-    #[inline(always)]
-    unsafe fn write(to: *mut f32, v: S::F) {
-        unsafe { S::store(to, v) }
-    }
-    #[inline(always)]
-    unsafe fn line_in(d: [S::F; N]) -> [S::F; N] {
-        unsafe { T::line_in::<S>(d) }
+    inlined! {
+        fn read(memory: Memory, at: usize) -> S::F { S::load(memory.arena().add(at)) }
+        fn write(to: *mut f32, v: S::F) { S::store(to, v) }
+        fn line_in(d: [S::F; N]) -> [S::F; N] { T::line_in::<S>(d) }
     }
     #[inline(always)]
     unsafe fn multiply<const V: usize, const P: usize>(
@@ -175,17 +168,10 @@ impl<S: Simd, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for 
             sums
         }
     }
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, v: S::F) {
-        unsafe { S::store(to, v) }
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> S::F {
-        unsafe { S::load(from) }
-    }
-    #[inline(always)]
-    unsafe fn line_out(m: [S::F; N]) -> [S::F; M] {
-        unsafe { T::line_out::<S>(m) }
+    inlined! {
+        fn store(to: *mut f32, v: S::F) { S::store(to, v) }
+        fn load(from: *const f32) -> S::F { S::load(from) }
+        fn line_out(m: [S::F; N]) -> [S::F; M] { T::line_out::<S>(m) }
     }
     #[inline(always)]
     unsafe fn start(self, block: Block, v: usize) -> S::F {
