@@ -72,8 +72,9 @@ capi() {
             "$prefix/lib/libedgegen.a" -lunwind -s -o "$out/$example-alone"
         stat -c '%n: %s bytes' "$out/$example-alone"
     done
-    cargo rustc --quiet --release -p edgegen --lib --no-default-features --features capi,embedded-model --crate-type staticlib
-    "${CC:-cc}" -std=c11 -O2 examples/c/frame_filler.c -Iinclude target/release/libedgegen.a -lm -lpthread -ldl -o "$out/here"
+    # as tools/capi/check.sh builds it
+    PROFILE=dist tools/capi/build.sh "$PWD/target/capi-installed"
+    "${CC:-cc}" -std=c11 -O2 examples/c/frame_filler.c -Iinclude target/capi-installed/lib/libedgegen.a -lm -lpthread -ldl -o "$out/here"
     "$out/here" "$out/here.pgm"
     for core in "${cores[@]}"; do
         for example in frame_filler frame_filler-alone; do
