@@ -21,8 +21,9 @@ trap 'rm -rf "$out"' EXIT
 
 tests() {
     local listed="$out/tests.json" name
-    tools/cross/build.sh aarch64-unknown-linux-gnu test --no-run --release --no-default-features --features output,embedded-model,capi \
-        --lib --test golden --test quantized --test c_api --test noise --message-format json > "$listed"
+    tools/cross/build.sh aarch64-unknown-linux-gnu test --no-run --release --no-default-features -p edgegen -p edgegen-kernels \
+        --features edgegen/output,edgegen/embedded-model,edgegen/capi --lib --test golden --test quantized --test c_api --test noise \
+        --message-format json > "$listed"
     python3 -c '
 import json, sys
 for line in sys.stdin:

@@ -6,6 +6,7 @@ use crate::network::pb::{NodeProto, TensorProto};
 use bytes::Bytes;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use kernels::arena::row_major;
 use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -200,15 +201,6 @@ impl Constant {
 /// Whether numbers of this kind are whole (or true or false).
 pub fn is_integer(kind: DataType) -> bool {
     !matches!(kind, DataType::Float | DataType::Float16 | DataType::Double | DataType::Bfloat16)
-}
-
-/// The strides of a tensor whose last dimension lies together.
-pub fn row_major(dims: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; dims.len()];
-    for i in (1..dims.len()).rev() {
-        strides[i - 1] = strides[i] * dims[i].max(1);
-    }
-    strides
 }
 
 /// The dimensions that two tensors take together.

@@ -1,10 +1,10 @@
 //! What a plan is made of, and where its time goes.
 
-use super::arena::View;
-use super::kernels::dense::Map;
-use super::kernels::general::{Rows, Unary};
-use super::kernels::{conv::Method, dense};
 use super::plan::{At, Plan, Step, Workspace};
+use kernels::arena::View;
+use kernels::dense::Map;
+use kernels::general::{Rows, Unary};
+use kernels::{conv::Method, dense};
 use std::time::Instant;
 
 /// A step of a plan.
@@ -114,7 +114,7 @@ fn kernel(step: &Step) -> &'static str {
 fn sizes(step: &Step) -> (String, u64) {
     let picture = |v: &View| (format!("{}×{}×{}", v.c, v.h, v.w), 0);
     let count = |n: usize| (n.to_string(), 0);
-    let convolution = |shape: &super::kernels::conv::Shape, input: &View, [h, w]: [usize; 2]| {
+    let convolution = |shape: &kernels::conv::Shape, input: &View, [h, w]: [usize; 2]| {
         let [kh, kw] = shape.kernel;
         let macs = shape.c_in * shape.c_out * kh * kw * h * w;
         let text = format!(

@@ -3,10 +3,11 @@
 
 use super::constant::{self, Constant};
 use super::graph::{Graph, Reason, Window, einsum, float, int, text};
-use super::kernels::conv8::Levels;
-use super::kernels::general::{Binary, Reduction, Unary};
 use crate::network::pb::NodeProto;
 use crate::network::pb::tensor_proto::DataType;
+use kernels::arena::row_major;
+use kernels::conv8::Levels;
+use kernels::general::{Binary, Reduction, Unary};
 use std::collections::HashMap;
 
 /// What an operation reads: a value, or a stored tensor.
@@ -788,7 +789,7 @@ impl<'g: 'a, 'a> Lowering<'g, 'a> {
         let (queries, keys) = (dims[query], dims[key]);
         let spread = |k: usize| -> Option<Vec<f32>> {
             let c = self.constant(node, k)?;
-            let strides = constant::broadcast_strides(&c.dims, &constant::row_major(&c.dims), dims);
+            let strides = constant::broadcast_strides(&c.dims, &row_major(&c.dims), dims);
             let shared = (0..dims.len()).all(|d| d == query || d == key || strides[d] == 0 || dims[d] == 1);
             let at = |i: usize| c.values[i / keys * strides[query] + i % keys * strides[key]];
             shared.then(|| (0..queries * keys).map(at).collect())

@@ -12,12 +12,10 @@
 //! To add an operator: tell its shape in `graph.rs`, recognise it in `lower.rs` as an operation, give it a step in
 //! `compile/` and `plan.rs`, and the step a kernel in `kernels/`, which has the one place that decides by CPU.
 
-mod arena;
 mod compile;
 mod constant;
 mod describe;
 mod graph;
-mod kernels;
 mod lower;
 mod plan;
 mod pool;

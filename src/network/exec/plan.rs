@@ -1,11 +1,11 @@
 //! A compiled network: steps over one arena.
 
-use super::arena::View;
-use super::kernels::attention::Attention;
-use super::kernels::dense::{self, Map};
-use super::kernels::general::{Binary, Loops, Product, Reduction, Rows, Unary};
-use super::kernels::{self, Isa, Memory, Part, conv, conv8};
 use super::pool::Pool;
+use kernels::arena::View;
+use kernels::attention::Attention;
+use kernels::dense::{self, Map};
+use kernels::general::{Binary, Loops, Product, Reduction, Rows, Unary};
+use kernels::{Isa, Memory, Part, conv, conv8};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};

@@ -1,16 +1,16 @@
 //! The steps of each operation, and those that become one.
 
 use super::{Compiler, Lie, Readers, Stage, sides, stored8};
-use crate::network::exec::arena::{Place, View};
 use crate::network::exec::constant::{Constant, broadcast_strides};
 use crate::network::exec::graph::Reason;
-use crate::network::exec::kernels::attention::Attention;
-use crate::network::exec::kernels::dense::{self, Map};
-use crate::network::exec::kernels::general::{Binary, Product, Rows, Unary};
-use crate::network::exec::kernels::weights::Stored;
-use crate::network::exec::kernels::{conv, conv8, winograd};
 use crate::network::exec::lower::{Matrices, Named, Op, Operand, Rearrange, pair};
 use crate::network::exec::plan::{Slot, Step};
+use kernels::arena::{Place, View};
+use kernels::attention::Attention;
+use kernels::dense::{self, Map};
+use kernels::general::{Binary, Product, Rows, Unary};
+use kernels::weights::Stored;
+use kernels::{conv, conv8, winograd};
 use std::borrow::Cow;
 
 impl<'a> Compiler<'a> {

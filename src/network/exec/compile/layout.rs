@@ -1,11 +1,11 @@
 //! Which values share room, and which steps share threads, once all steps are known.
 
 use super::{Compiler, Space, Stage};
-use crate::network::exec::arena::{Place, room, share};
 use crate::network::exec::constant::TOO_LARGE;
 use crate::network::exec::graph::Reason;
-use crate::network::exec::kernels::dense::{self, Map};
 use crate::network::exec::plan::{Plan, Share, Slot, Step};
+use kernels::arena::{Place, room, share};
+use kernels::dense::{self, Map};
 
 impl Compiler<'_> {
     /// Lays out what is needed at the same time apart, and the rest over one another.

@@ -4,14 +4,14 @@
 mod emit;
 mod layout;
 
-use super::arena::{Layout, Place, View};
 use super::constant::{Constant, broadcast_strides};
 use super::graph::{Graph, GraphInput, Reason};
-use super::kernels::general::{Loops, Unary};
-use super::kernels::{Isa, conv8};
 use super::lower::{Named, Op, Operand, lower, resolve};
 use super::plan::{Plan, Slot, Step};
 use crate::network::pb::GraphProto;
+use kernels::arena::{Layout, Place, View};
+use kernels::general::{Loops, Unary};
+use kernels::{Isa, conv8};
 use std::collections::{HashMap, HashSet};
 
 /// What the inputs of a graph are called, and their shapes.

@@ -4,12 +4,12 @@
 //! multiplied at a time. Around a picture, and in it where channels are padded to a multiple of four, lies its zero
 //! point.
 
-use super::super::arena::View;
 use super::Isa;
 use super::conv::{Block, Method, Shape, fetch_ahead};
 use super::memory::{Memory, Part};
 use super::simd::{Dot, Order8, Simd, WIDEST, Words};
 use super::winograd::{self, Square};
+use crate::arena::View;
 use std::ops::Range;
 
 /// Where levels lie: a value is `(level - zero) · scale`, levels are from 0 to 255.

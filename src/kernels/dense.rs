@@ -1,10 +1,10 @@
 //! What is done to pictures number by number, group normalisation, and matrices times vectors.
 
-use super::super::arena::View;
 use super::conv8::Levels;
 use super::memory::{Memory, Part};
 use super::simd::{Dot, ROUND, Simd, WIDEST};
 use super::weights::{Number, Order, Stored, Weights};
+use crate::arena::View;
 use half::f16;
 
 /// e^x, with x brought within -87 to 87, to two units in the last place: 2ⁿ times a polynomial of the rest.

@@ -1,7 +1,5 @@
 //! Where values lie in the one buffer that a run works in.
 
-use super::constant::row_major;
-
 /// A picture of `c` channels in the arena, or some of the channels of one. The channels of a pixel lie together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
@@ -194,6 +192,15 @@ impl Place {
         let same = self.dims == dims;
         Some(Place { start: self.start, dims: dims.to_vec(), strides, border: if same { self.border } else { [0, 0] } })
     }
+}
+
+/// The strides of a tensor whose last dimension lies together.
+pub fn row_major(dims: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; dims.len()];
+    for i in (1..dims.len()).rev() {
+        strides[i - 1] = strides[i] * dims[i].max(1);
+    }
+    strides
 }
 
 /// Lays values out one after the other, each in a storage of its own.

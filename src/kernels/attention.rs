@@ -1,11 +1,11 @@
 //! Attention of pixels to pixels, a few queries at a time, with the tile of convolutions: keys and values are packed as
 //! a convolution's weights, so that scores and means are sums of a pixel's numbers times weights.
 
-use super::super::arena::View;
 use super::conv::accumulate;
 use super::dense::{exp, load, store};
 use super::memory::{Memory, Part};
 use super::simd::{Simd, WIDEST};
+use crate::arena::View;
 
 /// Attention: `softmax(scale · q kᵀ) v` for each head.
 #[derive(Clone, Copy, Debug, PartialEq)]

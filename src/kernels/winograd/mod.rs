@@ -10,10 +10,10 @@
 pub mod exact;
 pub mod float;
 
-use super::super::arena::View;
 use super::conv::{Block, Shape};
 use super::memory::{Memory, Part};
 use super::simd::WIDEST;
+use crate::arena::View;
 
 /// About as many windows are worked on together.
 const WINDOWS: usize = 48;

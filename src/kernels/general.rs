@@ -494,9 +494,9 @@ pub(super) fn product(p: &Product, part: Part, work: &mut [f32], memory: Memory)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::exec::arena::Place;
-    use crate::network::exec::kernels::{self, Isa};
-    use crate::noise::Noise;
+    use crate::Isa;
+    use crate::arena::Place;
+    use crate::tests::Noise;
 
     fn loops<const N: usize>(places: [&Place; N]) -> Loops<N> {
         Loops::new(&places[0].dims, places.map(|p| (p.start, p.strides.as_slice()))).unwrap()
@@ -541,7 +541,7 @@ mod tests {
                 let (from, to) = (Place::row_major(0, &[x.len()]), Place::row_major(x.len(), &[x.len()]));
                 for index in 0..3 {
                     let m = Memory::new(&mut memory, &mut []);
-                    kernels::unary(isa, *f, &loops([&to, &from]), Part { index, of: 3 }, m);
+                    crate::unary(isa, *f, &loops([&to, &from]), Part { index, of: 3 }, m);
                 }
                 for (x, y) in x.iter().zip(&memory[x.len()..]) {
                     let exact = exact(f64::from(*x));
@@ -565,14 +565,14 @@ mod tests {
                 let mut memory = before.clone();
                 for index in 0..of {
                     let m = Memory::new(&mut memory, &mut []);
-                    kernels::binary(isa, Binary::Subtract, &loops([&o, &a, &b]), Part { index, of }, m);
+                    crate::binary(isa, Binary::Subtract, &loops([&o, &a, &b]), Part { index, of }, m);
                 }
                 let expected: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x - y).collect();
                 assert_eq!(read(&o, &memory), expected, "{isa:?}");
                 // in place
                 for index in 0..of {
                     let m = Memory::new(&mut memory, &mut []);
-                    kernels::binary(isa, Binary::Multiply, &loops([&a, &a, &b]), Part { index, of }, m);
+                    crate::binary(isa, Binary::Multiply, &loops([&a, &a, &b]), Part { index, of }, m);
                 }
                 let expected: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x * y).collect();
                 assert_eq!(read(&a, &memory), expected, "{isa:?}");
@@ -591,7 +591,7 @@ mod tests {
             let out = Place::row_major(700, &[1, 5, 1]);
             let wide = Place { strides: vec![0, 1, 0], dims: x.dims.clone(), ..out.clone() };
             let all = loops([&wide, &x]);
-            kernels::reduce(isa, Reduction::Mean, &all, &loops([&out]), Memory::new(&mut memory, &mut []));
+            crate::reduce(isa, Reduction::Mean, &all, &loops([&out]), Memory::new(&mut memory, &mut []));
             for (i, mean) in read(&out, &memory).into_iter().enumerate() {
                 let of = |b: usize| values[(b * 5 + i) * 37..][..37].iter().map(|v| f64::from(*v)).sum::<f64>();
                 assert!((f64::from(mean) - (of(0) + of(1)) / 74.0).abs() < 1e-6);
@@ -603,7 +603,7 @@ mod tests {
                 let mut memory = before.clone();
                 let m = Memory::new(&mut memory, &mut []);
                 for index in 0..2 {
-                    kernels::rows(isa, &f, &loops([&first(&out), &first(&x)]), 37, Part { index, of: 2 }, m);
+                    crate::rows(isa, &f, &loops([&first(&out), &first(&x)]), 37, Part { index, of: 2 }, m);
                 }
                 for (x, y) in values.chunks(37).zip(read(&out, &memory).chunks(37)) {
                     let x: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
@@ -641,7 +641,7 @@ mod tests {
             let mut work = vec![f32::NAN; product.work_len()];
             for index in 0..2 {
                 let part = Part { index, of: 2 };
-                kernels::product(isa, &product, part, &mut work, Memory::new(&mut memory, &mut []));
+                crate::product(isa, &product, part, &mut work, Memory::new(&mut memory, &mut []));
             }
             for (i, got) in read(&o, &memory).into_iter().enumerate() {
                 let (n, r, c) = (i / 147, i / 21 % 7, i % 21);

@@ -1,7 +1,10 @@
 //! The kernels, and the one place that decides which of them a CPU gets.
 //!
-//! Each kernel makes a [`Part`] of a step's output in [`Memory`] that threads may share.
+//! Each kernel makes a [`Part`] of a step's output in [`Memory`] that threads may share. Values lie there as [`arena`] says.
+//!
+//! This is a crate of its own since to compile it takes longer than the rest of edgegen.
 
+pub mod arena;
 pub mod attention;
 pub mod conv;
 pub mod conv8;
@@ -12,7 +15,7 @@ mod simd;
 pub mod weights;
 pub mod winograd;
 
-use super::arena::View;
+use arena::View;
 use conv::Method;
 use conv8::Tile8;
 pub use memory::{Memory, Part};

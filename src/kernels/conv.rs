@@ -4,12 +4,12 @@
 //! kernel's taps and the input channels pass by: each input number is broadcast and multiplied with the weights of
 //! all the tile's output channels.
 
-use super::super::arena::View;
 use super::dense::{load, store};
 use super::memory::{Memory, Part};
 use super::simd::Simd;
 use super::weights::{Number, Order, Stored, Weights};
 use super::winograd::{self, Square};
+use crate::arena::View;
 use half::f16;
 use std::ops::Range;
 

@@ -1,9 +1,27 @@
 use super::*;
-use crate::network::exec::arena::Layout;
-use crate::noise::Noise;
+use crate::arena::Layout;
 use half::f16;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
 use weights::Stored;
 use winograd::Square;
+
+/// Normal noise that is the same every time.
+pub(crate) struct Noise(Pcg64);
+
+impl Noise {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
+        Noise(Pcg64::new(seed.into(), stream.into()))
+    }
+
+    fn sample(&mut self) -> f32 {
+        self.0.sample(rand_distr::StandardNormal)
+    }
+
+    pub(crate) fn fill(&mut self, out: &mut [f32]) {
+        out.iter_mut().for_each(|x| *x = self.sample());
+    }
+}
 
 /// Runs all parts, as two threads might.
 fn in_parts(mut run: impl FnMut(Part)) {
@@ -417,20 +435,16 @@ fn matrices_are_right_for_every_kind_of_cpu() {
 }
 
 /// Numbers that look drawn but are the same every time.
-struct Draw {
-    seed: u64,
-    next: u64,
-}
+struct Draw(Pcg64);
 
 impl Draw {
     fn new(seed: u64) -> Self {
-        Draw { seed, next: 0 }
+        Draw(Pcg64::seed_from_u64(seed))
     }
 
     /// One of `from` to `to`.
     fn from(&mut self, from: usize, to: usize) -> usize {
-        self.next += 1;
-        from + crate::noise::choice(self.seed, self.next, to - from + 1)
+        self.0.random_range(from..=to)
     }
 
     fn one<T: Copy>(&mut self, of: &[T]) -> T {
