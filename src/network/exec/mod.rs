@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ONNX graph ─ graph.rs ─→ nodes, constants, shapes ─ lower.rs ─→ operations ─ compile/ ──→ plan ─ plan.rs ─→ runs
-//!              constant.rs                                        (fusions)   arena.rs (places)      kernels/
+//!              constant.rs                                        (fusions, places)                  kernels
 //! ```
 //! A plan covers a graph whole or not at all: a graph with anything that is not known runs through tract instead.
 //! Pictures lie with the channels of a pixel together and zeros around them, so that convolutions read them as they
@@ -10,7 +10,7 @@
 //! a part of a step, and begin the next together.
 //!
 //! To add an operator: tell its shape in `graph.rs`, recognise it in `lower.rs` as an operation, give it a step in
-//! `compile/` and `plan.rs`, and the step a kernel in `kernels/`, which has the one place that decides by CPU.
+//! `compile/` and `plan.rs`, and the step a kernel in `src/kernels`, which has the one place that decides by CPU.
 
 mod compile;
 mod constant;
