@@ -5,7 +5,7 @@
 //! for each of these, windows times weights is a matrix product; and the results are transformed into the square of
 //! outputs. Windows are worked on in bands, so that what lies between stays in the cache.
 //!
-//! That is here; with what numbers, in a [`Way`]: of floats (`float.rs`), or exactly, of integers (`exact.rs`).
+//! That is here; with what numbers, in a `Way`: of floats (`float.rs`), or exactly, of integers (`exact.rs`).
 
 pub mod exact;
 pub mod float;
