@@ -40,19 +40,29 @@ impl View {
 
     /// Whether the picture lies within an arena of `len` numbers.
     pub fn fits(self, len: usize) -> bool {
-        self.start + (self.h - 1) * self.row + (self.w - 1) * self.pixel + self.c <= len
+        self.end([0, 0]).is_some_and(|end| end <= len)
+    }
+
+    /// One past the last number of the picture with so many rows and pixels after it; none if it has no pixel, or if that
+    /// is more than can be counted.
+    fn end(self, [rows, pixels]: [usize; 2]) -> Option<usize> {
+        let down = self.h.checked_sub(1)?.checked_add(rows)?.checked_mul(self.row)?;
+        let across = self.w.checked_sub(1)?.checked_add(pixels)?.checked_mul(self.pixel)?;
+        self.start.checked_add(down)?.checked_add(across)?.checked_add(self.c)
     }
 
     /// Whether a window of `height` by `width` pixels that begins `padding` rows above and pixels left of the picture
     /// lies within the picture and its border, and that within an arena of `len` numbers.
     pub fn reaches(self, padding: [usize; 2], height: usize, width: usize, len: usize) -> bool {
         let [rows, pixels] = self.border;
+        let side = |n: usize, before: usize, after: usize| n.checked_add(before)?.checked_add(after);
+        let before = || padding[0].checked_mul(self.row)?.checked_add(padding[1].checked_mul(self.pixel)?);
         padding[0] <= rows
             && padding[1] <= pixels
-            && height <= self.h + padding[0] + rows
-            && width <= self.w + padding[1] + pixels
-            && self.start >= padding[0] * self.row + padding[1] * self.pixel
-            && self.start + (self.h - 1 + rows) * self.row + (self.w - 1 + pixels) * self.pixel + self.c <= len
+            && side(self.h, padding[0], rows).is_some_and(|most| height <= most)
+            && side(self.w, padding[1], pixels).is_some_and(|most| width <= most)
+            && before().is_some_and(|before| self.start >= before)
+            && self.end(self.border).is_some_and(|end| end <= len)
     }
 
     /// The runs of numbers around the picture that are to be zeros: where each starts, and how long it is. All channels

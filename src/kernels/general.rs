@@ -95,8 +95,9 @@ impl<const N: usize> Loops<N> {
 
     /// Whether value `v` lies within a buffer of `len` numbers.
     fn fits(&self, v: usize, len: usize) -> bool {
-        let last: usize = self.dims.iter().zip(&self.strides[v]).map(|(d, s)| (d - 1) * s).sum();
-        self.dims.contains(&0) || self.starts[v] + last < len
+        let mut sides = self.dims.iter().zip(&self.strides[v]);
+        let last = || sides.try_fold(self.starts[v], |at, (d, s)| at.checked_add((d - 1).checked_mul(*s)?));
+        self.dims.contains(&0) || last().is_some_and(|last| last < len)
     }
 
     /// The loops, and which part of their runs, that make this part: where there is but one run, some of its numbers,
@@ -365,8 +366,8 @@ pub enum Rows {
 #[inline(always)]
 pub(super) fn rows(f: &Rows, loops: &Loops<2>, length: usize, part: Part, memory: Memory) {
     // the loops are over the rows' first numbers; the others follow them
-    let inside = |v: usize| loops.fits(v, memory.len().saturating_sub(length - 1));
-    assert!(length > 0 && inside(0) && inside(1));
+    let left = length.checked_sub(1).and_then(|rest| memory.len().checked_sub(rest));
+    assert!(left.is_some_and(|left| loops.fits(0, left) && loops.fits(1, left)));
     let (loops, part) = loops.part(part, 1);
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
@@ -439,9 +440,13 @@ impl Product {
 #[inline(always)]
 pub(super) fn product(p: &Product, part: Part, work: &mut [f32], memory: Memory) {
     let [rows, columns, inner] = p.sizes;
-    let ends = |v: usize, [r, c]: [usize; 2]| (r - 1) * p.strides[v][0] + (c - 1) * p.strides[v][1];
+    let ends = |v: usize, [r, c]: [usize; 2]| {
+        let [row, column] = p.strides[v];
+        r.checked_sub(1)?.checked_mul(row)?.checked_add(c.checked_sub(1)?.checked_mul(column)?)
+    };
     for (v, size) in [[rows, columns], [rows, inner], [inner, columns]].into_iter().enumerate() {
-        assert!(p.batch.fits(v, memory.len().saturating_sub(ends(v, size))));
+        let left = ends(v, size).and_then(|ends| memory.len().checked_sub(ends));
+        assert!(left.is_some_and(|left| p.batch.fits(v, left)));
     }
     let width = columns.next_multiple_of(CHUNK);
     let packed = &mut work[..inner * width];

@@ -78,7 +78,7 @@ impl<'a> Memory<'a> {
     /// # Panics
     /// When they do not lie within.
     pub fn read(self, start: usize, to: &mut [f32]) {
-        assert!(start + to.len() <= self.len);
+        assert!(start <= self.len && to.len() <= self.len - start);
         // SAFETY: the assertion; `to` is not of the arena, which is borrowed.
         unsafe { std::ptr::copy_nonoverlapping(self.arena.add(start), to.as_mut_ptr(), to.len()) };
     }
@@ -88,7 +88,7 @@ impl<'a> Memory<'a> {
     /// # Panics
     /// When they do not lie within.
     pub fn fill(self, start: usize, len: usize, value: f32) {
-        assert!(start + len <= self.len);
+        assert!(start <= self.len && len <= self.len - start);
         // SAFETY: the assertion.
         (0..len).for_each(|i| unsafe { *self.arena.add(start + i) = value });
     }
@@ -98,7 +98,7 @@ impl<'a> Memory<'a> {
     /// # Panics
     /// When they do not lie within.
     pub fn fill_bytes(self, start: usize, len: usize, value: u8) {
-        assert!(start + len <= self.bytes_len);
+        assert!(start <= self.bytes_len && len <= self.bytes_len - start);
         // SAFETY: the assertion.
         unsafe { std::ptr::write_bytes(self.bytes.add(start), value, len) };
     }

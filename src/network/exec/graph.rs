@@ -358,14 +358,20 @@ impl Window {
     /// The window of a node without dilation, with weights (or an input, for pooling) of these dimensions.
     pub fn of(node: &NodeProto, dims: &[usize]) -> Option<Self> {
         let sides = dims.len().checked_sub(2)?;
+        let weighted = matches!(node.op_type.as_str(), "Conv" | "ConvTranspose");
         let list = |name: &str, default: i64, len: usize| -> Option<Vec<usize>> {
             let given = ints(node, name).map_or_else(|| vec![default; len], <[i64]>::to_vec);
             (given.len() == len).then(|| given.into_iter().map(|v| usize::try_from(v).ok()).collect())?
         };
         let kernel = match ints(node, "kernel_shape") {
             Some(k) => k.iter().map(|v| usize::try_from(*v).ok()).collect::<Option<Vec<_>>>()?,
-            None => dims[2..].to_vec(),
+            None if weighted => dims[2..].to_vec(),
+            None => return None,
         };
+        // kernels read as many weights as the window has places
+        if weighted && kernel != dims[2..] {
+            return None;
+        }
         let pads = list("pads", 0, 2 * sides)?;
         let plain = list("dilations", 1, sides)?.iter().all(|d| *d == 1)
             && text(node, "auto_pad").is_none_or(|p| p == "NOTSET" || p.is_empty())
