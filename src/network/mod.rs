@@ -1,23 +1,10 @@
 //! The network boundary: one sample in, one prediction out, through slices that the caller owns.
 
 #[cfg(feature = "onnx")]
-mod exec;
-#[cfg(feature = "onnx")]
-mod external;
-#[cfg(feature = "onnx")]
-mod fold;
-#[cfg(feature = "onnx")]
 mod locate;
-#[cfg(feature = "onnx")]
-mod mend;
 pub mod metadata;
 #[cfg(feature = "onnx")]
 mod onnx;
-#[cfg(feature = "onnx")]
-#[allow(missing_docs)]
-mod pb;
-#[cfg(feature = "onnx")]
-mod qoperator;
 pub mod roles;
 #[cfg(feature = "onnx")]
 #[cfg_attr(not(feature = "tract"), path = "without_tract.rs")]

@@ -1,20 +1,19 @@
 //! ONNX networks: read by the model contract, run by a plan of our own where it covers the graph, else by tract.
 
 use super::Network;
-use super::exec;
-use super::external::load_external_data;
-use super::fold::{drop_activation_quantization, drop_quantization_but_of_weighted, round_activations_in_float};
 use super::locate;
-use super::mend::{mend, widen};
 use super::metadata::Metadata;
-use super::pb::{self, tensor_proto::DataType};
-use super::qoperator::expand;
 use super::roles::{self, InputInfo, Role};
 use super::tract::{Tract, TractState};
 use crate::condition::Condition;
 use crate::config::{SchedulerConfig, Sigmas};
 use crate::normalization::{Normalization, Scalings};
 use crate::{Error, ErrorKind, Result};
+use ::onnx::external::load_external_data;
+use ::onnx::fold::{drop_activation_quantization, drop_quantization_but_of_weighted, round_activations_in_float};
+use ::onnx::mend::{mend, widen};
+use ::onnx::pb::{self, tensor_proto::DataType};
+use ::onnx::qoperator::expand;
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeSet;
@@ -352,7 +351,7 @@ impl File {
         let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
 
         let folder = file.map(|f| f.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
-        load_external_data(graph, folder)?;
+        load_external_data(graph, folder).map_err(model_error)?;
         mend(graph);
         expand(graph);
 
@@ -739,5 +738,66 @@ mod tests {
                 assert_eq!(different, 0, "{name}: {isa:?} and {:?} differ", kinds[0]);
             }
         }
+    }
+
+    /// Every model that comes with the sources and has a plan, but those whose weights lie in other files.
+    fn plans() -> Vec<(String, exec::Plan)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut all = Vec::new();
+        for folder in ["models", "tests/fixtures/exports"] {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                let mut bytes = std::fs::read(&path).unwrap_or_default();
+                if name.ends_with(".gz") {
+                    let mut unpacked = Vec::new();
+                    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*bytes), &mut unpacked).unwrap();
+                    bytes = unpacked;
+                } else if !name.ends_with(".onnx") {
+                    continue;
+                }
+                let options = ModelOptions { scheduler: Some(SchedulerConfig::default()), ..Default::default() };
+                let model = Model::from_bytes(&bytes, &options);
+                all.extend(model.ok().and_then(|m| m.plan().cloned()).map(|plan| (name, plan)));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn any_number_of_threads_makes_the_same_bits() {
+        let plans = plans();
+        assert!(plans.len() > 10, "{}", plans.len());
+        for (name, plan) in plans {
+            // small steps too
+            let plan = plan.sharing_small_steps(4);
+            let len = plan.sample_len();
+            let run = |w: &mut exec::Workspace| {
+                for (i, len) in plan.conditions().iter().enumerate() {
+                    plan.condition(w, i, &vec![0.5; *len]);
+                }
+                let mut all = Vec::new();
+                // the second call finds what the first left
+                for t in [3.0, 700.0] {
+                    let (mut x, mut out) = (vec![0.0; len], vec![f32::NAN; len]);
+                    Noise::new(t as u64, 0).fill(&mut x);
+                    plan.run(w, exec::At { x: &x, t, class: 1 }, &mut out);
+                    all.extend(out.into_iter().map(f32::to_bits));
+                }
+                all
+            };
+            let alone = run(&mut plan.workspace());
+            for threads in [2, 3, 4] {
+                let mut w = plan.shared_workspace(threads).unwrap();
+                assert!(run(&mut w) == alone, "{name} with {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn borders_go_with_the_step_after_them() {
+        let (_, plan) = plans().into_iter().find(|(name, _)| name == "fashion-mnist.int8.onnx").unwrap();
+        let (beside, borders) = plan.borders_beside();
+        assert!(beside > 10 && beside < borders, "{beside} of {borders}");
     }
 }

@@ -1,10 +1,10 @@
 //! Networks that tract runs: those that a plan of our own does not cover.
 
 use super::onnx::{Input, check_condition, count_names, label, model_error};
-use super::pb;
 use super::roles::Role;
 use crate::condition::Condition;
 use crate::{Error, ErrorKind, Result};
+use ::onnx::pb;
 use prost::Message;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,9 +1,9 @@
 //! What stands in for `tract.rs` in a build without it: no network is ever run so.
 
 use super::onnx::{Input, model_error};
-use super::pb;
 use crate::Result;
 use crate::condition::Condition;
+use ::onnx::pb;
 
 /// There is none.
 pub enum Tract {}

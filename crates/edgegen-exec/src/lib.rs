@@ -10,7 +10,7 @@
 //! a part of a step, and begin the next together.
 //!
 //! To add an operator: tell its shape in `graph.rs`, recognise it in `lower.rs` as an operation, give it a step in
-//! `compile/` and `plan.rs`, and the step a kernel in `src/kernels`, which has the one place that decides by CPU.
+//! `compile/` and `plan.rs`, and the step a kernel in `edgegen-kernels`, which has the one place that decides by CPU.
 
 mod compile;
 mod constant;

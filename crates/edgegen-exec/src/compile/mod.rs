@@ -8,10 +8,10 @@ use super::constant::{Constant, broadcast_strides};
 use super::graph::{Graph, GraphInput, Reason};
 use super::lower::{Named, Op, Operand, lower, resolve};
 use super::plan::{Plan, Slot, Step};
-use crate::network::pb::GraphProto;
 use kernels::arena::{Layout, Place, View};
 use kernels::general::{Loops, Unary};
 use kernels::{Isa, conv8};
+use onnx::pb::GraphProto;
 use std::collections::{HashMap, HashSet};
 
 /// What the inputs of a graph are called, and their shapes.

@@ -3,14 +3,14 @@
 //!
 //! A quantized tensor is known by its values from then on: nodes that only move numbers about read and write those.
 
-use super::pb::attribute_proto::AttributeType;
-use super::pb::tensor_proto::DataType;
-use super::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use crate::pb::attribute_proto::AttributeType;
+use crate::pb::tensor_proto::DataType;
+use crate::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use std::collections::HashMap;
 
 /// Rewrites the graph, if it has such operators. Those of a form that is not known stay as they are, and with them
 /// what reads them.
-pub(super) fn expand(graph: &mut GraphProto) {
+pub fn expand(graph: &mut GraphProto) {
     let quantized = |op: &str| op.starts_with("QLinear") || op == "QGemm";
     if !graph.node.iter().any(|n| quantized(&n.op_type)) {
         return;

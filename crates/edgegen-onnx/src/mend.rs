@@ -1,13 +1,13 @@
 //! Puts right, before a graph is read, what exporters write and the engines do not take.
 
-use super::pb::attribute_proto::AttributeType;
-use super::pb::tensor_proto::DataType;
-use super::pb::type_proto::Value;
-use super::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use crate::pb::attribute_proto::AttributeType;
+use crate::pb::tensor_proto::DataType;
+use crate::pb::type_proto::Value;
+use crate::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use half::{bf16, f16};
 
 /// Mends a graph and the graphs inside its nodes.
-pub(super) fn mend(graph: &mut GraphProto) {
+pub fn mend(graph: &mut GraphProto) {
     let half = |element: i32| element == DataType::Float16 as i32 || element == DataType::Bfloat16 as i32;
     // Exporters leave stale notes of shapes and types, at odds with a concrete batch. Nothing needs them.
     graph.value_info.clear();
@@ -31,7 +31,7 @@ pub(super) fn mend(graph: &mut GraphProto) {
 }
 
 /// Stores a graph's numbers of 16 bits as f32, which its nodes compute in once they are [mended](mend).
-pub(super) fn widen(graph: &mut GraphProto) {
+pub fn widen(graph: &mut GraphProto) {
     graph.initializer.iter_mut().for_each(widen_tensor);
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
         attribute.t.iter_mut().for_each(widen_tensor);

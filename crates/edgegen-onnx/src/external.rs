@@ -3,9 +3,9 @@
 //! A file names them by a path relative to its folder. What leads out of the folder, by `..`, as an absolute path or
 //! through a link, is refused: a model must not be able to read the rest of the disk.
 
-use super::pb::tensor_proto::{DataLocation, DataType};
-use super::pb::{GraphProto, TensorProto};
-use crate::{Error, ErrorKind, Result};
+use crate::Result;
+use crate::pb::tensor_proto::{DataLocation, DataType};
+use crate::pb::{GraphProto, TensorProto};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::path::{Component, Path};
@@ -15,7 +15,7 @@ use std::path::{Component, Path};
 ///
 /// # Errors
 /// When a file is missing, too short, or outside the folder.
-pub(super) fn load_external_data(graph: &mut GraphProto, folder: Option<&Path>) -> Result<()> {
+pub fn load_external_data(graph: &mut GraphProto, folder: Option<&Path>) -> Result<()> {
     let mut files = HashMap::new();
     load_graph(graph, folder, &mut files)
 }
@@ -40,7 +40,7 @@ fn load_tensor(tensor: &mut TensorProto, folder: Option<&Path>, files: &mut Hash
         return Ok(());
     }
     let name = tensor.name.clone();
-    let error = |what: String| Error::new(ErrorKind::Model, format!("the weights {name} {what}"));
+    let error = |what: String| format!("the weights {name} {what}");
     let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let number = |key: &str| -> Result<Option<usize>> {
         let Some(text) = entry(key) else { return Ok(None) };
@@ -71,7 +71,7 @@ fn load_tensor(tensor: &mut TensorProto, folder: Option<&Path>, files: &mut Hash
 }
 
 /// The file `location` of `folder`, which must lie inside it.
-fn read_inside(folder: &Path, location: &str) -> std::result::Result<Vec<u8>, String> {
+fn read_inside(folder: &Path, location: &str) -> Result<Vec<u8>> {
     let outside = || format!("lie in '{location}', which is not in the model's folder: such a file is not read");
     let path = Path::new(location);
     let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
@@ -104,7 +104,7 @@ fn byte_len(tensor: &TensorProto) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::pb::StringStringEntryProto;
+    use crate::pb::StringStringEntryProto;
 
     fn graph(entries: &[(&str, &str)]) -> GraphProto {
         let entry = |(key, value): &(&str, &str)| StringStringEntryProto { key: (*key).into(), value: (*value).into() };

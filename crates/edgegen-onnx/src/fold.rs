@@ -6,18 +6,18 @@
 //! the pairs gone, the weights are dequantized once at load and the float kernels run alone; where the
 //! rounding itself is wanted, each pair becomes plain float operators that round alike.
 
-use super::pb::tensor_proto::DataType;
-use super::pb::{GraphProto, NodeProto, TensorProto};
+use crate::pb::tensor_proto::DataType;
+use crate::pb::{GraphProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
 
 /// Removes every QuantizeLinear → DequantizeLinear pair on an activation, and returns how many there were.
 /// DequantizeLinear on stored weights stays: it is a constant, folded at load.
-pub(super) fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
+pub fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
     drop_pairs(graph, |_, _| true)
 }
 
 /// The same, but for what a convolution made or reads, and what is multiplied with a stored 8-bit matrix.
-pub(super) fn drop_quantization_but_of_weighted(graph: &mut GraphProto) -> usize {
+pub fn drop_quantization_but_of_weighted(graph: &mut GraphProto) -> usize {
     let first = |names: &[String]| names.first().cloned();
     let is = |node: &&NodeProto, op: &str| node.op_type == op;
     let made: HashSet<String> = graph.node.iter().filter(|n| is(n, "Conv")).flat_map(|n| first(&n.output)).collect();
@@ -89,7 +89,7 @@ fn drop_pairs(graph: &mut GraphProto, unwanted: impl Fn(&str, &str) -> bool) -> 
 
 /// Rewrites every QuantizeLinear → DequantizeLinear pair on an activation with a single scale as float operators
 /// of the same values: `clip(round(x / scale), least - zero, greatest - zero) · scale`.
-pub(super) fn round_activations_in_float(graph: &mut GraphProto) {
+pub fn round_activations_in_float(graph: &mut GraphProto) {
     let stored: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
     // by the quantized tensor's name: the least and the greatest level, less the zero point
     let levels: HashMap<String, [f32; 2]> = graph
@@ -151,7 +151,7 @@ fn levels_around_zero(zero: &TensorProto) -> Option<[f32; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::pb::ValueInfoProto;
+    use crate::pb::ValueInfoProto;
 
     fn node(op: &str, input: &[&str], output: &str) -> NodeProto {
         NodeProto {

@@ -1,12 +1,12 @@
 //! Stored tensors, and the operators that are worked out on them once, while a graph is read.
 
 use super::graph::{Reason, float, int, ints, text};
-use crate::network::pb::tensor_proto::DataType;
-use crate::network::pb::{NodeProto, TensorProto};
 use bytes::Bytes;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use kernels::arena::row_major;
+use onnx::pb::tensor_proto::DataType;
+use onnx::pb::{NodeProto, TensorProto};
 use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -665,7 +665,7 @@ fn numbers(tensor: &TensorProto, kind: DataType) -> Option<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::pb::AttributeProto;
+    use onnx::pb::AttributeProto;
 
     fn node(op: &str, outputs: usize, ints: &[(&str, i64)]) -> NodeProto {
         let attribute = |(name, i): &(&str, i64)| AttributeProto { name: (*name).into(), i: *i, ..Default::default() };

@@ -1,10 +1,10 @@
 //! The steps of each operation, and those that become one.
 
 use super::{Compiler, Lie, Readers, Stage, sides, stored8};
-use crate::network::exec::constant::{Constant, broadcast_strides};
-use crate::network::exec::graph::Reason;
-use crate::network::exec::lower::{Matrices, Named, Op, Operand, Rearrange, pair};
-use crate::network::exec::plan::{Slot, Step};
+use crate::constant::{Constant, broadcast_strides};
+use crate::graph::Reason;
+use crate::lower::{Matrices, Named, Op, Operand, Rearrange, pair};
+use crate::plan::{Slot, Step};
 use kernels::arena::{Place, View};
 use kernels::attention::Attention;
 use kernels::dense::{self, Map};

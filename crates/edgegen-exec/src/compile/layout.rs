@@ -1,9 +1,9 @@
 //! Which values share room, and which steps share threads, once all steps are known.
 
 use super::{Compiler, Space, Stage};
-use crate::network::exec::constant::TOO_LARGE;
-use crate::network::exec::graph::Reason;
-use crate::network::exec::plan::{Plan, Share, Slot, Step};
+use crate::constant::TOO_LARGE;
+use crate::graph::Reason;
+use crate::plan::{Plan, Share, Slot, Step};
 use kernels::arena::{Place, room, share};
 use kernels::dense::{self, Map};
 

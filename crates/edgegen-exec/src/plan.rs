@@ -246,6 +246,27 @@ impl Plan {
         Ok(workspace)
     }
 
+    /// The length of each condition.
+    pub fn conditions(&self) -> &[usize] {
+        &self.conditions
+    }
+
+    /// The same plan, with steps shared by up to `threads` that are too small for it to pay: for tests.
+    pub fn sharing_small_steps(mut self, threads: usize) -> Self {
+        for (share, step) in self.shares.iter_mut().zip(&self.steps) {
+            if *share == Share::Among(1) && step.shares().is_some() {
+                *share = Share::Among(threads);
+            }
+        }
+        self
+    }
+
+    /// How many borders are cleared beside the step after them, of how many: for tests.
+    pub fn borders_beside(&self) -> (usize, usize) {
+        let beside = self.shares.iter().filter(|s| **s == Share::BesideNext).count();
+        (beside, self.steps.iter().filter(|s| matches!(s, Step::Border { .. })).count())
+    }
+
     fn scratch(&self) -> Scratch {
         Scratch { work: vec![0.0; self.work_len], extra: vec![0.0; self.extra_len] }
     }
@@ -258,8 +279,7 @@ impl Plan {
     }
 
     /// The numbers of a sample.
-    #[cfg(test)]
-    fn sample_len(&self) -> usize {
+    pub fn sample_len(&self) -> usize {
         let input =
             self.steps.iter().find_map(|s| if let Step::Input { loops } = s { Some(loops.len()) } else { None });
         input.expect("every plan reads a sample")
@@ -493,81 +513,5 @@ fn pool([kh, kw]: [usize; 2], [sy, sx]: [usize; 2], input: View, output: View, m
                 (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))).map(|(ky, kx)| memory[at(ky, kx)]).sum();
             memory[to + c] = sum / (kh * kw) as f32;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::SchedulerConfig;
-    use crate::network::{Model, ModelOptions};
-    use crate::noise::Noise;
-    use std::path::Path;
-
-    /// Every model that comes with the sources and has a plan, but those whose weights lie in other files.
-    fn plans() -> Vec<(String, Plan)> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut all = Vec::new();
-        for folder in ["models", "tests/fixtures/exports"] {
-            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
-                let path = entry.unwrap().path();
-                let name = path.file_name().unwrap().to_string_lossy().into_owned();
-                let mut bytes = std::fs::read(&path).unwrap_or_default();
-                if name.ends_with(".gz") {
-                    let mut unpacked = Vec::new();
-                    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*bytes), &mut unpacked).unwrap();
-                    bytes = unpacked;
-                } else if !name.ends_with(".onnx") {
-                    continue;
-                }
-                let options = ModelOptions { scheduler: Some(SchedulerConfig::default()), ..Default::default() };
-                let model = Model::from_bytes(&bytes, &options);
-                all.extend(model.ok().and_then(|m| m.plan().cloned()).map(|plan| (name, plan)));
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn any_number_of_threads_makes_the_same_bits() {
-        let plans = plans();
-        assert!(plans.len() > 10, "{}", plans.len());
-        for (name, mut plan) in plans {
-            // small steps too
-            for (share, step) in plan.shares.iter_mut().zip(&plan.steps) {
-                if *share == Share::Among(1) && step.shares().is_some() {
-                    *share = Share::Among(4);
-                }
-            }
-            let len = plan.sample_len();
-            let run = |w: &mut Workspace| {
-                for (i, len) in plan.conditions.iter().enumerate() {
-                    plan.condition(w, i, &vec![0.5; *len]);
-                }
-                let mut all = Vec::new();
-                // the second call finds what the first left
-                for t in [3.0, 700.0] {
-                    let (mut x, mut out) = (vec![0.0; len], vec![f32::NAN; len]);
-                    Noise::new(t as u64, 0).fill(&mut x);
-                    plan.run(w, At { x: &x, t, class: 1 }, &mut out);
-                    all.extend(out.into_iter().map(f32::to_bits));
-                }
-                all
-            };
-            let alone = run(&mut plan.workspace());
-            for threads in [2, 3, 4] {
-                let mut w = plan.shared_workspace(threads).unwrap();
-                assert_eq!(w.scratch.len(), threads, "{name}");
-                assert!(run(&mut w) == alone, "{name} with {threads} threads");
-            }
-        }
-    }
-
-    #[test]
-    fn borders_go_with_the_step_after_them() {
-        let (_, plan) = plans().into_iter().find(|(name, _)| name == "fashion-mnist.int8.onnx").unwrap();
-        let beside = plan.shares.iter().filter(|s| **s == Share::BesideNext).count();
-        let borders = plan.steps.iter().filter(|s| matches!(s, Step::Border { .. })).count();
-        assert!(beside > 10 && beside < borders, "{beside} of {borders}");
     }
 }

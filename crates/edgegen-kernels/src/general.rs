@@ -96,7 +96,7 @@ impl<const N: usize> Loops<N> {
     /// Whether value `v` lies within a buffer of `len` numbers.
     fn fits(&self, v: usize, len: usize) -> bool {
         let mut sides = self.dims.iter().zip(&self.strides[v]);
-        let last = || sides.try_fold(self.starts[v], |at, (d, s)| at.checked_add((d - 1).checked_mul(*s)?));
+        let mut last = || sides.try_fold(self.starts[v], |at, (d, s)| at.checked_add((d - 1).checked_mul(*s)?));
         self.dims.contains(&0) || last().is_some_and(|last| last < len)
     }
 

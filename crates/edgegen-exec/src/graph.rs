@@ -2,8 +2,8 @@
 //! value has a known shape.
 
 use super::constant::{self, Constant, broadcast, count, is_integer, lengths};
-use crate::network::pb::tensor_proto::DataType;
-use crate::network::pb::{AttributeProto, GraphProto, NodeProto};
+use onnx::pb::tensor_proto::DataType;
+use onnx::pb::{AttributeProto, GraphProto, NodeProto};
 use std::collections::{HashMap, HashSet};
 
 /// Why a graph has no plan: what in it is not known.

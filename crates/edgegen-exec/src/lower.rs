@@ -3,11 +3,11 @@
 
 use super::constant::{self, Constant};
 use super::graph::{Graph, Reason, Window, einsum, float, int, text};
-use crate::network::pb::NodeProto;
-use crate::network::pb::tensor_proto::DataType;
 use kernels::arena::row_major;
 use kernels::conv8::Levels;
 use kernels::general::{Binary, Reduction, Unary};
+use onnx::pb::NodeProto;
+use onnx::pb::tensor_proto::DataType;
 use std::collections::HashMap;
 
 /// What an operation reads: a value, or a stored tensor.

@@ -1,0 +1,11 @@
+//! ONNX files: their protobuf messages ([`pb`]), weights that lie in files of their own ([`external`]), and the passes that
+//! put right what exporters write and engines do not take ([`mend`], [`qoperator`], [`fold`]).
+
+pub mod external;
+pub mod fold;
+pub mod mend;
+pub mod pb;
+pub mod qoperator;
+
+/// `std::result::Result` with one line that says what in a file is wrong.
+pub type Result<T, E = String> = std::result::Result<T, E>;
