@@ -393,10 +393,11 @@ fn load(bytes: Bytes, path: Option<&Path>, options: &ModelOptions) -> Result<Mod
             (Engine::Plan(plan), names)
         }
         // another engine has no more memory
-        Err(reason) if reason.contains(exec::TOO_LARGE) => {
+        Err(exec::Reason::TooLarge(reason) | exec::Reason::Malformed(reason)) => {
             return Err(model_error(format!("the graph is malformed: {reason}")));
         }
         Err(reason) => {
+            let reason = reason.to_string();
             check_windows(file.graph())?;
             widen(file.graph());
             if options.exact_quantization {
@@ -451,7 +452,7 @@ fn scalings(inputs: &[Input], normalization: Option<&Normalization>) -> Result<S
 }
 
 /// A plan of our own for a kind of CPU, or why there is none. Quantization that is not of convolutions must be gone.
-fn plan(isa: exec::Isa, file: &File) -> std::result::Result<exec::Plan, String> {
+fn plan(isa: exec::Isa, file: &File) -> std::result::Result<exec::Plan, exec::Reason> {
     let inputs = &file.inputs;
     let of = |role: Role| inputs.iter().filter(move |i| i.role == role);
     let input = |i: &Input| {
@@ -463,12 +464,12 @@ fn plan(isa: exec::Isa, file: &File) -> std::result::Result<exec::Plan, String> 
     fn named<'a>(i: &'a Input, (dims, integer): (Vec<usize>, bool)) -> exec::GraphInput<'a> {
         exec::GraphInput { name: &i.name, dims, integer }
     }
-    let one = |role: Role| of(role).next().map(|i| Ok::<_, String>(named(i, input(i)?))).transpose();
+    let one = |role: Role| of(role).next().map(|i| Ok::<_, exec::Reason>(named(i, input(i)?))).transpose();
     let (Some(sample), Some(time)) = (one(Role::Sample)?, one(Role::Time)?) else {
         return Err("the network takes no sample or no time".into());
     };
     let conditions =
-        of(Role::Condition).map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, String>>()?;
+        of(Role::Condition).map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, exec::Reason>>()?;
     let graph = file.proto.graph.as_ref().expect("reading found one");
     exec::compile(isa, graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions })
 }
@@ -694,9 +695,9 @@ impl Network for OnnxNetwork {
                 }
                 let conditions = self.inputs.iter().filter(|i| i.role == Role::Condition);
                 for (index, input) in conditions.enumerate() {
-                    plan.condition(workspace, index, &condition.named[&input.name]);
+                    plan.bind(workspace, 0, index, &condition.named[&input.name]);
                 }
-                plan.run(workspace, exec::At { x, t, class }, out);
+                plan.run(workspace, 0, exec::At { x, t, class }, out);
                 Ok(())
             }
         }
@@ -717,7 +718,7 @@ mod tests {
         let (mut workspace, mut out) = (plan.workspace(), vec![0.0; x.len()]);
         let mut all = Vec::new();
         for t in [0.0, 321.5, 999.0] {
-            plan.run(&mut workspace, exec::At { x: &x, t, class: 7 }, &mut out);
+            plan.run(&mut workspace, 0, exec::At { x: &x, t, class: 7 }, &mut out);
             all.extend(out.iter().map(|v| v.to_bits()));
         }
         all
@@ -774,14 +775,14 @@ mod tests {
             let len = plan.sample_len();
             let run = |w: &mut exec::Workspace| {
                 for (i, len) in plan.conditions().iter().enumerate() {
-                    plan.condition(w, i, &vec![0.5; *len]);
+                    plan.bind(w, 0, i, &vec![0.5; *len]);
                 }
                 let mut all = Vec::new();
                 // the second call finds what the first left
                 for t in [3.0, 700.0] {
                     let (mut x, mut out) = (vec![0.0; len], vec![f32::NAN; len]);
                     Noise::new(t as u64, 0).fill(&mut x);
-                    plan.run(w, exec::At { x: &x, t, class: 1 }, &mut out);
+                    plan.run(w, 0, exec::At { x: &x, t, class: 1 }, &mut out);
                     all.extend(out.into_iter().map(f32::to_bits));
                 }
                 all

@@ -1,171 +1,37 @@
-//! A compiled network: steps over one arena.
+//! A compiled network, and the state that running it changes.
 
-use super::pool::Pool;
-use kernels::arena::View;
-use kernels::attention::Attention;
-use kernels::dense::{self, Map};
-use kernels::general::{Binary, Loops, Product, Reduction, Rows, Unary};
-use kernels::{Isa, Memory, Part, conv, conv8};
+use crate::place::{Slice, Strided};
+use crate::pool::Pool;
+use crate::step::{Boundary, Call, Scratch, Share, Step, Work};
+use crate::verify::Verified;
+use kernels::{Isa, Memory, Part};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
-
-/// A run of numbers in the arena.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
-    pub start: usize,
-    pub len: usize,
-}
-
-/// One step of a plan.
-#[derive(Clone, Debug)]
-pub enum Step {
-    /// The sample into its place: the loops' second value is the sample.
-    Input {
-        loops: Loops<2>,
-    },
-    /// The time, rounded if the network takes a whole number.
-    Time {
-        to: Slot,
-        whole: bool,
-    },
-    /// The class.
-    Class {
-        to: Slot,
-    },
-    /// A condition: which of those that the network takes.
-    Condition {
-        index: usize,
-        to: Slot,
-    },
-    /// Zeros.
-    Clear {
-        to: Slot,
-    },
-    /// Zeros around a picture; `levels` is what stands for them around one in 8 bits.
-    Border {
-        view: View,
-        levels: Option<u8>,
-    },
-    /// Rows of a table, by indices.
-    Rows {
-        table: Vec<f32>,
-        len: usize,
-        index: Slot,
-        to: Slot,
-    },
-    Unary {
-        f: Unary,
-        loops: Loops<2>,
-    },
-    Binary {
-        f: Binary,
-        loops: Loops<3>,
-    },
-    Reduce {
-        f: Reduction,
-        loops: Loops<2>,
-        out: Loops<1>,
-    },
-    EachRow {
-        f: Rows,
-        loops: Loops<2>,
-        length: usize,
-    },
-    Product(Product),
-    /// A matrix times a vector, plus a vector.
-    Matrix {
-        matrix: dense::Matrix,
-        from: Slot,
-        to: Slot,
-    },
-    /// A convolution; `extra` is added to the bias.
-    Convolution {
-        packed: conv::Packed,
-        extra: Option<Slot>,
-        input: View,
-        output: View,
-        residual: Option<View>,
-    },
-    /// An 8-bit convolution.
-    Convolution8 {
-        packed: conv8::Packed8,
-        round: Option<conv8::Levels>,
-        extra: Option<Slot>,
-        input: View,
-        output: Option<View>,
-        output8: Option<(View, conv8::Levels)>,
-        residual: Option<View>,
-    },
-    /// A picture to another.
-    Map {
-        op: Map,
-        input: View,
-        output: dense::Output,
-    },
-    /// Group normalisation.
-    Norm {
-        groups: usize,
-        epsilon: f32,
-        scale: Vec<f32>,
-        shift: Vec<f32>,
-        silu: bool,
-        input: View,
-        output: dense::Output,
-    },
-    /// Attention; the mask has a number for each query and key, a query's together, which is added to the score.
-    Attention {
-        attention: Attention,
-        mask: Option<Vec<f32>>,
-    },
-    /// Every pixel as a square of four.
-    Upsample {
-        input: View,
-        output: View,
-    },
-    /// Means of windows of pixels.
-    Pool {
-        kernel: [usize; 2],
-        stride: [usize; 2],
-        input: View,
-        output: View,
-    },
-    /// The result: the loops' first value is where it goes.
-    Output {
-        loops: Loops<2>,
-    },
-}
-
-/// How a step is run where there are several threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    /// By at most so many threads, one after all of the step before is done.
-    Among(usize),
-    /// By one thread, which then goes on with the others at the next step: that reads nothing of what this one makes.
-    BesideNext,
-}
+use std::time::Instant;
 
 /// A compiled network. It is immutable: what a run changes is in a [`Workspace`].
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub(super) isa: Isa,
-    /// Those that depend on conditions alone come first, then those that depend on time and class too.
-    pub(super) steps: Vec<Step>,
-    /// How each step is shared.
-    pub(super) shares: Vec<Share>,
-    /// Where the steps that depend on time begin, and where those that depend on the sample do.
-    pub(super) stages: [usize; 2],
-    pub(super) memory_len: usize,
-    pub(super) bytes_len: usize,
-    /// The numbers that do not change, and where they lie.
-    pub(super) constants: Vec<(usize, Vec<f32>)>,
-    /// What the steps that depend on the sample read of those that depend on time.
-    pub(super) of_time: Slot,
-    pub(super) work_len: usize,
-    pub(super) extra_len: usize,
-    pub(super) classes: Option<usize>,
+    isa: Isa,
+    verified: Verified,
+    classes: Option<usize>,
     /// The length of each condition.
-    pub(super) conditions: Vec<usize>,
+    conditions: Vec<usize>,
+}
+
+/// A step of a plan, as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct StepInfo {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// The sizes that it works on.
+    pub sizes: String,
+    /// Multiplications with an addition that the step stands for, whatever the kernel makes of them.
+    pub multiply_adds: u64,
+    /// The median time of one run in milliseconds, where it was measured.
+    pub ms: Option<f64>,
 }
 
 /// What a network is to be evaluated at.
@@ -187,18 +53,21 @@ pub struct Workspace {
     scratch: Vec<Mutex<Scratch>>,
     /// The threads beside the caller's, if there are any.
     pool: Option<Pool>,
-    /// The conditions, in the order of [`Inputs`](super::Inputs).
-    conditions: Vec<Vec<f32>>,
-    /// What tells these conditions from others, once what depends on them alone has been worked out.
-    worked_out: Option<u64>,
+    /// The conditions that are bound.
+    bound: Vec<Bound>,
+    /// Which of them the arena holds the results of.
+    loaded: Option<usize>,
     cache: Cache,
 }
 
-/// What one thread works in while it is at a step.
-#[repr(align(128))]
-struct Scratch {
-    work: Vec<f32>,
-    extra: Vec<f32>,
+/// Conditions that are bound to a slot, and what depends on them alone.
+struct Bound {
+    /// In the order of [`Inputs`](crate::Inputs).
+    conditions: Vec<Vec<f32>>,
+    /// What tells these conditions from others, once what depends on them alone has been worked out.
+    key: Option<u64>,
+    /// What the first stage made for later ones.
+    made: Vec<f32>,
 }
 
 /// What depends on time, class and conditions, for those that it was worked out for. A run of a solver visits the same
@@ -214,20 +83,26 @@ struct Cache {
 const TIMES: usize = 64;
 
 impl Plan {
+    /// A plan of what has been verified.
+    pub(crate) fn new(isa: Isa, verified: Verified, classes: Option<usize>, conditions: Vec<usize>) -> Self {
+        Plan { isa, verified, classes, conditions }
+    }
+
     /// The buffers for runs on one thread.
     pub fn workspace(&self) -> Workspace {
-        let mut memory = vec![0.0; self.memory_len];
-        for (start, values) in &self.constants {
+        let mut memory = vec![0.0; self.verified.memory_len];
+        for (start, values) in &self.verified.constants {
             memory[*start..][..values.len()].copy_from_slice(values);
         }
+        let values = vec![0.0; TIMES * self.verified.handed[1].len];
         Workspace {
             memory,
-            bytes: vec![0; self.bytes_len],
-            scratch: vec![Mutex::new(self.scratch())],
+            bytes: vec![0; self.verified.bytes_len],
+            scratch: vec![Mutex::new(Scratch::new(self.verified.scratch))],
             pool: None,
-            conditions: self.conditions.iter().map(|len| vec![0.0; *len]).collect(),
-            worked_out: None,
-            cache: Cache { keys: Vec::with_capacity(TIMES), values: vec![0.0; TIMES * self.of_time.len], next: 0 },
+            bound: vec![self.unbound()],
+            loaded: None,
+            cache: Cache { keys: Vec::with_capacity(TIMES), values, next: 0 },
         }
     }
 
@@ -236,14 +111,45 @@ impl Plan {
     /// # Errors
     /// When the system gives no thread.
     pub fn shared_workspace(&self, threads: usize) -> std::io::Result<Workspace> {
-        let most = self.shares.iter().map(|s| if let Share::Among(n) = s { *n } else { 1 }).max();
+        let most = self.verified.steps.iter().map(|s| if let Share::Among(n) = s.share { n } else { 1 }).max();
         let threads = threads.min(most.unwrap_or(1));
         let mut workspace = self.workspace();
         if threads > 1 {
-            workspace.scratch.resize_with(threads, || Mutex::new(self.scratch()));
+            workspace.scratch.resize_with(threads, || Mutex::new(Scratch::new(self.verified.scratch)));
             workspace.pool = Some(Pool::new(threads)?);
         }
         Ok(workspace)
+    }
+
+    fn unbound(&self) -> Bound {
+        Bound {
+            conditions: self.conditions.iter().map(|len| vec![0.0; *len]).collect(),
+            key: None,
+            made: vec![0.0; self.verified.handed[0].len],
+        }
+    }
+
+    /// Bytes of a workspace for one thread with one slot of conditions.
+    pub fn workspace_bytes(&self) -> usize {
+        let numbers = self.verified.memory_len
+            + self.verified.scratch.work
+            + self.verified.scratch.copied
+            + TIMES * self.verified.handed[1].len;
+        4 * numbers + self.verified.bytes_len + self.slot_bytes() + TIMES * size_of::<(u64, usize, u64)>()
+    }
+
+    /// Bytes of each slot that conditions are bound to.
+    pub fn slot_bytes(&self) -> usize {
+        4 * (self.conditions.iter().sum::<usize>() + self.verified.handed[0].len)
+    }
+
+    /// The numbers of a sample.
+    pub fn sample_len(&self) -> usize {
+        let boundary = |step: &Step| match &step.work {
+            Work::Boundary(Boundary::Sample { from, .. }) => Some(from.len()),
+            _ => None,
+        };
+        self.verified.steps.iter().find_map(boundary).unwrap_or(0)
     }
 
     /// The length of each condition.
@@ -251,74 +157,40 @@ impl Plan {
         &self.conditions
     }
 
-    /// The same plan, with steps shared by up to `threads` that are too small for it to pay: for tests.
-    pub fn sharing_small_steps(mut self, threads: usize) -> Self {
-        for (share, step) in self.shares.iter_mut().zip(&self.steps) {
-            if *share == Share::Among(1) && step.shares().is_some() {
-                *share = Share::Among(threads);
-            }
-        }
-        self
-    }
-
-    /// How many borders are cleared beside the step after them, of how many: for tests.
-    pub fn borders_beside(&self) -> (usize, usize) {
-        let beside = self.shares.iter().filter(|s| **s == Share::BesideNext).count();
-        (beside, self.steps.iter().filter(|s| matches!(s, Step::Border { .. })).count())
-    }
-
-    fn scratch(&self) -> Scratch {
-        Scratch { work: vec![0.0; self.work_len], extra: vec![0.0; self.extra_len] }
-    }
-
-    /// Bytes of a workspace for one thread.
-    pub fn workspace_bytes(&self) -> usize {
-        let conditions: usize = self.conditions.iter().sum();
-        let numbers = self.memory_len + self.work_len + self.extra_len + conditions + TIMES * self.of_time.len;
-        4 * numbers + self.bytes_len + TIMES * size_of::<(u64, usize, u64)>()
-    }
-
-    /// The numbers of a sample.
-    pub fn sample_len(&self) -> usize {
-        let input =
-            self.steps.iter().find_map(|s| if let Step::Input { loops } = s { Some(loops.len()) } else { None });
-        input.expect("every plan reads a sample")
-    }
-
     /// The number of classes, with the one for none, that the network has a row for.
     pub fn classes(&self) -> Option<usize> {
         self.classes
     }
 
-    /// Sets condition number `index` for the runs that follow.
+    /// Binds condition number `index` of this slot for the runs that follow. What depends on conditions alone is worked out
+    /// once, in the first run under them. Allocates only for a slot that is used for the first time.
     ///
     /// # Panics
     /// When it is not of its length.
-    pub fn condition(&self, w: &mut Workspace, index: usize, values: &[f32]) {
-        if w.conditions[index] != values {
-            w.conditions[index].copy_from_slice(values);
-            w.worked_out = None;
+    pub fn bind(&self, w: &mut Workspace, slot: usize, index: usize, values: &[f32]) {
+        if slot >= w.bound.len() {
+            w.bound.resize_with(slot + 1, || self.unbound());
+        }
+        let bound = &mut w.bound[slot];
+        if bound.conditions[index] != values {
+            bound.conditions[index].copy_from_slice(values);
+            bound.key = None;
         }
     }
 
-    /// Runs the network into `out`. Nothing is allocated.
+    /// Runs the network under the conditions of this slot into `out`. Nothing is allocated.
     ///
     /// # Panics
-    /// When the sample or `out` is not of its length.
-    pub fn run(&self, w: &mut Workspace, at: At, out: &mut [f32]) {
-        let [of_time, of_sample] = self.stages;
-        let conditions = w.worked_out.unwrap_or_else(|| {
-            self.steps(0..of_time, w, at, out);
-            let mut hash = DefaultHasher::new();
-            w.conditions.iter().flatten().for_each(|v| v.to_bits().hash(&mut hash));
-            *w.worked_out.insert(hash.finish())
-        });
+    /// When the sample or `out` is not of its length, and when nothing was ever bound to a slot beyond the first.
+    pub fn run(&self, w: &mut Workspace, slot: usize, at: At, out: &mut [f32]) {
+        let [of_time, of_sample] = self.verified.stages;
+        let conditions = self.load(w, slot, at, out);
         let key = (at.t.to_bits(), at.class, conditions);
-        let Slot { start, len } = self.of_time;
+        let Slice { start, len } = self.verified.handed[1];
         match w.cache.keys.iter().position(|k| *k == key) {
             Some(i) => w.memory[start..start + len].copy_from_slice(&w.cache.values[i * len..][..len]),
             None => {
-                self.steps(of_time..of_sample, w, at, out);
+                self.steps(of_time..of_sample, w, slot, at, out);
                 let i = w.cache.next;
                 if i < w.cache.keys.len() {
                     w.cache.keys[i] = key;
@@ -329,189 +201,163 @@ impl Plan {
                 w.cache.next = (i + 1) % TIMES;
             }
         }
-        self.steps(of_sample..self.steps.len(), w, at, out);
+        self.steps(of_sample..self.verified.steps.len(), w, slot, at, out);
+    }
+
+    /// Puts what depends on the conditions of a slot alone into the arena, and says what tells them from others.
+    fn load(&self, w: &mut Workspace, slot: usize, at: At, out: &mut [f32]) -> u64 {
+        let Slice { start, len } = self.verified.handed[0];
+        if let Some(key) = w.bound[slot].key {
+            if w.loaded.replace(slot) != Some(slot) {
+                w.memory[start..start + len].copy_from_slice(&w.bound[slot].made);
+            }
+            return key;
+        }
+        self.steps(0..self.verified.stages[0], w, slot, at, out);
+        let mut hash = DefaultHasher::new();
+        let Workspace { memory, bound, loaded, .. } = w;
+        bound[slot].conditions.iter().flatten().for_each(|v| v.to_bits().hash(&mut hash));
+        bound[slot].made.copy_from_slice(&memory[start..start + len]);
+        *loaded = Some(slot);
+        *bound[slot].key.insert(hash.finish())
     }
 
     /// Runs these steps on the threads that there are. What they make is the same for any number.
-    fn steps(&self, range: Range<usize>, w: &mut Workspace, at: At, out: &mut [f32]) {
+    fn steps(&self, range: Range<usize>, w: &mut Workspace, slot: usize, at: At, out: &mut [f32]) {
+        let all = &self.verified.steps;
         if w.pool.is_none() {
-            return self.steps[range].iter().for_each(|step| self.step(step, w, at, out));
+            return all[range].iter().for_each(|step| self.step(step, w, slot, at, out));
         }
         let mut first = range.start;
         while first < range.end {
-            let beside = self.shares[first..range.end].iter().take_while(|s| **s == Share::BesideNext).count();
+            let beside = all[first..range.end].iter().take_while(|s| s.share == Share::BesideNext).count();
             let last = (first + beside).min(range.end - 1);
-            let steps = &self.steps[first..=last];
+            let steps = &all[first..=last];
             let Workspace { memory, bytes, scratch, pool, .. } = &mut *w;
-            match (self.shares[last], pool) {
+            match (all[last].share, pool) {
                 (Share::Among(most), Some(pool)) if most > 1 => {
                     let (scratch, of) = (&*scratch, most.min(scratch.len()));
-                    // SAFETY: all threads are at different parts of one step, but for one that may still be at those
-                    // before it, which write elsewhere and what it does not read.
+                    // SAFETY: the plan is `Verified`: steps that run beside others touch nothing that these do, and what
+                    // the parts of one step write has no number in common.
                     let shared = unsafe { Memory::new(memory, bytes).share() };
                     pool.run(of, &|index| {
                         // none but this thread has it
                         let mut scratch = scratch[index].lock().unwrap_or_else(PoisonError::into_inner);
                         for step in steps {
-                            self.part(step, Part { index, of }, &mut scratch, shared.memory());
+                            // what one thread runs is the first part alone
+                            let alone = step.share == Share::BesideNext;
+                            if let Some(kernel) = step.kernel().filter(|_| !alone || index == 0) {
+                                let part = if alone { Part::WHOLE } else { Part { index, of } };
+                                let memory = shared.memory();
+                                kernel.run(Call { isa: self.isa, part, places: &step.places, memory }, &mut scratch);
+                            }
                         }
                     });
                 }
-                _ => steps.iter().for_each(|step| self.step(step, w, at, out)),
+                _ => steps.iter().for_each(|step| self.step(step, w, slot, at, out)),
             }
             first = last + 1;
         }
     }
 
     /// Runs a step on this thread.
-    pub(super) fn step(&self, step: &Step, w: &mut Workspace, at: At, out: &mut [f32]) {
-        let Workspace { memory, bytes, scratch, conditions, .. } = w;
-        match step {
-            Step::Input { loops } => loops.gather(at.x, memory),
-            Step::Time { to, whole } => memory[to.start] = if *whole { at.t.round() } else { at.t } as f32,
-            Step::Class { to } => memory[to.start] = at.class as f32,
-            Step::Condition { index, to } => memory[to.range()].copy_from_slice(&conditions[*index]),
-            Step::Clear { to } => memory[to.range()].fill(0.0),
-            Step::Rows { table, len, index, to } => {
-                for i in 0..index.len {
-                    let row = (memory[index.start + i].max(0.0) as usize).min(table.len() / len - 1);
-                    memory[to.start + i * len..][..*len].copy_from_slice(&table[row * len..][..*len]);
-                }
-            }
-            Step::Reduce { f, loops, out } => kernels::reduce(self.isa, *f, loops, out, Memory::new(memory, bytes)),
-            Step::Matrix { matrix, from, to } => {
-                let [from, to] = memory.get_disjoint_mut([from.range(), to.range()]).expect("slots are apart");
-                kernels::multiply(self.isa, matrix, from, to);
-            }
-            Step::Pool { kernel, stride, input, output } => pool(*kernel, *stride, *input, *output, memory),
-            Step::Output { loops } => loops.gather(memory, out),
-            _ => {
+    fn step(&self, step: &Step, w: &mut Workspace, slot: usize, at: At, out: &mut [f32]) {
+        let Workspace { memory, bytes, scratch, bound, .. } = w;
+        let places = &step.places;
+        match &step.work {
+            Work::Kernel(kernel) => {
                 let scratch = scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner);
-                self.part(step, Part::WHOLE, scratch, Memory::new(memory, bytes));
+                let memory = Memory::new(memory, bytes);
+                kernel.run(Call { isa: self.isa, part: Part::WHOLE, places, memory }, scratch);
+            }
+            Work::Boundary(Boundary::Sample { to, from }) => {
+                Strided::loops([places.get(*to), *from]).gather(at.x, memory);
+            }
+            Work::Boundary(Boundary::Result { from, to }) => {
+                Strided::loops([*to, places.get(*from)]).gather(memory, out);
+            }
+            Work::Boundary(Boundary::Time { to, whole }) => {
+                memory[places.get(*to).start] = if *whole { at.t.round() } else { at.t } as f32;
+            }
+            Work::Boundary(Boundary::Class { to }) => memory[places.get(*to).start] = at.class as f32,
+            Work::Boundary(Boundary::Condition { to, index }) => {
+                let to = places.get(*to);
+                memory[to.start..to.end()].copy_from_slice(&bound[slot].conditions[*index]);
             }
         }
     }
 
-    /// Runs a part of a step that can be shared: those that [`shares`](Step::shares) says, and borders.
-    fn part(&self, step: &Step, part: Part, Scratch { work, extra }: &mut Scratch, memory: Memory) {
-        let isa = self.isa;
-        let mut copied = |slot: Slot| {
-            memory.read(slot.start, &mut extra[..slot.len]);
-            slot.len
+    /// The kernels of the steps, in their order.
+    pub fn kernels(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.verified.steps.iter().map(Step::name)
+    }
+
+    /// The steps in their order, untimed.
+    pub fn describe(&self) -> Vec<StepInfo> {
+        let info = |step: &Step| {
+            let (sizes, multiply_adds) = step.sizes();
+            StepInfo { kernel: step.name(), sizes, multiply_adds, ms: None }
         };
-        match step {
-            // little work: the first part is all
-            Step::Border { .. } if part.index > 0 => {}
-            Step::Border { view, levels: None } => view.edges().for_each(|(at, len)| memory.fill(at, len, 0.0)),
-            Step::Border { view, levels: Some(level) } => {
-                view.edges().for_each(|(at, len)| memory.fill_bytes(at, len, *level));
-                // channels that are there for the sake of whole groups
-                if view.c < view.pixel {
-                    view.pixels().for_each(|at| memory.fill_bytes(at + view.c, view.pixel - view.c, *level));
-                }
-            }
-            Step::Unary { f, loops } => kernels::unary(isa, *f, loops, part, memory),
-            Step::Binary { f, loops } => kernels::binary(isa, *f, loops, part, memory),
-            Step::EachRow { f, loops, length } => kernels::rows(isa, f, loops, *length, part, memory),
-            Step::Product(product) => kernels::product(isa, product, part, work, memory),
-            Step::Convolution { packed, extra: slot, input, output, residual } => {
-                let len = slot.map(&mut copied);
-                let extra = len.map(|len| &extra[..len]);
-                let run = conv::Run { packed, extra, input: *input, output: *output, residual: *residual };
-                kernels::convolve(isa, &run, part, work, memory);
-            }
-            Step::Convolution8 { packed, round, extra: slot, input, output, output8, residual } => {
-                let len = slot.map(&mut copied);
-                let extra = len.map(|len| &extra[..len]);
-                let (round, input, output, output8, residual) = (*round, *input, *output, *output8, *residual);
-                let run = conv8::Run8 { packed, round, extra, input, output, output8, residual };
-                kernels::convolve8(isa, &run, part, work, memory);
-            }
-            Step::Map { op, input, output } => kernels::map(isa, *op, *input, *output, part, memory),
-            Step::Norm { groups, epsilon, scale, shift, silu, input, output } => {
-                let norm = dense::Norm { groups: *groups, epsilon: *epsilon, scale, shift, silu: *silu };
-                kernels::normalise(isa, &norm, *input, *output, part, work, memory);
-            }
-            Step::Attention { attention, mask } => {
-                kernels::attend(isa, attention, mask.as_deref(), part, work, memory);
-            }
-            Step::Upsample { input, output } => kernels::upsample(isa, *input, *output, part, memory),
-            Step::Input { .. }
-            | Step::Time { .. }
-            | Step::Class { .. }
-            | Step::Condition { .. }
-            | Step::Clear { .. }
-            | Step::Rows { .. }
-            | Step::Reduce { .. }
-            | Step::Matrix { .. }
-            | Step::Pool { .. }
-            | Step::Output { .. } => unreachable!("a step that one thread runs"),
-        }
-    }
-}
-
-/// The time that a part of a step must take for another thread to be worth it: that in which a core makes as many
-/// multiply-adds of a convolution in f32, about a microsecond. To offer parts costs the caller about half of one, as
-/// measured where no other thread came.
-const WORTH: usize = 80_000;
-
-impl Step {
-    /// About how long the step takes, in multiply-adds of a convolution, if threads can share it.
-    fn shares(&self) -> Option<usize> {
-        let picture = |v: &View| v.c * v.h * v.w;
-        let taps = |s: &conv::Shape| s.c_in * s.kernel[0] * s.kernel[1];
-        match self {
-            Step::Convolution { packed, output, .. } => Some(taps(&packed.shape) * picture(output)),
-            Step::Convolution8 { packed, output, output8, .. } => {
-                output.or(output8.map(|o| o.0)).map(|to| taps(&packed.shape) * picture(&to) / 4)
-            }
-            // with an exponential a score
-            Step::Attention { attention: a, .. } => {
-                Some(a.query.w * a.query.h * a.key.w * a.key.h * (2 * a.query.c + 50 * a.heads))
-            }
-            Step::Product(p) => Some(p.batch.len() * p.sizes.iter().product::<usize>() * 4),
-            Step::Norm { input, .. } => Some(40 * picture(input)),
-            Step::Map { input, .. } => Some(15 * picture(input)),
-            Step::Upsample { output, .. } => Some(8 * picture(output)),
-            Step::EachRow { loops, length, .. } => Some(50 * loops.len() * length),
-            Step::Unary { f: Unary::Copy, loops } => Some(15 * loops.len()),
-            Step::Unary { loops, .. } => Some(100 * loops.len()),
-            Step::Binary { loops, .. } => Some(15 * loops.len()),
-            _ => None,
-        }
+        self.verified.steps.iter().map(info).collect()
     }
 
-    /// How many threads may share the step.
-    pub(super) fn share(&self) -> Share {
-        Share::Among(self.shares().map_or(1, |work| (work / WORTH).max(1)))
+    /// The steps in their order, with the median times of `runs` runs at this place.
+    pub fn profile(&self, workspace: &mut Workspace, at: At, runs: usize) -> Vec<StepInfo> {
+        let steps = &self.verified.steps;
+        let mut out = vec![0.0; at.x.len()];
+        let mut times = vec![Vec::with_capacity(runs); steps.len()];
+        self.run(workspace, 0, at, &mut out);
+        for _ in 0..runs {
+            for (step, times) in steps.iter().zip(&mut times) {
+                let start = Instant::now();
+                self.step(step, workspace, 0, at, &mut out);
+                times.push(start.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        let median = |mut times: Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            times.get(times.len() / 2).copied()
+        };
+        self.describe().into_iter().zip(times).map(|(info, t)| StepInfo { ms: median(t), ..info }).collect()
+    }
+
+    /// Bytes of weights.
+    pub fn weight_bytes(&self) -> usize {
+        let of_steps = self.verified.steps.iter().filter_map(|s| Some(s.kernel()?.bytes())).sum::<usize>();
+        of_steps + self.verified.constants.iter().map(|(_, v)| 4 * v.len()).sum::<usize>()
+    }
+
+    /// The same plan, with steps shared by up to `threads` that are too small for it to pay: for tests.
+    #[doc(hidden)]
+    pub fn sharing_small_steps(self, threads: usize) -> Self {
+        let mut draft = crate::verify::Draft::clone(&self.verified);
+        for step in &mut draft.steps {
+            let can = step.kernel().is_some_and(|kernel| kernel.cost(&step.places).is_some());
+            if step.share == Share::Among(1) && can {
+                step.share = Share::Among(threads);
+            }
+        }
+        Plan { verified: crate::verify::verify(draft).expect("what one thread may do, several may"), ..self }
+    }
+
+    /// How many borders are cleared beside the step after them, and how many there are: for tests.
+    #[doc(hidden)]
+    pub fn borders_beside(&self) -> (usize, usize) {
+        let steps = &self.verified.steps;
+        let is_border = |s: &&Step| s.places.iter().any(|p| matches!(p.region, crate::place::Region::Edges(_)));
+        (steps.iter().filter(|s| s.share == Share::BesideNext).count(), steps.iter().filter(is_border).count())
     }
 }
 
 impl Workspace {
     /// The bytes that threads beside the caller's work in.
     pub fn bytes_of_other_threads(&self) -> usize {
-        let of = |s: &Mutex<Scratch>| {
-            let s = s.lock().unwrap_or_else(PoisonError::into_inner);
-            size_of_val(&*s.work) + size_of_val(&*s.extra)
-        };
+        let of = |s: &Mutex<Scratch>| s.lock().unwrap_or_else(PoisonError::into_inner).bytes();
         self.scratch[1..].iter().map(of).sum()
     }
-}
 
-impl Slot {
-    pub(super) fn range(self) -> std::ops::Range<usize> {
-        self.start..self.start + self.len
-    }
-}
-
-fn pool([kh, kw]: [usize; 2], [sy, sx]: [usize; 2], input: View, output: View, memory: &mut [f32]) {
-    for (i, to) in output.pixels().enumerate() {
-        let (y, x) = (i / output.w * sy, i % output.w * sx);
-        for c in 0..output.c {
-            let at = |ky: usize, kx: usize| input.start + (y + ky) * input.row + (x + kx) * input.pixel + c;
-            let sum: f32 =
-                (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))).map(|(ky, kx)| memory[at(ky, kx)]).sum();
-            memory[to + c] = sum / (kh * kw) as f32;
-        }
+    /// The number of threads that share a run.
+    pub fn threads(&self) -> usize {
+        self.scratch.len()
     }
 }

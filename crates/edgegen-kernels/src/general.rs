@@ -51,7 +51,7 @@ pub enum Reduction {
 }
 
 /// The most dimensions that loops have, once those that lie together are one.
-const RANK: usize = 6;
+pub const RANK: usize = 6;
 
 /// Loops over the numbers of N values of one shape, the first being the result; a stride may be 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,16 @@ impl<const N: usize> Loops<N> {
             (0..N).for_each(|v| loops.strides[v][first + i] = strides[v]);
         }
         Some(loops)
+    }
+
+    /// The dimensions, and for each value where it starts and its strides.
+    pub fn parts(&self) -> ([usize; RANK], [(usize, [usize; RANK]); N]) {
+        (self.dims, std::array::from_fn(|v| (self.starts[v], self.strides[v])))
+    }
+
+    /// Loops over these dimensions, with a start and strides for each value.
+    pub fn from_parts(dims: [usize; RANK], values: [(usize, [usize; RANK]); N]) -> Self {
+        Loops { starts: values.map(|v| v.0), dims, strides: values.map(|v| v.1) }
     }
 
     /// How many numbers the result has.

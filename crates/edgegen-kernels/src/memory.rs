@@ -83,6 +83,36 @@ impl<'a> Memory<'a> {
         unsafe { std::ptr::copy_nonoverlapping(self.arena.add(start), to.as_mut_ptr(), to.len()) };
     }
 
+    /// Copies numbers to those from `start` on.
+    ///
+    /// # Panics
+    /// When they do not lie within.
+    pub fn write(self, start: usize, from: &[f32]) {
+        assert!(start <= self.len && from.len() <= self.len - start);
+        // SAFETY: the assertion; `from` is not of the arena, which is borrowed.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.arena.add(start), from.len()) };
+    }
+
+    /// The number at `at`.
+    ///
+    /// # Panics
+    /// When it does not lie within.
+    pub fn get(self, at: usize) -> f32 {
+        assert!(at < self.len);
+        // SAFETY: the assertion.
+        unsafe { *self.arena.add(at) }
+    }
+
+    /// Makes the number at `at` another.
+    ///
+    /// # Panics
+    /// When it does not lie within.
+    pub fn set(self, at: usize, value: f32) {
+        assert!(at < self.len);
+        // SAFETY: the assertion.
+        unsafe { *self.arena.add(at) = value };
+    }
+
     /// Makes so many numbers from `start` on the same.
     ///
     /// # Panics

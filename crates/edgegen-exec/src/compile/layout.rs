@@ -1,170 +1,182 @@
 //! Which values share room, and which steps share threads, once all steps are known.
 
-use super::{Compiler, Space, Stage};
-use crate::constant::TOO_LARGE;
-use crate::graph::Reason;
-use crate::plan::{Plan, Share, Slot, Step};
-use kernels::arena::{Place, room, share};
-use kernels::dense::{self, Map};
+use super::{Compiler, Stage};
+use crate::place::{Access, Buffer, Places, Region, Slice};
+use crate::plan::Plan;
+use crate::reason::Reason;
+use crate::step::{Boundary, ScratchLen, Share, Step};
+use crate::verify::{Draft, MOST_MEMORY, SLACK, Storage, verify};
+use kernels::arena::{Layout, Place as StridedView, room, share};
+use std::ops::Range;
 
-impl Compiler<'_> {
+/// When a storage is used: its first and its last step.
+type Uses = Vec<Option<(usize, usize)>>;
+
+impl Compiler<'_, '_> {
     /// Lays out what is needed at the same time apart, and the rest over one another.
     pub(super) fn finish(mut self) -> Result<Plan, Reason> {
         let place = self.value(self.result)?;
-        let target = Place::row_major(0, &place.dims);
         self.stage = Stage::Sample;
-        let loops = self.loops([&target, &place])?;
-        self.push(Step::Output { loops });
+        let [to, from] = self.strided([&StridedView::row_major(0, &place.dims), &place])?;
+        let mut places = Places::default();
+        let from = places.strided(Access::Read, from);
+        self.push_step(Step::boundary(Boundary::Result { from, to }, places));
+
         let [conditions, time, sample] = std::mem::take(&mut self.steps);
         let stages = [conditions.len(), conditions.len() + time.len()];
         let mut steps: Vec<Step> = conditions.into_iter().chain(time).chain(sample).collect();
+        let uses = uses([&self.memory, &self.bytes], &mut steps);
+        share_borders(&mut steps, stages, &uses);
 
-        let mut uses = [vec![None; self.memory.storages().len()], vec![None; self.bytes.storages().len()]];
-        for (i, step) in steps.iter_mut().enumerate() {
-            step.places(&mut |space, start| {
-                let layout = if space == Space::Memory { &self.memory } else { &self.bytes };
-                let (first, _) = uses[space as usize][layout.storage_at(*start)].unwrap_or((i, i));
-                uses[space as usize][layout.storage_at(*start)] = Some((first, i));
+        let layouts = [(&self.memory, Buffer::Floats), (&self.bytes, Buffer::Bytes)];
+        let mut rooms = Vec::new();
+        for ((layout, buffer), uses) in layouts.into_iter().zip(&uses) {
+            let constant: Vec<bool> = if buffer == Buffer::Floats {
+                let mut constant = vec![false; layout.storages().len()];
+                self.constants.iter().for_each(|(start, _)| constant[layout.storage_at(*start)] = true);
+                constant
+            } else {
+                vec![false; layout.storages().len()]
+            };
+            rooms.push(Rooms::new(layout, uses, stages, &constant)?);
+        }
+        let [floats, bytes] = [0, 1].map(|i| rooms[i].number_used());
+        let mut storages = Vec::new();
+        for ((rooms, buffer), numbers) in rooms.iter().zip([Buffer::Floats, Buffer::Bytes]).zip([&floats, &bytes]) {
+            let used = (0..numbers.len()).filter(|i| numbers[*i].is_some());
+            storages.extend(used.map(|i| Storage {
+                buffer,
+                start: rooms.starts[i],
+                len: rooms.lens[i],
+                constant: rooms.constant[i],
+            }));
+        }
+        let first_of_bytes = floats.iter().flatten().count();
+        let index = |i: usize, buffer: Buffer| match buffer {
+            Buffer::Floats => (&rooms[0], floats[i]),
+            Buffer::Bytes => (&rooms[1], bytes[i].map(|n| n + first_of_bytes)),
+        };
+        for place in steps.iter_mut().flat_map(|step| step.places.iter_mut()) {
+            // until now the number of the storage among those of its buffer
+            let (rooms, number) = index(place.storage, place.buffer);
+            let layout = if place.buffer == Buffer::Floats { &self.memory } else { &self.bytes };
+            let within = place.region.start() - layout.storages()[place.storage].start;
+            place.region.move_to(rooms.starts[place.storage] + within);
+            place.storage = number.ok_or("a place in a storage that is not used")?;
+        }
+        let constants = std::mem::take(&mut self.constants);
+        let moved = |start: usize| rooms[0].starts[self.memory.storage_at(start)];
+        let constants = constants.into_iter().map(|(start, values)| (moved(start), values)).collect();
+        let scratch =
+            steps.iter().filter_map(|s| Some(s.kernel()?.scratch(&s.places))).fold(ScratchLen::default(), |a, b| {
+                ScratchLen { work: a.work.max(b.work), copied: a.copied.max(b.copied) }
             });
+        if scratch.work > MOST_MEMORY {
+            return Err(Reason::TooLarge(format!("a step that works in {} numbers", scratch.work)));
         }
-        // the borders of a picture are its first use, and what lies in it is written before it is read: the next step
-        // does not read it; and nothing that the next step uses lies where the picture does, if that is needed after it
-        let mut shares: Vec<Share> = steps.iter().map(Step::share).collect();
-        for (i, step) in steps.iter().enumerate().rev() {
-            let Step::Border { view, levels } = step else { continue };
-            if stages.contains(&(i + 1)) {
-                continue;
-            }
-            let space = if levels.is_some() { Space::Bytes } else { Space::Memory };
-            let layout = if space == Space::Memory { &self.memory } else { &self.bytes };
-            let until = (i + 1..shares.len()).find(|j| shares[*j] != Share::BesideNext).unwrap_or(i);
-            let used = uses[space as usize][layout.storage_at(view.start)];
-            if used.is_some_and(|(first, last)| first == i && last >= until) && shares[until] != Share::Among(1) {
-                shares[i] = Share::BesideNext;
-            }
-        }
-        let [uses, uses8] = uses;
-        // what one stage makes for another stays; what depends on the sample shares room
-        let storages = self.memory.storages();
-        let kept = |i: usize| uses[i].is_none_or(|(first, _)| first < stages[1]);
-        let handed = |i: usize| {
-            uses[i].is_some_and(|(first, last)| (stages[0]..stages[1]).contains(&first) && last >= stages[1])
-        };
-        let is_constant = |i: usize| self.constants.iter().any(|(start, _)| self.memory.storage_at(*start) == i);
-        let constant: Vec<bool> = (0..storages.len()).map(is_constant).collect();
-        let mut starts = vec![0; storages.len()];
-        let mut end = 0;
-        let mut lay = |i: usize| {
-            starts[i] = end;
-            end += room(storages[i].len);
-            end
-        };
-        let of_time_start = 0;
-        let of_time_end = (0..storages.len()).filter(|i| handed(*i) && !constant[*i]).map(&mut lay).last().unwrap_or(0);
-        let fixed = (0..storages.len()).filter(|i| constant[*i] || (kept(*i) && !handed(*i)));
-        let fixed_end = fixed.map(&mut lay).last().unwrap_or(of_time_end);
-        let shared: Vec<_> =
-            (0..storages.len()).map(|i| (storages[i].len, uses[i].filter(|_| !kept(i) && !constant[i]))).collect();
-        let (low, memory_end) = share(&shared);
-        (0..storages.len()).filter(|i| shared[*i].1.is_some()).for_each(|i| starts[i] = fixed_end + low[i]);
-        let storages8 = self.bytes.storages();
-        let shared8: Vec<_> = storages8.iter().zip(&uses8).map(|(s, u)| (s.len, *u)).collect();
-        let (starts8, bytes_len) = share(&shared8);
-        if fixed_end + memory_end > MOST_MEMORY {
-            return Err(format!("a work space of {} numbers {TOO_LARGE}", fixed_end + memory_end));
-        }
-
-        let moved = |space: Space, at: usize| match space {
-            Space::Memory => {
-                let i = self.memory.storage_at(at);
-                at - storages[i].start + starts[i]
-            }
-            Space::Bytes => {
-                let i = self.bytes.storage_at(at);
-                at - storages8[i].start + starts8[i]
-            }
-        };
-        for step in &mut steps {
-            step.places(&mut |space, start| *start = moved(space, *start));
-        }
-        let constants = self.constants.iter().map(|(start, v)| (moved(Space::Memory, *start), v.clone())).collect();
-        Ok(Plan {
-            isa: self.isa,
+        let handed = [0, 1].map(|stage| rooms[0].handed[stage].clone());
+        let draft = Draft {
             steps,
-            shares,
             stages,
-            memory_len: fixed_end + memory_end + SLACK,
-            bytes_len: bytes_len + SLACK,
+            storages,
+            memory_len: rooms[0].end + SLACK,
+            bytes_len: rooms[1].end + SLACK,
             constants,
-            of_time: Slot { start: of_time_start, len: of_time_end },
-            work_len: self.work_len,
-            extra_len: self.extra_len,
-            classes: self.classes,
-            conditions: self.conditions,
-        })
+            handed: handed.map(|r| Slice { start: r.start, len: r.len() }),
+            scratch,
+        };
+        Ok(Plan::new(self.isa, verify(draft)?, self.classes, self.conditions))
     }
 }
 
-/// The most numbers that a work space may have: 2 GiB.
-const MOST_MEMORY: usize = 1 << 29;
-
-/// Numbers after the last, which kernels that read whole vectors may read.
-const SLACK: usize = 64;
-
-impl Step {
-    /// Calls `f` with every place in a workspace that the step reads or writes.
-    fn places(&mut self, f: &mut impl FnMut(Space, &mut usize)) {
-        use Space::{Bytes, Memory};
-        let output = |o: &mut dense::Output, f: &mut dyn FnMut(Space, &mut usize)| match o {
-            dense::Output::Float(view) => f(Memory, &mut view.start),
-            dense::Output::Levels(view, _) => f(Bytes, &mut view.start),
-        };
-        match self {
-            Step::Input { loops } => f(Memory, &mut loops.starts[0]),
-            Step::Time { to, .. } | Step::Class { to } | Step::Condition { to, .. } | Step::Clear { to } => {
-                f(Memory, &mut to.start);
-            }
-            Step::Border { view, levels } => f(if levels.is_some() { Bytes } else { Memory }, &mut view.start),
-            Step::Rows { index, to, .. } => [index, to].into_iter().for_each(|s| f(Memory, &mut s.start)),
-            Step::Unary { loops, .. } | Step::EachRow { loops, .. } => {
-                loops.starts.iter_mut().for_each(|s| f(Memory, s));
-            }
-            Step::Binary { loops, .. } => loops.starts.iter_mut().for_each(|s| f(Memory, s)),
-            Step::Reduce { loops, out, .. } => {
-                loops.starts.iter_mut().chain(&mut out.starts).for_each(|s| f(Memory, s));
-            }
-            Step::Product(product) => product.batch.starts.iter_mut().for_each(|s| f(Memory, s)),
-            Step::Matrix { from, to, .. } => [from, to].into_iter().for_each(|s| f(Memory, &mut s.start)),
-            Step::Convolution { extra, input, output, residual, .. } => {
-                extra.iter_mut().for_each(|s| f(Memory, &mut s.start));
-                [input, output].into_iter().chain(residual).for_each(|v| f(Memory, &mut v.start));
-            }
-            Step::Convolution8 { extra, input, output, output8, residual, .. } => {
-                extra.iter_mut().for_each(|s| f(Memory, &mut s.start));
-                output.iter_mut().chain(residual).for_each(|v| f(Memory, &mut v.start));
-                f(Bytes, &mut input.start);
-                output8.iter_mut().for_each(|(v, _)| f(Bytes, &mut v.start));
-            }
-            Step::Map { op, input, output: to } => {
-                if let Map::Add(other) = op {
-                    f(Memory, &mut other.start);
-                }
-                f(Memory, &mut input.start);
-                output(to, f);
-            }
-            Step::Norm { input, output: to, .. } => {
-                f(Memory, &mut input.start);
-                output(to, f);
-            }
-            Step::Attention { attention: a, .. } => {
-                [&mut a.query, &mut a.key, &mut a.value, &mut a.output]
-                    .into_iter()
-                    .for_each(|v| f(Memory, &mut v.start));
-            }
-            Step::Pool { input, output, .. } | Step::Upsample { input, output } => {
-                [input, output].into_iter().for_each(|v| f(Memory, &mut v.start))
-            }
-            Step::Output { loops } => f(Memory, &mut loops.starts[1]),
+/// When the storages of each buffer are used. Each place gets the number of its storage among those of its buffer.
+fn uses(layouts: [&Layout; 2], steps: &mut [Step]) -> [Uses; 2] {
+    let mut uses = layouts.map(|layout| vec![None; layout.storages().len()]);
+    for (i, step) in steps.iter_mut().enumerate() {
+        for place in step.places.iter_mut() {
+            place.storage = layouts[place.buffer as usize].storage_at(place.region.start());
+            let (first, _) = uses[place.buffer as usize][place.storage].unwrap_or((i, i));
+            uses[place.buffer as usize][place.storage] = Some((first, i));
         }
+    }
+    uses
+}
+
+/// The borders of an image are its first use, and what lies in it is written before it is read: the next step does not read
+/// it; and nothing that the next step uses lies where the image does, if that is needed after it. So a border is cleared
+/// beside the next step that threads share.
+fn share_borders(steps: &mut [Step], stages: [usize; 2], uses: &[Uses; 2]) {
+    for i in (0..steps.len()).rev() {
+        let mut places = steps[i].places.iter();
+        let Some(place) = places.next().filter(|p| matches!(p.region, Region::Edges(_))) else { continue };
+        if stages.contains(&(i + 1)) {
+            continue;
+        }
+        let until = (i + 1..steps.len()).find(|j| steps[*j].share != Share::BesideNext).unwrap_or(i);
+        let used = uses[place.buffer as usize][place.storage];
+        if used.is_some_and(|(first, last)| first == i && last >= until) && steps[until].share != Share::Among(1) {
+            steps[i].share = Share::BesideNext;
+        }
+    }
+}
+
+/// Where the storages of one buffer go.
+struct Rooms {
+    starts: Vec<usize>,
+    lens: Vec<usize>,
+    used: Vec<bool>,
+    constant: Vec<bool>,
+    /// What the first and the second stage make for later ones.
+    handed: [Range<usize>; 2],
+    end: usize,
+}
+
+impl Rooms {
+    /// What one stage makes for another stays, and so does what does not change; the rest shares room.
+    fn new(layout: &Layout, uses: &Uses, stages: [usize; 2], constant: &[bool]) -> Result<Self, Reason> {
+        let storages = layout.storages();
+        let stage = |step: usize| stages.iter().filter(|first| step >= **first).count();
+        let crosses = |i: usize| uses[i].is_some_and(|(first, last)| stage(first) != stage(last));
+        let handed_by = |i: usize| uses[i].filter(|_| crosses(i) && !constant[i]).map(|(first, _)| stage(first));
+        let (mut starts, mut end) = (vec![0; storages.len()], 0usize);
+        let mut handed = [0..0, 0..0];
+        for (number, range) in handed.iter_mut().enumerate() {
+            range.start = end;
+            for i in (0..storages.len()).filter(|i| handed_by(*i) == Some(number)) {
+                starts[i] = end;
+                end += room(storages[i].len);
+            }
+            range.end = end;
+        }
+        for i in (0..storages.len()).filter(|i| constant[*i]) {
+            starts[i] = end;
+            end += room(storages[i].len);
+        }
+        let shared: Vec<_> =
+            (0..storages.len()).map(|i| (storages[i].len, uses[i].filter(|_| !constant[i] && !crosses(i)))).collect();
+        let (low, shared_end) = share(&shared);
+        (0..storages.len()).filter(|i| shared[*i].1.is_some()).for_each(|i| starts[i] = end + low[i]);
+        end = end.saturating_add(shared_end);
+        if end > MOST_MEMORY - SLACK {
+            return Err(Reason::TooLarge(format!("a work space of {end} numbers is more than a model may have")));
+        }
+        Ok(Rooms {
+            starts,
+            lens: storages.iter().map(|s| s.len).collect(),
+            used: (0..storages.len()).map(|i| uses[i].is_some() || constant[i]).collect(),
+            constant: constant.to_vec(),
+            handed,
+            end,
+        })
+    }
+
+    /// For each storage that is used, its number among those.
+    fn number_used(&self) -> Vec<Option<usize>> {
+        let mut count = 0;
+        let mut number = |used: &bool| {
+            count += usize::from(*used);
+            used.then(|| count - 1)
+        };
+        self.used.iter().map(&mut number).collect()
     }
 }

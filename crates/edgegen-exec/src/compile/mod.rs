@@ -1,16 +1,23 @@
-//! From operations to a plan: where every value lies (here), which operations become one step (`emit.rs`), and what
-//! shares room and threads (`layout.rs`).
+//! From operations to a plan: where every value lies (here), which operations become one step (`fuse.rs`), and what shares
+//! room and threads (`layout.rs`). What a single operator needs is in its file in `ops/`.
 
-mod emit;
+mod fuse;
 mod layout;
 
-use super::constant::{Constant, broadcast_strides};
-use super::graph::{Graph, GraphInput, Reason};
-use super::lower::{Named, Op, Operand, lower, resolve};
-use super::plan::{Plan, Slot, Step};
-use kernels::arena::{Layout, Place, View};
-use kernels::general::{Loops, Unary};
-use kernels::{Isa, conv8};
+pub use fuse::Readers;
+
+use crate::constant::{self, Constant, broadcast_strides};
+use crate::graph::{Graph, GraphInput};
+use crate::lower::{Named, Operand, lower, resolve};
+use crate::ops::{Fusion, unary, zeros};
+use crate::place::{Access, Buffer, Handle, Places, Slice, Strided};
+use crate::plan::Plan;
+use crate::reason::Reason;
+use crate::step::{Boundary, Kernel, Step};
+use kernels::Isa;
+use kernels::arena::{Layout, Place as StridedView, View};
+use kernels::conv8::{self, Levels as QuantParams};
+use kernels::general::Loops;
 use onnx::pb::GraphProto;
 use std::collections::{HashMap, HashSet};
 
@@ -47,14 +54,13 @@ pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs) -> Result<Plan, Re
     let ops = lower(&read)?;
     let mut compiler = Compiler::new(isa, &read, &ops, resolve(&read, &output.name));
     compiler.inputs(inputs)?;
-    for (i, named) in ops.iter().enumerate() {
-        if !compiler.done[i] && compiler.stages[named.out] < Stage::Sample {
-            compiler.emit(i, named).map_err(|e| format!("{}: {e}", named.out))?;
-        }
-    }
-    for (i, named) in ops.iter().enumerate() {
-        if !compiler.done[i] {
-            compiler.emit(i, named).map_err(|e| format!("{}: {e}", named.out))?;
+    for before_sample in [true, false] {
+        for (i, named) in ops.iter().enumerate() {
+            if !compiler.done[i] && (compiler.stages[named.out] < Stage::Sample) == before_sample {
+                compiler.done[i] = true;
+                compiler.stage = compiler.stages[named.out];
+                named.op.compile(&mut compiler, named.out).map_err(|e| e.context(named.out))?;
+            }
         }
     }
     compiler.finish()
@@ -62,8 +68,8 @@ pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs) -> Result<Plan, Re
 
 /// What a value depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    /// On conditions alone: worked out once for a sample.
+pub enum Stage {
+    /// On conditions alone: worked out once for those that are bound.
     Conditions,
     /// On time or class too: once for each time that a run visits.
     Time,
@@ -71,34 +77,20 @@ enum Stage {
     Sample,
 }
 
-/// In which of a workspace's buffers a storage is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Space {
-    Memory,
-    Bytes,
-}
-
 /// How a value lies that is read in 8 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Lie {
-    /// As a picture, its channels the second dimension.
-    Picture,
+pub enum Layout8 {
+    /// As an image, its channels the second dimension.
+    Image,
     /// As one row of pixels, its channels the last dimension.
     Rows,
 }
 
-/// Who reads a value: convolutions in 8 bits, linear layers in 8 bits, and others in f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Readers {
-    picture8: bool,
-    rows8: bool,
-    float: bool,
-}
-
-struct Compiler<'a> {
-    isa: Isa,
+/// Makes a plan of operations.
+pub struct Compiler<'c, 'a> {
+    pub isa: Isa,
     graph: &'a Graph<'a>,
-    ops: &'a [Named<'a>],
+    ops: &'c [Named<'a>],
     /// The graph's result.
     result: &'a str,
     consumers: HashMap<&'a str, Vec<usize>>,
@@ -106,38 +98,37 @@ struct Compiler<'a> {
     /// concatenation.
     owners: HashSet<&'a str>,
     stages: HashMap<&'a str, Stage>,
-    /// The borders that pictures need.
+    /// The borders that images need.
     borders: HashMap<&'a str, [usize; 2]>,
-    /// Pictures that lie within a concatenation: its name, and their first channel in it.
+    /// Images that lie within a concatenation: its name, and their first channel in it.
     parts: HashMap<&'a str, (&'a str, usize)>,
-    /// The levels that values are rounded to.
-    levels: HashMap<&'a str, conv8::Levels>,
+    /// What values are rounded to.
+    rounded: HashMap<&'a str, QuantParams>,
     memory: Layout,
     bytes: Layout,
-    places: HashMap<&'a str, Place>,
-    /// Copies of values as pictures.
-    pictures: HashMap<&'a str, View>,
+    places: HashMap<&'a str, StridedView>,
+    /// Copies of values as images.
+    images: HashMap<&'a str, View>,
     /// Values in 8 bits.
-    views8: HashMap<(&'a str, Lie), View>,
+    quantized: HashMap<(&'a str, Layout8), View>,
     constants: Vec<(usize, Vec<f32>)>,
+    /// The number of classes, with the one for none, that tables of them have rows for.
     classes: Option<usize>,
     conditions: Vec<usize>,
     class: Option<&'a str>,
-    work_len: usize,
-    extra_len: usize,
-    /// The stage of what is being emitted, and the steps of each.
+    /// The stage of what is being compiled, and the steps of each.
     stage: Stage,
     steps: [Vec<Step>; 3],
     done: Vec<bool>,
 }
 
-impl<'a> Compiler<'a> {
-    fn new(isa: Isa, graph: &'a Graph<'a>, ops: &'a [Named<'a>], result: &'a str) -> Self {
+impl<'c, 'a> Compiler<'c, 'a> {
+    fn new(isa: Isa, graph: &'a Graph<'a>, ops: &'c [Named<'a>], result: &'a str) -> Self {
         let mut consumers: HashMap<&str, Vec<usize>> = HashMap::new();
         for (i, named) in ops.iter().enumerate() {
             named.op.inputs().into_iter().for_each(|name| consumers.entry(name).or_default().push(i));
         }
-        let owns = |named: &&Named| !matches!(named.op, Op::Alias { .. } | Op::Concat { .. });
+        let owns = |named: &&Named| !matches!(named.op.fusion(), Fusion::View | Fusion::Concat { .. });
         Compiler {
             isa,
             graph,
@@ -148,25 +139,23 @@ impl<'a> Compiler<'a> {
             stages: HashMap::new(),
             borders: HashMap::new(),
             parts: HashMap::new(),
-            levels: HashMap::new(),
+            rounded: HashMap::new(),
             memory: Layout::default(),
             bytes: Layout::default(),
             places: HashMap::new(),
-            pictures: HashMap::new(),
-            views8: HashMap::new(),
+            images: HashMap::new(),
+            quantized: HashMap::new(),
             constants: Vec::new(),
             classes: None,
             conditions: Vec::new(),
             class: None,
-            work_len: 0,
-            extra_len: 0,
             stage: Stage::Sample,
             steps: [Vec::new(), Vec::new(), Vec::new()],
             done: vec![false; ops.len()],
         }
     }
 
-    /// Places the inputs, and finds out what depends on what, which pictures need borders, and which lie in others.
+    /// Places the inputs, and finds out what depends on what, which images need borders, and which lie in others.
     fn inputs(&mut self, inputs: &Inputs<'a>) -> Result<(), Reason> {
         self.stages.insert(inputs.sample.name, Stage::Sample);
         self.stages.insert(inputs.time.name, Stage::Time);
@@ -175,261 +164,383 @@ impl<'a> Compiler<'a> {
         for named in self.ops {
             let stage = named.op.inputs().into_iter().filter_map(|n| self.stages.get(n)).max();
             self.stages.insert(named.out, stage.copied().unwrap_or(Stage::Conditions));
-            match &named.op {
-                Op::Convolution { x, padding, .. } => self.border(x, *padding),
-                Op::Round { levels, .. } => _ = self.levels.insert(named.out, *levels),
-                _ => (),
+            if let Some((x, border)) = named.op.border() {
+                self.need_border(x, border);
+            }
+            if let Fusion::Round(params) = named.op.fusion() {
+                self.rounded.insert(named.out, params);
             }
         }
+        self.place_parts()?;
+        self.stage = Stage::Time;
+        for input in [Some(&inputs.time), inputs.class.as_ref()].into_iter().flatten() {
+            let place = self.row_major(&input.dims)?;
+            if place.len() != 1 {
+                return Err(format!("{} has several numbers", input.name).into());
+            }
+            let is_time = input.name == inputs.time.name;
+            let whole = input.integer;
+            self.boundary(|to| if is_time { Boundary::Time { to, whole } } else { Boundary::Class { to } }, &place);
+            self.places.insert(input.name, place);
+        }
+        self.class = inputs.class.as_ref().map(|i| i.name);
+        self.stage = Stage::Conditions;
+        for (index, input) in inputs.conditions.iter().enumerate() {
+            let place = self.row_major(&input.dims)?;
+            self.conditions.push(place.len());
+            self.boundary(|to| Boundary::Condition { to, index }, &place);
+            self.places.insert(input.name, place);
+        }
+        self.stage = Stage::Sample;
+        let (name, dims) = (inputs.sample.name, &inputs.sample.dims);
+        let place = if dims.len() == 4 { self.image(name)? } else { self.row_major(dims)? };
+        let [to, from] = self.strided([&place, &StridedView::row_major(0, dims)])?;
+        let mut places = Places::default();
+        let to = places.strided(Access::Write, to);
+        self.push_step(Step::boundary(Boundary::Sample { to, from }, places));
+        self.places.insert(name, place);
+        Ok(())
+    }
+
+    /// Finds out which images are made in the place of a concatenation of channels that they go into.
+    fn place_parts(&mut self) -> Result<(), Reason> {
         for named in self.ops {
-            let Op::Concat { parts, axis: 1 } = &named.op else { continue };
+            let Fusion::Concat { parts, axis: 1 } = named.op.fusion() else { continue };
             let dims = self.dims(named.out)?;
             if self.stages[named.out] != Stage::Sample || dims[0] != 1 || !(3..=4).contains(&dims.len()) {
                 continue;
             }
             let mut first = 0;
             for part in parts {
-                let Operand::Value(part) = part else { continue };
-                self.parts.entry(part).or_insert((named.out, first));
-                first += self.dims(part)?[1];
-                if let Some(border) = self.borders.get(part).copied() {
-                    self.border(named.out, border);
+                let of_part = match part {
+                    Operand::Value(name) => self.dims(name)?,
+                    Operand::Stored(constant) => &constant.dims,
+                };
+                // what is made before the sample is known is copied into what depends on it
+                if let Operand::Value(part) = part
+                    && self.stages.get(part) == Some(&Stage::Sample)
+                {
+                    self.parts.entry(part).or_insert((named.out, first));
+                    if let Some(border) = self.borders.get(part).copied() {
+                        self.need_border(named.out, border);
+                    }
                 }
+                first += of_part[1];
             }
         }
-        self.stage = Stage::Time;
-        for input in [Some(&inputs.time), inputs.class.as_ref()].into_iter().flatten() {
-            let place = self.row_major(&input.dims);
-            let to = Slot { start: place.start, len: place.len() };
-            if to.len != 1 {
-                return Err(format!("{} has several numbers", input.name));
-            }
-            let is_time = input.name == inputs.time.name;
-            self.push(if is_time { Step::Time { to, whole: input.integer } } else { Step::Class { to } });
-            self.places.insert(input.name, place);
-        }
-        self.class = inputs.class.as_ref().map(|i| i.name);
-        self.stage = Stage::Conditions;
-        for (index, input) in inputs.conditions.iter().enumerate() {
-            let place = self.row_major(&input.dims);
-            self.conditions.push(place.len());
-            self.push(Step::Condition { index, to: Slot { start: place.start, len: place.len() } });
-            self.places.insert(input.name, place);
-        }
-        self.stage = Stage::Sample;
-        let (name, dims) = (inputs.sample.name, &inputs.sample.dims);
-        let place = if dims.len() == 4 { self.picture(name)? } else { self.row_major(dims) };
-        let source = Place::row_major(0, dims);
-        let loops = self.loops([&place, &source])?;
-        self.push(Step::Input { loops });
-        self.places.insert(name, place);
         Ok(())
     }
 
-    fn border(&mut self, name: &'a str, [rows, pixels]: [usize; 2]) {
+    /// A step at the border of the plan, whose place is one number or a run of them.
+    fn boundary(&mut self, at: impl FnOnce(Handle<Slice>) -> Boundary, place: &StridedView) {
+        let mut places = Places::default();
+        let to = places.slice(Access::Write, Slice { start: place.start, len: place.len() });
+        self.push_step(Step::boundary(at(to), places));
+    }
+
+    fn need_border(&mut self, name: &'a str, [rows, pixels]: [usize; 2]) {
         let border = self.borders.entry(name).or_default();
         *border = [border[0].max(rows), border[1].max(pixels)];
     }
 
-    fn push(&mut self, step: Step) {
+    fn push_step(&mut self, step: Step) {
         self.steps[self.stage as usize].push(step);
     }
 
-    fn dims(&self, name: &str) -> Result<&'a [usize], Reason> {
-        self.graph.dims(name).ok_or_else(|| format!("the shape of {name} is not known"))
+    /// Adds a step.
+    pub fn push(&mut self, kernel: impl Kernel + 'static, places: Places) {
+        self.push_step(Step::new(kernel, places));
+    }
+
+    /// The dimensions of the value of this name.
+    pub fn dims(&self, name: &str) -> Result<&'a [usize], Reason> {
+        self.graph.dims(name).ok_or_else(|| format!("the shape of {name} is not known").into())
+    }
+
+    /// The stage of what is being compiled.
+    pub fn stage(&self) -> Stage {
+        self.stage
     }
 
     /// Where the value of this name lies.
-    fn value(&self, name: &str) -> Result<Place, Reason> {
-        self.places.get(name).cloned().ok_or_else(|| format!("{name} is not made before"))
+    pub fn value(&self, name: &str) -> Result<StridedView, Reason> {
+        self.places.get(name).cloned().ok_or_else(|| format!("{name} is not made before").into())
+    }
+
+    /// Where the value of this name lies, if it has been made.
+    pub fn made(&self, name: &str) -> Option<&StridedView> {
+        self.places.get(name)
+    }
+
+    /// Says where a value lies.
+    pub fn put(&mut self, name: &'a str, place: StridedView) {
+        self.places.insert(name, place);
+    }
+
+    /// Says that tables of classes have no more rows than these, if that is what `index` is.
+    pub fn limit_classes(&mut self, index: &str, rows: usize) {
+        if self.class == Some(index) {
+            self.classes = Some(self.classes.map_or(rows, |classes| classes.min(rows)));
+        }
     }
 
     /// A new place whose numbers lie together.
-    fn row_major(&mut self, dims: &[usize]) -> Place {
-        Place::row_major(self.memory.storage(dims.iter().product()), dims)
+    pub fn row_major(&mut self, dims: &[usize]) -> Result<StridedView, Reason> {
+        Ok(StridedView::row_major(self.memory.storage(constant::count(dims)?), dims))
     }
 
     /// A place for a value whose dimensions lie in the order that those of `like` do.
-    fn like(&mut self, name: &'a str, like: &Place) -> Result<Place, Reason> {
+    pub fn like(&mut self, name: &'a str, like: &StridedView) -> Result<StridedView, Reason> {
         let dims = self.dims(name)?;
-        let is_picture = self.stage == Stage::Sample && dims.len() == like.dims.len() && like.view().is_some();
-        if is_picture && dims[0] == 1 {
-            return self.picture(name);
+        let is_image = self.stage == Stage::Sample && dims.len() == like.dims.len() && like.view().is_some();
+        if is_image && dims[0] == 1 {
+            return self.image(name);
         }
         let mut order: Vec<usize> = (0..dims.len()).collect();
         if dims.len() == like.dims.len() {
             order.sort_by_key(|d| std::cmp::Reverse(like.strides[*d]));
         }
-        let place = self.row_major(&order.iter().map(|d| dims[*d]).collect::<Vec<_>>());
-        let mut back = vec![0; dims.len()];
-        order.iter().enumerate().for_each(|(i, d)| back[*d] = i);
-        Ok(place.permuted(&back))
+        let place = self.row_major(&order.iter().map(|d| dims[*d]).collect::<Vec<_>>())?;
+        Ok(place.permuted(&inverse(&order)))
     }
 
-    /// A place for the picture of this name, `[1, C, H, W]` or `[1, C, W]`.
-    fn picture(&mut self, name: &'a str) -> Result<Place, Reason> {
-        let dims = self.dims(name)?;
-        let view = match self.parts.get(name).copied() {
-            Some((whole, first)) => {
-                if !self.places.contains_key(whole) {
-                    let place = self.picture(whole)?;
-                    self.places.insert(whole, place);
-                }
-                self.places[whole].view().ok_or("a concatenation that is no picture")?.channels(first, dims[1])
-            }
-            None => {
-                let border = self.borders.get(name).copied().unwrap_or_default();
-                let view = self.memory.place(sides(dims)?, border);
-                self.clear_border(view, None);
-                view
-            }
-        };
-        Ok(Place::of_view(view, dims))
-    }
-
-    fn clear_border(&mut self, view: View, levels: Option<u8>) {
-        if view.border != [0, 0] || (levels.is_some() && view.c < view.pixel) {
-            self.push(Step::Border { view, levels });
+    /// A place for the image of this name, `[1, C, H, W]` or `[1, C, W]`: its own, or one within the concatenation that it is
+    /// a part of, or that within one that the other is a part of.
+    pub fn image(&mut self, name: &'a str) -> Result<StridedView, Reason> {
+        // from the value to the outermost whole that it lies in, or the first that has a place
+        let (mut chain, mut outermost) = (Vec::new(), name);
+        while let Some((whole, first)) =
+            self.parts.get(outermost).copied().filter(|_| !chain_has_place(self, outermost, name))
+        {
+            chain.push((outermost, first));
+            outermost = whole;
         }
+        if outermost == name || !self.places.contains_key(outermost) {
+            let dims = self.dims(outermost)?;
+            let border = self.borders.get(outermost).copied().unwrap_or_default();
+            let view = self.new_image(sides(dims)?, border)?;
+            let place = StridedView::of_view(view, dims);
+            if outermost == name {
+                return Ok(place);
+            }
+            self.places.insert(outermost, place);
+        }
+        let mut whole = self.value(outermost)?;
+        for (part, first) in chain.into_iter().rev() {
+            let dims = self.dims(part)?;
+            let view = whole.view().ok_or("a concatenation that is no image")?;
+            if first.checked_add(dims[1]).is_none_or(|end| end > view.c) {
+                return Err("a part that is not within its concatenation".into());
+            }
+            whole = StridedView::of_view(view.channels(first, dims[1]), dims);
+            if part != name {
+                self.places.insert(part, whole.clone());
+            }
+        }
+        Ok(whole)
+    }
+
+    /// A new image in f32 with a border of zeros, which a step clears.
+    fn new_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<View, Reason> {
+        check_image(sides, border)?;
+        let view = self.memory.place(sides, border);
+        self.clear_border(view, None);
+        Ok(view)
+    }
+
+    /// A new image in f32 without a border.
+    pub fn plain_image(&mut self, sides: [usize; 3]) -> Result<View, Reason> {
+        self.new_image(sides, [0, 0])
+    }
+
+    /// A new image all of which is cleared, with a border around it.
+    pub fn cleared_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<View, Reason> {
+        check_image(sides, border)?;
+        let view = self.memory.place(sides, border);
+        self.clear(view.start);
+        Ok(view)
+    }
+
+    /// Pushes a step that makes all of the storage that has this number in it zeros.
+    pub fn clear(&mut self, start: usize) {
+        let storage = self.memory.storages()[self.memory.storage_at(start)];
+        let mut places = Places::default();
+        let to = places.slice(Access::Write, Slice { start: storage.start, len: storage.len });
+        self.push(zeros::Clear { to }, places);
+    }
+
+    fn clear_border(&mut self, view: View, zero_point: Option<u8>) {
+        if view.border != [0, 0] || (zero_point.is_some() && view.c < view.pixel) {
+            let mut places = Places::default();
+            let buffer = if zero_point.is_some() { Buffer::Bytes } else { Buffer::Floats };
+            let view = places.edges(buffer, view);
+            self.push(zeros::Border { view, zero_point }, places);
+        }
+    }
+
+    /// Whether a value is made in the place of a concatenation.
+    pub fn is_part(&self, name: &str) -> bool {
+        self.parts.contains_key(name)
+    }
+
+    /// Whether nothing but the caller reads a value.
+    pub fn is_only_result(&self, name: &str) -> bool {
+        name == self.result && !self.consumers.contains_key(name)
     }
 
     /// A stored tensor among the values.
-    fn stored(&mut self, constant: &Constant) -> Place {
-        let place = self.row_major(&constant.dims);
-        self.constants.push((place.start, constant.values.to_vec()));
-        place
-    }
-
-    fn operand(&mut self, operand: &Operand<'a>) -> Result<Place, Reason> {
+    pub fn operand(&mut self, operand: &Operand<'a>) -> Result<StridedView, Reason> {
         match operand {
             Operand::Value(name) => self.value(name),
-            Operand::Stored(constant) => Ok(self.stored(constant)),
+            Operand::Stored(constant) => {
+                let place = self.row_major(&constant.dims)?;
+                self.constants.push((place.start, constant.values.to_vec()));
+                Ok(place)
+            }
         }
     }
 
-    /// Loops over the numbers of the first place; the others are broadcast to it.
-    fn loops<const N: usize>(&self, places: [&Place; N]) -> Result<Loops<N>, Reason> {
+    fn loops<const N: usize>(&self, places: [&StridedView; N]) -> Result<Loops<N>, Reason> {
         let dims = &places[0].dims;
         let strides = places.map(|p| broadcast_strides(&p.dims, &p.strides, dims));
         let values = std::array::from_fn(|i| (places[i].start, strides[i].as_slice()));
         Loops::new(dims, values).ok_or_else(|| "more dimensions than there are loops".into())
     }
 
-    fn copy(&mut self, from: &Place, to: &Place) -> Result<(), Reason> {
-        let loops = self.loops([to, from])?;
-        self.push(Step::Unary { f: Unary::Copy, loops });
+    /// Values as regions that are gone over together: the others are broadcast to the first.
+    pub fn strided<const N: usize>(&self, places: [&StridedView; N]) -> Result<[Strided; N], Reason> {
+        Ok(Strided::of_loops(&self.loops(places)?))
+    }
+
+    /// Stacked matrices as regions: the last two dimensions of each value are the matrices', the others are broadcast to those
+    /// of the first.
+    pub fn matrices<const N: usize>(&self, places: [&StridedView; N]) -> Result<[Strided; N], Reason> {
+        let outer = places.map(|p| p.leading(p.dims.len() - 2));
+        let loops = self.loops(std::array::from_fn(|v| &outer[v]))?;
+        let sides = places.map(|p| {
+            let n = p.dims.len() - 2;
+            [(p.dims[n], p.strides[n]), (p.dims[n + 1], p.strides[n + 1])]
+        });
+        Ok(Strided::of_matrices(&loops, sides))
+    }
+
+    /// Pushes a step that copies a value.
+    pub fn copy(&mut self, from: &StridedView, to: &StridedView) -> Result<(), Reason> {
+        let regions = self.strided([to, from])?;
+        self.push_copy(regions);
         Ok(())
     }
 
+    fn push_copy(&mut self, regions: [Strided; 2]) {
+        let (kernel, places) = unary::Function::new(kernels::general::Unary::Copy, regions);
+        self.push(kernel, places);
+    }
+
     /// The value as it is, or else a copy of it whose numbers lie together.
-    fn together(&mut self, place: &Place, fits: impl Fn(&Place) -> bool) -> Result<Place, Reason> {
+    pub fn contiguous(
+        &mut self,
+        place: &StridedView,
+        fits: impl Fn(&StridedView) -> bool,
+    ) -> Result<StridedView, Reason> {
         if fits(place) {
             return Ok(place.clone());
         }
-        let copy = self.row_major(&place.dims);
+        let copy = self.row_major(&place.dims)?;
         self.copy(place, &copy)?;
         Ok(copy)
     }
 
-    /// The value of this name as a picture with at least this border.
-    fn view(&mut self, name: &'a str, [rows, pixels]: [usize; 2]) -> Result<View, Reason> {
+    /// The value of this name as an image with at least this border.
+    pub fn view(&mut self, name: &'a str, [rows, pixels]: [usize; 2]) -> Result<View, Reason> {
         let place = self.value(name)?;
         let fits = |v: &View| v.border[0] >= rows && v.border[1] >= pixels;
         if let Some(view) = place.view().filter(fits) {
             return Ok(view);
         }
-        if let Some(view) = self.pictures.get(name).copied().filter(fits) {
+        if let Some(view) = self.images.get(name).copied().filter(fits) {
             return Ok(view);
         }
         let dims = self.dims(name)?;
-        let view = self.memory.place(sides(dims)?, [rows, pixels]);
-        self.clear_border(view, None);
-        self.copy(&place, &Place::of_view(view, dims))?;
-        self.pictures.insert(name, view);
+        let view = self.new_image(sides(dims)?, [rows, pixels])?;
+        self.copy(&place, &StridedView::of_view(view, dims))?;
+        self.images.insert(name, view);
         Ok(view)
+    }
+
+    /// A value as an image, copied if it does not lie as one.
+    pub fn as_view(&mut self, place: &StridedView) -> Result<View, Reason> {
+        if let Some(view) = place.view() {
+            return Ok(view);
+        }
+        let view = self.plain_image(sides(&place.dims)?)?;
+        self.copy(place, &StridedView::of_view(view, &place.dims))?;
+        Ok(view)
+    }
+
+    /// A value as rows of its last dimension, copied if it does not lie so.
+    pub fn as_rows(&mut self, place: &StridedView) -> Result<View, Reason> {
+        Ok(self.contiguous(place, |p| p.rows().is_some())?.rows().ok_or("no rows")?)
     }
 
     /// A place for the value of this name in 8 bits: the channels of a pixel are padded to whole groups of those that
     /// are multiplied at a time.
-    fn place8(&mut self, name: &'a str, levels: conv8::Levels, lie: Lie) -> Result<View, Reason> {
+    pub fn place_8bit(&mut self, name: &'a str, params: QuantParams, layout: Layout8) -> Result<View, Reason> {
         let dims = self.dims(name)?;
-        let ([c, h, w], border) = match lie {
-            Lie::Picture => (sides(dims)?, self.borders.get(name).copied().unwrap_or_default()),
-            Lie::Rows => {
-                let c = dims.last().copied().unwrap_or(1);
+        let ([c, h, w], border) = match layout {
+            Layout8::Image => (sides(dims)?, self.borders.get(name).copied().unwrap_or_default()),
+            Layout8::Rows => {
+                let c = dims.last().copied().filter(|c| *c > 0).ok_or("a number has no rows")?;
                 ([c, 1, dims.iter().product::<usize>() / c], [0, 0])
             }
         };
-        let view = self.bytes.place([c.next_multiple_of(conv8::CHANNELS), h, w], border).channels(0, c);
-        self.clear_border(view, Some(self.isa.byte(levels.zero)));
-        self.views8.insert((name, lie), view);
+        let padded = c.checked_next_multiple_of(conv8::CHANNELS).ok_or("too many channels")?;
+        check_image([padded, h, w], border)?;
+        let view = self.bytes.place([padded, h, w], border).channels(0, c);
+        self.clear_border(view, Some(self.isa.byte(params.zero)));
+        self.quantized.insert((name, layout), view);
         Ok(view)
     }
 
-    /// How an operation reads `name` in 8 bits, if it does.
-    fn reads8(&self, op: &Op, name: &str) -> Option<Lie> {
-        match op {
-            _ if !self.levels.contains_key(name) => None,
-            Op::Convolution { x, weights, .. } if *x == name => stored8(weights, 0).map(|_| Lie::Picture),
-            // one row is multiplied in f32
-            Op::Linear { x, weights, by_column, .. } if *x == name => {
-                let rows = self.dims(name).is_ok_and(|d| d[..d.len() - 1].iter().any(|n| *n > 1));
-                stored8(weights, usize::from(*by_column)).filter(|_| rows).map(|_| Lie::Rows)
-            }
-            _ => None,
-        }
+    /// What a value is rounded to, and where it is in 8 bits, if it is there.
+    pub fn value_8bit(&self, name: &'a str, layout: Layout8) -> Option<(QuantParams, View)> {
+        self.rounded.get(name).copied().zip(self.quantized.get(&(name, layout)).copied())
     }
 
-    /// How `name` is read.
-    fn readers(&self, name: &str) -> Readers {
-        let Some(readers) = self.consumers.get(name) else { return Readers { float: true, ..Readers::default() } };
-        let mut all = Readers { float: name == self.result, ..Readers::default() };
-        for j in readers {
-            match self.reads8(&self.ops[*j].op, name) {
-                Some(Lie::Picture) => all.picture8 = true,
-                Some(Lie::Rows) => all.rows8 = true,
-                None => all.float = true,
-            }
-        }
-        all
-    }
-
-    /// The rounding that alone reads `name`.
-    fn sole_rounding(&self, name: &str) -> Option<(usize, conv8::Levels)> {
-        let j = self.sole_consumer(name)?;
-        let Op::Round { levels, .. } = &self.ops[j].op else { return None };
-        Some((j, *levels))
-    }
-
-    /// The operation that alone reads `name`.
-    fn sole_consumer(&self, name: &str) -> Option<usize> {
-        match self.consumers.get(name)?.as_slice() {
-            [one] if !self.done[*one] && name != self.result => Some(*one),
-            _ => None,
-        }
-    }
-
-    /// Whether the value `x` is read for the last time now, and may make room for `out` in its place.
-    fn yields(&self, x: &str, out: &str, place: &Place) -> bool {
-        let readers = self.consumers.get(x).map_or(0, Vec::len);
-        let border = self.borders.get(out).copied().unwrap_or_default();
-        let owner = self.owners.contains(x) && !self.parts.contains_key(x);
-        let fits = place.border[0] >= border[0] && place.border[1] >= border[1] && !self.parts.contains_key(out);
-        readers == 1 && x != self.result && owner && fits && self.stages.get(x) == Some(&Stage::Sample)
+    /// Whether a value is rounded to 8 bits.
+    pub fn is_rounded(&self, name: &str) -> bool {
+        self.rounded.contains_key(name)
     }
 }
 
+/// Whether `name`, which is not the value that a place is sought for, has one already.
+fn chain_has_place(compiler: &Compiler, name: &str, sought: &str) -> bool {
+    name != sought && compiler.places.contains_key(name)
+}
+
+/// Makes sure that an image is not larger than a value may be.
+fn check_image([c, h, w]: [usize; 3], [rows, pixels]: [usize; 2]) -> Result<(), Reason> {
+    let side = |n: usize, border: usize| border.checked_mul(2).and_then(|b| b.checked_add(n)).unwrap_or(usize::MAX);
+    constant::count(&[c, side(h, rows), side(w, pixels)]).map(|_| ())
+}
+
 /// Channels, rows and columns of `[1, C, H, W]` or `[1, C, W]`.
-fn sides(dims: &[usize]) -> Result<[usize; 3], Reason> {
+pub fn sides(dims: &[usize]) -> Result<[usize; 3], Reason> {
     match *dims {
         [1, c, w] => Ok([c, 1, w]),
         [1, c, h, w] => Ok([c, h, w]),
-        _ => Err(format!("{dims:?} is no picture")),
+        _ => Err(format!("{dims:?} is no image").into()),
     }
 }
 
 /// The weights in 8 bits, with a scale for each of what lies along dimension `axis` or one for all, if they are stored so.
-fn stored8(weights: &Constant, axis: usize) -> Option<(&[i8], &[f32])> {
+pub fn stored_8bit(weights: &Constant, axis: usize) -> Option<(&[i8], &[f32])> {
     let stored = weights.levels.as_ref().filter(|s| s.scales.len() == 1 || s.axis == axis)?;
     Some((&stored.values, &stored.scales))
+}
+
+/// The order that undoes an order.
+pub fn inverse(order: &[usize]) -> Vec<usize> {
+    let mut back = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(i, o)| back[*o] = i);
+    back
 }

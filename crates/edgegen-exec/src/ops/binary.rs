@@ -1,0 +1,158 @@
+//! Sums, differences, products, quotients and powers of two values.
+
+use super::image_map::{ImageFunction, ImageMap, Output};
+use super::unary::{UnaryOperation, gelu};
+use super::{Fusion, Operation, Operator};
+use crate::compile::Compiler;
+use crate::constant::{Constant, broadcast, made};
+use crate::graph::{Inference, unknown_form};
+use crate::lower::{Lowered, Lowering, Operand};
+use crate::place::{Access, Handle, Places, Strided};
+use crate::reason::Reason;
+use crate::step::{Call, Kernel, Scratch, product};
+use kernels::general::{Binary, Unary};
+use onnx::pb::NodeProto;
+use onnx::pb::tensor_proto::DataType;
+
+pub static OPERATORS: &[Operator] = &[
+    Operator::new("Add").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Add)),
+    Operator::new("Sub").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Subtract)),
+    Operator::new("Mul").infer(infer).fold(fold).lower(|l, i| gelu(l, i).or_else(|| one(l, i, Binary::Multiply))),
+    Operator::new("Div").infer(infer).fold(fold).lower(|l, i| gelu(l, i).or_else(|| one(l, i, Binary::Divide))),
+    Operator::new("Min").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Least)),
+    Operator::new("Max").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Greatest)),
+    Operator::new("Mod").fold(fold),
+    Operator::new("Pow").infer(infer).fold(fold).lower(pow),
+];
+
+fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
+    if n.node.input.len() != 2 {
+        return Err(unknown_form());
+    }
+    Ok(vec![broadcast(n.shape(0)?, n.shape(1)?)?])
+}
+
+fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
+    let &[Some(a), Some(b)] = input else { return Ok(None) };
+    let whole = a.is_integer() && b.is_integer();
+    let f = |x: f32, y: f32| match node.op_type.as_str() {
+        "Add" => x + y,
+        "Sub" => x - y,
+        "Mul" => x * y,
+        "Div" if whole => (x / y).trunc(),
+        "Div" => x / y,
+        "Pow" => libm::powf(x, y),
+        "Min" => x.min(y),
+        "Max" => x.max(y),
+        _ => x - y * (x / y).floor(),
+    };
+    Ok(Some(vec![zip(a, b, a.kind, f)?]))
+}
+
+/// A number of every two of two stored tensors that are broadcast together.
+pub fn zip(a: &Constant, b: &Constant, kind: DataType, f: impl Fn(f32, f32) -> f32) -> Result<Constant, Reason> {
+    let dims = broadcast(&a.dims, &b.dims)?;
+    made(&dims, a.values.len().saturating_add(b.values.len()))?;
+    let (x, y) = (a.expanded(&dims), b.expanded(&dims));
+    Ok(Constant::of(dims, x.values.iter().zip(y.values.iter()).map(|(x, y)| f(*x, *y)).collect(), kind))
+}
+
+fn one<'a>(l: &Lowering<'a>, i: usize, f: Binary) -> Option<Lowered<'a>> {
+    let node = l.node(i);
+    l.one(i, BinaryOperation { f, a: l.operand(node, 0)?, b: l.operand(node, 1)? })
+}
+
+fn pow<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
+    let node = l.node(i);
+    let f = match l.constant(node, 1).and_then(Constant::uniform)? {
+        2.0 => Unary::Square,
+        3.0 => Unary::Cube,
+        0.5 => Unary::Sqrt,
+        _ => return None,
+    };
+    l.one(i, UnaryOperation { f, x: l.value(node, 0)? })
+}
+
+/// A number of every two numbers of two values.
+struct BinaryOperation<'a> {
+    f: Binary,
+    a: Operand<'a>,
+    b: Operand<'a>,
+}
+
+impl<'a> Operation<'a> for BinaryOperation<'a> {
+    fn inputs(&self) -> Vec<&'a str> {
+        [&self.a, &self.b].into_iter().filter_map(Operand::value).collect()
+    }
+
+    fn fusion(&self) -> Fusion<'_, 'a> {
+        if self.f == Binary::Add { Fusion::Add(&self.a, &self.b) } else { Fusion::None }
+    }
+
+    fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
+        let inputs = [c.operand(&self.a)?, c.operand(&self.b)?];
+        let dims = c.dims(out)?;
+        let whole = |k: usize| inputs[k].dims == dims;
+        let yields = |c: &Compiler, k: usize, operand: &Operand| {
+            operand.value().is_some_and(|name| whole(k) && c.yields(name, out, &inputs[k]))
+        };
+        let output = match () {
+            () if yields(c, 0, &self.a) => inputs[0].clone(),
+            () if yields(c, 1, &self.b) => inputs[1].clone(),
+            () => c.like(out, &inputs[usize::from(!whole(0) && whole(1))])?,
+        };
+        let mut places = Places::default();
+        match (self.f, [inputs[0].view(), inputs[1].view(), output.view()]) {
+            (Binary::Add, [Some(input), Some(other), Some(to)]) if whole(0) && whole(1) => {
+                let output = Output::Float(places.image(Access::Write, to));
+                let input = places.image(Access::Read, input);
+                let function = ImageFunction::Add(places.image(Access::Read, other));
+                c.push(ImageMap { function, input, output }, places);
+            }
+            _ => {
+                let [to, a, b] = c.strided([&output, &inputs[0], &inputs[1]])?;
+                let to = places.strided(Access::Write, to);
+                let from = [a, b].map(|x| places.strided(Access::Read, x));
+                c.push(BinaryStep { f: self.f, to, from }, places);
+            }
+        }
+        c.put(out, output);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct BinaryStep {
+    f: Binary,
+    to: Handle<Strided>,
+    from: [Handle<Strided>; 2],
+}
+
+impl Kernel for BinaryStep {
+    fn name(&self, _: &Places) -> &'static str {
+        "sum or product"
+    }
+
+    fn sizes(&self, places: &Places) -> (String, u64) {
+        (places.get(self.to).len().to_string(), 0)
+    }
+
+    fn cost(&self, places: &Places) -> Option<usize> {
+        Some(product(&[15, places.get(self.to).len()]))
+    }
+
+    fn check(&self, places: &Places) -> Result<(), Reason> {
+        let to = places.get(self.to);
+        let alike = self.from.iter().all(|x| places.get(*x).dims == to.dims) && to.matrix() == [(1, 0); 2];
+        if alike { Ok(()) } else { Err("values of unlike shapes".into()) }
+    }
+
+    fn works_in_place(&self) -> bool {
+        true
+    }
+
+    fn run(&self, Call { isa, part, places, memory }: Call<'_>, _: &mut Scratch) {
+        let [a, b] = self.from.map(|x| places.get(x));
+        kernels::binary(isa, self.f, &Strided::loops([places.get(self.to), a, b]), part, memory);
+    }
+}

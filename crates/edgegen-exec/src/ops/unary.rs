@@ -1,0 +1,204 @@
+//! Functions of every number: activations, roots, and the forms that exporters write some of them in.
+
+use super::image_map::{ImageFunction, ImageMap, Output};
+use super::{Fusion, Operation, Operator, same_shape};
+use crate::compile::Compiler;
+use crate::constant::Constant;
+use crate::lower::{Lowered, Lowering};
+use crate::node::{float, text};
+use crate::place::{Access, Handle, Places, Strided};
+use crate::reason::Reason;
+use crate::step::{Call, Kernel, Scratch, product};
+use kernels::general::Unary;
+use onnx::pb::NodeProto;
+
+/// An operator that is one function, which is not worked out on stored tensors.
+macro_rules! function {
+    ($name:literal, $f:expr) => {
+        Operator::new($name).infer(same_shape).lower(|l, i| one(l, i, $f))
+    };
+    ($name:literal, $f:expr, $fold:expr) => {
+        function!($name, $f).fold(|_, input| {
+            let f: fn(f32) -> f32 = $fold;
+            Ok(input.first().copied().flatten().map(|x| vec![x.map(f)]))
+        })
+    };
+}
+
+pub static OPERATORS: &[Operator] = &[
+    function!("Tanh", Unary::Tanh),
+    function!("Relu", Unary::Relu),
+    function!("Erf", Unary::Erf),
+    function!("Mish", Unary::Mish),
+    function!("Sqrt", Unary::Sqrt, f32::sqrt),
+    function!("Exp", Unary::Exp, libm::expf),
+    function!("Log", Unary::Log, libm::logf),
+    function!("Sin", Unary::Sin, libm::sinf),
+    function!("Cos", Unary::Cos, libm::cosf),
+    function!("Neg", Unary::Negate, |v| -v),
+    function!("Reciprocal", Unary::Reciprocal, |v| 1.0 / v),
+    function!("Abs", Unary::Absolute, f32::abs),
+    function!("Floor", Unary::Floor, f32::floor),
+    Operator::new("Ceil").infer(same_shape).fold(|_, input| Ok(first(input).map(|x| vec![x.map(f32::ceil)]))),
+    Operator::new("Sigmoid").infer(same_shape).lower(|l, i| silu(l, i).or_else(|| one(l, i, Unary::Sigmoid))),
+    Operator::new("Softplus").infer(same_shape).lower(|l, i| mish(l, i).or_else(|| one(l, i, Unary::Softplus))),
+    Operator::new("Swish").infer(same_shape).lower(|l, i| {
+        let plain = float(l.node(i), "alpha").unwrap_or(1.0) == 1.0;
+        if plain { one(l, i, Unary::Silu) } else { None }
+    }),
+    Operator::new("Gelu").infer(same_shape).lower(|l, i| {
+        let tanh = text(l.node(i), "approximate") == Some("tanh");
+        one(l, i, if tanh { Unary::GeluTanh } else { Unary::Gelu })
+    }),
+    Operator::new("Clip").infer(same_shape).lower(clip),
+    // shapes alone: there are no kernels for these yet
+    Operator::new("Elu").infer(same_shape),
+    Operator::new("HardSigmoid").infer(same_shape),
+    Operator::new("HardSwish").infer(same_shape),
+    Operator::new("LeakyRelu").infer(same_shape),
+    Operator::new("Round").infer(same_shape),
+];
+
+fn first<'c>(input: &[Option<&'c Constant>]) -> Option<&'c Constant> {
+    input.first().copied().flatten()
+}
+
+fn one<'a>(l: &Lowering<'a>, i: usize, f: Unary) -> Option<Lowered<'a>> {
+    l.one(i, UnaryOperation { f, x: l.value(l.node(i), 0)? })
+}
+
+fn clip<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
+    let node = l.node(i);
+    let bound = |k: usize, none: f32| match node.input.get(k).filter(|n| !n.is_empty()) {
+        Some(_) => l.constant(node, k)?.values.first().copied(),
+        None => Some(none),
+    };
+    one(l, i, Unary::Clamp(bound(1, f32::MIN)?, bound(2, f32::MAX)?))
+}
+
+/// x · sigmoid(x).
+fn silu<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
+    let sigmoid = l.node(i);
+    let (j, product) = l.then(sigmoid, "Mul")?;
+    times(l, sigmoid.input.first()?, Unary::Silu, product, vec![i, j])
+}
+
+/// x · tanh(softplus(x)).
+fn mish<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
+    let softplus = l.node(i);
+    let (j, tanh) = l.then(softplus, "Tanh")?;
+    let (k, product) = l.then(tanh, "Mul")?;
+    times(l, softplus.input.first()?, Unary::Mish, product, vec![i, j, k])
+}
+
+fn times<'a>(
+    l: &Lowering<'a>,
+    x: &'a String,
+    f: Unary,
+    product: &'a NodeProto,
+    covered: Vec<usize>,
+) -> Option<Lowered<'a>> {
+    let operation = UnaryOperation { f, x: l.same(x) };
+    if product.input.contains(x) { l.fused(operation, &product.output, covered) } else { None }
+}
+
+/// x · (1 + erf(x / √2)) · ½, which begins with a division or a product.
+pub fn gelu<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
+    let first = l.node(i);
+    let by = l.constant(first, 1)?.uniform()?;
+    let root = if first.op_type == "Div" { by } else { 1.0 / by };
+    let (j, erf) = l.then(first, "Erf").filter(|_| (root - std::f32::consts::SQRT_2).abs() < 1e-4)?;
+    let (k, add) = l.then(erf, "Add").filter(|(_, n)| l.number(n) == Some(1.0))?;
+    let (m, product) = l.then(add, "Mul")?;
+    let x = first.input.first()?;
+    let (n, half) = l.then(product, "Mul").filter(|(_, n)| l.number(n) == Some(0.5))?;
+    if !product.input.contains(x) {
+        return None;
+    }
+    l.fused(UnaryOperation { f: Unary::Gelu, x: l.same(x) }, &half.output, vec![i, j, k, m, n])
+}
+
+/// A function of every number of a value.
+pub struct UnaryOperation<'a> {
+    pub f: Unary,
+    pub x: &'a str,
+}
+
+impl<'a> Operation<'a> for UnaryOperation<'a> {
+    fn inputs(&self) -> Vec<&'a str> {
+        vec![self.x]
+    }
+
+    fn fusion(&self) -> Fusion<'_, 'a> {
+        if self.f == Unary::Silu { Fusion::Silu } else { Fusion::None }
+    }
+
+    fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
+        let input = c.value(self.x)?;
+        let output = if c.yields(self.x, out, &input) { input.clone() } else { c.like(out, &input)? };
+        match (self.f, input.view(), output.view()) {
+            (Unary::Silu, Some(from), Some(to)) => {
+                let mut places = Places::default();
+                let output = Output::Float(places.image(Access::Write, to));
+                let input = places.image(Access::Read, from);
+                c.push(ImageMap { function: ImageFunction::Silu, input, output }, places);
+            }
+            _ => {
+                let (kernel, places) = Function::new(self.f, c.strided([&output, &input])?);
+                c.push(kernel, places);
+            }
+        }
+        c.put(out, output);
+        Ok(())
+    }
+}
+
+/// A function of every number, in plain loops.
+#[derive(Debug)]
+pub struct Function {
+    f: Unary,
+    to: Handle<Strided>,
+    from: Handle<Strided>,
+}
+
+impl Function {
+    /// Of the second region into the first.
+    pub fn new(f: Unary, [to, from]: [Strided; 2]) -> (Self, Places) {
+        let mut places = Places::default();
+        let (to, from) = (places.strided(Access::Write, to), places.strided(Access::Read, from));
+        (Function { f, to, from }, places)
+    }
+}
+
+impl Kernel for Function {
+    fn name(&self, _: &Places) -> &'static str {
+        match self.f {
+            Unary::Copy => "copy",
+            Unary::Silu => "SiLU",
+            _ => "function",
+        }
+    }
+
+    fn sizes(&self, places: &Places) -> (String, u64) {
+        (places.get(self.to).len().to_string(), 0)
+    }
+
+    fn cost(&self, places: &Places) -> Option<usize> {
+        let each = if self.f == Unary::Copy { 15 } else { 100 };
+        Some(product(&[each, places.get(self.to).len()]))
+    }
+
+    fn check(&self, places: &Places) -> Result<(), Reason> {
+        let (to, from) = (places.get(self.to), places.get(self.from));
+        if to.dims == from.dims && to.matrix() == [(1, 0); 2] { Ok(()) } else { Err("values of unlike shapes".into()) }
+    }
+
+    fn works_in_place(&self) -> bool {
+        true
+    }
+
+    fn run(&self, Call { isa, part, places, memory }: Call<'_>, _: &mut Scratch) {
+        let loops = Strided::loops([places.get(self.to), places.get(self.from)]);
+        kernels::unary(isa, self.f, &loops, part, memory);
+    }
+}

@@ -1,0 +1,391 @@
+//! The last pass over a plan, before it ever runs: a list of rules.
+//!
+//! A plan that passes touches nothing but its arena, its weights and its scratch, no two values that are needed at the same
+//! time overlap, and no two threads meet at a number that one of them writes. Nothing else in this crate is relied on for
+//! that. [`Verified`] can only be had from here.
+
+use crate::place::{Access, Buffer, Place, Region, Slice, Strided};
+use crate::reason::Reason;
+use crate::step::{Kernel, ScratchLen, Share, Step};
+use kernels::arena::View;
+use kernels::conv8;
+use std::ops::Range;
+
+/// The most numbers that an arena may have: 2 GiB of them.
+pub const MOST_MEMORY: usize = 1 << 29;
+
+/// Numbers after the last value, which kernels that read whole vectors may read.
+pub const SLACK: usize = 64;
+
+/// A stretch of a buffer that values lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// Which buffer.
+    pub buffer: Buffer,
+    /// Where it starts.
+    pub start: usize,
+    /// How many numbers it has.
+    pub len: usize,
+    /// Whether it holds numbers that are written once, when a workspace is made.
+    pub constant: bool,
+}
+
+impl Storage {
+    fn end(&self) -> Option<usize> {
+        self.start.checked_add(self.len)
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
+/// All of a plan that concerns memory.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Those that depend on conditions alone come first, then those that depend on time and class too, then the others.
+    pub steps: Vec<Step>,
+    /// Where the steps that depend on time begin, and where those that depend on the sample do.
+    pub stages: [usize; 2],
+    /// Where values lie.
+    pub storages: Vec<Storage>,
+    /// The numbers of the arena.
+    pub memory_len: usize,
+    /// The bytes of the arena of quantized images.
+    pub bytes_len: usize,
+    /// The numbers that do not change, and where they lie.
+    pub constants: Vec<(usize, Vec<f32>)>,
+    /// What the steps that depend on conditions alone make for the others, and what those that depend on time make for those
+    /// that depend on the sample: it is remembered, for each condition that is bound and for each time.
+    pub handed: [Slice; 2],
+    /// The room that each thread has.
+    pub scratch: ScratchLen,
+}
+
+/// A plan's steps and memory that have passed.
+#[derive(Clone, Debug)]
+pub struct Verified(Draft);
+
+impl std::ops::Deref for Verified {
+    type Target = Draft;
+
+    fn deref(&self) -> &Draft {
+        &self.0
+    }
+}
+
+/// Says whether a plan keeps a rule, or how it breaks it.
+type Rule = fn(&Draft) -> Result<(), String>;
+
+/// Proves a plan.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn verify(draft: Draft) -> Result<Verified, Reason> {
+    let rules: [Rule; 8] = [
+        storages_lie_in_their_buffers,
+        constants_fill_their_storages,
+        places_lie_in_their_storages,
+        kernels_accept_their_places,
+        steps_do_not_disturb_themselves,
+        live_values_do_not_overlap,
+        what_stages_hand_on_is_remembered_whole,
+        threads_do_not_meet,
+    ];
+    for rule in rules {
+        rule(&draft).map_err(|e| Reason::Malformed(format!("its plan is not sound: {e}")))?;
+    }
+    Ok(Verified(draft))
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+/// Every storage lies in its buffer, with room for whole vectors after it.
+fn storages_lie_in_their_buffers(draft: &Draft) -> Result<(), String> {
+    ensure(draft.memory_len <= MOST_MEMORY && draft.bytes_len <= MOST_MEMORY, || "its arena is too large".into())?;
+    for storage in &draft.storages {
+        let len = if storage.buffer == Buffer::Floats { draft.memory_len } else { draft.bytes_len };
+        let inside = storage.end().and_then(|end| end.checked_add(SLACK)).is_some_and(|end| end <= len);
+        ensure(inside, || format!("{storage:?} is beyond its buffer's {len}"))?;
+    }
+    Ok(())
+}
+
+/// What does not change fills a storage of its own, and every storage that is said not to change is filled.
+fn constants_fill_their_storages(draft: &Draft) -> Result<(), String> {
+    let mut filled: Vec<(usize, usize)> = draft.constants.iter().map(|(start, all)| (*start, all.len())).collect();
+    let constant = draft.storages.iter().filter(|s| s.constant);
+    let mut said: Vec<(usize, usize)> = constant.clone().map(|s| (s.start, s.len)).collect();
+    filled.sort_unstable();
+    said.sort_unstable();
+    let floats = constant.into_iter().all(|s| s.buffer == Buffer::Floats);
+    ensure(floats && filled == said, || "stored numbers are not where they belong".into())
+}
+
+/// All numbers of every place lie within its storage, which is of its buffer.
+fn places_lie_in_their_storages(draft: &Draft) -> Result<(), String> {
+    for place in draft.steps.iter().flat_map(|step| step.places.iter()) {
+        let storage = draft.storages.get(place.storage).filter(|s| s.buffer == place.buffer);
+        let extent = place.extent();
+        let inside = storage.zip(extent).is_some_and(|(s, e)| s.start <= e.start && e.end <= s.range().end);
+        ensure(inside, || format!("{place:?} is not within its storage"))?;
+    }
+    Ok(())
+}
+
+/// Every kernel says of its places that they fit its weights and each other, and has the scratch that it asks for.
+fn kernels_accept_their_places(draft: &Draft) -> Result<(), String> {
+    for step in &draft.steps {
+        step.check().map_err(|e| format!("{}: {e}", step.name()))?;
+        let needed = step.kernel().map_or(ScratchLen::default(), |kernel| kernel.scratch(&step.places));
+        let room = needed.work <= draft.scratch.work && needed.copied <= draft.scratch.copied;
+        ensure(room, || format!("{} needs more scratch", step.name()))?;
+    }
+    Ok(())
+}
+
+/// No step writes what it reads, but for kernels that work in place, and then only exactly there; what several threads may
+/// write has each number once; and nothing writes what does not change.
+fn steps_do_not_disturb_themselves(draft: &Draft) -> Result<(), String> {
+    for step in &draft.steps {
+        let name = || step.name();
+        for written in step.places.iter().filter(|p| p.access != Access::Read) {
+            ensure(!draft.storages[written.storage].constant, || format!("{} writes stored numbers", name()))?;
+            let alone = step.share == Share::Among(1) && written.access == Access::Accumulate;
+            ensure(alone || written.region.is_injective(), || format!("{} writes a number twice", name()))?;
+            for read in step.places.iter().filter(|p| p.access == Access::Read) {
+                let same = step.kernel().is_some_and(Kernel::works_in_place) && written.region.is_same(&read.region);
+                ensure(same || !overlap(draft, written, read), || format!("{} writes what it reads", name()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The steps that use a storage: the first and the last, and whether the first writes it.
+#[derive(Clone, Copy)]
+struct Life {
+    first: usize,
+    last: usize,
+    written_first: bool,
+}
+
+fn lives(draft: &Draft) -> Vec<Option<Life>> {
+    let mut lives: Vec<Option<Life>> = vec![None; draft.storages.len()];
+    for (i, step) in draft.steps.iter().enumerate() {
+        for place in step.places.iter() {
+            let written = place.access != Access::Read;
+            let life = lives[place.storage].get_or_insert(Life { first: i, last: i, written_first: false });
+            life.written_first |= life.first == i && written;
+            life.last = i;
+        }
+    }
+    lives
+}
+
+/// Which stage a step is in.
+fn stage(draft: &Draft, step: usize) -> usize {
+    draft.stages.iter().filter(|first| step >= **first).count()
+}
+
+/// Storages that overlap are needed at different times of one stage's run, or each in one stage alone; what one stage hands
+/// to a later one, and what does not change, overlaps nothing; and nothing is read before it is written.
+fn live_values_do_not_overlap(draft: &Draft) -> Result<(), String> {
+    let mut used: Vec<(Storage, Option<Life>)> = Vec::new();
+    for (storage, life) in draft.storages.iter().zip(lives(draft)) {
+        if let Some(life) = life {
+            ensure(storage.constant || life.written_first, || format!("{storage:?} is read before it is written"))?;
+        }
+        if storage.len > 0 && (storage.constant || life.is_some()) {
+            used.push((*storage, life));
+        }
+    }
+    let shares = |(storage, life): &(Storage, Option<Life>)| {
+        life.filter(|l| !storage.constant && stage(draft, l.first) == stage(draft, l.last))
+    };
+    used.sort_by_key(|(s, _)| (s.buffer == Buffer::Bytes, s.start));
+    for (i, a) in used.iter().enumerate() {
+        for b in used[i + 1..].iter().take_while(|b| b.0.buffer == a.0.buffer && b.0.start < a.0.range().end) {
+            let apart = shares(a).zip(shares(b)).is_some_and(|(a, b)| a.last < b.first || b.last < a.first);
+            ensure(apart, || format!("{:?} and {:?} overlap", a.0, b.0))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a stage makes for a later one lies in the part that is remembered of it, which has nothing else, and no later stage
+/// writes it.
+fn what_stages_hand_on_is_remembered_whole(draft: &Draft) -> Result<(), String> {
+    let [of_time, of_sample] = draft.stages;
+    ensure(of_time <= of_sample && of_sample <= draft.steps.len(), || "its stages are not in order".into())?;
+    for handed in draft.handed {
+        let inside = handed.start.checked_add(handed.len).is_some_and(|end| end <= draft.memory_len);
+        ensure(inside, || "what is remembered is beyond the arena".into())?;
+    }
+    let lives = lives(draft);
+    for (storage, life) in draft.storages.iter().zip(&lives) {
+        let from = life.filter(|l| !storage.constant && stage(draft, l.first) < stage(draft, l.last));
+        let from = from.map(|life| stage(draft, life.first));
+        let range = storage.range();
+        for (i, handed) in draft.handed.iter().enumerate() {
+            let floats = storage.buffer == Buffer::Floats;
+            let inside = floats && handed.start <= range.start && range.end <= handed.end();
+            let outside = !floats || range.is_empty() || range.end <= handed.start || handed.end() <= range.start;
+            let right = if from == Some(i) { inside } else { outside || (life.is_none() && !storage.constant) };
+            ensure(right, || format!("{storage:?} is not remembered as it should be"))?;
+        }
+    }
+    for (i, step) in draft.steps.iter().enumerate() {
+        for place in step.places.iter().filter(|p| p.access != Access::Read) {
+            let first = lives[place.storage].map_or(i, |life| life.first);
+            ensure(stage(draft, first) == stage(draft, i), || "a stage writes what an earlier one made".into())?;
+        }
+    }
+    Ok(())
+}
+
+/// A step that one thread runs beside the next one touches nothing that the next one does.
+fn threads_do_not_meet(draft: &Draft) -> Result<(), String> {
+    for (i, step) in draft.steps.iter().enumerate().filter(|(_, s)| s.share == Share::BesideNext) {
+        let beside = |j: &usize| draft.steps[*j - 1].share == Share::BesideNext;
+        for j in (i + 1..draft.steps.len()).take_while(beside) {
+            let next = &draft.steps[j];
+            ensure(stage(draft, i) == stage(draft, j), || "a step goes beside one of another stage".into())?;
+            let pairs = step.places.iter().flat_map(|a| next.places.iter().map(move |b| (a, b)));
+            for (a, b) in pairs.filter(|(a, b)| a.access != Access::Read || b.access != Access::Read) {
+                ensure(!overlap(draft, a, b), || "two threads would meet".into())?;
+            }
+        }
+        ensure(i + 1 < draft.steps.len() && stage(draft, i) == stage(draft, i + 1), || {
+            "a step goes beside none".into()
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether two places have a number in common. They lie in their storages.
+fn overlap(draft: &Draft, a: &Place, b: &Place) -> bool {
+    let (Some(x), Some(y)) = (a.extent(), b.extent()) else { return true };
+    let (start, end) = (x.start.max(y.start), x.end.min(y.end));
+    if a.buffer != b.buffer || start >= end {
+        return false;
+    }
+    // they are interleaved, as the parts of a concatenation are: all of their numbers are looked at
+    debug_assert!(end <= draft.memory_len.max(draft.bytes_len));
+    let mut taken = vec![false; end - start];
+    let within = |run: Range<usize>| run.start.clamp(start, end) - start..run.end.clamp(start, end) - start;
+    a.for_each_run(&mut |run| taken[within(run)].fill(true));
+    let mut found = false;
+    b.for_each_run(&mut |run| found |= taken[within(run)].contains(&true));
+    found
+}
+
+impl Place {
+    /// The channels of an image that are touched: kernels of bytes read whole groups of them.
+    fn channels(&self, view: &View) -> Option<usize> {
+        match (self.buffer, &self.region) {
+            (Buffer::Bytes, Region::Bordered(_)) => view.c.checked_next_multiple_of(conv8::CHANNELS),
+            _ => Some(view.c),
+        }
+    }
+
+    /// From the first to the last of its numbers, if there are any and they can be counted.
+    pub fn extent(&self) -> Option<Range<usize>> {
+        match &self.region {
+            Region::Slice(Slice { start, len }) => Some(*start..start.checked_add(*len)?),
+            Region::Strided(Strided { start, dims, strides }) => {
+                let last = dims
+                    .iter()
+                    .zip(strides)
+                    .try_fold(*start, |at, (d, s)| at.checked_add(d.checked_sub(1)?.checked_mul(*s)?))?;
+                Some(*start..last.checked_add(1)?)
+            }
+            Region::Image(v) => image_extent(v, [0, 0], v.c),
+            Region::Bordered(v) => image_extent(v, v.border, self.channels(v)?),
+            // the room of a whole pixel belongs to what fills it up
+            Region::Edges(v) => image_extent(v, v.border, v.pixel),
+        }
+    }
+
+    /// Calls `f` with runs of numbers that are all of it.
+    fn for_each_run(&self, f: &mut dyn FnMut(Range<usize>)) {
+        match &self.region {
+            Region::Slice(s) => f(s.start..s.end()),
+            Region::Strided(s) => strided_runs(s, f),
+            Region::Image(v) => view_runs(v, [0, 0], v.c, f),
+            Region::Bordered(v) => view_runs(v, v.border, self.channels(v).unwrap_or(v.c), f),
+            Region::Edges(v) => {
+                v.edges().for_each(|(at, len)| f(at..at + len));
+                if self.buffer == Buffer::Bytes {
+                    v.pixels().for_each(|at| f(at + v.c..at + v.pixel));
+                }
+            }
+        }
+    }
+}
+
+fn image_extent(v: &View, [rows, pixels]: [usize; 2], c: usize) -> Option<Range<usize>> {
+    let before = rows.checked_mul(v.row)?.checked_add(pixels.checked_mul(v.pixel)?)?;
+    let down = v.h.checked_sub(1)?.checked_add(rows)?.checked_mul(v.row)?;
+    let across = v.w.checked_sub(1)?.checked_add(pixels)?.checked_mul(v.pixel)?;
+    let last = v.start.checked_add(down)?.checked_add(across)?;
+    Some(v.start.checked_sub(before)?..last.checked_add(c)?)
+}
+
+fn view_runs(v: &View, [rows, pixels]: [usize; 2], c: usize, f: &mut dyn FnMut(Range<usize>)) {
+    let corner = v.start - rows * v.row - pixels * v.pixel;
+    for y in 0..v.h + 2 * rows {
+        let line = corner + y * v.row;
+        if v.pixel == c {
+            f(line..line + (v.w + 2 * pixels) * c);
+            continue;
+        }
+        for x in 0..v.w + 2 * pixels {
+            f(line + x * v.pixel..line + x * v.pixel + c);
+        }
+    }
+}
+
+fn strided_runs(s: &Strided, f: &mut dyn FnMut(Range<usize>)) {
+    let mut index = [0; crate::place::MOST_DIMS];
+    loop {
+        let at: usize = s.start + index.iter().zip(&s.strides).map(|(i, s)| i * s).sum::<usize>();
+        f(at..at + 1);
+        let Some(d) = (0..index.len()).rev().find(|d| index[*d] + 1 < s.dims[*d]) else { return };
+        index[d] += 1;
+        index[d + 1..].fill(0);
+    }
+}
+
+impl Region {
+    /// Whether two regions are the same numbers, for whatever goes over each in the same order.
+    fn is_same(&self, other: &Region) -> bool {
+        match (self, other) {
+            (Region::Image(a), Region::Image(b)) => View { border: b.border, ..*a } == *b,
+            _ => self == other,
+        }
+    }
+
+    /// Whether no number is named twice: each distance is greater than all that lies within it.
+    fn is_injective(&self) -> bool {
+        let apart = |mut sides: Vec<(usize, usize)>| {
+            sides.retain(|(_, n)| *n != 1);
+            sides.sort_unstable();
+            let last = sides.into_iter().try_fold(0usize, |last, (stride, n)| {
+                last.checked_add((stride > last).then(|| n.checked_sub(1)?.checked_mul(stride))??)
+            });
+            last.is_some()
+        };
+        match self {
+            Region::Slice(_) => true,
+            Region::Strided(s) => apart(s.strides.into_iter().zip(s.dims).collect()),
+            Region::Image(v) => apart(vec![(1, v.c), (v.pixel, v.w), (v.row, v.h)]),
+            Region::Bordered(v) | Region::Edges(v) => {
+                let side = |n: usize, border: usize| border.saturating_mul(2).saturating_add(n);
+                apart(vec![(1, v.pixel), (v.pixel, side(v.w, v.border[1])), (v.row, side(v.h, v.border[0]))])
+            }
+        }
+    }
+}
