@@ -1,12 +1,12 @@
 //! ONNX networks: read by the model contract, run by a plan of our own where it covers the graph, else by tract.
 
-use super::Network;
 use super::locate;
 use super::metadata::Metadata;
 use super::roles::{self, InputInfo, Role};
 use super::tract::{Tract, TractState};
 use crate::condition::Condition;
 use crate::config::{SchedulerConfig, Sigmas};
+use crate::network::Network;
 use crate::normalization::{Normalization, Scalings};
 use crate::{Error, ErrorKind, Result};
 use ::onnx::external::load_external_data;
