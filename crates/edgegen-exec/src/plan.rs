@@ -6,7 +6,6 @@ use kernels::attention::Attention;
 use kernels::dense::{self, Map};
 use kernels::general::{Binary, Loops, Product, Reduction, Rows, Unary};
 use kernels::{Isa, Memory, Part, conv, conv8};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -161,6 +160,8 @@ pub struct Plan {
     pub(super) constants: Vec<(usize, Vec<f32>)>,
     /// What the steps that depend on the sample read of those that depend on time.
     pub(super) of_time: Slot,
+    /// What the steps after them read of those that depend on conditions alone.
+    pub(super) of_conditions: Slot,
     pub(super) work_len: usize,
     pub(super) extra_len: usize,
     pub(super) classes: Option<usize>,
@@ -177,6 +178,8 @@ pub struct At<'a> {
     pub t: f64,
     /// The class, if the network takes one.
     pub class: usize,
+    /// Which of the conditions that [`Plan::bind`] took.
+    pub slot: usize,
 }
 
 /// The buffers of runs, one after the other, and the threads that share them; made once.
@@ -187,11 +190,23 @@ pub struct Workspace {
     scratch: Vec<Mutex<Scratch>>,
     /// The threads beside the caller's, if there are any.
     pool: Option<Pool>,
-    /// The conditions, in the order of [`Inputs`](super::Inputs).
-    conditions: Vec<Vec<f32>>,
-    /// What tells these conditions from others, once what depends on them alone has been worked out.
-    worked_out: Option<u64>,
+    /// The conditions that are bound.
+    bound: Vec<Bound>,
+    /// Which of them the memory holds the results of.
+    current: usize,
+    /// How often the steps that depend on conditions alone have run.
+    bindings: u64,
     cache: Cache,
+}
+
+/// Conditions that are bound, and what was worked out from them alone.
+struct Bound {
+    /// In the order of [`Inputs`](super::Inputs).
+    conditions: Vec<Vec<f32>>,
+    /// The number of the run that worked this out, which tells these conditions from all others; 0 before the first.
+    version: u64,
+    /// What that run left in [`Plan::of_conditions`].
+    values: Vec<f32>,
 }
 
 /// What one thread works in while it is at a step.
@@ -225,8 +240,9 @@ impl Plan {
             bytes: vec![0; self.bytes_len],
             scratch: vec![Mutex::new(self.scratch())],
             pool: None,
-            conditions: self.conditions.iter().map(|len| vec![0.0; *len]).collect(),
-            worked_out: None,
+            bound: vec![self.unbound()],
+            current: 0,
+            bindings: 0,
             cache: Cache { keys: Vec::with_capacity(TIMES), values: vec![0.0; TIMES * self.of_time.len], next: 0 },
         }
     }
@@ -267,14 +283,23 @@ impl Plan {
         (beside, self.steps.iter().filter(|s| matches!(s, Step::Border { .. })).count())
     }
 
+    fn unbound(&self) -> Bound {
+        let conditions = self.conditions.iter().map(|len| vec![0.0; *len]).collect();
+        Bound { conditions, version: 0, values: vec![0.0; self.of_conditions.len] }
+    }
+
+    /// The numbers that each slot of conditions takes.
+    fn bound_len(&self) -> usize {
+        self.conditions.iter().sum::<usize>() + self.of_conditions.len
+    }
+
     fn scratch(&self) -> Scratch {
         Scratch { work: vec![0.0; self.work_len], extra: vec![0.0; self.extra_len] }
     }
 
-    /// Bytes of a workspace for one thread.
+    /// Bytes of a workspace for one thread and one slot of conditions.
     pub fn workspace_bytes(&self) -> usize {
-        let conditions: usize = self.conditions.iter().sum();
-        let numbers = self.memory_len + self.work_len + self.extra_len + conditions + TIMES * self.of_time.len;
+        let numbers = self.memory_len + self.work_len + self.extra_len + self.bound_len() + TIMES * self.of_time.len;
         4 * numbers + self.bytes_len + TIMES * size_of::<(u64, usize, u64)>()
     }
 
@@ -290,30 +315,50 @@ impl Plan {
         self.classes
     }
 
-    /// Sets condition number `index` for the runs that follow.
+    /// Takes conditions, in the order of [`Inputs`](super::Inputs), into a slot for the runs that follow, and works out
+    /// what depends on them alone: nothing, if they are those that are there. Only the first use of a slot allocates.
     ///
     /// # Panics
-    /// When it is not of its length.
-    pub fn condition(&self, w: &mut Workspace, index: usize, values: &[f32]) {
-        if w.conditions[index] != values {
-            w.conditions[index].copy_from_slice(values);
-            w.worked_out = None;
+    /// When there are not as many as the network takes, or one is not of its length.
+    pub fn bind<'a>(&self, w: &mut Workspace, slot: usize, conditions: impl Iterator<Item = &'a [f32]>) {
+        while w.bound.len() <= slot {
+            w.bound.push(self.unbound());
         }
+        let bound = &mut w.bound[slot];
+        let (mut count, mut known) = (0, bound.version > 0);
+        for values in conditions {
+            let held = &mut bound.conditions[count];
+            if held.iter().zip(values).any(|(held, value)| held.to_bits() != value.to_bits()) {
+                known = false;
+            }
+            held.copy_from_slice(values);
+            count += 1;
+        }
+        assert_eq!(count, self.conditions.len());
+        if known {
+            return;
+        }
+        w.current = slot;
+        self.steps(0..self.stages[0], w, At { x: &[], t: 0.0, class: 0, slot }, &mut []);
+        w.bindings += 1;
+        let bound = &mut w.bound[slot];
+        bound.version = w.bindings;
+        bound.values.copy_from_slice(&w.memory[self.of_conditions.range()]);
     }
 
     /// Runs the network into `out`. Nothing is allocated.
     ///
     /// # Panics
-    /// When the sample or `out` is not of its length.
+    /// When the sample or `out` is not of its length, or no conditions are bound to the slot.
     pub fn run(&self, w: &mut Workspace, at: At, out: &mut [f32]) {
         let [of_time, of_sample] = self.stages;
-        let conditions = w.worked_out.unwrap_or_else(|| {
-            self.steps(0..of_time, w, at, out);
-            let mut hash = DefaultHasher::new();
-            w.conditions.iter().flatten().for_each(|v| v.to_bits().hash(&mut hash));
-            *w.worked_out.insert(hash.finish())
-        });
-        let key = (at.t.to_bits(), at.class, conditions);
+        let bound = &w.bound[at.slot];
+        assert!(bound.version > 0, "conditions are bound to the slot");
+        if w.current != at.slot {
+            w.memory[self.of_conditions.range()].copy_from_slice(&bound.values);
+            w.current = at.slot;
+        }
+        let key = (at.t.to_bits(), at.class, bound.version);
         let Slot { start, len } = self.of_time;
         match w.cache.keys.iter().position(|k| *k == key) {
             Some(i) => w.memory[start..start + len].copy_from_slice(&w.cache.values[i * len..][..len]),
@@ -365,12 +410,12 @@ impl Plan {
 
     /// Runs a step on this thread.
     pub(super) fn step(&self, step: &Step, w: &mut Workspace, at: At, out: &mut [f32]) {
-        let Workspace { memory, bytes, scratch, conditions, .. } = w;
+        let Workspace { memory, bytes, scratch, bound, .. } = w;
         match step {
             Step::Input { loops } => loops.gather(at.x, memory),
             Step::Time { to, whole } => memory[to.start] = if *whole { at.t.round() } else { at.t } as f32,
             Step::Class { to } => memory[to.start] = at.class as f32,
-            Step::Condition { index, to } => memory[to.range()].copy_from_slice(&conditions[*index]),
+            Step::Condition { index, to } => memory[to.range()].copy_from_slice(&bound[at.slot].conditions[*index]),
             Step::Clear { to } => memory[to.range()].fill(0.0),
             Step::Rows { table, len, index, to } => {
                 for i in 0..index.len {
@@ -488,6 +533,17 @@ impl Step {
 }
 
 impl Workspace {
+    /// How often the steps that depend on conditions alone have run.
+    pub fn bindings(&self) -> u64 {
+        self.bindings
+    }
+
+    /// The bytes of the slots of conditions beyond the first.
+    pub fn bytes_of_other_slots(&self) -> usize {
+        let of = |b: &Bound| size_of_val(&*b.values) + b.conditions.iter().map(|c| size_of_val(&**c)).sum::<usize>();
+        self.bound[1..].iter().map(of).sum()
+    }
+
     /// The bytes that threads beside the caller's work in.
     pub fn bytes_of_other_threads(&self) -> usize {
         let of = |s: &Mutex<Scratch>| {

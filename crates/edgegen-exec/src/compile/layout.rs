@@ -50,6 +50,7 @@ impl Compiler<'_> {
         let handed = |i: usize| {
             uses[i].is_some_and(|(first, last)| (stages[0]..stages[1]).contains(&first) && last >= stages[1])
         };
+        let bound = |i: usize| uses[i].is_some_and(|(first, last)| first < stages[0] && last >= stages[0]);
         let is_constant = |i: usize| self.constants.iter().any(|(start, _)| self.memory.storage_at(*start) == i);
         let constant: Vec<bool> = (0..storages.len()).map(is_constant).collect();
         let mut starts = vec![0; storages.len()];
@@ -61,8 +62,10 @@ impl Compiler<'_> {
         };
         let of_time_start = 0;
         let of_time_end = (0..storages.len()).filter(|i| handed(*i) && !constant[*i]).map(&mut lay).last().unwrap_or(0);
-        let fixed = (0..storages.len()).filter(|i| constant[*i] || (kept(*i) && !handed(*i)));
-        let fixed_end = fixed.map(&mut lay).last().unwrap_or(of_time_end);
+        let of_conditions = (0..storages.len()).filter(|i| bound(*i) && !constant[*i]);
+        let of_conditions_end = of_conditions.map(&mut lay).last().unwrap_or(of_time_end);
+        let fixed = (0..storages.len()).filter(|i| constant[*i] || (kept(*i) && !handed(*i) && !bound(*i)));
+        let fixed_end = fixed.map(&mut lay).last().unwrap_or(of_conditions_end);
         let shared: Vec<_> =
             (0..storages.len()).map(|i| (storages[i].len, uses[i].filter(|_| !kept(i) && !constant[i]))).collect();
         let (low, memory_end) = share(&shared);
@@ -97,6 +100,7 @@ impl Compiler<'_> {
             bytes_len: bytes_len + SLACK,
             constants,
             of_time: Slot { start: of_time_start, len: of_time_end },
+            of_conditions: Slot { start: of_time_end, len: of_conditions_end - of_time_end },
             work_len: self.work_len,
             extra_len: self.extra_len,
             classes: self.classes,
