@@ -4,14 +4,14 @@
 //! cargo bench --bench sampling
 //! ```
 
-use edgegen::condition::Condition;
+use edgegen::Condition;
 use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
-use edgegen::network::{Model, Network};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;
 use edgegen::solver::{Prediction, SOLVERS, Threshold};
 use edgegen::{Generator, Settings};
+use edgegen::{Model, Network};
 
 fn main() {
     divan::main();

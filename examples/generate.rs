@@ -4,8 +4,8 @@
 //! cargo run --release --example generate -- boot.png
 //! ```
 
-use edgegen::condition::Condition;
-use edgegen::network::Model;
+use edgegen::Condition;
+use edgegen::Model;
 use edgegen::output::{Format, Picture, encode_picture, write_file};
 use edgegen::sampler::Control;
 use edgegen::{Generator, Settings};

@@ -4,9 +4,9 @@
 //! cargo run --release --example own_network --no-default-features
 //! ```
 
-use edgegen::condition::Condition;
+use edgegen::Condition;
+use edgegen::Network;
 use edgegen::config::{SchedulerConfig, Spacing};
-use edgegen::network::Network;
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;

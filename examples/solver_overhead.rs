@@ -5,9 +5,9 @@
 //! cargo run --release --example solver_overhead --no-default-features -- 784
 //! ```
 
-use edgegen::condition::Condition;
+use edgegen::Condition;
+use edgegen::Network;
 use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
-use edgegen::network::Network;
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;

@@ -54,6 +54,7 @@ impl Error {
     }
 
     /// The same error with `what: ` before its message.
+    #[cfg(feature = "onnx")]
     pub(crate) fn context(self, what: impl fmt::Display) -> Self {
         Error::new(self.kind, format!("{what}: {}", self.message))
     }

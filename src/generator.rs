@@ -1,18 +1,20 @@
 //! The whole way from a seed to a sample, for ONNX models.
 
 use crate::adaptive::AdaptiveSampler;
-use crate::condition::{Condition, Guided};
+use crate::condition::Condition;
 use crate::config::{PredictionType, SchedulerConfig, Spacing};
 use crate::likelihood::Flow;
-use crate::network::{Model, Network, OnnxNetwork};
+use crate::model::{Model, OnnxNetwork};
+use crate::network::Guided;
+use crate::network::Network;
+use crate::network::Preconditioned;
+use crate::network::{Tiled, Tiling};
 use crate::noise::Noise;
 use crate::normalization::Scalings;
-use crate::precondition::Preconditioned;
 use crate::sampler::{Control, Outcome, Progress, Sampler};
 use crate::schedule::{Grid, Level, Schedule, Start};
 use crate::scheduler;
 use crate::solver::{Adaptive, Method, Prediction, Program, Resample, Solver, Threshold};
-use crate::tile::{Tiled, Tiling};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -117,8 +119,8 @@ type ModelNetwork = Guided<Preconditioned<OnnxNetwork>>;
 /// `control` sees on the way, and what its constraint keeps to, is in the network's.
 ///
 /// ```
-/// use edgegen::condition::Condition;
-/// use edgegen::network::Model;
+/// use edgegen::Condition;
+/// use edgegen::Model;
 /// use edgegen::sampler::Control;
 /// use edgegen::{Generator, Settings};
 ///

@@ -15,8 +15,8 @@
 //!
 //! ```
 //! # #[cfg(all(feature = "embedded-model", feature = "output"))] {
-//! use edgegen::condition::Condition;
-//! use edgegen::network::Model;
+//! use edgegen::Condition;
+//! use edgegen::Model;
 //! use edgegen::output::{Format, Picture, encode_picture};
 //! use edgegen::sampler::Control;
 //! use edgegen::{Generator, Settings};
@@ -38,11 +38,11 @@
 //! caller evaluates: implement [`network::Network`] and run a [`sampler::Sampler`].
 #![warn(missing_docs)]
 
-pub mod adaptive;
+mod adaptive;
 #[cfg(feature = "capi")]
 #[allow(missing_docs)]
 pub mod capi;
-pub mod condition;
+mod condition;
 pub mod config;
 pub mod constraint;
 mod error;
@@ -50,20 +50,25 @@ mod error;
 mod generator;
 mod integrate;
 pub mod likelihood;
+#[cfg(feature = "onnx")]
+pub mod model;
 pub mod network;
 pub mod noise;
-pub mod normalization;
+#[cfg(feature = "onnx")]
+mod normalization;
 #[cfg(feature = "output")]
 pub mod output;
-pub mod precondition;
 #[cfg(feature = "onnx")]
 pub mod restore;
 pub mod sampler;
 pub mod schedule;
 pub mod scheduler;
 pub mod solver;
-pub mod tile;
 
+pub use condition::Condition;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "onnx")]
 pub use generator::{Encoder, Generator, Settings};
+#[cfg(feature = "onnx")]
+pub use model::{Model, ModelOptions};
+pub use network::Network;

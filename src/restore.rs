@@ -8,7 +8,7 @@ use crate::condition::Condition;
 use crate::config::Spacing;
 use crate::constraint::{Constraint, Degradation, NullSpace};
 use crate::generator::{Generator, Settings};
-use crate::network::Model;
+use crate::model::Model;
 use crate::sampler::Control;
 use crate::schedule::Start;
 use crate::solver::{Resample, Solver};
@@ -31,9 +31,9 @@ pub enum Damage {
 /// Restores pictures that were all damaged in the same way, in buffers made once.
 ///
 /// ```
-/// use edgegen::condition::Condition;
+/// use edgegen::Condition;
 /// use edgegen::constraint::Degradation;
-/// use edgegen::network::Model;
+/// use edgegen::Model;
 /// use edgegen::restore::{Damage, Restorer};
 ///
 /// let model = Model::embedded()?;

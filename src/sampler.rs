@@ -1,5 +1,6 @@
 //! Runs a compiled solver against a network, in a workspace made once.
 
+pub use crate::adaptive::AdaptiveSampler;
 use crate::condition::Condition;
 use crate::config::PredictionType;
 use crate::constraint::Constraint;
@@ -161,9 +162,9 @@ impl Evaluator {
 /// A compiled solver and the buffers to run it in.
 ///
 /// ```
-/// use edgegen::condition::Condition;
+/// use edgegen::Condition;
 /// use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
-/// use edgegen::network::Network;
+/// use edgegen::Network;
 /// use edgegen::noise::Noise;
 /// use edgegen::sampler::{Control, Sampler};
 /// use edgegen::schedule::Schedule;

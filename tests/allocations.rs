@@ -2,7 +2,7 @@
 
 mod mixture;
 
-use edgegen::condition::Condition;
+use edgegen::Condition;
 use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
 use edgegen::constraint::{Constraint, Degradation, NullSpace, Replacement};
 use edgegen::noise::Noise;

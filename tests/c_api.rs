@@ -54,8 +54,9 @@ fn request() -> edgegen_request {
 
 #[test]
 fn a_sample_is_that_of_the_library() {
-    use edgegen::network::{Model, ModelOptions};
-    use edgegen::{Generator, Settings, condition::Condition, sampler::Control};
+    use edgegen::sampler::Control;
+    use edgegen::{Condition, Generator, Settings};
+    use edgegen::{Model, ModelOptions};
     let path = root().join("tests/fixtures/models/sequence.onnx");
     let model = Model::open(path, &ModelOptions::default()).unwrap();
     let settings = Settings { steps: 6, ..Settings::of(&model).unwrap() };

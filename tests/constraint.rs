@@ -1,10 +1,10 @@
 //! Runs that keep to what is known, on data whose posterior is known.
 
+use edgegen::Condition;
+use edgegen::Network;
 use edgegen::Result;
-use edgegen::condition::Condition;
 use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
 use edgegen::constraint::{Constraint, Degradation, LUMA, NullSpace, Replacement};
-use edgegen::network::Network;
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::{Grid, Schedule, Start};

@@ -2,7 +2,7 @@
 
 mod mixture;
 
-use edgegen::condition::Condition;
+use edgegen::Condition;
 use edgegen::config::PredictionType;
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};

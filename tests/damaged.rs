@@ -5,8 +5,8 @@
 //! `EDGEGEN_MUTATIONS=20` makes twenty times as many.
 
 use edgegen::config::SchedulerConfig;
-use edgegen::network::{Model, ModelOptions, Network};
 use edgegen::noise::Noise;
+use edgegen::{Model, ModelOptions, Network};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::io::Read;

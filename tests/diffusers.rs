@@ -1,9 +1,9 @@
 //! Every scheduler class, told by the very `scheduler_config.json` that diffusers saves, gives the sample that
 //! diffusers gives. The fixtures are made by `tools/fixtures/diffusers_schedulers.py`.
 
-use edgegen::condition::Condition;
+use edgegen::Condition;
+use edgegen::Network;
 use edgegen::config::{PredictionType, SchedulerConfig};
-use edgegen::network::Network;
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;

@@ -1,12 +1,12 @@
 //! Networks as PyTorch's two exporters write them, made by `tools/fixtures/exports.py`: each file gives what
 //! onnxruntime gives, and a whole sample is what the scheduler's loop of diffusers makes around the PyTorch network.
 
-use edgegen::condition::Condition;
+use edgegen::Condition;
 use edgegen::config::SchedulerConfig;
-use edgegen::network::{Model, ModelOptions, Network};
 use edgegen::sampler::Control;
 use edgegen::solver::Solver;
 use edgegen::{Generator, Settings};
+use edgegen::{Model, ModelOptions, Network};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -3,12 +3,12 @@
 
 mod mixture;
 
-use edgegen::adaptive::AdaptiveSampler;
-use edgegen::condition::Condition;
+use edgegen::Condition;
+use edgegen::Network;
 use edgegen::config::PredictionType;
 use edgegen::likelihood::{Flow, Trace, log_density_difference};
-use edgegen::network::Network;
 use edgegen::noise::Noise;
+use edgegen::sampler::AdaptiveSampler;
 use edgegen::sampler::{Control, Ending, Sampler};
 use edgegen::schedule::{Grid, Level, Marginal, VpSde};
 use edgegen::solver::{Adaptive, Method, Prediction, Solver, Threshold};

@@ -1,12 +1,12 @@
 //! The same picture for the same seed on every machine: the bits of samples of the shipped models, pinned. CI runs this
 //! on x86-64 and, emulated, on the cores of the Raspberry Pi 3, 4 and 5.
 
-use edgegen::condition::Condition;
+use edgegen::Condition;
 use edgegen::config::Spacing;
-use edgegen::network::{Model, ModelOptions};
 use edgegen::sampler::Control;
 use edgegen::solver::Solver;
 use edgegen::{Generator, Settings};
+use edgegen::{Model, ModelOptions};
 
 /// Whether the network's kernels fuse multiplication and addition here: on x86-64 from Haswell on, on 64-bit ARM always.
 fn fuses() -> bool {

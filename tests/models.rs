@@ -1,10 +1,10 @@
 //! The model contract, on small networks that `tools/fixtures/models.py` wrote. What they should give is
 //! onnxruntime's output.
 
+use edgegen::Condition;
 use edgegen::ErrorKind;
-use edgegen::condition::Condition;
-use edgegen::network::roles::Role;
-use edgegen::network::{Model, ModelOptions, Network};
+use edgegen::model::Role;
+use edgegen::{Model, ModelOptions, Network};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

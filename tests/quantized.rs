@@ -1,9 +1,9 @@
 //! Quantized networks as onnxruntime's tools write them, in both of their forms, made by `tools/fixtures/quantized.py`:
 //! edgegen is as near to what a file says, step by step, as the rounding that it leaves out makes it.
 
-use edgegen::condition::Condition;
+use edgegen::Condition;
 use edgegen::config::SchedulerConfig;
-use edgegen::network::{Model, ModelOptions, Network};
+use edgegen::{Model, ModelOptions, Network};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;

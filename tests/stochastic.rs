@@ -3,11 +3,11 @@
 
 mod mixture;
 
-use edgegen::adaptive::AdaptiveSampler;
-use edgegen::condition::Condition;
+use edgegen::Condition;
+use edgegen::Network;
 use edgegen::config::PredictionType;
-use edgegen::network::Network;
 use edgegen::noise::Noise;
+use edgegen::sampler::AdaptiveSampler;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::{Grid, Level, Marginal, VpSde};
 use edgegen::solver::{Adaptive, Churn, Langevin, Method, Prediction, SOLVERS, Solver, SolverInfo, Threshold};

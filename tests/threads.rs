@@ -2,10 +2,10 @@
 
 #![cfg(feature = "onnx")]
 
-use edgegen::condition::Condition;
-use edgegen::network::{Model, ModelOptions};
+use edgegen::Condition;
 use edgegen::sampler::Control;
 use edgegen::{Generator, Settings};
+use edgegen::{Model, ModelOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

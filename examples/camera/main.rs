@@ -9,9 +9,9 @@
 mod baseline;
 mod metrics;
 
-use edgegen::condition::Condition;
+use edgegen::Condition;
+use edgegen::Model;
 use edgegen::constraint::Degradation;
-use edgegen::network::Model;
 use edgegen::noise::Noise;
 use edgegen::output::{Format, Picture, encode_picture, write_file};
 use edgegen::restore::{Damage, Restorer};

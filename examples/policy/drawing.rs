@@ -2,8 +2,8 @@
 
 use crate::rollout::{Policy, Settings};
 use crate::task::{DISC, EFFECTOR, State, TOLERANCE, V};
+use edgegen::Model;
 use edgegen::Result;
-use edgegen::network::Model;
 use std::fmt::Write;
 
 /// Pixels of a panel's side.

@@ -12,8 +12,8 @@ mod expert;
 mod rollout;
 mod task;
 
-use edgegen::network::{Model, ModelOptions};
 use edgegen::output::{encode_npy, write_file};
+use edgegen::{Model, ModelOptions};
 use expert::{Demonstration, demonstrate};
 use npyz::WriterBuilder;
 use rollout::{Figures, Last, Settings};

@@ -2,11 +2,11 @@
 
 use crate::expert::Expert;
 use crate::task::{STEPS, State, V};
-use edgegen::condition::Condition;
+use edgegen::Condition;
+use edgegen::Model;
 use edgegen::constraint::Replacement;
-use edgegen::network::Model;
+use edgegen::model::Scalings;
 use edgegen::noise::Noise;
-use edgegen::normalization::Scalings;
 use edgegen::sampler::Control;
 use edgegen::schedule::Start;
 use edgegen::solver::Solver;

@@ -4,8 +4,8 @@ use super::handle::Shared;
 use super::status::{Failure, edgegen_error, edgegen_status, guarded};
 use super::{Opaque, place, text};
 use crate::config::SchedulerConfig;
-use crate::network::roles::Role;
-use crate::network::{Model, ModelOptions};
+use crate::model::Role;
+use crate::model::{Model, ModelOptions};
 use std::ffi::{CString, c_char};
 use std::ptr;
 

@@ -3,11 +3,11 @@
 use super::{ModelArgs, Report, SamplingArgs, measure};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use edgegen::condition::Condition;
-use edgegen::network::{Model, Network};
+use edgegen::Condition;
 use edgegen::noise::{self, Noise};
 use edgegen::sampler::Control;
 use edgegen::{Generator, Settings};
+use edgegen::{Model, Network};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -100,7 +100,7 @@ fn milliseconds(start: Instant) -> f64 {
 /// Any class, and zeros for every other condition: what a call costs does not depend on them.
 fn condition(model: &Model) -> Condition {
     let class = model.takes_class().then(|| noise::choice(0, 0, model.num_classes().unwrap_or(1)));
-    let others = model.inputs().iter().filter(|i| i.role == edgegen::network::roles::Role::Condition);
+    let others = model.inputs().iter().filter(|i| i.role == edgegen::model::Role::Condition);
     Condition { class, named: others.map(|i| (i.name.clone(), vec![0.0; i.shape.iter().product()])).collect() }
 }
 

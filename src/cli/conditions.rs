@@ -1,8 +1,8 @@
 //! Conditions on the command line: `NAME=0.4`, `NAME=1,2,3` or `NAME=FILE.npy`.
 
 use anyhow::{Context, Result, bail, ensure};
-use edgegen::network::Model;
-use edgegen::network::roles::Role;
+use edgegen::Model;
+use edgegen::model::Role;
 use edgegen::output;
 use std::collections::BTreeMap;
 use std::path::Path;

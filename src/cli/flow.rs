@@ -3,13 +3,14 @@
 use super::{ModelArgs, Report, SamplingArgs, print};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use edgegen::condition::{Condition, Guided};
+use edgegen::Condition;
+use edgegen::Model;
 use edgegen::config::Spacing;
 use edgegen::likelihood::{Flow, Trace, slerp};
-use edgegen::network::Model;
+use edgegen::network::Guided;
+use edgegen::network::Preconditioned;
 use edgegen::noise::Noise;
 use edgegen::output::{self, Format, Picture};
-use edgegen::precondition::Preconditioned;
 use edgegen::sampler::Control;
 use edgegen::schedule::Schedule;
 use edgegen::solver::{Solver, Threshold};

@@ -3,8 +3,9 @@
 use super::{ModelArgs, Report, print};
 use anyhow::Result;
 use clap::Args;
-use edgegen::network::roles::Role;
-use edgegen::network::{Input, Model, StepInfo};
+use edgegen::Model;
+use edgegen::model::Role;
+use edgegen::model::{Input, StepInfo};
 use std::path::PathBuf;
 
 #[derive(Args)]

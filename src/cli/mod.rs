@@ -13,10 +13,10 @@ use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use edgegen::Settings;
 use edgegen::config::{SchedulerConfig, Sigmas, Spacing};
-use edgegen::network::roles::Role;
-use edgegen::network::{Model, ModelOptions};
-use edgegen::normalization::Normalization;
+use edgegen::model::Normalization;
+use edgegen::model::Role;
 use edgegen::solver::{ADAPTIVE_SOLVERS, SOLVERS, Solver, Threshold};
+use edgegen::{Model, ModelOptions};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

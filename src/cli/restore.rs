@@ -4,12 +4,12 @@ use super::flow::Common;
 use super::{SamplingArgs, conditions};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use edgegen::condition::Condition;
+use edgegen::Condition;
 use edgegen::constraint::Degradation;
+use edgegen::network::Tiling;
 use edgegen::output::{self, Format, Picture};
 use edgegen::restore::{Damage, Restorer};
 use edgegen::solver::Resample;
-use edgegen::tile::Tiling;
 use image::DynamicImage;
 use std::path::{Path, PathBuf};
 

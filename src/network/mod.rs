@@ -1,19 +1,13 @@
-//! The network boundary: one sample in, one prediction out, through slices that the caller owns.
+//! The network boundary: one sample in, one prediction out, through slices that the caller owns; and the networks
+//! around a network.
 
-#[cfg(feature = "onnx")]
-mod locate;
-pub mod metadata;
-#[cfg(feature = "onnx")]
-mod onnx;
-pub mod roles;
-#[cfg(feature = "onnx")]
-#[cfg_attr(not(feature = "tract"), path = "without_tract.rs")]
-mod tract;
+mod guided;
+mod preconditioned;
+mod tiled;
 
-#[cfg(feature = "onnx")]
-pub use exec::StepInfo;
-#[cfg(feature = "onnx")]
-pub use onnx::{Input, Model, ModelOptions, OnnxNetwork};
+pub use guided::Guided;
+pub use preconditioned::Preconditioned;
+pub use tiled::{Tiled, Tiling};
 
 use crate::{Result, condition::Condition};
 

@@ -1,8 +1,8 @@
 //! A distribution whose ε, density and moments are known: a mixture of Gaussians.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use edgegen::condition::Condition;
-use edgegen::network::Network;
+use edgegen::Condition;
+use edgegen::Network;
 use edgegen::schedule::{Level, Marginal, VpSde};
 
 pub const DIM: usize = 3;

@@ -5,7 +5,6 @@ use crate::pool::Pool;
 use crate::step::{Boundary, Call, Scratch, Share, Step, Work};
 use crate::verify::Verified;
 use kernels::{Isa, Memory, Part};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -43,6 +42,8 @@ pub struct At<'a> {
     pub t: f64,
     /// The class, if the network takes one.
     pub class: usize,
+    /// Which of the conditions that [`Plan::bind`] took.
+    pub slot: usize,
 }
 
 /// The buffers of runs, one after the other, and the threads that share them; made once.
@@ -56,7 +57,9 @@ pub struct Workspace {
     /// The conditions that are bound.
     bound: Vec<Bound>,
     /// Which of them the arena holds the results of.
-    loaded: Option<usize>,
+    current: usize,
+    /// How often the steps that depend on conditions alone have run.
+    bindings: u64,
     cache: Cache,
 }
 
@@ -64,9 +67,9 @@ pub struct Workspace {
 struct Bound {
     /// In the order of [`Inputs`](crate::Inputs).
     conditions: Vec<Vec<f32>>,
-    /// What tells these conditions from others, once what depends on them alone has been worked out.
-    key: Option<u64>,
-    /// What the first stage made for later ones.
+    /// The number of the run that worked this out, which tells these conditions from all others; 0 before the first.
+    version: u64,
+    /// What that run made for later stages.
     made: Vec<f32>,
 }
 
@@ -101,7 +104,8 @@ impl Plan {
             scratch: vec![Mutex::new(Scratch::new(self.verified.scratch))],
             pool: None,
             bound: vec![self.unbound()],
-            loaded: None,
+            current: 0,
+            bindings: 0,
             cache: Cache { keys: Vec::with_capacity(TIMES), values, next: 0 },
         }
     }
@@ -124,7 +128,7 @@ impl Plan {
     fn unbound(&self) -> Bound {
         Bound {
             conditions: self.conditions.iter().map(|len| vec![0.0; *len]).collect(),
-            key: None,
+            version: 0,
             made: vec![0.0; self.verified.handed[0].len],
         }
     }
@@ -162,35 +166,57 @@ impl Plan {
         self.classes
     }
 
-    /// Binds condition number `index` of this slot for the runs that follow. What depends on conditions alone is worked out
-    /// once, in the first run under them. Allocates only for a slot that is used for the first time.
+    /// Takes conditions, in the order of [`Inputs`](crate::Inputs), into a slot for the runs that follow, and works out
+    /// what depends on them alone: nothing, if they are those that are there. Only the first use of a slot allocates.
     ///
     /// # Panics
-    /// When it is not of its length.
-    pub fn bind(&self, w: &mut Workspace, slot: usize, index: usize, values: &[f32]) {
-        if slot >= w.bound.len() {
-            w.bound.resize_with(slot + 1, || self.unbound());
+    /// When there are not as many as the network takes, or one is not of its length.
+    pub fn bind<'a>(&self, w: &mut Workspace, slot: usize, conditions: impl Iterator<Item = &'a [f32]>) {
+        while w.bound.len() <= slot {
+            w.bound.push(self.unbound());
         }
         let bound = &mut w.bound[slot];
-        if bound.conditions[index] != values {
-            bound.conditions[index].copy_from_slice(values);
-            bound.key = None;
+        let (mut count, mut known) = (0, bound.version > 0);
+        for values in conditions {
+            let held = &mut bound.conditions[count];
+            if held.iter().zip(values).any(|(held, value)| held.to_bits() != value.to_bits()) {
+                known = false;
+            }
+            held.copy_from_slice(values);
+            count += 1;
         }
+        assert_eq!(count, self.conditions.len());
+        if known {
+            return;
+        }
+        w.current = slot;
+        self.steps(0..self.verified.stages[0], w, At { x: &[], t: 0.0, class: 0, slot }, &mut []);
+        w.bindings += 1;
+        let bound = &mut w.bound[slot];
+        bound.version = w.bindings;
+        let Slice { start, len } = self.verified.handed[0];
+        bound.made.copy_from_slice(&w.memory[start..start + len]);
     }
 
-    /// Runs the network under the conditions of this slot into `out`. Nothing is allocated.
+    /// Runs the network into `out`. Nothing is allocated.
     ///
     /// # Panics
-    /// When the sample or `out` is not of its length, and when nothing was ever bound to a slot beyond the first.
-    pub fn run(&self, w: &mut Workspace, slot: usize, at: At, out: &mut [f32]) {
+    /// When the sample or `out` is not of its length, or no conditions are bound to the slot.
+    pub fn run(&self, w: &mut Workspace, at: At, out: &mut [f32]) {
         let [of_time, of_sample] = self.verified.stages;
-        let conditions = self.load(w, slot, at, out);
-        let key = (at.t.to_bits(), at.class, conditions);
+        let bound = &w.bound[at.slot];
+        assert!(bound.version > 0, "conditions are bound to the slot");
+        if w.current != at.slot {
+            let Slice { start, len } = self.verified.handed[0];
+            w.memory[start..start + len].copy_from_slice(&bound.made);
+            w.current = at.slot;
+        }
+        let key = (at.t.to_bits(), at.class, bound.version);
         let Slice { start, len } = self.verified.handed[1];
         match w.cache.keys.iter().position(|k| *k == key) {
             Some(i) => w.memory[start..start + len].copy_from_slice(&w.cache.values[i * len..][..len]),
             None => {
-                self.steps(of_time..of_sample, w, slot, at, out);
+                self.steps(of_time..of_sample, w, at, out);
                 let i = w.cache.next;
                 if i < w.cache.keys.len() {
                     w.cache.keys[i] = key;
@@ -201,32 +227,14 @@ impl Plan {
                 w.cache.next = (i + 1) % TIMES;
             }
         }
-        self.steps(of_sample..self.verified.steps.len(), w, slot, at, out);
-    }
-
-    /// Puts what depends on the conditions of a slot alone into the arena, and says what tells them from others.
-    fn load(&self, w: &mut Workspace, slot: usize, at: At, out: &mut [f32]) -> u64 {
-        let Slice { start, len } = self.verified.handed[0];
-        if let Some(key) = w.bound[slot].key {
-            if w.loaded.replace(slot) != Some(slot) {
-                w.memory[start..start + len].copy_from_slice(&w.bound[slot].made);
-            }
-            return key;
-        }
-        self.steps(0..self.verified.stages[0], w, slot, at, out);
-        let mut hash = DefaultHasher::new();
-        let Workspace { memory, bound, loaded, .. } = w;
-        bound[slot].conditions.iter().flatten().for_each(|v| v.to_bits().hash(&mut hash));
-        bound[slot].made.copy_from_slice(&memory[start..start + len]);
-        *loaded = Some(slot);
-        *bound[slot].key.insert(hash.finish())
+        self.steps(of_sample..self.verified.steps.len(), w, at, out);
     }
 
     /// Runs these steps on the threads that there are. What they make is the same for any number.
-    fn steps(&self, range: Range<usize>, w: &mut Workspace, slot: usize, at: At, out: &mut [f32]) {
+    fn steps(&self, range: Range<usize>, w: &mut Workspace, at: At, out: &mut [f32]) {
         let all = &self.verified.steps;
         if w.pool.is_none() {
-            return all[range].iter().for_each(|step| self.step(step, w, slot, at, out));
+            return all[range].iter().for_each(|step| self.step(step, w, at, out));
         }
         let mut first = range.start;
         while first < range.end {
@@ -254,14 +262,14 @@ impl Plan {
                         }
                     });
                 }
-                _ => steps.iter().for_each(|step| self.step(step, w, slot, at, out)),
+                _ => steps.iter().for_each(|step| self.step(step, w, at, out)),
             }
             first = last + 1;
         }
     }
 
     /// Runs a step on this thread.
-    fn step(&self, step: &Step, w: &mut Workspace, slot: usize, at: At, out: &mut [f32]) {
+    fn step(&self, step: &Step, w: &mut Workspace, at: At, out: &mut [f32]) {
         let Workspace { memory, bytes, scratch, bound, .. } = w;
         let places = &step.places;
         match &step.work {
@@ -282,7 +290,7 @@ impl Plan {
             Work::Boundary(Boundary::Class { to }) => memory[places.get(*to).start] = at.class as f32,
             Work::Boundary(Boundary::Condition { to, index }) => {
                 let to = places.get(*to);
-                memory[to.start..to.end()].copy_from_slice(&bound[slot].conditions[*index]);
+                memory[to.start..to.end()].copy_from_slice(&bound[at.slot].conditions[*index]);
             }
         }
     }
@@ -306,11 +314,11 @@ impl Plan {
         let steps = &self.verified.steps;
         let mut out = vec![0.0; at.x.len()];
         let mut times = vec![Vec::with_capacity(runs); steps.len()];
-        self.run(workspace, 0, at, &mut out);
+        self.run(workspace, at, &mut out);
         for _ in 0..runs {
             for (step, times) in steps.iter().zip(&mut times) {
                 let start = Instant::now();
-                self.step(step, workspace, 0, at, &mut out);
+                self.step(step, workspace, at, &mut out);
                 times.push(start.elapsed().as_secs_f64() * 1e3);
             }
         }
@@ -350,6 +358,17 @@ impl Plan {
 }
 
 impl Workspace {
+    /// How often the steps that depend on conditions alone have run.
+    pub fn bindings(&self) -> u64 {
+        self.bindings
+    }
+
+    /// The bytes of the slots of conditions beyond the first.
+    pub fn bytes_of_other_slots(&self) -> usize {
+        let of = |b: &Bound| size_of_val(&*b.made) + b.conditions.iter().map(|c| size_of_val(&**c)).sum::<usize>();
+        self.bound[1..].iter().map(of).sum()
+    }
+
     /// The bytes that threads beside the caller's work in.
     pub fn bytes_of_other_threads(&self) -> usize {
         let of = |s: &Mutex<Scratch>| s.lock().unwrap_or_else(PoisonError::into_inner).bytes();

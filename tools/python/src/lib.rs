@@ -1,10 +1,11 @@
 //! edgegen for Python: `edgegen.pyi` says what each function does.
 
 use ::edgegen as native;
-use native::condition::Condition;
+use native::Condition;
 use native::config::{SchedulerConfig, Spacing};
-use native::network::roles::Role;
-use native::network::{self, ModelOptions};
+use native::model::Role;
+use native::ModelOptions;
+use native::network::self;
 use native::sampler::{Control, Ending, Progress};
 use native::schedule::Start;
 use native::solver::Solver;

@@ -13,7 +13,7 @@ use crate::train::TrainConfig;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use edgegen::config::SchedulerConfig;
-use edgegen::normalization::Normalization;
+use edgegen::model::Normalization;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;

@@ -7,9 +7,9 @@
 
 use crate::tune::Tuner;
 use anyhow::{Result, bail};
-use edgegen::condition::Condition;
+use edgegen::Condition;
+use edgegen::Network;
 use edgegen::config::{FittedStep, PredictionType};
-use edgegen::network::Network;
 use edgegen::schedule::Level;
 use edgegen::solver::Threshold;
 use nalgebra::{DMatrix, DVector};

@@ -10,7 +10,7 @@
 
 use crate::data::{Condition, Samples};
 use anyhow::{Context, Result, bail, ensure};
-use edgegen::normalization::{Normalization, Scalings, Statistics};
+use edgegen::model::{Normalization, Scalings, Statistics};
 use edgegen::output::read_npy;
 use std::path::Path;
 

@@ -13,7 +13,7 @@ use crate::optimizer::{AdamW, tensors};
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 use edgegen::config::{PredictionType, SchedulerConfig};
-use edgegen::normalization::Normalization;
+use edgegen::model::Normalization;
 use edgegen::schedule::Schedule;
 use rand::RngExt;
 use rand::seq::SliceRandom;

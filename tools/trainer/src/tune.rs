@@ -6,14 +6,15 @@
 //! arXiv 2404.14507 and 2402.17376; the objective here is the plain distance of the ends.)
 
 use anyhow::{Context, Result, bail, ensure};
+use edgegen::Condition;
 use edgegen::Settings;
-use edgegen::condition::{Condition, Guided};
 use edgegen::config::FittedStep;
-use edgegen::network::{Model, Network};
+use edgegen::network::Guided;
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::{Grid, Level, Schedule};
 use edgegen::solver::{Prediction, Program, Solver};
+use edgegen::{Model, Network};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use edgegen::Settings;
 use edgegen::config::Spacing;
-use edgegen::network::{Model, ModelOptions};
 use edgegen::solver::Solver;
+use edgegen::{Model, ModelOptions};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

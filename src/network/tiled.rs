@@ -1,7 +1,7 @@
 //! Pictures larger than the network's, as overlapping tiles.
 
+use super::Network;
 use crate::condition::Condition;
-use crate::network::Network;
 use crate::{Error, Result};
 
 /// The size of the large picture, and how many pixels neighbouring tiles share at least.

@@ -1,9 +1,9 @@
 //! Networks that take σ, in the form `D(y; σ)` that the samplers know.
 
+use super::Network;
 use crate::Result;
 use crate::condition::Condition;
 use crate::config::Scalings;
-use crate::network::Network;
 
 impl Scalings {
     /// c_skip, c_out, c_in and c_noise at σ.

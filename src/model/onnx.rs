@@ -1,12 +1,12 @@
 //! ONNX networks: read by the model contract, run by a plan of our own where it covers the graph, else by tract.
 
-use super::Network;
 use super::locate;
 use super::metadata::Metadata;
 use super::roles::{self, InputInfo, Role};
 use super::tract::{Tract, TractState};
 use crate::condition::Condition;
 use crate::config::{SchedulerConfig, Sigmas};
+use crate::network::Network;
 use crate::normalization::{Normalization, Scalings};
 use crate::{Error, ErrorKind, Result};
 use ::onnx::external::load_external_data;
@@ -239,7 +239,10 @@ impl Model {
             return plan.describe();
         }
         let x: Vec<f32> = (0..self.sample_shape.iter().product::<usize>()).map(|i| (i as f32).sin()).collect();
-        plan.profile(&mut plan.workspace(), exec::At { x: &x, t: 500.0, class: 0 }, runs)
+        let mut workspace = plan.workspace();
+        let zeros: Vec<Vec<f32>> = plan.conditions().iter().map(|len| vec![0.0; *len]).collect();
+        plan.bind(&mut workspace, 0, zeros.iter().map(Vec::as_slice));
+        plan.profile(&mut workspace, exec::At { x: &x, t: 500.0, class: 0, slot: 0 }, runs)
     }
 
     /// The number of stored weights.
@@ -694,10 +697,8 @@ impl Network for OnnxNetwork {
                     return Err(Error::invalid(format!("the model knows labels below {classes}, not {class}")));
                 }
                 let conditions = self.inputs.iter().filter(|i| i.role == Role::Condition);
-                for (index, input) in conditions.enumerate() {
-                    plan.bind(workspace, 0, index, &condition.named[&input.name]);
-                }
-                plan.run(workspace, 0, exec::At { x, t, class }, out);
+                plan.bind(workspace, 0, conditions.map(|input| condition.named[&input.name].as_slice()));
+                plan.run(workspace, exec::At { x, t, class, slot: 0 }, out);
                 Ok(())
             }
         }
@@ -716,9 +717,10 @@ mod tests {
         let mut x = vec![0.0; sample.shape.iter().product()];
         Noise::new(1, 0).fill(&mut x);
         let (mut workspace, mut out) = (plan.workspace(), vec![0.0; x.len()]);
+        plan.bind(&mut workspace, 0, [].into_iter());
         let mut all = Vec::new();
         for t in [0.0, 321.5, 999.0] {
-            plan.run(&mut workspace, 0, exec::At { x: &x, t, class: 7 }, &mut out);
+            plan.run(&mut workspace, exec::At { x: &x, t, class: 7, slot: 0 }, &mut out);
             all.extend(out.iter().map(|v| v.to_bits()));
         }
         all
@@ -774,15 +776,14 @@ mod tests {
             let plan = plan.sharing_small_steps(4);
             let len = plan.sample_len();
             let run = |w: &mut exec::Workspace| {
-                for (i, len) in plan.conditions().iter().enumerate() {
-                    plan.bind(w, 0, i, &vec![0.5; *len]);
-                }
+                let conditions: Vec<Vec<f32>> = plan.conditions().iter().map(|len| vec![0.5; *len]).collect();
+                plan.bind(w, 0, conditions.iter().map(Vec::as_slice));
                 let mut all = Vec::new();
                 // the second call finds what the first left
                 for t in [3.0, 700.0] {
                     let (mut x, mut out) = (vec![0.0; len], vec![f32::NAN; len]);
                     Noise::new(t as u64, 0).fill(&mut x);
-                    plan.run(w, 0, exec::At { x: &x, t, class: 1 }, &mut out);
+                    plan.run(w, exec::At { x: &x, t, class: 1, slot: 0 }, &mut out);
                     all.extend(out.into_iter().map(f32::to_bits));
                 }
                 all
@@ -793,6 +794,50 @@ mod tests {
                 assert!(run(&mut w) == alone, "{name} with {threads} threads");
             }
         }
+    }
+
+    #[test]
+    fn slots_keep_what_their_conditions_came_to() {
+        let mut with_conditions = 0;
+        for (name, plan) in plans().into_iter().filter(|(_, plan)| !plan.conditions().is_empty()) {
+            with_conditions += 1;
+            let mut x = vec![0.0; plan.sample_len()];
+            Noise::new(5, 0).fill(&mut x);
+            let conditions = |value: f32| -> Vec<Vec<f32>> {
+                let of = |len: &usize| (0..*len).map(|i| value * (i as f32 + 1.0).sin()).collect();
+                plan.conditions().iter().map(of).collect()
+            };
+            let bind = |w: &mut exec::Workspace, slot: usize, value: f32| {
+                plan.bind(w, slot, conditions(value).iter().map(Vec::as_slice));
+            };
+            let run = |w: &mut exec::Workspace, slot: usize, t: f64| -> Vec<u32> {
+                let mut out = vec![f32::NAN; x.len()];
+                plan.run(w, exec::At { x: &x, t, class: 0, slot }, &mut out);
+                out.into_iter().map(f32::to_bits).collect()
+            };
+            // each by itself, in a fresh work space
+            let alone = |value: f32, t: f64| {
+                let mut w = plan.workspace();
+                bind(&mut w, 0, value);
+                run(&mut w, 0, t)
+            };
+            let mut w = plan.workspace();
+            bind(&mut w, 0, 0.5);
+            bind(&mut w, 1, 0.0);
+            // the second round finds the times remembered
+            for t in [700.0, 3.0, 700.0, 3.0] {
+                assert!(run(&mut w, 0, t) == alone(0.5, t), "{name}: slot 0 at {t}");
+                assert!(run(&mut w, 1, t) == alone(0.0, t), "{name}: slot 1 at {t}");
+            }
+            assert_ne!(run(&mut w, 0, 3.0), run(&mut w, 1, 3.0), "{name}: the condition has no effect");
+            // conditions that are there already are not worked out again
+            bind(&mut w, 0, 0.5);
+            assert_eq!(w.bindings(), 2, "{name}");
+            bind(&mut w, 0, 0.25);
+            assert_eq!(w.bindings(), 3, "{name}");
+            assert!(run(&mut w, 0, 3.0) == alone(0.25, 3.0), "{name}: bound anew");
+        }
+        assert!(with_conditions > 3, "{with_conditions}");
     }
 
     #[test]
