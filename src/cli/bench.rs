@@ -183,6 +183,7 @@ fn forwarded(args: &BenchArgs) -> Result<Vec<std::ffi::OsString>> {
     add("atol", s.atol.map(|t| t.to_string()));
     add("guidance", s.guidance.map(|g| g.to_string()));
     add("clip", s.clip.map(|c| c.to_string()));
+    add("max-memory", m.max_memory.map(|bytes| bytes.to_string()));
     if m.exact_quantization {
         own.push("--exact-quantization".into());
     }

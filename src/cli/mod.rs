@@ -99,6 +99,9 @@ struct ModelArgs {
     /// Round every activation exactly as an int8 model says, slowly, to compare with other runtimes
     #[arg(long, help_heading = "Model")]
     exact_quantization: bool,
+    /// The most memory that the model may take, such as 500M or 4G [default: 16 times its files, and at least 1 GiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Model")]
+    max_memory: Option<usize>,
 }
 
 impl ModelArgs {
@@ -111,6 +114,7 @@ impl ModelArgs {
             normalization: self.normalization.as_deref().map(read_normalization).transpose()?,
             sigmas: Sigmas { min: self.sigma_min, max: self.sigma_max, rho: self.rho },
             exact_quantization: self.exact_quantization,
+            max_memory: self.max_memory,
         };
         match path {
             Some(path) => Ok(Model::open(path, &options)?),
@@ -134,6 +138,18 @@ fn read_scheduler(path: &Path) -> Result<SchedulerConfig> {
 fn read_normalization(path: &Path) -> Result<Normalization> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Normalization::from_json(&text).with_context(|| path.display().to_string())
+}
+
+/// A number of bytes, or of so many times 2^10, 2^20 or 2^30 of them by the suffix K, M or G.
+fn parse_bytes(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let bytes = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "give a number of bytes, such as 500M or 4G".into())
 }
 
 fn parse_role(text: &str) -> Result<(Role, String), String> {

@@ -9,6 +9,7 @@ use crate::config::{SchedulerConfig, Sigmas};
 use crate::network::Network;
 use crate::normalization::{Normalization, Scalings};
 use crate::{Error, ErrorKind, Result};
+use ::onnx::budget::Budget;
 use ::onnx::external::load_external_data;
 use ::onnx::fold::{drop_activation_quantization, drop_quantization_but_of_weighted, round_activations_in_float};
 use ::onnx::mend::{mend, widen};
@@ -55,6 +56,9 @@ pub struct ModelOptions {
     /// compare with other runtimes. Off, the plan runs the convolutions of such a graph in 8 bits and the rest in
     /// float, and a graph that the plan does not cover runs in float with its rounded weights.
     pub exact_quantization: bool,
+    /// The most bytes of memory that loading the model, its weights and a run of it may take together; sixteen times the
+    /// sizes of its files, and at least 1 GiB, where nothing is said. What takes more is refused before it is allocated.
+    pub max_memory: Option<usize>,
 }
 
 /// One input of a loaded model.
@@ -347,14 +351,15 @@ struct File {
 
 impl File {
     /// `file` is where the bytes come from, if they are a file's.
-    fn read(bytes: Bytes, file: Option<&Path>, options: &ModelOptions) -> Result<Self> {
+    fn read(bytes: Bytes, file: Option<&Path>, options: &ModelOptions, budget: &Budget) -> Result<Self> {
+        budget.take_file(bytes.len()).map_err(model_error)?;
         let mut proto = pb::ModelProto::decode(bytes)
             .map_err(|_| model_error("not an ONNX model, or one cut short: its protobuf encoding cannot be read"))?;
         let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
         let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
 
         let folder = file.map(|f| f.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
-        load_external_data(graph, folder).map_err(model_error)?;
+        load_external_data(graph, folder, budget).map_err(model_error)?;
         mend(graph);
         expand(graph);
 
@@ -375,7 +380,8 @@ impl File {
 }
 
 fn load(bytes: Bytes, path: Option<&Path>, options: &ModelOptions) -> Result<Model> {
-    let mut file = File::read(bytes, path, options)?;
+    let budget = options.max_memory.map_or_else(Budget::of_files, Budget::new);
+    let mut file = File::read(bytes, path, options, &budget)?;
     let own = options.scheduler.as_ref().or(file.metadata.scheduler.as_ref()).cloned();
     let near = || path.map_or(Ok(None), locate::scheduler_near);
     let scheduler = match own.map_or_else(near, |s| Ok(Some(s)))? {
@@ -389,14 +395,17 @@ fn load(bytes: Bytes, path: Option<&Path>, options: &ModelOptions) -> Result<Mod
         // a fallback drops the rest
         drop_quantization_but_of_weighted(file.graph());
     }
-    let planned = plan(exec::Isa::detect(), &file);
+    let planned = plan(exec::Isa::detect(), &file, &budget);
     let (engine, operators) = match planned {
         Ok(plan) => {
             let names = count_names(plan.kernels());
             (Engine::Plan(plan), names)
         }
         // another engine has no more memory
-        Err(exec::Reason::TooLarge(reason) | exec::Reason::Malformed(reason)) => {
+        Err(exec::Reason::TooLarge(reason)) => {
+            return Err(model_error(format!("{reason}: allow more with ModelOptions::max_memory")));
+        }
+        Err(exec::Reason::Malformed(reason)) => {
             return Err(model_error(format!("the graph is malformed: {reason}")));
         }
         Err(reason) => {
@@ -455,7 +464,7 @@ fn scalings(inputs: &[Input], normalization: Option<&Normalization>) -> Result<S
 }
 
 /// A plan of our own for a kind of CPU, or why there is none. Quantization that is not of convolutions must be gone.
-fn plan(isa: exec::Isa, file: &File) -> std::result::Result<exec::Plan, exec::Reason> {
+fn plan(isa: exec::Isa, file: &File, budget: &Budget) -> std::result::Result<exec::Plan, exec::Reason> {
     let inputs = &file.inputs;
     let of = |role: Role| inputs.iter().filter(move |i| i.role == role);
     let input = |i: &Input| {
@@ -474,7 +483,7 @@ fn plan(isa: exec::Isa, file: &File) -> std::result::Result<exec::Plan, exec::Re
     let conditions =
         of(Role::Condition).map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, exec::Reason>>()?;
     let graph = file.proto.graph.as_ref().expect("reading found one");
-    exec::compile(isa, graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions })
+    exec::compile(isa, graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions }, budget)
 }
 
 fn input_info(input: &pb::ValueInfoProto) -> Result<InputInfo> {
@@ -712,7 +721,7 @@ mod tests {
 
     /// What a plan for `isa` makes of the shipped model and its schedule's middle.
     fn predictions(isa: exec::Isa, file: &File) -> Vec<u32> {
-        let plan = plan(isa, file).unwrap();
+        let plan = plan(isa, file, &Budget::of_files()).unwrap();
         let sample = file.inputs.iter().find(|i| i.role == Role::Sample).unwrap();
         let mut x = vec![0.0; sample.shape.iter().product()];
         Noise::new(1, 0).fill(&mut x);
@@ -730,7 +739,8 @@ mod tests {
     fn cpus_that_fuse_multiplication_and_addition_give_the_same_bits() {
         for name in ["fashion-mnist.onnx", "fashion-mnist.int8.onnx"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
-            let mut file = File::read(std::fs::read(path).unwrap().into(), None, &ModelOptions::default()).unwrap();
+            let bytes = std::fs::read(path).unwrap().into();
+            let mut file = File::read(bytes, None, &ModelOptions::default(), &Budget::of_files()).unwrap();
             drop_quantization_but_of_weighted(file.graph());
             let mut kinds = exec::Isa::available();
             // it rounds products before it adds them

@@ -93,13 +93,22 @@ impl Deref for Values {
 const MOST: usize = 1 << 28;
 /// The most that operators on stored tensors may make of fewer.
 const MOST_MADE: usize = 1 << 24;
+
+/// The most dimensions that a value may have, which is numpy's limit, too.
+pub const MOST_DIMENSIONS: usize = 64;
+
 /// How many numbers a value has.
 ///
 /// # Errors
-/// When there are more than a plan is made for.
+/// When there are more than a plan is made for. A dimension of zero does not make up for the others: code that goes over
+/// these would take as long.
 pub fn count(dims: &[usize]) -> Result<usize, Reason> {
-    let all = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= MOST);
-    all.ok_or_else(|| Reason::TooLarge(format!("a value of shape {dims:?} is too large")))
+    if dims.len() > MOST_DIMENSIONS {
+        return Err(Reason::TooLarge(format!("a value of {} dimensions is too large", dims.len())));
+    }
+    let all = dims.iter().try_fold(1usize, |n, d| n.checked_mul((*d).max(1))).filter(|n| *n <= MOST);
+    let all = all.ok_or_else(|| Reason::TooLarge(format!("a value of shape {dims:?} is too large")))?;
+    Ok(if dims.contains(&0) { 0 } else { all })
 }
 
 /// The same, of what is made of stored tensors of `given` numbers: a small file must not become large in memory.
@@ -164,6 +173,11 @@ impl Constant {
         let source = Some(Source::Levels(levels.clone(), each));
         let values = Values { source, ..Values::default() };
         Constant { dims, values, kind: DataType::Float, levels: Some(levels) }
+    }
+
+    /// How many numbers it has.
+    pub fn len(&self) -> usize {
+        self.dims.iter().product()
     }
 
     /// Whether it holds whole numbers.

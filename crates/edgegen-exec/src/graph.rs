@@ -4,6 +4,7 @@
 use crate::constant::{Constant, count};
 use crate::ops::{Operator, operator};
 use crate::reason::Reason;
+use onnx::budget::Budget;
 use onnx::pb::{GraphProto, NodeProto};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -30,7 +31,15 @@ pub struct Graph<'a> {
     makers: HashMap<&'a str, usize>,
     /// How many nodes and results have yet to read a value.
     readers: HashMap<&'a str, usize>,
+    budget: &'a Budget,
+    /// How many numbers may still be made of stored tensors.
+    foldable: usize,
 }
+
+/// How many numbers all operators on stored tensors alone may make at least, and how many for each that is stored: a small
+/// file must not become large in memory, nor take long to read. A causal mask of 4096 by 4096 has the first number.
+const FOLDABLE: usize = 1 << 24;
+const FOLDABLE_TIMES: usize = 8;
 
 /// What a shape rule is told.
 pub struct Inference<'n> {
@@ -79,11 +88,12 @@ pub fn unknown_form() -> Reason {
 }
 
 impl<'a> Graph<'a> {
-    /// Reads `graph`, whose inputs are of these shapes, in time that grows with its size.
+    /// Reads `graph`, whose inputs are of these shapes, in time that grows with its size. Stored tensors, and those that are
+    /// made of them, are taken from the budget.
     ///
     /// # Errors
     /// The first node whose result's shape cannot be told.
-    pub fn new(graph: &'a GraphProto, inputs: &[GraphInput<'a>]) -> Result<Self, Reason> {
+    pub fn new(graph: &'a GraphProto, inputs: &[GraphInput<'a>], budget: &'a Budget) -> Result<Self, Reason> {
         let mut all = Graph {
             nodes: Vec::new(),
             constants: HashMap::new(),
@@ -92,10 +102,15 @@ impl<'a> Graph<'a> {
             consumers: HashMap::new(),
             makers: HashMap::new(),
             readers: HashMap::new(),
+            budget,
+            foldable: FOLDABLE,
         };
         inputs.iter().try_for_each(|i| count(&i.dims).map(|_| ()))?;
         for tensor in &graph.initializer {
             if let Some(constant) = Constant::read(tensor) {
+                let numbers = constant.len();
+                all.take_numbers(numbers)?;
+                all.foldable = all.foldable.saturating_add(numbers.saturating_mul(FOLDABLE_TIMES));
                 all.constants.insert(tensor.name.as_str(), constant);
             }
         }
@@ -158,13 +173,17 @@ impl<'a> Graph<'a> {
         let named = |e: Reason| e.context(format_args!("{} {}", node.op_type, node.name));
         // each value is made once, so that following a value never comes back to it
         let known = |name: &String| !name.is_empty() && self.dims(name).is_some();
-        let doubled =
-            (1..node.output.len()).any(|i| !node.output[i].is_empty() && node.output[..i].contains(&node.output[i]));
+        let mut names = HashSet::new();
+        let doubled = node.output.iter().any(|name| !name.is_empty() && !names.insert(name));
         if node.output.first().is_none_or(String::is_empty) || doubled || node.output.iter().any(known) {
             return Err(named("its results have no names of their own".into()));
         }
         let operator = operator(&node.op_type).ok_or_else(|| named("there is no kernel for this operator".into()))?;
         if let Some(results) = self.fold(operator, node).map_err(named)? {
+            let numbers = results.iter().map(Constant::len).sum();
+            self.take_numbers(numbers).map_err(named)?;
+            let left = self.foldable.checked_sub(numbers);
+            self.foldable = left.ok_or_else(|| named(Reason::TooLarge("its result is too large".into())))?;
             self.constants.extend(node.output.iter().map(String::as_str).zip(results));
             self.forget_inputs(node);
             return Ok(());
@@ -196,7 +215,26 @@ impl<'a> Graph<'a> {
         if input.iter().zip(&node.input).any(|(stored, name)| stored.is_none() && !name.is_empty()) {
             return Ok(None);
         }
+        // operators make no more of stored tensors than they have, but for a bounded number (`made`)
+        let largest = input.iter().flatten().map(|stored| stored.len()).max();
+        self.budget.fits(largest.unwrap_or(0).saturating_mul(4)).map_err(Reason::TooLarge)?;
         (operator.fold)(node, &input)
+    }
+
+    /// Takes the memory of so many numbers from the model's budget.
+    ///
+    /// # Errors
+    /// When there is not as much left.
+    pub fn take_numbers(&self, count: usize) -> Result<(), Reason> {
+        self.budget.take_numbers(count).map_err(Reason::TooLarge)
+    }
+
+    /// Takes so many bytes.
+    ///
+    /// # Errors
+    /// As [`take_numbers`](Self::take_numbers).
+    pub fn take_bytes(&self, count: usize) -> Result<(), Reason> {
+        self.budget.take(count).map_err(Reason::TooLarge)
     }
 
     /// What was worked out from a large tensor alone is all that is needed of it.

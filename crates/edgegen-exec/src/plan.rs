@@ -113,10 +113,14 @@ impl Plan {
     /// The buffers for runs on so many threads, as far as there is work for them, and the threads.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system gives no memory, or no thread.
     pub fn shared_workspace(&self, threads: usize) -> std::io::Result<Workspace> {
         let most = self.verified.steps.iter().map(|s| if let Share::Among(n) = s.share { n } else { 1 }).max();
         let threads = threads.min(most.unwrap_or(1));
+        let scratch = self.verified.scratch.work.saturating_add(self.verified.scratch.copied);
+        let others = scratch.saturating_mul(4).saturating_mul(threads.saturating_sub(1));
+        // asked for and given back: an allocation that fails would end the program
+        Vec::<u8>::new().try_reserve_exact(self.workspace_bytes().saturating_add(others))?;
         let mut workspace = self.workspace();
         if threads > 1 {
             workspace.scratch.resize_with(threads, || Mutex::new(Scratch::new(self.verified.scratch)));
@@ -135,11 +139,12 @@ impl Plan {
 
     /// Bytes of a workspace for one thread with one slot of conditions.
     pub fn workspace_bytes(&self) -> usize {
-        let numbers = self.verified.memory_len
-            + self.verified.scratch.work
-            + self.verified.scratch.copied
-            + TIMES * self.verified.handed[1].len;
-        4 * numbers + self.verified.bytes_len + self.slot_bytes() + TIMES * size_of::<(u64, usize, u64)>()
+        let plan = &self.verified;
+        let remembered = plan.handed[1].len.saturating_mul(TIMES);
+        let numbers = [plan.memory_len, plan.scratch.work, plan.scratch.copied, remembered];
+        let numbers = numbers.into_iter().fold(0, usize::saturating_add);
+        let others = [plan.bytes_len, self.slot_bytes(), TIMES * size_of::<(u64, usize, u64)>()];
+        others.into_iter().fold(numbers.saturating_mul(4), usize::saturating_add)
     }
 
     /// Bytes of each slot that conditions are bound to.

@@ -4,6 +4,7 @@
 //! through a link, is refused: a model must not be able to read the rest of the disk.
 
 use crate::Result;
+use crate::budget::Budget;
 use crate::pb::tensor_proto::{DataLocation, DataType};
 use crate::pb::{GraphProto, TensorProto};
 use bytes::Bytes;
@@ -11,31 +12,38 @@ use std::collections::HashMap;
 use std::path::{Component, Path};
 
 /// Reads every stored tensor that lies elsewhere into the graph. `folder` is the model's; `None` for a model that
-/// was given as bytes, which has none.
+/// was given as bytes, which has none. What is read is taken from the budget.
 ///
 /// # Errors
-/// When a file is missing, too short, or outside the folder.
-pub fn load_external_data(graph: &mut GraphProto, folder: Option<&Path>) -> Result<()> {
-    let mut files = HashMap::new();
-    load_graph(graph, folder, &mut files)
+/// When a file is missing, too short, outside the folder, or no regular file.
+pub fn load_external_data(graph: &mut GraphProto, folder: Option<&Path>, budget: &Budget) -> Result<()> {
+    load_graph(graph, &mut Files { folder, budget, read: HashMap::new() })
 }
 
-fn load_graph(graph: &mut GraphProto, folder: Option<&Path>, files: &mut HashMap<String, Bytes>) -> Result<()> {
+/// The files beside a model.
+struct Files<'a> {
+    folder: Option<&'a Path>,
+    budget: &'a Budget,
+    /// Those that were read.
+    read: HashMap<String, Bytes>,
+}
+
+fn load_graph(graph: &mut GraphProto, files: &mut Files) -> Result<()> {
     for tensor in &mut graph.initializer {
-        load_tensor(tensor, folder, files)?;
+        load_tensor(tensor, files)?;
     }
     for attribute in graph.node.iter_mut().flat_map(|n| &mut n.attribute) {
         if let Some(tensor) = &mut attribute.t {
-            load_tensor(tensor, folder, files)?;
+            load_tensor(tensor, files)?;
         }
         if let Some(inner) = &mut attribute.g {
-            load_graph(inner, folder, files)?;
+            load_graph(inner, files)?;
         }
     }
     Ok(())
 }
 
-fn load_tensor(tensor: &mut TensorProto, folder: Option<&Path>, files: &mut HashMap<String, Bytes>) -> Result<()> {
+fn load_tensor(tensor: &mut TensorProto, files: &mut Files) -> Result<()> {
     if tensor.data_location != Some(DataLocation::External as i32) {
         return Ok(());
     }
@@ -47,14 +55,15 @@ fn load_tensor(tensor: &mut TensorProto, folder: Option<&Path>, files: &mut Hash
         text.parse().map(Some).map_err(|_| error(format!("say that their {key} is '{text}', which is no number")))
     };
     let location = entry("location").ok_or_else(|| error("lie in a file that is not named".into()))?.to_string();
-    let folder = folder.ok_or_else(|| {
+    let folder = files.folder.ok_or_else(|| {
         error(format!("lie in a file of their own, {location}: open the model by its path, with that file beside it"))
     })?;
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
-    if !files.contains_key(&location) {
-        files.insert(location.clone(), read_inside(folder, &location).map_err(error)?.into());
+    if !files.read.contains_key(&location) {
+        let bytes = read_inside(folder, &location, files.budget).map_err(error)?;
+        files.read.insert(location.clone(), bytes.into());
     }
-    let bytes = &files[&location];
+    let bytes = &files.read[&location];
     let end = length.map_or(Some(bytes.len()), |l| offset.checked_add(l));
     let Some(end) = end.filter(|end| (offset..=bytes.len()).contains(end)) else {
         let (had, length) = (bytes.len(), length.unwrap_or(0));
@@ -71,7 +80,7 @@ fn load_tensor(tensor: &mut TensorProto, folder: Option<&Path>, files: &mut Hash
 }
 
 /// The file `location` of `folder`, which must lie inside it.
-fn read_inside(folder: &Path, location: &str) -> Result<Vec<u8>> {
+fn read_inside(folder: &Path, location: &str, budget: &Budget) -> Result<Vec<u8>> {
     let outside = || format!("lie in '{location}', which is not in the model's folder: such a file is not read");
     let path = Path::new(location);
     let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
@@ -86,6 +95,13 @@ fn read_inside(folder: &Path, location: &str) -> Result<Vec<u8>> {
     if !file.starts_with(&root) {
         return Err(outside());
     }
+    let about = file.metadata().map_err(missing)?;
+    if !about.is_file() {
+        // a pipe would be waited for
+        return Err(format!("lie in {location}, which is no regular file"));
+    }
+    let bytes = usize::try_from(about.len()).unwrap_or(usize::MAX);
+    budget.take_file(bytes).map_err(|e| format!("lie in {location}, a file of {bytes} bytes: {e}"))?;
     std::fs::read(file).map_err(missing)
 }
 
@@ -124,7 +140,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("w.bin"), (0..16).collect::<Vec<u8>>()).unwrap();
         let mut g = graph(&[("location", "w.bin"), ("offset", "4"), ("length", "8")]);
-        load_external_data(&mut g, Some(folder.path())).unwrap();
+        load_external_data(&mut g, Some(folder.path()), &Budget::of_files()).unwrap();
         assert_eq!(g.initializer[0].raw_data, (4..12).collect::<Vec<u8>>());
         assert_eq!(g.initializer[0].data_location, None);
     }
@@ -136,6 +152,7 @@ mod tests {
         std::fs::create_dir(&model).unwrap();
         std::fs::write(folder.path().join("secret"), [0; 8]).unwrap();
         std::fs::write(model.join("short"), [0; 6]).unwrap();
+        std::fs::create_dir(model.join("folder")).unwrap();
         #[cfg(unix)]
         std::os::unix::fs::symlink(folder.path().join("secret"), model.join("link")).unwrap();
         let absolute = folder.path().join("secret");
@@ -147,6 +164,7 @@ mod tests {
             (vec![("location", "link")], "not in the model's folder"),
             (vec![("location", "")], "not in the model's folder"),
             (vec![("location", "none.bin")], "which cannot be read"),
+            (vec![("location", "folder")], "no regular file"),
             (vec![], "is not named"),
             (vec![("location", "short")], "take 8 bytes, but short has 6"),
             (vec![("location", "short"), ("offset", "4"), ("length", "8")], "which has only 6"),
@@ -154,10 +172,13 @@ mod tests {
             (vec![("location", "short"), ("offset", "18446744073709551615"), ("length", "8")], "which has only 6"),
         ];
         for (entries, words) in cases {
-            let error = load_external_data(&mut graph(&entries), Some(&model)).unwrap_err().to_string();
+            let error = load_external_data(&mut graph(&entries), Some(&model), &Budget::of_files()).unwrap_err();
             assert!(error.contains(words) && !error.contains('\n'), "{error:?} does not say {words:?}");
         }
-        let error = load_external_data(&mut graph(&[("location", "w.bin")]), None).unwrap_err().to_string();
+        let entries = [("location", "short"), ("offset", "0")];
+        let error = load_external_data(&mut graph(&entries), Some(&model), &Budget::new(5)).unwrap_err();
+        assert!(error.contains("takes more than"), "{error}");
+        let error = load_external_data(&mut graph(&[("location", "w.bin")]), None, &Budget::of_files()).unwrap_err();
         assert!(error.contains("open the model by its path"), "{error}");
     }
 }

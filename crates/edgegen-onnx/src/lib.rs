@@ -1,6 +1,8 @@
 //! ONNX files: their protobuf messages ([`pb`]), weights that lie in files of their own ([`external`]), and the passes that
-//! put right what exporters write and engines do not take ([`mend`], [`qoperator`], [`fold`]).
+//! put right what exporters write and engines do not take ([`mend`], [`qoperator`], [`fold`]). What a file may ask for is
+//! bounded by a [`budget`].
 
+pub mod budget;
 pub mod external;
 pub mod fold;
 pub mod mend;

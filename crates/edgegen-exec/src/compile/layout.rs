@@ -85,7 +85,9 @@ impl Compiler<'_, '_> {
             handed: handed.map(|r| Slice { start: r.start, len: r.len() }),
             scratch,
         };
-        Ok(Plan::new(self.isa, verify(draft)?, self.classes, self.conditions))
+        let plan = Plan::new(self.isa, verify(draft)?, self.classes, self.conditions);
+        self.graph.take_bytes(plan.workspace_bytes())?;
+        Ok(plan)
     }
 }
 
@@ -106,16 +108,20 @@ fn uses(layouts: [&Layout; 2], steps: &mut [Step]) -> [Uses; 2] {
 /// it; and nothing that the next step uses lies where the image does, if that is needed after it. So a border is cleared
 /// beside the next step that threads share.
 fn share_borders(steps: &mut [Step], stages: [usize; 2], uses: &[Uses; 2]) {
+    // the first step after this one that is not run beside the next
+    let mut until = steps.len();
     for i in (0..steps.len()).rev() {
+        let after = std::mem::replace(&mut until, i);
         let mut places = steps[i].places.iter();
         let Some(place) = places.next().filter(|p| matches!(p.region, Region::Edges(_))) else { continue };
         if stages.contains(&(i + 1)) {
             continue;
         }
-        let until = (i + 1..steps.len()).find(|j| steps[*j].share != Share::BesideNext).unwrap_or(i);
         let used = uses[place.buffer as usize][place.storage];
-        if used.is_some_and(|(first, last)| first == i && last >= until) && steps[until].share != Share::Among(1) {
+        let shared = steps.get(after).is_some_and(|step| step.share != Share::Among(1));
+        if shared && used.is_some_and(|(first, last)| first == i && last >= after) {
             steps[i].share = Share::BesideNext;
+            until = after;
         }
     }
 }

@@ -18,6 +18,7 @@ use kernels::Isa;
 use kernels::arena::{Layout, Place as StridedView, View};
 use kernels::conv8::{self, Levels as QuantParams};
 use kernels::general::Loops;
+use onnx::budget::Budget;
 use onnx::pb::GraphProto;
 use std::collections::{HashMap, HashSet};
 
@@ -39,15 +40,16 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// A plan for `graph` on a CPU of this kind, or what in it there is no kernel for.
+/// A plan for `graph` on a CPU of this kind, or what in it there is no kernel for. All that loading it and running it on one
+/// thread takes is taken from the budget.
 ///
 /// # Errors
-/// The first thing that is not known.
-pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs) -> Result<Plan, Reason> {
+/// The first thing that is not known, or that the budget has no room for.
+pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs, budget: &Budget) -> Result<Plan, Reason> {
     let [output] = graph.output.as_slice() else { return Err("the graph has several outputs".into()) };
     let all: Vec<GraphInput> =
         inputs.all().map(|i| GraphInput { name: i.name, dims: i.dims.clone(), integer: i.integer }).collect();
-    let read = Graph::new(graph, &all)?;
+    let read = Graph::new(graph, &all, budget)?;
     if read.dims(&output.name) != Some(&inputs.sample.dims) {
         return Err("the result is not of the sample's shape".into());
     }
@@ -89,7 +91,7 @@ pub enum Layout8 {
 /// Makes a plan of operations.
 pub struct Compiler<'c, 'a> {
     pub isa: Isa,
-    graph: &'a Graph<'a>,
+    pub graph: &'a Graph<'a>,
     ops: &'c [Named<'a>],
     /// The graph's result.
     result: &'a str,
@@ -394,6 +396,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
             Operand::Value(name) => self.value(name),
             Operand::Stored(constant) => {
                 let place = self.row_major(&constant.dims)?;
+                self.graph.take_numbers(constant.len())?;
                 self.constants.push((place.start, constant.values.to_vec()));
                 Ok(place)
             }

@@ -97,6 +97,8 @@ fn mask_of<'a>(l: &Lowering<'a>, node: &'a NodeProto, query: usize, key: usize) 
     let (queries, keys) = (dims[query], dims[key]);
     let spread = |k: usize| -> Option<Vec<f32>> {
         let c = l.constant(node, k)?;
+        // twice: as it is recognised, and in the plan
+        l.graph.take_numbers(queries.checked_mul(keys)?.checked_mul(2)?).ok()?;
         let strides = broadcast_strides(&c.dims, &row_major(&c.dims), dims);
         let shared = (0..dims.len()).all(|d| d == query || d == key || strides[d] == 0 || dims[d] == 1);
         let at = |i: usize| c.values[i / keys * strides[query] + i % keys * strides[key]];

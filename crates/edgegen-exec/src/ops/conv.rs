@@ -194,6 +194,7 @@ pub fn convolve(
     if product(&[shape.c_out, shape.c_in, shape.kernel[0], shape.kernel[1]]) != weights.len() {
         return Err("weights of another number".into());
     }
+    take_packed(c, &shape, method, (c.isa.tile().0, 1), 4)?;
     let packed = conv::Packed::new(shape, method, weights, bias.map(|b| b.values.as_slice()), c.isa.tile());
     let mut places = Places::default();
     let step = ConvStep {
@@ -252,6 +253,8 @@ pub fn convolve_8bit<'a>(
     let to = view.or(output_8bit.map(|(view, _)| view)).ok_or("a convolution without a result")?;
     let method = conv8::method(c.isa, &shape, weights, [to.h, to.w]);
     let bias = bias.map(|b| b.values.as_slice());
+    let bytes = if method == Method::Direct { 1 } else { 2 };
+    take_packed(c, &shape, method, (c.isa.tile8().lanes, conv8::CHANNELS), bytes)?;
     let packed = Packed8::new(shape, method, (weights, scales), bias, params, c.isa)?;
     let mut places = Places::default();
     let step = QuantizedConvStep {
@@ -268,6 +271,24 @@ pub fn convolve_8bit<'a>(
         c.put(last, place);
     }
     Ok(())
+}
+
+/// Takes what the weights of a convolution become from the budget: packed in whole vectors of output channels and in whole
+/// groups of input channels, of so many bytes each, for the taps of the kernel or what they are transformed into.
+fn take_packed(
+    c: &Compiler,
+    shape: &Shape,
+    method: Method,
+    (lanes, group): (usize, usize),
+    bytes: usize,
+) -> Result<(), Reason> {
+    let taps = match method {
+        Method::Direct => shape.kernel[0].saturating_mul(shape.kernel[1]),
+        Method::Winograd(square) => square.positions(),
+    };
+    let channels = [(shape.c_out, lanes), (shape.c_in, group)];
+    let sizes = channels.map(|(n, of)| n.checked_next_multiple_of(of).unwrap_or(usize::MAX));
+    c.graph.take_bytes(sizes.into_iter().fold(taps.saturating_mul(bytes), usize::saturating_mul))
 }
 
 /// Whether an input with its border has all windows of an output of `h` by `w`.

@@ -78,6 +78,7 @@ impl<'a> Operation<'a> for Rows<'a> {
         let index = c.contiguous(&index, |p| p.run().is_some())?;
         let output = c.row_major(c.dims(out)?)?;
         c.limit_classes(self.index, self.table.dims[0]);
+        c.graph.take_numbers(self.table.len())?;
         let mut places = Places::default();
         let row = self.table.values.len() / self.table.dims[0];
         let index = places.slice(Access::Read, Slice { start: index.start, len: index.len() });
