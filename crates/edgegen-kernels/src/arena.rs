@@ -1,5 +1,8 @@
 //! Where values lie in the one buffer that a run works in.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
 /// A picture of `c` channels in the arena, or some of the channels of one. The channels of a pixel lie together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
@@ -268,8 +271,12 @@ impl Layout {
 }
 
 /// Where storages are to lie so that those that are needed at the same time do not overlap: each has a first and a last
-/// step at which it is needed. The greatest are laid first, each as low as it can be. Gives the starts, and the end.
+/// step at which it is needed. The greatest are laid first, each as low as it can be; that takes time by the square of their
+/// number, so [many](MANY) are laid in the order of their first steps. Gives the starts, and the end.
 pub fn share(storages: &[(usize, Option<(usize, usize)>)]) -> (Vec<usize>, usize) {
+    if storages.len() > MANY {
+        return share_many(storages);
+    }
     let mut order: Vec<usize> = (0..storages.len()).filter(|i| storages[*i].1.is_some()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(storages[*i].0));
     let mut starts = vec![0; storages.len()];
@@ -297,9 +304,113 @@ pub fn share(storages: &[(usize, Option<(usize, usize)>)]) -> (Vec<usize>, usize
     (starts, end)
 }
 
+/// More storages than the plans of large networks have, which are some thousands.
+const MANY: usize = 1 << 13;
+
+/// The same in the order of the storages' first steps, each in the smallest gap that earlier ones left.
+fn share_many(storages: &[(usize, Option<(usize, usize)>)]) -> (Vec<usize>, usize) {
+    let used = storages.iter().enumerate();
+    let mut order: Vec<_> = used.filter_map(|(i, (len, steps))| steps.map(|s| (s, i, room(*len)))).collect();
+    order.sort_unstable();
+    let (mut starts, mut end, mut gaps) = (vec![0; storages.len()], 0, Gaps::default());
+    // by the last step at which they are needed
+    let mut live = BinaryHeap::new();
+    for ((first, last), i, len) in order {
+        while let Some(Reverse((gone, j, room))) = live.peek().copied() {
+            if gone >= first {
+                break;
+            }
+            live.pop();
+            gaps.add(starts[j], room);
+        }
+        starts[i] = gaps.take(len).unwrap_or_else(|| {
+            end += len;
+            end - len
+        });
+        live.push(Reverse((last, i, len)));
+    }
+    (starts, end)
+}
+
+/// Runs of numbers that are free; those that touch are one.
+#[derive(Default)]
+struct Gaps {
+    /// Where each starts, and its length.
+    by_start: BTreeMap<usize, usize>,
+    by_length: BTreeSet<(usize, usize)>,
+}
+
+impl Gaps {
+    fn add(&mut self, mut start: usize, mut len: usize) {
+        if let Some((before, l)) = self.by_start.range(..start).next_back().map(|(s, l)| (*s, *l))
+            && before + l == start
+        {
+            self.remove(before, l);
+            (start, len) = (before, l + len);
+        }
+        if let Some(l) = self.by_start.get(&(start + len)).copied() {
+            self.remove(start + len, l);
+            len += l;
+        }
+        self.by_start.insert(start, len);
+        self.by_length.insert((len, start));
+    }
+
+    fn remove(&mut self, start: usize, len: usize) {
+        self.by_start.remove(&start);
+        self.by_length.remove(&(len, start));
+    }
+
+    /// The first numbers of the smallest gap that has as many.
+    fn take(&mut self, len: usize) -> Option<usize> {
+        let (most, start) = *self.by_length.range((len, 0)..).next()?;
+        self.remove(start, most);
+        if most > len {
+            self.by_start.insert(start + len, most - len);
+            self.by_length.insert((most - len, start + len));
+        }
+        Some(start)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_storages_of_one_time_do_not_overlap_and_others_share() {
+        // lengths and steps from a linear congruential generator
+        let mut state = 1u64;
+        let mut next = |below: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((state >> 33) % below) as usize
+        };
+        let all: Vec<_> = (0..600)
+            .map(|i| (1 + next(100), (i % 7 != 0).then(|| next(500)).map(|first| (first, first + next(40)))))
+            .collect();
+        let (starts, end) = share_many(&all);
+        for (i, (len, steps)) in all.iter().enumerate() {
+            let Some((first, last)) = steps else { continue };
+            assert!(starts[i] + len <= end);
+            for (j, (l, others)) in all.iter().enumerate().take(i) {
+                let Some((f, t)) = others else { continue };
+                let apart = starts[i] + len <= starts[j] || starts[j] + l <= starts[i];
+                assert!(apart || last < f || t < first, "{i} {j}");
+            }
+        }
+        let (_, least) = share(&all);
+        assert!(end < 2 * least, "{end} against {least}");
+    }
+
+    #[test]
+    fn very_many_storages_take_no_time_by_their_square() {
+        const ALL: usize = 300_000;
+        // all are needed at the end, and none at one time
+        let (_, end) = share(&(0..ALL).map(|i| (16, Some((i, ALL)))).collect::<Vec<_>>());
+        assert_eq!(end, 16 * ALL);
+        let (_, end) = share(&(0..ALL).map(|i| (16, Some((i, i + 1)))).collect::<Vec<_>>());
+        assert_eq!(end, 32);
+    }
 
     #[test]
     fn storages_of_one_time_do_not_overlap_and_others_share() {

@@ -59,28 +59,26 @@ fn drop_pairs(graph: &mut GraphProto, unwanted: impl Fn(&str, &str) -> bool) -> 
     for output in &graph.output {
         instead.remove(&output.name);
     }
-    // A pair may feed a pair: follow the chain to the float tensor at its head.
-    let head = |name: &str| {
-        let mut name = name;
-        for _ in 0..instead.len() {
-            match instead.get(name) {
-                Some(next) => name = next,
-                None => break,
-            }
+    // A pair may feed a pair: the float tensor at the head of the chain stands for all of it.
+    let mut heads: HashMap<&str, &str> = HashMap::new();
+    for name in instead.keys() {
+        let (mut at, mut chain) = (name.as_str(), HashSet::new());
+        // (in a damaged file a chain may lead back into itself)
+        while let Some(next) = instead.get(at).filter(|_| !heads.contains_key(at) && chain.insert(at)) {
+            at = next;
         }
-        name.to_string()
-    };
-    for node in &mut graph.node {
-        for input in &mut node.input {
-            if instead.contains_key(input.as_str()) {
-                *input = head(input);
-            }
+        let head = heads.get(at).copied().unwrap_or(at);
+        heads.extend(chain.into_iter().map(|name| (name, head)));
+    }
+    for input in graph.node.iter_mut().flat_map(|node| &mut node.input) {
+        if let Some(head) = heads.get(input.as_str()) {
+            *input = head.to_string();
         }
     }
     graph.node.retain(|n| !n.output.iter().any(|o| instead.contains_key(o)));
     // A QuantizeLinear that nothing reads any more goes too.
     let read: HashSet<String> = graph.node.iter().flat_map(|n| n.input.iter().cloned()).collect();
-    let outputs: Vec<String> = graph.output.iter().map(|o| o.name.clone()).collect();
+    let outputs: HashSet<&String> = graph.output.iter().map(|o| &o.name).collect();
     graph
         .node
         .retain(|n| n.op_type != "QuantizeLinear" || n.output.iter().any(|o| read.contains(o) || outputs.contains(o)));
@@ -182,6 +180,26 @@ mod tests {
             left,
             [("DequantizeLinear", "wq"), ("Conv", "x"), ("QuantizeLinear", "y"), ("DequantizeLinear", "yq")]
         );
+    }
+
+    #[test]
+    fn pairs_that_feed_pairs_go_in_linear_time() {
+        const PAIRS: usize = 100_000;
+        let name = |i: usize| if i == 0 { "x".to_string() } else { i.to_string() };
+        let pair = |i: usize| {
+            let q = format!("q{i}");
+            [node("QuantizeLinear", &[&name(i), "s"], &q), node("DequantizeLinear", &[&q, "s"], &name(i + 1))]
+        };
+        // in an order that follows the chain from its end
+        let mut all: Vec<NodeProto> = (0..PAIRS).rev().flat_map(pair).collect();
+        all.push(node("Conv", &[&name(PAIRS)], "out"));
+        let mut graph = GraphProto { node: all, ..Default::default() };
+        assert_eq!(drop_activation_quantization(&mut graph), PAIRS);
+        assert_eq!((graph.node.len(), graph.node[0].input[0].as_str()), (1, "x"));
+        // a chain without a head
+        let [a, b] = [node("QuantizeLinear", &["y", "s"], "q"), node("DequantizeLinear", &["q", "s"], "y")];
+        let mut graph = GraphProto { node: vec![a, b], ..Default::default() };
+        drop_activation_quantization(&mut graph);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use crate::pb::attribute_proto::AttributeType;
 use crate::pb::tensor_proto::DataType;
 use crate::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Rewrites the graph, if it has such operators. Those of a form that is not known stay as they are, and with them
 /// what reads them.
@@ -16,7 +16,8 @@ pub fn expand(graph: &mut GraphProto) {
         return;
     }
     let stored = graph.initializer.iter().map(|t| (t.name.clone(), t.clone())).collect();
-    let mut expansion = Expansion { stored, values: HashMap::new(), nodes: Vec::new(), made: Vec::new() };
+    let mut expansion =
+        Expansion { stored, values: HashMap::new(), nodes: Vec::new(), made: Vec::new(), named: HashSet::new() };
     for node in std::mem::take(&mut graph.node) {
         if expansion.node(&node).is_none() {
             expansion.other(node);
@@ -33,6 +34,8 @@ struct Expansion {
     nodes: Vec<NodeProto>,
     /// Tensors to be stored.
     made: Vec<TensorProto>,
+    /// The names of those.
+    named: HashSet<String>,
 }
 
 /// A quantized tensor: its name, and those of its scale and its zero point.
@@ -159,8 +162,13 @@ impl Expansion {
         let [input] = input[..] else { return None };
         let (stored, name) = (self.stored.get(bias)?, format!("{bias}/scale"));
         let dims = stored.dims.clone();
-        let products = weights.iter().flat_map(|w| (alpha * input * w).to_le_bytes()).collect();
-        if !self.made.iter().any(|t| t.name == name) {
+        // a scale for each number of the bias, or one for all
+        let numbers = dims.iter().try_fold(1usize, |n, d| n.checked_mul(usize::try_from(*d).ok()?))?;
+        if weights.len() != 1 && weights.len() != numbers {
+            return None;
+        }
+        if self.named.insert(name.clone()) {
+            let products = weights.iter().flat_map(|w| (alpha * input * w).to_le_bytes()).collect();
             self.made.push(TensorProto {
                 name: name.clone(),
                 dims: if weights.len() == 1 { Vec::new() } else { vec![weights.len() as i64] },
