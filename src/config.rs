@@ -2,10 +2,11 @@
 //! exported from there runs with its own file.
 
 use crate::solver::Threshold;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, file};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// How β runs from `beta_start` to `beta_end` over the training steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -360,7 +361,21 @@ impl Default for SchedulerConfig {
     }
 }
 
+/// The most training steps of a schedule, which keeps numbers for each. Models have a thousand, and none has a million.
+const MOST_TRAIN_TIMESTEPS: usize = 1_000_000;
+
 impl SchedulerConfig {
+    /// Reads a `scheduler_config.json`: see [`from_json`](Self::from_json).
+    ///
+    /// # Errors
+    /// When the file cannot be read, and as there.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = file::read_text(path)
+            .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read {}: {e}", path.display())))?;
+        Self::from_json(&text).map_err(|e| e.context(path.display()))
+    }
+
     /// Reads the JSON text of a `scheduler_config.json`. What it leaves out takes the default of the class
     /// that it names, as in diffusers.
     ///
@@ -398,8 +413,11 @@ impl SchedulerConfig {
     /// What is wrong with the values, if anything is.
     fn check(&self) -> std::result::Result<(), String> {
         let class = &self.class;
-        if self.num_train_timesteps == 0 {
-            return Err("num_train_timesteps must be at least 1, not 0".into());
+        if !(1..=MOST_TRAIN_TIMESTEPS).contains(&self.num_train_timesteps) {
+            let steps = self.num_train_timesteps;
+            return Err(format!(
+                "num_train_timesteps must be at least 1 and at most {MOST_TRAIN_TIMESTEPS}, not {steps}"
+            ));
         }
         if !(self.clip_sample_range > 0.0 && self.clip_sample_range.is_finite()) {
             return Err(format!("clip_sample_range must be positive, not {}", self.clip_sample_range));

@@ -46,8 +46,11 @@ mod condition;
 pub mod config;
 pub mod constraint;
 mod error;
+mod file;
 #[cfg(feature = "onnx")]
 mod generator;
+#[cfg(feature = "onnx")]
+mod guard;
 mod integrate;
 pub mod likelihood;
 #[cfg(feature = "onnx")]
@@ -56,6 +59,8 @@ pub mod network;
 pub mod noise;
 #[cfg(feature = "onnx")]
 mod normalization;
+#[cfg(feature = "output")]
+mod npy;
 #[cfg(feature = "output")]
 pub mod output;
 #[cfg(feature = "onnx")]

@@ -5,10 +5,11 @@
 //! has them; [`Scalings`] is what they come to for the inputs of one model.
 
 use crate::condition::Condition;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result, file};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// The statistics of one array of a data set, one number of each for every dimension.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,17 @@ pub enum Statistics {
 pub struct Normalization(BTreeMap<String, Statistics>);
 
 impl Normalization {
+    /// Reads a JSON file: see [`from_json`](Self::from_json).
+    ///
+    /// # Errors
+    /// When the file cannot be read, and as there.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = file::read_text(path)
+            .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read {}: {e}", path.display())))?;
+        Self::from_json(&text).map_err(|e| e.context(path.display()))
+    }
+
     /// Reads JSON. Entries that hold no statistics of either kind are skipped.
     ///
     /// # Errors

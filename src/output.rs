@@ -3,10 +3,9 @@
 //! Every file is written whole or not at all: into a temporary file in the same folder, which is then
 //! renamed. What is not a plain file (a device, a pipe) is written in place.
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, file, npy};
 use image::codecs::{gif, jpeg::JpegEncoder, png::PngEncoder};
 use image::{Delay, DynamicImage, ExtendedColorType, Frame, ImageEncoder, Rgb, RgbImage};
-use npyz::WriterBuilder;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -184,17 +183,14 @@ pub fn encode_animation(frames: &[DynamicImage], milliseconds: u32) -> Result<Ve
 /// `samples`, each of `shape`, as a float32 npy array `[N, …shape]`.
 ///
 /// # Errors
-/// When memory cannot be had.
+/// When a sample is not of this shape.
 pub fn encode_npy(samples: &[&[f32]], shape: &[usize]) -> Result<Vec<u8>> {
-    let dims: Vec<u64> = std::iter::once(samples.len()).chain(shape.iter().copied()).map(|d| d as u64).collect();
-    let mut bytes = Vec::new();
-    let write = |bytes: &mut Vec<u8>| -> std::io::Result<()> {
-        let mut writer = npyz::WriteOptions::new().default_dtype().shape(&dims).writer(bytes).begin_nd()?;
-        writer.extend(samples.iter().flat_map(|s| s.iter().copied()))?;
-        writer.finish()
-    };
-    write(&mut bytes).map_err(|e| Error::new(ErrorKind::Io, format!("cannot encode the array: {e}")))?;
-    Ok(bytes)
+    let len: usize = shape.iter().product();
+    if let Some(other) = samples.iter().find(|s| s.len() != len) {
+        return Err(Error::invalid(format!("a sample of shape {shape:?} has {len} numbers, not {}", other.len())));
+    }
+    let shape: Vec<usize> = std::iter::once(samples.len()).chain(shape.iter().copied()).collect();
+    Ok(npy::encode(&shape, samples.iter().copied().flatten()))
 }
 
 /// `samples` as text, one a line, numbers separated by commas in the samples' own order.
@@ -214,36 +210,8 @@ pub fn encode_csv(samples: &[&[f32]]) -> Vec<u8> {
 /// When the file cannot be read, is not npy, or does not hold float or int numbers of 32 or 64 bits in C order.
 pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
     let failed = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("cannot read {}: {e}", path.display()));
-    let bytes = std::fs::read(path).map_err(|e| failed(&e))?;
-    let npy = npyz::NpyFile::new(&bytes[..]).map_err(|_| failed(&"it is not an npy file"))?;
-    if npy.order() != npyz::Order::C {
-        return Err(failed(&"the array is in Fortran order; save it with numpy.ascontiguousarray"));
-    }
-    let shape: Vec<usize> = npy.shape().iter().map(|&d| d as usize).collect();
-    // A header may promise more than the file holds; nothing is allocated on its word.
-    let promised = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    if promised.is_none_or(|n| n > bytes.len()) {
-        return Err(failed(&"the file is shorter than its header says"));
-    }
-    let numbers = match npy.try_data::<f32>() {
-        Ok(data) => data.collect::<std::io::Result<Vec<f32>>>(),
-        Err(npy) => match npy.try_data::<f64>() {
-            Ok(data) => data.map(|v| v.map(|v| v as f32)).collect(),
-            Err(npy) => match npy.try_data::<i64>() {
-                Ok(data) => data.map(|v| v.map(|v| v as f32)).collect(),
-                Err(npy) => match npy.try_data::<i32>() {
-                    Ok(data) => data.map(|v| v.map(|v| v as f32)).collect(),
-                    Err(npy) => {
-                        return Err(failed(&format!(
-                            "its numbers are {}, but must be float32, float64, int32 or int64",
-                            npy.dtype().descr()
-                        )));
-                    }
-                },
-            },
-        },
-    };
-    Ok((shape, numbers.map_err(|e| failed(&e))?))
+    let bytes = file::read(path, u64::MAX).map_err(|e| failed(&e))?;
+    npy::decode(&bytes).map_err(|e| failed(&e))
 }
 
 /// Writes `bytes` to `path`, whole or not at all; `-` is the standard output.

@@ -1,6 +1,7 @@
 //! Where a model's network and its schedule lie: a file, or a folder as diffusers and optimum lay it out.
 
 use crate::config::SchedulerConfig;
+use crate::file;
 use crate::{Error, ErrorKind, Result};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -52,14 +53,24 @@ pub(super) fn scheduler_near(file: &Path) -> Result<Option<SchedulerConfig>> {
     const NAME: &str = "scheduler_config.json";
     let places = [folder.join(NAME), folder.join("scheduler").join(NAME), folder.join("../scheduler").join(NAME)];
     for place in places {
-        if let Ok(text) = std::fs::read_to_string(&place) {
+        if let Some(text) = text(&place)? {
             return SchedulerConfig::from_json(&text).map(Some).map_err(|e| e.context(place.display()));
         }
     }
     let policy = folder.join("config.json");
-    match std::fs::read_to_string(&policy).ok().and_then(|text| of_lerobot(&text)) {
+    match text(&policy)?.and_then(|text| of_lerobot(&text)) {
         Some(text) => SchedulerConfig::from_json(&text).map(Some).map_err(|e| e.context(policy.display())),
         None => Ok(None),
+    }
+}
+
+/// The text of a configuration, if there is one.
+fn text(path: &Path) -> Result<Option<String>> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match file::read_text(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if matches!(e.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(e) => Err(Error::new(ErrorKind::Io, format!("{} cannot be read: {e}", path.display()))),
     }
 }
 

@@ -6,6 +6,8 @@ use super::roles::{self, InputInfo, Role};
 use super::tract::{Tract, TractState};
 use crate::condition::Condition;
 use crate::config::{SchedulerConfig, Sigmas};
+use crate::file;
+use crate::guard::guarded;
 use crate::network::Network;
 use crate::normalization::{Normalization, Scalings};
 use crate::{Error, ErrorKind, Result};
@@ -18,7 +20,6 @@ use ::onnx::qoperator::expand;
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -120,7 +121,7 @@ impl Model {
         let path = path.as_ref();
         let read = || {
             let file = locate::network_file(path)?;
-            let bytes = std::fs::read(&file)
+            let bytes = file::read(&file, u64::MAX)
                 .map_err(|e| Error::new(ErrorKind::Io, format!("the model cannot be read: {e}")))?;
             Self::load(bytes.into(), Some(&file), options)
         };
@@ -157,9 +158,9 @@ impl Model {
 
     /// `file` is where the bytes come from, if they are a file's.
     fn load(bytes: Bytes, file: Option<&Path>, options: &ModelOptions) -> Result<Self> {
-        // tract checks its input, but not to the last byte: what it does not check must not take the caller down.
-        catch_unwind(AssertUnwindSafe(|| load(bytes, file, options)))
-            .unwrap_or_else(|_| Err(model_error("the graph is malformed: loading it failed an internal check")))
+        // what is not checked of a file must not take the caller down
+        guarded(|| load(bytes, file, options))
+            .unwrap_or_else(|| Err(model_error("the graph is malformed: loading it failed an internal check")))
     }
 
     /// The shape of one sample: `[C, H, W]`, `[T, D]` or `[D]`.
@@ -706,9 +707,11 @@ impl Network for OnnxNetwork {
                     return Err(Error::invalid(format!("the model knows labels below {classes}, not {class}")));
                 }
                 let conditions = self.inputs.iter().filter(|i| i.role == Role::Condition);
-                plan.bind(workspace, 0, conditions.map(|input| condition.named[&input.name].as_slice()));
-                plan.run(workspace, exec::At { x, t, class, slot: 0 }, out);
-                Ok(())
+                let run = || {
+                    plan.bind(workspace, 0, conditions.map(|input| condition.named[&input.name].as_slice()));
+                    plan.run(workspace, exec::At { x, t, class, slot: 0 }, out);
+                };
+                guarded(run).ok_or_else(|| Error::new(ErrorKind::Network, "the network failed an internal check"))
             }
         }
     }

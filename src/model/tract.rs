@@ -3,11 +3,11 @@
 use super::onnx::{Input, check_condition, count_names, label, model_error};
 use super::roles::Role;
 use crate::condition::Condition;
+use crate::guard::guarded;
 use crate::{Error, ErrorKind, Result};
 use ::onnx::pb;
 use prost::Message;
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::InferenceModelExt;
@@ -166,8 +166,8 @@ impl TractState {
         let inputs: TVec<TValue> = self.tensors.iter().map(|t| TValue::from_const(t.clone())).collect();
         let state = &mut self.state;
         let network = |e: TractError| Error::new(ErrorKind::Network, format!("the network failed: {}", one_line(&e)));
-        let outputs = catch_unwind(AssertUnwindSafe(|| state.run(inputs)))
-            .map_err(|_| Error::new(ErrorKind::Network, "the network failed an internal check"))?
+        let outputs = guarded(|| state.run(inputs))
+            .ok_or_else(|| Error::new(ErrorKind::Network, "the network failed an internal check"))?
             .map_err(network)?;
         let output = outputs[0].cast_to::<f32>().map_err(network)?;
         let values = output.try_as_plain_ram().and_then(|v| v.as_slice::<f32>()).map_err(network)?;
