@@ -24,6 +24,9 @@ pub enum Trace {
     Exact,
 }
 
+/// More directions than are of use: the error falls with the root of their number.
+const MOST_DIRECTIONS: usize = 1 << 16;
+
 /// A log-likelihood.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogLikelihood {
@@ -118,6 +121,12 @@ impl<'a> Flow<'a> {
         let (directions, sums) = match trace {
             Trace::Hutchinson(0) => return Err(Error::invalid("Hutchinson's estimate needs at least one direction")),
             Trace::Hutchinson(count) => {
+                let numbers = count.checked_mul(d).filter(|n| Vec::<f32>::new().try_reserve_exact(*n).is_ok());
+                if count > MOST_DIRECTIONS || numbers.is_none() {
+                    return Err(Error::invalid(format!(
+                        "Hutchinson's estimate takes at most {MOST_DIRECTIONS} directions that fit the memory, not {count}"
+                    )));
+                }
                 let mut sign = |_| if noise.sample() < 0.0 { -1.0 } else { 1.0 };
                 ((0..count).map(|_| (0..d).map(&mut sign).collect()).collect::<Vec<Vec<f32>>>(), count)
             }

@@ -1,6 +1,6 @@
 //! `edgegen bench`: what a model costs on this machine.
 
-use super::{ModelArgs, Report, SamplingArgs, measure};
+use super::{ModelArgs, Report, SamplingArgs, limits, measure, print};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use edgegen::Condition;
@@ -53,26 +53,32 @@ struct Figures {
 }
 
 pub fn run(args: &BenchArgs) -> Result<()> {
-    ensure!(args.runs > 0, "--runs must be at least 1");
-    ensure!(args.threads > 0, "--threads must be at least 1");
+    ensure!((1..=MOST_RUNS).contains(&args.runs), "--runs must be from 1 to {MOST_RUNS}, not {}", args.runs);
+    limits::threads(args.threads)?;
     let figures = measure(args)?;
-    match args.report {
-        Report::Json => println!("{}", serde_json::to_string(&figures)?),
-        Report::Text => print_text(&figures),
-    }
-    Ok(())
+    print(&match args.report {
+        Report::Json => serde_json::to_string(&figures)? + "\n",
+        Report::Text => text(&figures),
+    })
 }
 
-fn print_text(f: &Figures) {
-    println!("network call       {:>9.3} ms", f.network_ms);
-    println!("sample             {:>9.3} ms   ({} network calls)", f.image_ms, f.nfe);
-    println!("first sample       {:>9.3} ms   (a fresh process, from start to end)", f.first_image_ms);
-    println!("loading            {:>9.3} ms", f.load_ms);
-    match f.peak_rss_bytes {
-        Some(bytes) => println!("peak memory        {:>9.1} MB", bytes as f64 / 1e6),
-        None => println!("peak memory          unknown"),
-    }
-    println!("allocations        {:>9}      a sample, once warm", f.allocations_per_image);
+/// Each run's time is remembered.
+const MOST_RUNS: usize = 1_000_000;
+
+fn text(f: &Figures) -> String {
+    let peak = match f.peak_rss_bytes {
+        Some(bytes) => format!("{:>9.1} MB", bytes as f64 / 1e6),
+        None => "  unknown".into(),
+    };
+    let lines = [
+        format!("network call       {:>9.3} ms", f.network_ms),
+        format!("sample             {:>9.3} ms   ({} network calls)", f.image_ms, f.nfe),
+        format!("first sample       {:>9.3} ms   (a fresh process, from start to end)", f.first_image_ms),
+        format!("loading            {:>9.3} ms", f.load_ms),
+        format!("peak memory        {peak}"),
+        format!("allocations        {:>9}      a sample, once warm", f.allocations_per_image),
+    ];
+    lines.join("\n") + "\n"
 }
 
 fn measure(args: &BenchArgs) -> Result<Figures> {

@@ -1,6 +1,6 @@
 //! `edgegen encode`, `likelihood` and `interpolate`: the model as a map between pictures and noise.
 
-use super::{ModelArgs, Report, SamplingArgs, print};
+use super::{ModelArgs, Report, SamplingArgs, limits, print};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use edgegen::Condition;
@@ -187,6 +187,8 @@ pub fn interpolate(args: &InterpolateArgs) -> Result<()> {
     ensure!(args.frames >= 2, "--frames must be at least 2");
     let format = Format::from_path(&args.out)?;
     let (model, condition) = args.common.open()?;
+    // the frames' numbers, and their colours in the result
+    limits::memory("--frames", args.frames, model.sample_shape().iter().product::<usize>().saturating_mul(8))?;
     let settings = settings(&args.sampling, &model)?;
     let mut encoder = Encoder::new(&model, &settings)?;
     let mut latent = |path: &Path| -> Result<Vec<f32>> { Ok(encoder.encode(&read_sample(path, &model)?, &condition)?) };

@@ -1,7 +1,7 @@
 //! `edgegen OUT`: generate.
 
 use super::flow::read_sample;
-use super::{ModelArgs, Report, SamplingArgs, measure};
+use super::{ModelArgs, Report, SamplingArgs, limits, measure, print, stdout};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use edgegen::Condition;
@@ -144,10 +144,14 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     } else {
         out
     }))?;
+    if out == Path::new("-") {
+        stdout::check()?;
+    }
     let model = args.model_args.open(args.model.as_deref())?;
     let load = start.elapsed();
     let job = job(args, &model, format)?;
     let picture = picture(&model, format)?;
+    check_size(args, &model, format, &job)?;
     let before = measure::allocations();
     let sampling = Instant::now();
     let samples = sample_all(args, &model, &job)?;
@@ -156,7 +160,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     write(args, out, format, &model, picture, &job, &samples)?;
     warn_of_deadline(&samples);
     if let Some(report) = args.report {
-        print_report(report, args, &job, &samples, [load, sampling, start.elapsed()], allocations, out);
+        print_report(report, args, &job, &samples, [load, sampling, start.elapsed()], allocations, out)?;
     }
     Ok(())
 }
@@ -169,13 +173,20 @@ fn job(args: &GenerateArgs, model: &Model, format: Format) -> Result<Job> {
             (Some(noise), count)
         }
         None => {
-            let places = args.grid.map(|(c, r)| c * r);
+            let places =
+                args.grid.map(|(c, r)| c.checked_mul(r).with_context(|| format!("--grid {c}x{r} is too large")));
+            let places = places.transpose()?;
             let count = args.count.or(places).unwrap_or(1);
             ensure!(places.is_none_or(|p| p >= count), "--grid has {} places for {count} samples", places.unwrap_or(0));
             (None, count)
         }
     };
     ensure!(count > 0, "--count must be at least 1");
+    ensure!(
+        args.first_index.checked_add(count as u64).is_some(),
+        "the indices of {count} samples from --first-index {} go beyond 2^64",
+        args.first_index
+    );
     let init = args.init.as_deref().map(|path| read_sample(path, model)).transpose()?;
     let kept = match (&args.mask, &init) {
         (Some(mask), Some(init)) => {
@@ -204,6 +215,46 @@ fn job(args: &GenerateArgs, model: &Model, format: Format) -> Result<Job> {
         deadline: args.deadline.map(Duration::from_millis),
         trajectory: format == Format::Gif,
     })
+}
+
+/// Whether there is memory for all samples, and whether they can be laid out as asked for.
+fn check_size(args: &GenerateArgs, model: &Model, format: Format, job: &Job) -> Result<()> {
+    let shape = model.sample_shape();
+    let (len, named) = (shape.iter().product::<usize>(), &job.conditions[0].named);
+    let kept = if job.trajectory { settings(args, model)?.steps.saturating_add(1) } else { 1 };
+    let conditions: usize = named.values().map(Vec::len).sum();
+    // the numbers and those of each frame, the condition, and the encoded result
+    let each = len.saturating_mul(4).saturating_mul(kept.saturating_add(2)).saturating_add(4 * conditions);
+    let each = each.saturating_add(size_of::<(Sample, Condition)>());
+    limits::memory(args.asks_for_count(), job.count, each)?;
+    if let (true, &[_, height, width]) = (format.is_picture(), shape) {
+        let layout = if args.writes_each() { (1, 1) } else { args.layout(job.count) };
+        limits::grid(format, layout, (width, height))?;
+    }
+    Ok(())
+}
+
+impl GenerateArgs {
+    /// The flag that says how many samples there are.
+    fn asks_for_count(&self) -> &'static str {
+        match (&self.noise, self.count, self.grid) {
+            (Some(_), ..) => "--noise",
+            (None, None, Some(_)) => "--grid",
+            _ => "--count",
+        }
+    }
+
+    /// Whether each sample has a file of its own.
+    fn writes_each(&self) -> bool {
+        self.out.as_ref().is_some_and(|out| out.to_string_lossy().contains("{index}"))
+    }
+
+    /// The columns and the rows that so many samples are laid out in.
+    fn layout(&self, count: usize) -> (usize, usize) {
+        let columns = self.grid.map_or((count as f64).sqrt().ceil() as usize, |(columns, _)| columns);
+        let columns = columns.clamp(1, count);
+        (columns, count.div_ceil(columns))
+    }
 }
 
 fn random_seed() -> u64 {
@@ -262,6 +313,8 @@ fn settings(args: &GenerateArgs, model: &Model) -> Result<Settings> {
 
 fn conditions(args: &GenerateArgs, model: &Model, seed: u64, count: usize) -> Result<Vec<Condition>> {
     let common = Condition { class: None, named: super::conditions::read(model, &args.conditions)? };
+    let named: usize = common.named.values().map(Vec::len).sum();
+    limits::memory(args.asks_for_count(), count, size_of::<Condition>().saturating_add(4 * named))?;
     let class = args.class.as_deref().map(|c| model.class(c)).transpose()?;
     let classes = if model.takes_class() { model.num_classes().unwrap_or(0) } else { 0 };
     let of_sample = |i: usize| {
@@ -286,6 +339,7 @@ fn picture(model: &Model, format: Format) -> Result<Option<Picture>> {
 fn sample_all(args: &GenerateArgs, model: &Model, job: &Job) -> Result<Vec<Sample>> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.unwrap_or(cores).max(1);
+    limits::threads(threads)?;
     let at_a_time = threads.min(job.count);
     let settings = settings(args, model)?;
     let each = |i: usize| Settings { threads: (threads + at_a_time - 1 - i) / at_a_time, ..settings.clone() };
@@ -373,7 +427,7 @@ fn write(
     samples: &[Sample],
 ) -> Result<()> {
     let name = out.to_string_lossy();
-    if name.contains("{index}") {
+    if args.writes_each() {
         for (i, sample) in samples.iter().enumerate() {
             let index = job.first_index + i as u64;
             let file = PathBuf::from(name.replace("{index}", &index.to_string()));
@@ -382,7 +436,7 @@ fn write(
         }
         return Ok(());
     }
-    let columns = args.grid.map_or((samples.len() as f64).sqrt().ceil() as usize, |(c, _)| c);
+    let (columns, _) = args.layout(samples.len());
     Ok(output::write_file(out, &encode(format, model, picture, samples, columns)?)?)
 }
 
@@ -433,7 +487,7 @@ fn print_report(
     times: [Duration; 3],
     allocations: u64,
     out: &Path,
-) {
+) -> Result<()> {
     let [load, sampling, total] = times.map(|t| t.as_secs_f64() * 1e3);
     let nfe: usize = samples.iter().map(|s| s.nfe).sum();
     let peak = measure::peak_rss_bytes();
@@ -463,5 +517,9 @@ fn print_report(
         ),
     };
     // Standard output is the picture's if it goes there.
-    if out == Path::new("-") || args.out.is_none() { eprintln!("{text}") } else { println!("{text}") }
+    if out == Path::new("-") || args.out.is_none() {
+        eprintln!("{text}");
+        return Ok(());
+    }
+    print(&(text + "\n"))
 }

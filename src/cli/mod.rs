@@ -5,11 +5,13 @@ mod conditions;
 mod flow;
 mod generate;
 mod inspect;
+mod limits;
 pub mod measure;
 mod restore;
 mod schedule;
+mod stdout;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use edgegen::Settings;
 use edgegen::config::{SchedulerConfig, Sigmas, Spacing};
@@ -111,7 +113,7 @@ impl ModelArgs {
             roles: self.inputs.clone(),
             scheduler,
             sample_shape: self.shape.clone(),
-            normalization: self.normalization.as_deref().map(read_normalization).transpose()?,
+            normalization: self.normalization.as_deref().map(Normalization::open).transpose()?,
             sigmas: Sigmas { min: self.sigma_min, max: self.sigma_max, rho: self.rho },
             exact_quantization: self.exact_quantization,
             max_memory: self.max_memory,
@@ -127,17 +129,28 @@ impl ModelArgs {
 }
 
 fn read_scheduler(path: &Path) -> Result<SchedulerConfig> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let config = SchedulerConfig::from_json(&text).with_context(|| path.display().to_string())?;
-    for field in config.unknown_fields() {
-        eprintln!("edgegen: {}: the field {field} is not known and has no effect", path.display());
+    let config = SchedulerConfig::open(path)?;
+    // one line for each of the first, however many there are
+    const MOST_LINES: usize = 8;
+    let unknown = config.unknown_fields();
+    for (i, field) in unknown.enumerate() {
+        if i == MOST_LINES {
+            warn(format!("{}: other fields are not known either", path.display()));
+            break;
+        }
+        warn(format!("{}: the field {field} is not known and has no effect", path.display()));
     }
     Ok(config)
 }
 
-fn read_normalization(path: &Path) -> Result<Normalization> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Normalization::from_json(&text).with_context(|| path.display().to_string())
+/// Says something on a line of its own.
+fn warn(text: String) {
+    eprintln!("edgegen: {}", one_line(text));
+}
+
+/// Names from files and arguments may hold anything, and be as long as they like: the error of the library is one line.
+fn one_line(text: String) -> String {
+    edgegen::Error::new(edgegen::ErrorKind::InvalidArgument, text).to_string()
 }
 
 /// A number of bytes, or of so many times 2^10, 2^20 or 2^30 of them by the suffix K, M or G.
@@ -302,7 +315,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("edgegen: {error:#}");
+            warn(format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -322,5 +335,6 @@ fn list_samplers() -> Result<()> {
 
 /// Writes to the standard output, which may be closed: an error then, where `println!` would panic.
 fn print(text: &str) -> Result<()> {
+    stdout::check()?;
     Ok(edgegen::output::write_file(Path::new("-"), text.as_bytes())?)
 }

@@ -35,7 +35,7 @@ impl Solver {
     /// in each block.
     ///
     /// # Errors
-    /// As there, and when `times` or `jump` is 0.
+    /// As there, and when `times` or `jump` is 0, or `times` above 1000.
     pub fn compile_resampled(
         &self,
         grid: &Grid,
@@ -46,6 +46,12 @@ impl Solver {
         let Resample { times, jump } = resample;
         if times == 0 || jump == 0 {
             return Err(Error::invalid("resampling must run each block of steps at least once, of at least one step"));
+        }
+        // each time is compiled to steps of its own
+        if times > 1000 {
+            return Err(Error::invalid(format!(
+                "resampling can run each block of steps at most 1000 times, not {times}"
+            )));
         }
         if times == 1 {
             return self.compile(grid, marginal, prediction);
