@@ -22,6 +22,8 @@ mod plan;
 mod pool;
 mod reason;
 mod step;
+#[cfg(test)]
+mod testing;
 mod verify;
 
 pub use compile::{Inputs, compile};

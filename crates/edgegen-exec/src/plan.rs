@@ -15,8 +15,6 @@ pub struct Plan {
     isa: Isa,
     verified: Verified,
     classes: Option<usize>,
-    /// The length of each condition.
-    conditions: Vec<usize>,
 }
 
 /// A step of a plan, as it is shown.
@@ -87,8 +85,20 @@ const TIMES: usize = 64;
 
 impl Plan {
     /// A plan of what has been verified.
-    pub(crate) fn new(isa: Isa, verified: Verified, classes: Option<usize>, conditions: Vec<usize>) -> Self {
-        Plan { isa, verified, classes, conditions }
+    pub(crate) fn new(isa: Isa, verified: Verified, classes: Option<usize>) -> Self {
+        Plan { isa, verified, classes }
+    }
+
+    /// What was verified, to be changed.
+    #[cfg(test)]
+    pub(crate) fn draft(&self) -> crate::verify::Draft {
+        crate::verify::Draft::clone(&self.verified)
+    }
+
+    /// The same network by another plan.
+    #[cfg(test)]
+    pub(crate) fn with(&self, verified: Verified) -> Self {
+        Plan { verified, ..self.clone() }
     }
 
     /// The buffers for runs on one thread.
@@ -131,7 +141,7 @@ impl Plan {
 
     fn unbound(&self) -> Bound {
         Bound {
-            conditions: self.conditions.iter().map(|len| vec![0.0; *len]).collect(),
+            conditions: self.verified.conditions.iter().map(|len| vec![0.0; *len]).collect(),
             version: 0,
             made: vec![0.0; self.verified.handed[0].len],
         }
@@ -149,7 +159,7 @@ impl Plan {
 
     /// Bytes of each slot that conditions are bound to.
     pub fn slot_bytes(&self) -> usize {
-        4 * (self.conditions.iter().sum::<usize>() + self.verified.handed[0].len)
+        4 * (self.verified.conditions.iter().sum::<usize>() + self.verified.handed[0].len)
     }
 
     /// The numbers of a sample.
@@ -163,7 +173,7 @@ impl Plan {
 
     /// The length of each condition.
     pub fn conditions(&self) -> &[usize] {
-        &self.conditions
+        &self.verified.conditions
     }
 
     /// The number of classes, with the one for none, that the network has a row for.
@@ -190,7 +200,7 @@ impl Plan {
             held.copy_from_slice(values);
             count += 1;
         }
-        assert_eq!(count, self.conditions.len());
+        assert_eq!(count, self.verified.conditions.len());
         if known {
             return;
         }

@@ -178,18 +178,19 @@ impl Step {
         (len.to_string(), 0)
     }
 
-    /// Whether the places fit what is done with them.
+    /// Whether the places fit what is done with them, in a network whose conditions have these lengths.
     ///
     /// # Errors
     /// What does not fit.
-    pub fn check(&self) -> Result<(), Reason> {
+    pub fn check(&self, conditions: &[usize]) -> Result<(), Reason> {
         let right = match &self.work {
             Work::Kernel(kernel) => return kernel.check(&self.places),
             Work::Boundary(Boundary::Sample { to, from }) => self.places.get(*to).dims == from.dims,
             Work::Boundary(Boundary::Result { from, to }) => self.places.get(*from).dims == to.dims,
             Work::Boundary(Boundary::Time { to, .. } | Boundary::Class { to }) => self.places.get(*to).len == 1,
-            // its length is checked where it is given
-            Work::Boundary(Boundary::Condition { .. }) => true,
+            Work::Boundary(Boundary::Condition { to, index }) => {
+                conditions.get(*index) == Some(&self.places.get(*to).len)
+            }
         };
         if right { Ok(()) } else { Err(Reason::Malformed("an input or the result does not fit its place".into())) }
     }

@@ -60,6 +60,8 @@ pub struct Draft {
     pub handed: [Slice; 2],
     /// The room that each thread has.
     pub scratch: ScratchLen,
+    /// The length of each condition.
+    pub conditions: Vec<usize>,
 }
 
 /// A plan's steps and memory that have passed.
@@ -138,7 +140,7 @@ fn places_lie_in_their_storages(draft: &Draft) -> Result<(), String> {
 /// Every kernel says of its places that they fit its weights and each other, and has the scratch that it asks for.
 fn kernels_accept_their_places(draft: &Draft) -> Result<(), String> {
     for step in &draft.steps {
-        step.check().map_err(|e| format!("{}: {e}", step.name()))?;
+        step.check(&draft.conditions).map_err(|e| format!("{}: {e}", step.name()))?;
         let needed = step.kernel().map_or(ScratchLen::default(), |kernel| kernel.scratch(&step.places));
         let room = needed.work <= draft.scratch.work && needed.copied <= draft.scratch.copied;
         ensure(room, || format!("{} needs more scratch", step.name()))?;
@@ -389,3 +391,6 @@ impl Region {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,8 +84,9 @@ impl Compiler<'_, '_> {
             constants,
             handed: handed.map(|r| Slice { start: r.start, len: r.len() }),
             scratch,
+            conditions: self.conditions,
         };
-        let plan = Plan::new(self.isa, verify(draft)?, self.classes, self.conditions);
+        let plan = Plan::new(self.isa, verify(draft)?, self.classes);
         self.graph.take_bytes(plan.workspace_bytes())?;
         Ok(plan)
     }

@@ -69,7 +69,7 @@ impl<'a> Operation<'a> for Reduce<'a> {
         self.axes.iter().for_each(|a| sums.strides[*a] = 0);
         let mut places = Places::default();
         let ([sums, from], [to]) = (c.strided([&sums, &input])?, c.strided([&output])?);
-        let to = places.strided(Access::Accumulate, to);
+        let to = places.strided(Access::Write, to);
         let sums = places.strided(Access::Accumulate, sums);
         let from = places.strided(Access::Read, from);
         c.push(ReduceStep { f: self.f, to, sums, from }, places);
