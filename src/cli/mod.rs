@@ -11,14 +11,12 @@ mod restore;
 mod schedule;
 mod stdout;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use edgegen::Settings;
-use edgegen::config::{SchedulerConfig, Sigmas, Spacing};
-use edgegen::model::Normalization;
-use edgegen::model::Role;
-use edgegen::solver::{ADAPTIVE_SOLVERS, SOLVERS, Solver, Threshold};
-use edgegen::{Model, ModelOptions};
+use edgegen::config::{SchedulerConfig, Sigmas, Spacing, Threshold};
+use edgegen::model::{Normalization, Role};
+use edgegen::solver::{ADAPTIVE_SOLVERS, SOLVERS, Solver};
+use edgegen::{Hint, Model, ModelOptions, Settings};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -108,20 +106,27 @@ struct ModelArgs {
 
 impl ModelArgs {
     fn open(&self, path: Option<&Path>) -> Result<Model> {
-        let scheduler = self.scheduler_config.as_deref().map(read_scheduler).transpose()?;
-        let options = ModelOptions {
-            roles: self.inputs.clone(),
-            scheduler,
-            sample_shape: self.shape.clone(),
-            normalization: self.normalization.as_deref().map(Normalization::open).transpose()?,
-            sigmas: Sigmas { min: self.sigma_min, max: self.sigma_max, rho: self.rho },
-            exact_quantization: self.exact_quantization,
-            max_memory: self.max_memory,
-        };
+        let sigmas = Sigmas { min: self.sigma_min, max: self.sigma_max, rho: self.rho };
+        let mut options = ModelOptions::new().sigmas(sigmas).exact_quantization(self.exact_quantization);
+        for (role, name) in &self.inputs {
+            options = options.input(*role, name);
+        }
+        if let Some(path) = &self.scheduler_config {
+            options = options.scheduler_config(read_scheduler(path)?);
+        }
+        if let Some(shape) = &self.shape {
+            options = options.sample_shape(shape.as_slice());
+        }
+        if let Some(path) = &self.normalization {
+            options = options.normalization(Normalization::open(path)?);
+        }
+        if let Some(bytes) = self.max_memory {
+            options = options.max_memory(bytes);
+        }
         match path {
-            Some(path) => Ok(Model::open(path, &options)?),
+            Some(path) => Ok(options.open(path)?),
             #[cfg(feature = "embedded-model")]
-            None => Ok(Model::embedded_with(&options)?),
+            None => Ok(options.embedded()?),
             #[cfg(not(feature = "embedded-model"))]
             None => anyhow::bail!("this build has no model in it: give one with --model FILE"),
         }
@@ -251,11 +256,15 @@ impl SamplingArgs {
     fn over(&self, base: Settings, model: &Model) -> Result<Settings> {
         let mut settings = match &self.sampler {
             Some(name) => {
-                let solver = Settings::with_solver(model, Solver::from_name(name)?);
-                Settings { steps: base.steps, guidance: base.guidance, ..solver }
+                let mut own = Settings::with_solver(model, Solver::from_name(name)?);
+                (own.steps, own.guidance) = (base.steps, base.guidance);
+                own
             }
             None => base,
         };
+        if matches!(settings.solver, Solver::Adaptive(_)) && (self.steps.is_some() || self.spacing.is_some()) {
+            bail!("--steps and --spacing are not for samplers that choose their own steps");
+        }
         if let Some(steps) = self.steps {
             settings.steps = steps;
         }
@@ -265,7 +274,7 @@ impl SamplingArgs {
         if let Some(guidance) = self.guidance {
             settings.guidance = guidance;
         }
-        settings.unconditional = conditions::read(model, &self.unconditional)?;
+        settings.unconditional = conditions::values(model, &self.unconditional)?;
         if let Some(Clip(threshold)) = self.clip {
             settings.threshold = threshold;
         }
@@ -315,9 +324,36 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            warn(format!("{error:#}"));
+            warn(in_words(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What was wrong, from the outermost context to the cause, with what would put it right as this program calls it.
+fn in_words(error: &anyhow::Error) -> String {
+    let words = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<edgegen::Error>() {
+        Some(error) => in_options(error),
+        None => cause.to_string(),
+    };
+    error.chain().map(words).collect::<Vec<_>>().join(": ")
+}
+
+/// An error of the library, whose hint is told by the program's options.
+fn in_options(error: &edgegen::Error) -> String {
+    let message = error.message();
+    match error.hint() {
+        None => message.to_string(),
+        Some(Hint::SampleShape) => format!("{message}: give the sample's shape with --shape, such as 3,32,32"),
+        Some(Hint::Schedule) => format!(
+            "{message}: put its scheduler_config.json beside it, or name one with --scheduler-config; or, for a network that takes sigma, give --sigma-min and --sigma-max"
+        ),
+        Some(Hint::MaxMemory) => format!("{message}: allow more with --max-memory"),
+        Some(Hint::Input(role)) => format!("{message}: name it with --input {role}=NAME"),
+        Some(Hint::Class) => format!("{message}: give one with --class"),
+        Some(Hint::Condition(name)) => format!("{message}: give it with --cond {name}=VALUE"),
+        // one that this program has no option for
+        Some(_) => error.to_string(),
     }
 }
 

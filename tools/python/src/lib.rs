@@ -6,7 +6,8 @@ use native::config::{SchedulerConfig, Spacing};
 use native::model::Role;
 use native::ModelOptions;
 use native::network::self;
-use native::sampler::{Control, Ending, Progress};
+use native::{Ending, Progress};
+use native::sampler::Control;
 use native::schedule::Start;
 use native::solver::Solver;
 use native::{ErrorKind, Settings};
@@ -144,7 +145,7 @@ struct Generator {
 
 struct State {
     generator: native::Generator,
-    outcome: Option<native::sampler::Outcome>,
+    outcome: Option<native::Outcome>,
 }
 
 #[pymethods]
