@@ -1,6 +1,8 @@
 //! `edgegen bench`: what a model costs on this machine.
 
-use super::{ModelArgs, Report, SamplingArgs, limits, measure, print};
+use super::args::{ModelArgs, Report, SamplingArgs};
+use super::stdout::print;
+use super::{limits, measure};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use edgegen::noise::{self, Noise};

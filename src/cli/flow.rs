@@ -1,6 +1,8 @@
 //! `edgegen encode`, `likelihood` and `interpolate`: the model as a map between pictures and noise.
 
-use super::{ModelArgs, Report, SamplingArgs, limits, print};
+use super::args::{ModelArgs, Report, SamplingArgs};
+use super::limits;
+use super::stdout::print;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use edgegen::config::{Spacing, Threshold};

@@ -1,7 +1,9 @@
 //! `edgegen OUT`: generate.
 
+use super::args::{ModelArgs, Report, SamplingArgs};
 use super::flow::read_sample;
-use super::{ModelArgs, Report, SamplingArgs, limits, measure, print, stdout};
+use super::stdout::{self, print};
+use super::{limits, measure};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use edgegen::constraint::Replacement;

@@ -1,6 +1,7 @@
 //! `edgegen inspect`: what a model is.
 
-use super::{ModelArgs, Report, print};
+use super::args::{ModelArgs, Report};
+use super::stdout::print;
 use anyhow::Result;
 use clap::Args;
 use edgegen::Model;

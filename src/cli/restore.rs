@@ -1,7 +1,8 @@
 //! `edgegen restore`: a picture from what is left of it.
 
+use super::args::SamplingArgs;
+use super::conditions;
 use super::flow::Common;
-use super::{SamplingArgs, conditions};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use edgegen::constraint::Degradation;

@@ -1,6 +1,7 @@
 //! `edgegen schedule`: the noise schedule, and the steps that a run takes on it.
 
-use super::{ModelArgs, SamplingArgs, print};
+use super::args::{ModelArgs, SamplingArgs};
+use super::stdout::print;
 use anyhow::Result;
 use clap::Args;
 use edgegen::output::{Format, encode_picture, write_file};
