@@ -4,14 +4,12 @@
 //! cargo bench --bench sampling
 //! ```
 
-use edgegen::Condition;
-use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
+use edgegen::config::{PredictionType, SchedulerConfig, Spacing, Threshold};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;
-use edgegen::solver::{Prediction, SOLVERS, Threshold};
-use edgegen::{Generator, Settings};
-use edgegen::{Model, Network};
+use edgegen::solver::{Prediction, SOLVERS};
+use edgegen::{Condition, Model, Network, Request};
 
 fn main() {
     divan::main();
@@ -38,7 +36,7 @@ impl Network for Echo {
         &[LEN]
     }
 
-    fn predict(&mut self, x: &[f32], _: f64, _: &Condition, out: &mut [f32]) -> edgegen::Result<()> {
+    fn predict(&mut self, x: &[f32], _: f64, _: usize, out: &mut [f32]) -> edgegen::Result<()> {
         out.copy_from_slice(x);
         Ok(())
     }
@@ -67,15 +65,16 @@ fn network_call(bencher: divan::Bencher) {
     let model = Model::embedded().unwrap();
     let mut network = model.network().unwrap();
     let (x, mut out) = (vec![0.5; LEN], vec![0.0; LEN]);
-    bencher.bench_local(|| network.predict(&x, 500.0, &Condition::class(3), &mut out).unwrap());
+    network.bind(0, &Condition::class(3)).unwrap();
+    bencher.bench_local(|| network.predict(&x, 500.0, 0, &mut out).unwrap());
 }
 
 /// One picture with the model's own settings.
 #[divan::bench]
 fn picture(bencher: divan::Bencher) {
     let model = Model::embedded().unwrap();
-    let mut generator = Generator::new(&model, &Settings::of(&model).unwrap()).unwrap();
-    bencher.bench_local(|| generator.generate(0, 0, &Condition::class(3), &mut Control::default()).unwrap().1);
+    let mut generator = model.generator().build().unwrap();
+    bencher.bench_local(|| generator.run(&Request::new(0, 0).class(3)).unwrap().outcome);
 }
 
 /// Reading and preparing the shipped model.

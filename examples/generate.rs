@@ -4,24 +4,18 @@
 //! cargo run --release --example generate -- boot.png
 //! ```
 
-use edgegen::Condition;
-use edgegen::Model;
 use edgegen::output::{Format, Picture, encode_picture, write_file};
-use edgegen::sampler::Control;
-use edgegen::{Generator, Settings};
+use edgegen::{Model, Request};
 use std::path::PathBuf;
 
 fn main() -> Result<(), edgegen::Error> {
     let out = PathBuf::from(std::env::args().nth(1).unwrap_or("boot.png".into()));
     let model = Model::embedded()?;
-    let settings = Settings { steps: 10, ..Settings::of(&model)? };
-    let mut generator = Generator::new(&model, &settings)?;
+    let mut generator = model.generator().steps(10).build()?;
+    let run = generator.run(&Request::new(7, 0).class(model.class("Ankle boot")?))?;
 
-    let boot = Condition::class(model.class("Ankle boot")?);
-    let (sample, outcome) = generator.generate(7, 0, &boot, &mut Control::default())?;
-
-    let picture = Picture::new(model.sample_shape(), (-1.0, 1.0))?.grid(&[sample], 1);
+    let picture = Picture::new(model.sample_shape(), model.value_range())?.grid(&[run.sample], 1);
     write_file(&out, &encode_picture(&picture, Format::from_path(&out)?)?)?;
-    println!("{}: {} network calls", out.display(), outcome.nfe);
+    println!("{}: {} network calls", out.display(), run.outcome.nfe);
     Ok(())
 }

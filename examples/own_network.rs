@@ -4,13 +4,12 @@
 //! cargo run --release --example own_network --no-default-features
 //! ```
 
-use edgegen::Condition;
-use edgegen::Network;
-use edgegen::config::{SchedulerConfig, Spacing};
+use edgegen::config::{SchedulerConfig, Spacing, Threshold};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;
-use edgegen::solver::{Prediction, Solver, Threshold};
+use edgegen::solver::{Prediction, Solver};
+use edgegen::{Condition, Network};
 
 /// Data: 64 points on the unit circle. With γ and σ of the time, the posterior mean of x_0 is known.
 struct Circle(Schedule);
@@ -20,7 +19,7 @@ impl Network for Circle {
         &[2]
     }
 
-    fn predict(&mut self, x: &[f32], t: f64, _: &Condition, out: &mut [f32]) -> edgegen::Result<()> {
+    fn predict(&mut self, x: &[f32], t: f64, _: usize, out: &mut [f32]) -> edgegen::Result<()> {
         let level = self.0.level(t);
         let x = [f64::from(x[0]), f64::from(x[1])];
         let (mut total, mut mean) = (0.0, [0.0; 2]);

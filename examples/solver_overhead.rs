@@ -5,13 +5,12 @@
 //! cargo run --release --example solver_overhead --no-default-features -- 784
 //! ```
 
-use edgegen::Condition;
-use edgegen::Network;
-use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
+use edgegen::config::{PredictionType, SchedulerConfig, Spacing, Threshold};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;
-use edgegen::solver::{Prediction, SOLVERS, Threshold};
+use edgegen::solver::{Prediction, SOLVERS};
+use edgegen::{Condition, Network};
 use std::time::Instant;
 
 /// Predicts what it is given.
@@ -22,7 +21,7 @@ impl Network for Echo {
         &self.0
     }
 
-    fn predict(&mut self, x: &[f32], _: f64, _: &Condition, out: &mut [f32]) -> edgegen::Result<()> {
+    fn predict(&mut self, x: &[f32], _: f64, _: usize, out: &mut [f32]) -> edgegen::Result<()> {
         out.copy_from_slice(x);
         Ok(())
     }

@@ -32,7 +32,7 @@
 #define EDGEGEN_MAX_RANK 8
 
 // The version of this interface. It changes when a program compiled against an older header would no longer work.
-#define EDGEGEN_ABI_VERSION 1
+#define EDGEGEN_ABI_VERSION 2
 
 // What a call came to. A run that a deadline or the callback ended is OK: `edgegen_outcome` says so.
 enum edgegen_status
@@ -232,14 +232,23 @@ typedef struct edgegen_request {
     uint64_t seed;
     // The sample's number in the seed's run.
     uint64_t index;
-    // The class; less than 0 for the model's "no class". A model that takes no class does not look at it.
+    // The class; less than 0 for the model's "no class". For a model that takes no class, 0 or less.
     int32_t class_index;
-    // The other conditions. Those that are not given keep their values of the last request (zeros before the first).
+    // The other conditions: each that the model takes.
     const struct edgegen_condition *conditions;
     size_t num_conditions;
     // Standard normal numbers to start from instead of the seed's; null for the seed's.
     const float *noise;
     size_t noise_len;
+    // A sample to start from instead of noise; null for noise. With `strength` or `sigma`.
+    const float *init;
+    size_t init_len;
+    // Makes another sample near `init`, or renews a plan: it is noised to where this share of the steps is to be run,
+    // above 0 and at most 1. 0 where `sigma` is given, or there is no `init`. The first request of each strength or
+    // sigma allocates.
+    double strength;
+    // Takes the noise from `init`, which has noise of this standard deviation, in the network's units; else 0.
+    double sigma;
     // Microseconds from now after which no further step begins; 0 for none. The sample is then the best there is: the
     // estimate of the clean sample by then. A step under way is ended, so allow for the time of one.
     uint64_t deadline_us;

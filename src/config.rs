@@ -1,7 +1,6 @@
 //! The scheduler's configuration, in diffusers' own `scheduler_config.json` format, so that a model
 //! exported from there runs with its own file.
 
-use crate::solver::Threshold;
 use crate::{Error, ErrorKind, Result, file};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -41,8 +40,8 @@ pub enum PredictionType {
     /// The clean sample x_0.
     #[serde(rename = "sample")]
     Sample,
-    /// The clean sample of a network in the EDM form `D(y; s)` (arXiv 2206.00364): instead of x it takes
-    /// `y = x/γ`, and instead of the time `s = σ/γ`. Not one of diffusers' values.
+    /// The clean sample, by a network that takes `s = σ/γ` instead of the time (arXiv 2206.00364):
+    /// [`Preconditioned`](crate::network::Preconditioned) scales its samples. Not one of diffusers' values.
     #[serde(rename = "denoised")]
     Denoised,
 }
@@ -156,10 +155,39 @@ pub struct Sigmas {
     pub rho: Option<f64>,
 }
 
-/// What a network that takes σ is wrapped in (arXiv 2206.00364, eq. 7): the denoised sample is
-/// `D(y; σ) = c_skip y + c_out F(c_in y, c_noise)` with `c_in = 1/√(σ² + σ_data²)` and F the network.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scalings {
+/// What is done to the estimate of the clean sample after each evaluation.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum Threshold {
+    /// Nothing.
+    #[default]
+    None,
+    /// It is clipped to ± this bound, which is positive.
+    Static(f64),
+    /// Dynamic thresholding (arXiv 2205.11487, section 2.3): with s the given quantile of |x_0|, but from
+    /// 1 to `max`, x_0 is clipped to ±s and divided by s.
+    Dynamic {
+        /// Which quantile, in (0, 1].
+        ratio: f64,
+        /// The most that s may be, at least 1.
+        max: f64,
+    },
+}
+
+/// How a network takes the noise level, and what its prediction is of: for [`Preconditioned`], the one place where
+/// samples are scaled for networks that take σ. The samplers know such a network as its denoiser `D(y; σ)`, where
+/// `y = x/γ` and σ stands for σ/γ (arXiv 2206.00364, eq. 7: `D(y; σ) = c_skip y + c_out F(c_in y, c_noise)` with
+/// `c_in = 1/√(σ² + σ_data²)` and F the network).
+///
+/// [`Preconditioned`]: crate::network::Preconditioned
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum Preconditioning {
+    /// It takes x and the time of a schedule of β, as they are.
+    #[default]
+    None,
+    /// It is D itself: it takes y and σ.
+    Denoiser,
     /// EDM's: `c_skip = σ_data²/(σ² + σ_data²)`, `c_out = ±σ σ_data/√(σ² + σ_data²)`, `c_noise = ln(σ)/4`.
     Edm {
         /// The data's standard deviation.
@@ -468,7 +496,9 @@ impl SchedulerConfig {
         if let Some(s_noise) = class.s_noise.filter(|s| *s != 1.0) {
             return Err(format!("s_noise {s_noise} is not supported: give 1"));
         }
-        if matches!(self.scalings(), Some(Scalings::Edm { .. })) && self.prediction_type == PredictionType::Sample {
+        if matches!(self.preconditioning(), Preconditioning::Edm { .. })
+            && self.prediction_type == PredictionType::Sample
+        {
             return Err("the EDM classes take a prediction_type of epsilon or v_prediction, or denoised for a network that has its scalings in it, not sample".into());
         }
         let spacings =
@@ -506,32 +536,36 @@ impl SchedulerConfig {
     /// The least and the greatest σ of a model that is trained on a range of σ; `None` for one with a schedule of β.
     pub fn sigma_range(&self) -> Option<(f64, f64)> {
         let class = &self.class;
-        match (self.scalings(), self.prediction_type, class.sigma_min, class.sigma_max) {
-            (None, PredictionType::Denoised, Some(min), Some(max)) => Some((min, max)),
-            (None, ..) => None,
-            (Some(_), _, min, max) => Some((min.unwrap_or(SIGMA_RANGE.0), max.unwrap_or(SIGMA_RANGE.1))),
+        match self.preconditioning() {
+            Preconditioning::None => None,
+            Preconditioning::Denoiser => class.sigma_min.zip(class.sigma_max),
+            _ => Some((class.sigma_min.unwrap_or(SIGMA_RANGE.0), class.sigma_max.unwrap_or(SIGMA_RANGE.1))),
         }
     }
 
-    /// What the scheduler's class wraps the network in, if anything.
-    pub fn scalings(&self) -> Option<Scalings> {
+    /// How the network takes the noise level: by the prediction type, and by the scheduler's class.
+    pub fn preconditioning(&self) -> Preconditioning {
         let sigma_data = self.class.sigma_data.unwrap_or(0.5);
-        match self.class.class_name.as_deref()? {
+        match self.class.class_name.as_deref() {
             // one whose scalings are in the file, and the class names the solver alone
-            _ if self.prediction_type == PredictionType::Denoised => None,
-            "EDMEulerScheduler" | "EDMDPMSolverMultistepScheduler" => {
-                Some(Scalings::Edm { sigma_data, negative: self.prediction_type == PredictionType::V })
+            _ if self.prediction_type == PredictionType::Denoised => Preconditioning::Denoiser,
+            Some("EDMEulerScheduler" | "EDMDPMSolverMultistepScheduler") => {
+                Preconditioning::Edm { sigma_data, negative: self.prediction_type == PredictionType::V }
             }
-            "CMStochasticIterativeScheduler" => {
-                Some(Scalings::Consistency { sigma_data, sigma_min: self.class.sigma_min.unwrap_or(SIGMA_RANGE.0) })
+            Some("CMStochasticIterativeScheduler") => {
+                let sigma_min = self.class.sigma_min.unwrap_or(SIGMA_RANGE.0);
+                Preconditioning::Consistency { sigma_data, sigma_min }
             }
-            _ => None,
+            _ => Preconditioning::None,
         }
     }
 
-    /// What the network predicts, once it is wrapped in its [`scalings`](Self::scalings).
+    /// What the network predicts, once it is wrapped in its [`preconditioning`](Self::preconditioning).
     pub fn prediction(&self) -> PredictionType {
-        if self.scalings().is_some() { PredictionType::Denoised } else { self.prediction_type }
+        match self.preconditioning() {
+            Preconditioning::None => self.prediction_type,
+            _ => PredictionType::Denoised,
+        }
     }
 
     /// The fields that nothing here reads, but for those that diffusers keeps for itself.
@@ -547,7 +581,7 @@ impl SchedulerConfig {
         if class.thresholding == Some(true) {
             let ratio = class.dynamic_thresholding_ratio.unwrap_or(0.995);
             Threshold::Dynamic { ratio, max: class.sample_max_value.unwrap_or(1.0) }
-        } else if matches!(self.scalings(), Some(Scalings::Consistency { .. })) {
+        } else if matches!(self.preconditioning(), Preconditioning::Consistency { .. }) {
             if class.clip_denoised.unwrap_or(true) { Threshold::Static(1.0) } else { Threshold::None }
         } else if self.clip_sample {
             Threshold::Static(self.clip_sample_range)

@@ -8,6 +8,8 @@ use std::fmt;
 pub enum ErrorKind {
     /// An argument is out of its range or does not fit the model.
     InvalidArgument,
+    /// An array has another number of elements than it must.
+    WrongSize,
     /// The model file cannot be read as an ONNX network that maps a sample and a time to a sample.
     Model,
     /// A file could not be read or written.
@@ -18,11 +20,46 @@ pub enum ErrorKind {
     Network,
 }
 
+/// What a caller can give to put an error right. [`Error`]'s own words name it as the library does; a program that has
+/// options of its own for these says what they are called there (see [`Error::message`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// One sample's shape: `ModelOptions::sample_shape`.
+    SampleShape,
+    /// A noise schedule: `ModelOptions::scheduler_config`, or `ModelOptions::sigmas` for a network that takes σ.
+    Schedule,
+    /// More memory for the model: `ModelOptions::max_memory`.
+    MaxMemory,
+    /// The name of the input of this role: `ModelOptions::input`.
+    Input(&'static str),
+    /// A class: `Request::class`.
+    Class,
+    /// The condition of this name: `Request::condition`.
+    Condition(String),
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hint::SampleShape => f.write_str("give the sample's shape by ModelOptions::sample_shape"),
+            Hint::Schedule => f.write_str(
+                "put its scheduler_config.json beside it, or give one by ModelOptions::scheduler_config; or, for a network that takes sigma, its range by ModelOptions::sigmas",
+            ),
+            Hint::MaxMemory => f.write_str("allow more by ModelOptions::max_memory"),
+            Hint::Input(role) => write!(f, "name it by ModelOptions::input (role {role})"),
+            Hint::Class => f.write_str("give one by Request::class"),
+            Hint::Condition(name) => write!(f, "give it by Request::condition(\"{name}\", ...)"),
+        }
+    }
+}
+
 /// An error of this library: its [`kind`](Error::kind), and one line that says what was wrong and what would be right.
 #[derive(Clone, Debug)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    hint: Option<Hint>,
 }
 
 /// `std::result::Result` with this library's [`Error`].
@@ -35,13 +72,13 @@ impl Error {
         const LONGEST: usize = 1000;
         let message: String = message.into();
         if !message.contains(char::is_control) && message.len() <= LONGEST {
-            return Error { kind, message };
+            return Error { kind, message, hint: None };
         }
         let mut plain: String = message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
         if message.len() > plain.len() {
             plain.push('…');
         }
-        Error { kind, message: plain }
+        Error { kind, message: plain, hint: None }
     }
 
     /// What went wrong, for a program to act on.
@@ -49,20 +86,44 @@ impl Error {
         self.kind
     }
 
+    /// What was wrong, without what would put it right.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What the caller can give to put it right, where that is one thing.
+    pub fn hint(&self) -> Option<&Hint> {
+        self.hint.as_ref()
+    }
+
+    #[cfg(feature = "onnx")]
+    pub(crate) fn with_hint(self, hint: Hint) -> Self {
+        Error { hint: Some(hint), ..self }
+    }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::InvalidArgument, message)
     }
 
     /// The same error with `what: ` before its message.
-    #[cfg(feature = "onnx")]
     pub(crate) fn context(self, what: impl fmt::Display) -> Self {
-        Error::new(self.kind, format!("{what}: {}", self.message))
+        Error { hint: self.hint, ..Error::new(self.kind, format!("{what}: {}", self.message)) }
     }
+}
+
+/// A file is not a network that can be run.
+#[cfg(feature = "onnx")]
+pub(crate) fn model_error(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Model, message)
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, ": {hint}"),
+            None => Ok(()),
+        }
     }
 }
 

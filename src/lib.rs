@@ -15,19 +15,14 @@
 //!
 //! ```
 //! # #[cfg(all(feature = "embedded-model", feature = "output"))] {
-//! use edgegen::Condition;
-//! use edgegen::Model;
 //! use edgegen::output::{Format, Picture, encode_picture};
-//! use edgegen::sampler::Control;
-//! use edgegen::{Generator, Settings};
+//! use edgegen::{Model, Request};
 //!
 //! let model = Model::embedded()?;
-//! let settings = Settings { steps: 5, ..Settings::of(&model)? };
-//! let mut generator = Generator::new(&model, &settings)?;
-//! let bag = Condition::class(model.class("Bag")?);
-//! let (sample, _) = generator.generate(1, 0, &bag, &mut Control::default())?;
+//! let mut generator = model.generator().steps(5).build()?;
+//! let run = generator.run(&Request::new(1, 0).class(model.class("Bag")?))?;
 //!
-//! let picture = Picture::new(model.sample_shape(), (-1.0, 1.0))?.grid(&[sample], 1);
+//! let picture = Picture::new(model.sample_shape(), (-1.0, 1.0))?.grid(&[run.sample], 1);
 //! let png = encode_picture(&picture, Format::Png)?;
 //! assert_eq!(&png[1..4], b"PNG");
 //! # }
@@ -38,20 +33,19 @@
 //! caller evaluates: implement [`network::Network`] and run a [`sampler::Sampler`].
 #![warn(missing_docs)]
 
-mod adaptive;
 #[cfg(feature = "capi")]
 #[allow(missing_docs)]
 pub mod capi;
 mod condition;
 pub mod config;
 pub mod constraint;
+mod diffusers;
 mod error;
 mod file;
 #[cfg(feature = "onnx")]
 mod generator;
 #[cfg(feature = "onnx")]
 mod guard;
-mod integrate;
 pub mod likelihood;
 #[cfg(feature = "onnx")]
 pub mod model;
@@ -64,16 +58,52 @@ mod npy;
 #[cfg(feature = "output")]
 pub mod output;
 #[cfg(feature = "onnx")]
+mod request;
+#[cfg(feature = "onnx")]
 pub mod restore;
 pub mod sampler;
 pub mod schedule;
-pub mod scheduler;
 pub mod solver;
 
 pub use condition::Condition;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Hint, Result};
 #[cfg(feature = "onnx")]
-pub use generator::{Encoder, Generator, Settings};
+pub use generator::{Encoder, Generated, Generator, GeneratorBuilder, Settings};
 #[cfg(feature = "onnx")]
 pub use model::{Model, ModelOptions};
 pub use network::Network;
+#[cfg(feature = "onnx")]
+pub use request::Request;
+pub use sampler::{Ending, Outcome, Progress};
+
+/// What may go from thread to thread, and what may be shared by them: told by the compiler if it changes.
+const _: () = {
+    const fn send<T: Send>() {}
+    const fn sync<T: Sync>() {}
+    send::<Condition>();
+    sync::<Condition>();
+    send::<Error>();
+    sync::<Error>();
+    send::<sampler::Sampler>();
+    sync::<sampler::Sampler>();
+    send::<sampler::AdaptiveSampler>();
+    sync::<sampler::AdaptiveSampler>();
+    send::<schedule::Schedule>();
+    sync::<schedule::Schedule>();
+    #[cfg(feature = "onnx")]
+    {
+        send::<Model>();
+        sync::<Model>();
+        send::<ModelOptions>();
+        sync::<ModelOptions>();
+        send::<Settings>();
+        sync::<Settings>();
+        send::<GeneratorBuilder>();
+        sync::<GeneratorBuilder>();
+        // of one thread at a time
+        send::<Generator>();
+        send::<Encoder>();
+        send::<model::ModelNetwork>();
+        send::<restore::Restorer>();
+    }
+};

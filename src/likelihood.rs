@@ -5,13 +5,12 @@
 //! `div f = σ² d - σ tr ∂ε/∂x`.
 
 use crate::condition::Condition;
-use crate::config::PredictionType;
-use crate::integrate::DormandPrince;
+use crate::config::{PredictionType, Threshold};
 use crate::network::Network;
 use crate::noise::Noise;
-use crate::sampler::Evaluator;
+use crate::sampler::{DormandPrince, Evaluator, SLOT};
 use crate::schedule::{Level, Marginal};
-use crate::solver::{Adaptive, Method, Prediction, Threshold};
+use crate::solver::{Adaptive, Method, Prediction};
 use crate::{Error, ErrorKind, Result};
 
 /// How the trace of ∂ε/∂x is had from a network that gives no gradients: by central differences along
@@ -174,7 +173,7 @@ impl<'a> Flow<'a> {
     ) -> Result<usize> {
         let d = network.sample_len();
         let exact = directions.len() > 1 && state.len() == d + 1;
-        let mut field = Field::new(network, condition, self.prediction);
+        let mut field = Field::new(network, condition, self.prediction)?;
         let slope = |lambda: f64, state: &[f64], out: &mut [f64]| {
             let level = self.marginal.level_of_edm_sigma((-lambda).exp());
             let (x, (dx, dl)) = (&state[..d], out.split_at_mut(d));
@@ -220,7 +219,7 @@ pub fn log_density_difference(
         return Err(Error::invalid("an integral needs at least one piece"));
     }
     let [a, b] = [wide(network, a)?, wide(network, b)?];
-    let mut field = Field::new(network, condition, prediction);
+    let mut field = Field::new(network, condition, prediction)?;
     let mut sum = 0.0;
     for piece in 0..pieces {
         for (place, weight) in RULE {
@@ -251,7 +250,6 @@ pub fn slerp(a: &[f32], b: &[f32], w: f32) -> Vec<f32> {
 /// ε of the network and its derivatives.
 struct Field<'a> {
     network: &'a mut dyn Network,
-    condition: &'a Condition,
     evaluator: Evaluator,
     input: Vec<f32>,
     x0: Vec<f32>,
@@ -260,18 +258,19 @@ struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    fn new(network: &'a mut dyn Network, condition: &'a Condition, kind: PredictionType) -> Self {
+    fn new(network: &'a mut dyn Network, condition: &Condition, kind: PredictionType) -> Result<Self> {
+        network.bind(SLOT, condition)?;
         let d = network.sample_len();
         let buffer = || vec![0.0; d];
         let evaluator = Evaluator::new(Prediction { kind, threshold: Threshold::None }, d);
-        Field { network, condition, evaluator, input: buffer(), x0: buffer(), eps: [buffer(), buffer()], nfe: 0 }
+        Ok(Field { network, evaluator, input: buffer(), x0: buffer(), eps: [buffer(), buffer()], nfe: 0 })
     }
 
     /// ε of the input into the first or second buffer.
     fn evaluate(&mut self, level: Level, buffer: usize) -> Result<()> {
         let eps = Some((&mut self.eps[buffer][..], true));
-        self.evaluator.evaluate(self.network, self.condition, level, &self.input, &mut self.x0, eps, None)?;
-        self.nfe += self.network.calls();
+        self.evaluator.evaluate(self.network, level, &self.input, &mut self.x0, eps, None)?;
+        self.nfe += self.network.calls(SLOT);
         Ok(())
     }
 

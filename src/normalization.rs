@@ -2,9 +2,8 @@
 //!
 //! Networks of actions and states are trained on numbers brought to a common range, dimension by dimension: from
 //! (min, max) to [-1, 1], or to mean 0 and deviation 1. [`Normalization`] is the statistics of a data set as a file
-//! has them; [`Scalings`] is what they come to for the inputs of one model.
+//! has them; [`Normalizer`] is what they come to for the inputs of one model.
 
-use crate::condition::Condition;
 use crate::{Error, ErrorKind, Result, file};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -106,8 +105,8 @@ impl Normalization {
     ///
     /// # Errors
     /// When a length does not fit, or nothing here is of this model.
-    pub fn scalings(&self, sample: &str, shape: &[usize], conditions: &[(&str, usize)]) -> Result<Scalings> {
-        let of = |names: &[&str]| names.iter().find_map(|n| Some((n.to_string(), Scaling::of([self.0.get(*n)?]))));
+    pub fn normalizer(&self, sample: &str, shape: &[usize], conditions: &[(&str, usize)]) -> Result<Normalizer> {
+        let of = |names: &[&str]| names.iter().find_map(|n| Some((n.to_string(), Affine::of([self.0.get(*n)?]))));
         let of_sample = of(&[sample, "sample", "action"]);
         if let Some((name, scaling)) = &of_sample {
             let (len, last) = (scaling.len(), shape.last().copied().unwrap_or(1));
@@ -123,7 +122,7 @@ impl Normalization {
             let states: Vec<&Statistics> = states.iter().filter_map(|n| self.0.get(*n)).collect();
             let lerobot = || {
                 (conditions.len() == 1 && !states.is_empty())
-                    .then(|| ("observation.state".to_string(), Scaling::of(states)))
+                    .then(|| ("observation.state".to_string(), Affine::of(states)))
             };
             let Some((entry, scaling)) = of(&[name]).or_else(lerobot) else { continue };
             // an observation of several moments has them one after the other
@@ -143,7 +142,7 @@ impl Normalization {
                 std::iter::once(sample).chain(conditions.iter().map(|c| c.0)).collect::<Vec<_>>().join(", ")
             )));
         }
-        Ok(Scalings { sample: of_sample.map(|s| s.1), conditions: found })
+        Ok(Normalizer { sample: of_sample.map(|s| s.1), conditions: found })
     }
 }
 
@@ -205,15 +204,15 @@ impl Statistics {
 /// `data = offset + scale · network`, a pair for each dimension. A dimension that never varied has the scale 0: the
 /// network sees 0 for it, and the data is its one value.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scaling {
+pub struct Affine {
     scale: Vec<f32>,
     offset: Vec<f32>,
 }
 
-impl Scaling {
+impl Affine {
     /// The scaling of these statistics, one after the other.
     pub fn of<'a>(statistics: impl IntoIterator<Item = &'a Statistics>) -> Self {
-        let mut all = Scaling { scale: Vec::new(), offset: Vec::new() };
+        let mut all = Affine { scale: Vec::new(), offset: Vec::new() };
         for statistics in statistics {
             let [(_, left), (_, right)] = statistics.lists();
             for (a, b) in left.iter().zip(right) {
@@ -235,12 +234,12 @@ impl Scaling {
     }
 
     /// From the data's units to the network's.
-    pub fn normalise(&self, values: &mut [f32]) {
+    pub fn normalize(&self, values: &mut [f32]) {
         self.each(values, |v, scale, offset| if scale == 0.0 { 0.0 } else { (v - offset) / scale });
     }
 
     /// From the network's units to the data's.
-    pub fn restore(&self, values: &mut [f32]) {
+    pub fn unnormalize(&self, values: &mut [f32]) {
         self.each(values, |v, scale, offset| offset + scale * v);
     }
 
@@ -255,46 +254,35 @@ impl Scaling {
 
 /// How the numbers of a model's inputs are scaled. The default leaves all as they are.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Scalings {
+pub struct Normalizer {
     /// The sample's scaling.
-    pub sample: Option<Scaling>,
+    pub sample: Option<Affine>,
     /// Those of conditions, by their names.
-    pub conditions: BTreeMap<String, Scaling>,
+    pub conditions: BTreeMap<String, Affine>,
 }
 
-impl Scalings {
+impl Normalizer {
     /// A sample from the data's units to the network's.
-    pub fn normalise(&self, sample: &mut [f32]) {
+    pub fn normalize(&self, sample: &mut [f32]) {
         if let Some(scaling) = &self.sample {
-            scaling.normalise(sample);
+            scaling.normalize(sample);
         }
     }
 
     /// A sample from the network's units to the data's.
-    pub fn restore(&self, sample: &mut [f32]) {
+    pub fn unnormalize(&self, sample: &mut [f32]) {
         if let Some(scaling) = &self.sample {
-            scaling.restore(sample);
+            scaling.unnormalize(sample);
         }
     }
 
-    /// `condition` in the network's units: itself, or a copy in `room`, which allocates nothing if what is there is
-    /// of the same names and lengths.
-    pub fn condition<'a>(&self, condition: &'a Condition, room: &'a mut Condition) -> &'a Condition {
-        if self.conditions.is_empty() {
-            return condition;
-        }
-        room.class = condition.class;
-        if !room.named.keys().eq(condition.named.keys()) {
-            room.named.clone_from(&condition.named);
-        }
-        for (to, (name, values)) in room.named.values_mut().zip(&condition.named) {
-            to.clear();
-            to.extend_from_slice(values);
-            if let Some(scaling) = self.conditions.get(name) {
-                scaling.normalise(to);
+    /// Named conditions from the data's units to the network's.
+    pub fn normalize_conditions(&self, named: &mut BTreeMap<String, Vec<f32>>) {
+        for (name, scaling) in &self.conditions {
+            if let Some(values) = named.get_mut(name) {
+                scaling.normalize(values);
             }
         }
-        room
     }
 }
 
@@ -309,17 +297,16 @@ mod tests {
     #[test]
     fn ranges_become_one_and_deviations_too() {
         let n = read(r#"{"x": {"min": [0, -4, 7], "max": [10, 4, 7]}, "c": {"mean": [1, 2], "std": [0.5, 4]}}"#);
-        let s = n.scalings("x", &[2, 3], &[("c", 4)]).unwrap();
+        let s = n.normalizer("x", &[2, 3], &[("c", 4)]).unwrap();
         let mut x = [0.0, 4.0, 7.0, 7.5, 0.0, 7.0];
-        s.normalise(&mut x);
+        s.normalize(&mut x);
         assert_eq!(x, [-1.0, 1.0, 0.0, 0.5, 0.0, 0.0]);
-        s.restore(&mut x);
+        s.unnormalize(&mut x);
         assert_eq!(x, [0.0, 4.0, 7.0, 7.5, 0.0, 7.0]);
         // two moments, one after the other
-        let condition = Condition { class: Some(1), named: [("c".to_string(), vec![1.5, 6.0, 1.0, -2.0])].into() };
-        let mut room = Condition::default();
-        let scaled = s.condition(&condition, &mut room);
-        assert_eq!((scaled.class, &scaled.named["c"][..]), (Some(1), &[1.0, 1.0, 0.0, -1.0][..]));
+        let mut named = [("c".to_string(), vec![1.5, 6.0, 1.0, -2.0]), ("d".to_string(), vec![3.0])].into();
+        s.normalize_conditions(&mut named);
+        assert_eq!((&named["c"][..], &named["d"][..]), (&[1.0, 1.0, 0.0, -1.0][..], &[3.0][..]));
     }
 
     #[test]
@@ -329,20 +316,20 @@ mod tests {
             r#"{{"action": {both}, "observation.state": {both}, "observation.environment_state": {both},
             "observation.image": {{"mean": [[[0.5]]], "std": [[[0.2]]], "min": [[[0]]], "max": [[[1]]]}}, "names": {{}}}}"#
         );
-        let s = read(&text).scalings("noisy", &[8, 1], &[("global_cond", 4)]).unwrap();
+        let s = read(&text).normalizer("noisy", &[8, 1], &[("global_cond", 4)]).unwrap();
         assert_eq!((s.sample.unwrap().offset, s.conditions["global_cond"].len()), (vec![1.0], 2));
         let text = text.replace(r#"{"min": [0],"#, r#"{"mode": "mean_std", "min": [0],"#);
-        assert_eq!(read(&text).scalings("noisy", &[8, 1], &[]).unwrap().sample.unwrap().offset, [1.5]);
+        assert_eq!(read(&text).normalizer("noisy", &[8, 1], &[]).unwrap().sample.unwrap().offset, [1.5]);
     }
 
     #[test]
     fn what_does_not_fit_is_told() {
-        let scalings = |text: &str| read(text).scalings("x", &[4, 2], &[("c", 4)]).unwrap_err().to_string();
-        let error = scalings(r#"{"x": {"min": [0, 0, 0], "max": [1, 1, 1]}}"#);
+        let normalizer = |text: &str| read(text).normalizer("x", &[4, 2], &[("c", 4)]).unwrap_err().to_string();
+        let error = normalizer(r#"{"x": {"min": [0, 0, 0], "max": [1, 1, 1]}}"#);
         assert_eq!(error, "the normalization of x has 3 dimensions, but the model's samples have 2 (shape [4, 2])");
-        let error = scalings(r#"{"c": {"min": [0, 0, 0], "max": [1, 1, 1]}}"#);
+        let error = normalizer(r#"{"c": {"min": [0, 0, 0], "max": [1, 1, 1]}}"#);
         assert!(error.contains("c has 3 dimensions, but the model's condition c has 4 numbers"), "{error}");
-        let error = scalings(r#"{"y": {"min": [0, 0], "max": [1, 1]}}"#);
+        let error = normalizer(r#"{"y": {"min": [0, 0], "max": [1, 1]}}"#);
         assert!(error.contains("it has y, the model x, c"), "{error}");
         for (text, words) in [
             ("[1]", "JSON like"),

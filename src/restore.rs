@@ -1,16 +1,15 @@
 //! Pictures restored from what was measured of them, with a diffusion model as the prior.
 //!
 //! [`Restorer`] puts together what the library has for this: the null-space projection of
-//! [`NullSpace`], the run that starts from a noisy sample ([`Start::Sigma`]), tiles for large pictures
+//! [`NullSpace`], the run that starts from a noisy sample ([`Request::from_noisy`]), tiles for large pictures
 //! ([`Settings::tiling`]), and the mean over several samples. `docs/restoration.md` measures it.
 
 use crate::condition::Condition;
 use crate::config::Spacing;
-use crate::constraint::{Constraint, Degradation, NullSpace};
-use crate::generator::{Generator, Settings};
+use crate::constraint::{Degradation, NullSpace};
+use crate::generator::{Generated, Generator, Settings};
 use crate::model::Model;
-use crate::sampler::Control;
-use crate::schedule::Start;
+use crate::request::Request;
 use crate::solver::{Resample, Solver};
 use crate::{Error, Result};
 
@@ -76,19 +75,15 @@ impl Restorer {
     ///
     /// # Errors
     /// When the settings do not fit the model or the damage, `average` is 0, or the model scales its samples
-    /// ([`Model::scalings`]): what is measured must be in the network's units.
+    /// ([`Model::normalizer`]): what is measured must be in the network's units.
     pub fn new(model: &Model, settings: &Settings, damage: Damage, average: usize) -> Result<Self> {
         if average == 0 {
             return Err(Error::invalid("the number of samples to average must be 1 or more"));
         }
-        if model.scalings().sample.is_some() {
+        if model.normalizer().sample.is_some() {
             return Err(Error::invalid("a model with a normalization of its samples cannot restore pictures"));
         }
-        let start = match damage {
-            Damage::Linear { .. } => settings.start,
-            Damage::Noise(sigma) => Start::Sigma(f64::from(sigma)),
-        };
-        let generator = Generator::new(model, &Settings { start, ..settings.clone() })?;
+        let generator = Generator::new(model, settings)?;
         let len = generator.sample_shape().iter().product::<usize>();
         if let Damage::Linear { degradation, .. } = &damage
             && degradation.len() != len
@@ -116,14 +111,14 @@ impl Restorer {
         let mut mean = vec![0.0; self.generator.sample_shape().iter().product()];
         let share = 1.0 / self.average as f32;
         for index in 0..self.average as u64 {
-            let control = &mut Control {
-                constraint: constraint.as_mut().map(|c| c as &mut dyn Constraint),
-                ..Control::default()
-            };
-            let (sample, outcome) = match self.damage {
-                Damage::Linear { .. } => self.generator.generate(seed, index, condition, control)?,
-                Damage::Noise(_) => self.generator.generate_near(measured, seed, index, condition, control)?,
-            };
+            let mut request = Request::new(seed, index).conditions(condition);
+            if let Damage::Noise(sigma) = self.damage {
+                request = request.from_noisy(measured, f64::from(sigma));
+            }
+            if let Some(constraint) = &mut constraint {
+                request = request.constraint(constraint);
+            }
+            let Generated { sample, outcome } = self.generator.run(&request)?;
             calls += outcome.nfe;
             mean.iter_mut().zip(sample).for_each(|(m, s)| *m += share * s);
         }

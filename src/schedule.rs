@@ -72,7 +72,7 @@ pub trait Marginal {
 
 /// One step of a run: the network is evaluated at `from`, and the sample taken to `to`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
+pub struct Transition {
     /// Where the network is evaluated.
     pub from: Level,
     /// Where the step leads.
@@ -100,7 +100,7 @@ pub enum Start {
 /// spacings so that a step may begin a little away from there (see [`crate::scheduler`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<Transition>,
     /// What x_T, standard normal, is multiplied by.
     pub(crate) start: f64,
     /// The linear combinations that were fitted for these steps, or none.
@@ -130,7 +130,7 @@ impl Grid {
     /// The steps through `levels`, unchecked.
     pub(crate) fn chain(levels: &[Level]) -> Self {
         Grid {
-            steps: levels.windows(2).map(|pair| Step { from: pair[0], to: pair[1] }).collect(),
+            steps: levels.windows(2).map(|pair| Transition { from: pair[0], to: pair[1] }).collect(),
             start: 1.0,
             fitted: vec![],
         }
@@ -174,7 +174,8 @@ impl Grid {
                 marginal.level_of_edm_sigma(sigma)
             }
         };
-        let mut steps: Vec<Step> = self.steps.iter().filter(|s| s.to.log_snr() > level.log_snr()).copied().collect();
+        let mut steps: Vec<Transition> =
+            self.steps.iter().filter(|s| s.to.log_snr() > level.log_snr()).copied().collect();
         match steps.first_mut() {
             Some(first) => first.from = level,
             None => return Err(Error::invalid("the run's steps end before there is so little noise")),
@@ -187,7 +188,7 @@ impl Grid {
         // 0.3 of 10 steps are 3, though 0.7 · 10 may be a little more than 7
         let place = ((1.0 - strength) * self.steps.len() as f64 * 1e9).round() / 1e9;
         let (step, share) = (self.steps[(place as usize).min(self.steps.len() - 1)], place.fract());
-        let Step { from, to } = step;
+        let Transition { from, to } = step;
         if share == 0.0 {
             from
         } else if to.sigma > 0.0 {
@@ -216,12 +217,12 @@ impl Grid {
             return Err(Error::invalid("this scheduler's steps have no way back: name a spacing"));
         }
         let start = last.to.gamma;
-        let steps = steps.iter().rev().map(|s| Step { from: s.to, to: s.from }).collect();
+        let steps = steps.iter().rev().map(|s| Transition { from: s.to, to: s.from }).collect();
         Ok(Grid { steps, start, fitted: vec![] })
     }
 
     /// The steps.
-    pub fn steps(&self) -> &[Step] {
+    pub fn steps(&self) -> &[Transition] {
         &self.steps
     }
 

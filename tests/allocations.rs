@@ -3,12 +3,12 @@
 mod mixture;
 
 use edgegen::Condition;
-use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
+use edgegen::config::{PredictionType, SchedulerConfig, Spacing, Threshold};
 use edgegen::constraint::{Constraint, Degradation, NullSpace, Replacement};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;
-use edgegen::solver::{Prediction, Resample, SOLVERS, Threshold};
+use edgegen::solver::{Prediction, Resample, SOLVERS};
 use mixture::{DIM, Mixture};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

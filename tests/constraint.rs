@@ -1,14 +1,12 @@
 //! Runs that keep to what is known, on data whose posterior is known.
 
-use edgegen::Condition;
-use edgegen::Network;
-use edgegen::Result;
-use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
+use edgegen::config::{PredictionType, SchedulerConfig, Spacing, Threshold};
 use edgegen::constraint::{Constraint, Degradation, LUMA, NullSpace, Replacement};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::{Grid, Schedule, Start};
-use edgegen::solver::{Prediction, Resample, SOLVERS, Solver, Threshold};
+use edgegen::solver::{Prediction, Resample, SOLVERS, Solver};
+use edgegen::{Condition, Network, Result};
 
 const PREDICTION: Prediction = Prediction { kind: PredictionType::Epsilon, threshold: Threshold::None };
 
@@ -26,7 +24,7 @@ impl Network for Pairs {
         &self.shape
     }
 
-    fn predict(&mut self, x: &[f32], t: f64, _: &Condition, out: &mut [f32]) -> Result<()> {
+    fn predict(&mut self, x: &[f32], t: f64, _: usize, out: &mut [f32]) -> Result<()> {
         let level = self.schedule.level(t);
         // the sum and the difference of a pair are independent
         let scale = |share: f64| level.sigma / (level.gamma.powi(2) * self.v * share + level.sigma.powi(2));

@@ -3,12 +3,12 @@
 mod mixture;
 
 use edgegen::Condition;
-use edgegen::config::PredictionType;
+use edgegen::config::{PredictionType, Threshold};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::{Grid, Level, Marginal, VpSde};
 use edgegen::solver::{
-    BFunction, Curvature, DpmSolver, Form, Prediction, SOLVERS, SecondOrder, Solver, Stepping, Threshold, UniPc,
+    BFunction, Curvature, DpmSolver, Form, Prediction, SOLVERS, SecondOrder, Solver, Stepping, UniPc,
 };
 use mixture::{DIM, Mixture, flow};
 

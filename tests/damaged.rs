@@ -6,7 +6,7 @@
 
 use edgegen::config::SchedulerConfig;
 use edgegen::noise::Noise;
-use edgegen::{Model, ModelOptions, Network};
+use edgegen::{ModelOptions, Network};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::io::Read;
@@ -292,15 +292,16 @@ impl Mutator {
 
 /// Loads a damaged model and calls it, and says what was wrong with how that went.
 fn harm(bytes: &[u8], exact_quantization: bool) -> Option<String> {
-    let scheduler = Some(SchedulerConfig::default());
-    let options = ModelOptions { scheduler, exact_quantization, ..Default::default() };
+    let options =
+        ModelOptions::new().scheduler_config(SchedulerConfig::default()).exact_quantization(exact_quantization);
     GREATEST.set(0);
     let start = Instant::now();
     let run = || -> edgegen::Result<()> {
-        let model = Model::from_bytes(bytes, &options)?;
+        let model = options.read(bytes)?;
         let mut network = model.network()?;
         let mut out = vec![0.0; network.sample_len()];
-        network.predict(&vec![0.5; out.len()], 5.0, &model.blank_condition(), &mut out)
+        network.bind(0, &model.blank_condition())?;
+        network.predict(&vec![0.5; out.len()], 5.0, 0, &mut out)
     };
     let result = std::panic::catch_unwind(run);
     let panics = PANICS.take();

@@ -1,14 +1,12 @@
 //! Every scheduler class, told by the very `scheduler_config.json` that diffusers saves, gives the sample that
 //! diffusers gives. The fixtures are made by `tools/fixtures/diffusers_schedulers.py`.
 
-use edgegen::Condition;
-use edgegen::Network;
 use edgegen::config::{PredictionType, SchedulerConfig};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
-use edgegen::schedule::Schedule;
-use edgegen::scheduler;
+use edgegen::schedule::{Grid, Schedule};
 use edgegen::solver::{Prediction, Solver};
+use edgegen::{Condition, Network};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -28,7 +26,7 @@ impl Network for Mixture {
         &[DIM]
     }
 
-    fn predict(&mut self, x: &[f32], t: f64, _: &Condition, out: &mut [f32]) -> edgegen::Result<()> {
+    fn predict(&mut self, x: &[f32], t: f64, _: usize, out: &mut [f32]) -> edgegen::Result<()> {
         let level = self.schedule.level(t);
         let (gamma, sigma) = (level.gamma, level.sigma);
         let x: [f64; DIM] = std::array::from_fn(|i| f64::from(x[i]));
@@ -68,11 +66,11 @@ fn run(case: &Case) -> (f64, usize) {
     let config = SchedulerConfig::from_json(&case.config).unwrap();
     assert_eq!(config.unknown_fields().collect::<Vec<_>>(), [""; 0], "{}", case.config);
     let schedule = Schedule::from_config(&config).unwrap();
-    let mut solver = scheduler::solver(&config).unwrap().unwrap();
+    let mut solver = Solver::of_scheduler(&config).unwrap().unwrap();
     if let (Solver::Ddim { eta }, Some(given)) = (&mut solver, case.options.get("eta")) {
         *eta = *given;
     }
-    let grid = scheduler::grid(&config, &schedule, case.steps).unwrap();
+    let grid = Grid::of_scheduler(&config, &schedule, case.steps).unwrap();
     let prediction = Prediction { kind: config.prediction_type, threshold: config.threshold() };
     let mut sampler = Sampler::new(solver.compile(&grid, &schedule, prediction).unwrap(), DIM);
     let mut noise = Noise::new(11, 0);

@@ -1,12 +1,8 @@
 //! Networks as PyTorch's two exporters write them, made by `tools/fixtures/exports.py`: each file gives what
 //! onnxruntime gives, and a whole sample is what the scheduler's loop of diffusers makes around the PyTorch network.
 
-use edgegen::Condition;
 use edgegen::config::SchedulerConfig;
-use edgegen::sampler::Control;
-use edgegen::solver::Solver;
-use edgegen::{Generator, Settings};
-use edgegen::{Model, ModelOptions, Network};
+use edgegen::{Condition, Model, ModelOptions, Network, Request};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -45,10 +41,8 @@ fn folder() -> PathBuf {
 /// The file, and the folder of its weights if they lie in another.
 fn open(architecture: &str, export: &str, options: &ModelOptions) -> edgegen::Result<Model> {
     match export.split_once('/') {
-        Some((place, export)) => {
-            Model::open(folder().join(place).join(format!("{architecture}.{export}.onnx")), options)
-        }
-        None => Model::from_bytes(&unpacked(&format!("{architecture}.{export}")), options),
+        Some((place, export)) => options.open(folder().join(place).join(format!("{architecture}.{export}.onnx"))),
+        None => options.read(&unpacked(&format!("{architecture}.{export}"))),
     }
 }
 
@@ -86,7 +80,7 @@ fn check(architecture: &str) {
     let mut failures = Vec::new();
     for (export, output) in &expected.outputs {
         let name = format!("{architecture}.{export}");
-        let options = ModelOptions { scheduler: Some(SchedulerConfig::default()), ..Default::default() };
+        let options = ModelOptions::new().scheduler_config(SchedulerConfig::default());
         let model = match open(architecture, export, &options) {
             Ok(model) => model,
             Err(e) => {
@@ -98,7 +92,8 @@ fn check(architecture: &str) {
         let mut out = vec![0.0; output.len()];
         // twice: the second call must not depend on the first
         for _ in 0..2 {
-            network.predict(&expected.sample, expected.time, &condition, &mut out).unwrap();
+            network.bind(0, &condition).unwrap();
+            network.predict(&expected.sample, expected.time, 0, &mut out).unwrap();
         }
         let off = difference(&out, output);
         let mut line = format!("{name}: {off:.1e} from onnxruntime");
@@ -108,16 +103,15 @@ fn check(architecture: &str) {
         for run in expected.runs.iter().filter(|_| !half) {
             let config = SchedulerConfig::from_json(&run.scheduler).unwrap();
             let class = config.class.class_name.clone().or(run.sampler.clone()).unwrap_or_default();
-            let options = ModelOptions { scheduler: Some(config), ..Default::default() };
+            let options = ModelOptions::new().scheduler_config(config);
             let model = open(architecture, export, &options).unwrap();
-            let settings = match &run.sampler {
-                Some(name) => Settings::with_solver(&model, Solver::from_name(name).unwrap()),
-                None => Settings::of(&model).unwrap(),
-            };
-            let settings = Settings { steps: run.steps, ..settings };
-            let mut generator = Generator::new(&model, &settings).unwrap();
-            let (x, _) = generator.generate(SEED, INDEX, &condition, &mut Control::default()).unwrap();
-            let off = difference(x, &run.sample);
+            let mut builder = model.generator().steps(run.steps);
+            if let Some(name) = &run.sampler {
+                builder = builder.sampler(name);
+            }
+            let mut generator = builder.build().unwrap();
+            let made = generator.run(&Request::new(SEED, INDEX).conditions(&condition)).unwrap();
+            let off = difference(made.sample, &run.sample);
             line += &format!(", {off:.1e} from {class} in {} steps", run.steps);
             right &= off < 1e-3;
         }

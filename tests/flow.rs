@@ -3,15 +3,14 @@
 
 mod mixture;
 
-use edgegen::Condition;
-use edgegen::Network;
-use edgegen::config::PredictionType;
+use edgegen::config::{Preconditioning, PredictionType, Threshold};
 use edgegen::likelihood::{Flow, Trace, log_density_difference};
+use edgegen::network::Preconditioned;
 use edgegen::noise::Noise;
-use edgegen::sampler::AdaptiveSampler;
-use edgegen::sampler::{Control, Ending, Sampler};
+use edgegen::sampler::{AdaptiveSampler, Control, Sampler};
 use edgegen::schedule::{Grid, Level, Marginal, VpSde};
-use edgegen::solver::{Adaptive, Method, Prediction, Solver, Threshold};
+use edgegen::solver::{Adaptive, Method, Prediction, Solver};
+use edgegen::{Condition, Ending, Network};
 use mixture::{DIM, Mixture, flow, log_density_and_score};
 use std::ops::ControlFlow;
 
@@ -82,7 +81,7 @@ fn a_run_of_chosen_steps_can_be_ended() {
     let options = Adaptive { method: Method::DpmSolver23, rtol: 1e-3, atol: 1e-3 };
     let mut sampler = AdaptiveSampler::new(options, PREDICTION, ends(), DIM).unwrap();
     let (mut network, mut noise) = (Mixture(VpSde::default()), Noise::new(0, 0));
-    let mut on_step = |progress: edgegen::sampler::Progress<'_>| {
+    let mut on_step = |progress: edgegen::Progress<'_>| {
         if progress.step == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let mut control = Control { on_step: Some(&mut on_step), ..Control::default() };
@@ -124,7 +123,7 @@ impl Network for Denoiser {
         &[DIM]
     }
 
-    fn predict(&mut self, y: &[f32], s: f64, _: &Condition, out: &mut [f32]) -> edgegen::Result<()> {
+    fn predict(&mut self, y: &[f32], s: f64, _: usize, out: &mut [f32]) -> edgegen::Result<()> {
         let level = Level::from_edm_sigma(f64::NAN, s);
         let x = std::array::from_fn(|i| f64::from(y[i]) * level.gamma);
         let eps = mixture::eps(&x, level);
@@ -145,7 +144,10 @@ fn a_denoiser_of_the_edm_form_gives_the_same_samples() {
             Sampler::new(program, DIM).run(network, &Condition::default(), &mut noise, &mut x, &mut control).unwrap();
             x
         };
-        let [a, b] = [run(&mut Mixture(VpSde::default()), EPSILON), run(&mut Denoiser, PredictionType::Denoised)];
+        let [a, b] = [
+            run(&mut Mixture(VpSde::default()), EPSILON),
+            run(&mut Preconditioned::new(Denoiser, Preconditioning::Denoiser), PredictionType::Denoised),
+        ];
         (0..DIM).for_each(|i| assert!((a[i] - b[i]).abs() < 1e-4, "{name}: {a:?}, {b:?}"));
     }
 }

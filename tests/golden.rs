@@ -1,12 +1,9 @@
 //! The same picture for the same seed on every machine: the bits of samples of the shipped models, pinned. CI runs this
 //! on x86-64 and, emulated, on the cores of the Raspberry Pi 3, 4 and 5.
 
-use edgegen::Condition;
 use edgegen::config::Spacing;
-use edgegen::sampler::Control;
 use edgegen::solver::Solver;
-use edgegen::{Generator, Settings};
-use edgegen::{Model, ModelOptions};
+use edgegen::{Model, Request};
 
 /// Whether the network's kernels fuse multiplication and addition here: on x86-64 from Haswell on, on 64-bit ARM always.
 fn fuses() -> bool {
@@ -39,19 +36,17 @@ fn samples_have_the_same_bits_on_every_machine() {
     ];
     let models = ["models/fashion-mnist.onnx", "models/fashion-mnist.int8.onnx"].map(|file| {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        Model::open(path, &ModelOptions::default()).unwrap()
+        Model::open(path).unwrap()
     });
     let mut wrong = Vec::new();
     for (sampler, steps, expected) in pinned {
         let got = models.each_ref().map(|model| {
             let solver = Solver::from_name(sampler).unwrap();
-            let mut settings = Settings { steps: *steps, ..Settings::with_solver(model, solver) };
+            let mut builder = model.generator().solver(solver).steps(*steps);
             if solver != Solver::Fitted {
-                settings.spacing = Some(Spacing::Karras);
+                builder = builder.spacing(Spacing::Karras);
             }
-            let mut generator = Generator::new(model, &settings).unwrap();
-            let (sample, _) = generator.generate(7, 3, &Condition::class(8), &mut Control::default()).unwrap();
-            hash(sample)
+            hash(builder.build().unwrap().run(&Request::new(7, 3).class(8)).unwrap().sample)
         });
         if got != *expected {
             wrong.push((sampler, steps, got, expected));

@@ -1,9 +1,8 @@
 //! Quantized networks as onnxruntime's tools write them, in both of their forms, made by `tools/fixtures/quantized.py`:
 //! edgegen is as near to what a file says, step by step, as the rounding that it leaves out makes it.
 
-use edgegen::Condition;
 use edgegen::config::SchedulerConfig;
-use edgegen::{Model, ModelOptions, Network};
+use edgegen::{Condition, ModelOptions, Network};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -52,12 +51,14 @@ fn quantized_networks_give_what_their_files_say() {
             let mut bytes = Vec::new();
             flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
             let run = |exact_quantization: bool| {
-                let scheduler = Some(SchedulerConfig::default());
-                let options = ModelOptions { scheduler, exact_quantization, ..Default::default() };
-                let model = Model::from_bytes(&bytes, &options).unwrap_or_else(|e| panic!("{name}.{form}: {e}"));
+                let options = ModelOptions::new().scheduler_config(SchedulerConfig::default());
+                let options = options.exact_quantization(exact_quantization);
+                let model = options.read(&bytes).unwrap_or_else(|e| panic!("{name}.{form}: {e}"));
                 assert!(model.has_plan(), "{name}.{form}");
                 let mut out = vec![0.0; output.len()];
-                model.network().unwrap().predict(&inputs.sample, inputs.time, &condition, &mut out).unwrap();
+                let mut network = model.network().unwrap();
+                network.bind(0, &condition).unwrap();
+                network.predict(&inputs.sample, inputs.time, 0, &mut out).unwrap();
                 out
             };
             let (exact, usual, quantization) = (run(true), run(false), rms(&expected.float, output));

@@ -3,14 +3,12 @@
 
 mod mixture;
 
-use edgegen::Condition;
-use edgegen::Network;
-use edgegen::config::PredictionType;
+use edgegen::config::{PredictionType, Threshold};
 use edgegen::noise::Noise;
-use edgegen::sampler::AdaptiveSampler;
-use edgegen::sampler::{Control, Sampler};
+use edgegen::sampler::{AdaptiveSampler, Control, Sampler};
 use edgegen::schedule::{Grid, Level, Marginal, VpSde};
-use edgegen::solver::{Adaptive, Churn, Langevin, Method, Prediction, SOLVERS, Solver, SolverInfo, Threshold};
+use edgegen::solver::{Adaptive, Churn, Langevin, Method, Prediction, SOLVERS, Solver, SolverInfo};
+use edgegen::{Condition, Network};
 use mixture::{DIM, eps, moments};
 
 const SAMPLES: usize = 20_000;
@@ -24,7 +22,7 @@ impl Network for Many {
         &[SAMPLES, DIM]
     }
 
-    fn predict(&mut self, x: &[f32], t: f64, _: &Condition, out: &mut [f32]) -> edgegen::Result<()> {
+    fn predict(&mut self, x: &[f32], t: f64, _: usize, out: &mut [f32]) -> edgegen::Result<()> {
         let level = self.0.level(t);
         for (x, out) in x.chunks_exact(DIM).zip(out.chunks_exact_mut(DIM)) {
             let wide = std::array::from_fn(|i| f64::from(x[i]));

@@ -2,10 +2,7 @@
 
 #![cfg(feature = "onnx")]
 
-use edgegen::Condition;
-use edgegen::sampler::Control;
-use edgegen::{Generator, Settings};
-use edgegen::{Model, ModelOptions};
+use edgegen::{Model, Request};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -36,17 +33,15 @@ static ALLOCATOR: Counting = Counting;
 fn threads_that_share_a_call_change_no_bit_and_allocate_nothing() {
     for file in ["fashion-mnist.onnx", "fashion-mnist.int8.onnx"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
-        let model = Model::open(path, &ModelOptions::default()).unwrap();
+        let model = Model::open(path).unwrap();
         let mut first: Option<Vec<u32>> = None;
         for threads in [1, 2, 3] {
-            let settings = Settings { steps: 4, guidance: 2.0, threads, ..Settings::of(&model).unwrap() };
-            let mut generator = Generator::new(&model, &settings).unwrap();
-            let boot = Condition::class(9);
-            generator.prepare(&boot).unwrap();
+            let mut generator = model.generator().steps(4).guidance(2.0).threads(threads).build().unwrap();
+            generator.prepare().unwrap();
             let before = ALLOCATIONS.load(Relaxed);
-            let (x, _) = generator.generate(7, 0, &boot, &mut Control::default()).unwrap();
+            let run = generator.run(&Request::new(7, 0).class(9)).unwrap();
             assert_eq!(ALLOCATIONS.load(Relaxed) - before, 0, "{file} with {threads} threads");
-            let bits: Vec<u32> = x.iter().map(|v| v.to_bits()).collect();
+            let bits: Vec<u32> = run.sample.iter().map(|v| v.to_bits()).collect();
             assert!(*first.get_or_insert(bits.clone()) == bits, "{file} with {threads} threads");
         }
     }

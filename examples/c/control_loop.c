@@ -44,13 +44,31 @@ int main(int argc, char **argv) {
     long long *times = calloc((size_t)cycles, sizeof *times);
     if (!plan || !times) return 1;
 
+    // what the model is conditioned on: here zeros, where a robot has its observations
+    edgegen_condition *conditions = calloc(info.inputs, sizeof *conditions);
+    if (!conditions) return 1;
+    size_t num_conditions = 0;
+    for (size_t i = 0; i < info.inputs; i++) {
+        edgegen_input input;
+        check(edgegen_model_input(model, i, &input, &error), &error);
+        if (input.role != EDGEGEN_ROLE_CONDITION) continue;
+        const float *values = calloc(input.len, sizeof *values);
+        if (!values) return 1;
+        conditions[num_conditions++] = (edgegen_condition){.name = input.name, .values = values, .len = input.len};
+    }
+
     long cut_short = 0, late = 0;
-    edgegen_request request = {.seed = 1, .deadline_us = (uint64_t)period * 8 / 10};
+    edgegen_request request = {
+        .seed = 1,
+        .conditions = conditions,
+        .num_conditions = num_conditions,
+        .deadline_us = (uint64_t)period * 8 / 10,
+    };
     long long next = now_us();
     for (long i = 0; i < cycles; i++) {
         const long long start = now_us();
         edgegen_outcome outcome;
-        request.index = (uint64_t)i; // here, an observation would go into request.conditions
+        request.index = (uint64_t)i; // here, an observation would be written into a condition's values
         check(edgegen_generate(generator, &request, plan, info.sample_len, &outcome, &error), &error);
         times[i] = now_us() - start;
         if (outcome.ending == EDGEGEN_ENDING_DEADLINE) cut_short++; // the best there was by then is in plan
@@ -68,6 +86,8 @@ int main(int argc, char **argv) {
     qsort(times, (size_t)cycles, sizeof *times, ascending);
     printf("%ld cycles: p50 %lld us, p99 %lld us, max %lld us; %ld cut short, %ld late\n", cycles, times[cycles / 2],
            times[cycles * 99 / 100], times[cycles - 1], cut_short, late);
+    for (size_t i = 0; i < num_conditions; i++) free((float *)conditions[i].values);
+    free(conditions);
     free(times);
     free(plan);
     edgegen_generator_free(&generator, NULL);

@@ -9,13 +9,12 @@
 mod baseline;
 mod metrics;
 
-use edgegen::Condition;
-use edgegen::Model;
 use edgegen::constraint::Degradation;
 use edgegen::noise::Noise;
 use edgegen::output::{Format, Picture, encode_picture, write_file};
 use edgegen::restore::{Damage, Restorer};
 use edgegen::solver::{Resample, Solver};
+use edgegen::{Condition, Model};
 use image::imageops::FilterType;
 use std::error::Error;
 use std::io::Read;
@@ -322,11 +321,10 @@ mod tests {
     #[test]
     fn restoring_beats_filling_in() {
         let model = Model::embedded().unwrap();
-        let boot = Condition::class(model.class("Ankle boot").unwrap());
-        let settings = edgegen::Settings::of(&model).unwrap();
-        let mut generator = edgegen::Generator::new(&model, &settings).unwrap();
-        let truth = generator.generate(3, 0, &boot, &mut Default::default()).unwrap().0;
-        let truth: Pixels = truth.iter().map(|v| ((v + 1.0) / 2.0).clamp(0.0, 1.0)).collect();
+        let boot = edgegen::Request::new(3, 0).class(model.class("Ankle boot").unwrap());
+        let mut generator = model.generator().build().unwrap();
+        let truth: Pixels =
+            generator.run(&boot).unwrap().sample.iter().map(|v| ((v + 1.0) / 2.0).clamp(0.0, 1.0)).collect();
         for task in [Task::Half, Task::Smaller(2), Task::Noise(0.1)] {
             let spoilt = task.spoil(&truth, 0);
             let (ours, _, _) = ways(&spoilt.damage).last().unwrap().restore(&model, &spoilt, 0).unwrap();

@@ -2,8 +2,7 @@
 
 use crate::rollout::{Policy, Settings};
 use crate::task::{DISC, EFFECTOR, State, TOLERANCE, V};
-use edgegen::Model;
-use edgegen::Result;
+use edgegen::{Model, Result};
 use std::fmt::Write;
 
 /// Pixels of a panel's side.

@@ -12,8 +12,8 @@ mod expert;
 mod rollout;
 mod task;
 
+use edgegen::Model;
 use edgegen::output::{encode_npy, write_file};
-use edgegen::{Model, ModelOptions};
 use expert::{Demonstration, demonstrate};
 use npyz::WriterBuilder;
 use rollout::{Figures, Last, Settings};
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn open(path: &str) -> Result<Model, edgegen::Error> {
-    Model::open(path, &ModelOptions::default())
+    Model::open(path)
 }
 
 /// Observations and actions of every moment, and where each demonstration ends.

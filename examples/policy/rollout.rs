@@ -2,15 +2,10 @@
 
 use crate::expert::Expert;
 use crate::task::{STEPS, State, V};
-use edgegen::Condition;
-use edgegen::Model;
 use edgegen::constraint::Replacement;
-use edgegen::model::Scalings;
+use edgegen::model::Normalizer;
 use edgegen::noise::Noise;
-use edgegen::sampler::Control;
-use edgegen::schedule::Start;
-use edgegen::solver::Solver;
-use edgegen::{Generator, Result};
+use edgegen::{Generator, Model, Request, Result};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -133,38 +128,31 @@ pub fn policy(model: &Model, settings: &Settings, episodes: u64) -> Result<Figur
 
 /// A diffusion policy.
 pub struct Policy {
-    /// From noise.
     generator: Generator,
-    /// From the last plan.
-    warm: Option<Generator>,
-    scalings: Scalings,
-    condition: Condition,
+    /// From the last plan, with the share of the steps that is run.
+    warm: Option<(Generator, f64)>,
+    normalizer: Normalizer,
     settings: Settings,
 }
 
 impl Policy {
     pub fn new(model: &Model, settings: &Settings) -> Result<Self> {
-        let solver = Solver::from_name(settings.sampler)?;
-        let cold = edgegen::Settings { steps: settings.calls, ..edgegen::Settings::with_solver(model, solver) };
+        let of = |steps: usize| model.generator().sampler(settings.sampler).steps(steps).build();
         let warm = match settings.last {
             Last::Start(share) => {
                 // so many steps that the calls that are asked for are that share of them
                 let steps = (settings.calls as f64 / share).round() as usize;
-                let start = Start::Strength(settings.calls as f64 / steps as f64);
-                Some(Generator::new(model, &edgegen::Settings { steps, start, ..cold.clone() })?)
+                Some((of(steps)?, settings.calls as f64 / steps as f64))
             }
             _ => None,
         };
-        let condition = Condition { class: None, named: [("global_cond".to_string(), vec![0.0; 8])].into() };
-        let (generator, scalings) = (Generator::new(model, &cold)?, model.scalings().clone());
-        Ok(Policy { generator, warm, scalings, condition, settings: *settings })
+        Ok(Policy { generator: of(settings.calls)?, warm, normalizer: model.normalizer().clone(), settings: *settings })
     }
 
     /// A plan for what was seen last and before; `last` is what is left of the last one.
     pub fn plan(&mut self, before: &State, now: &State, seed: u64, index: u64, last: &[V]) -> Result<Vec<V>> {
-        let seen = self.condition.named.get_mut("global_cond").expect("made with it");
-        seen[..4].copy_from_slice(&before.observation());
-        seen[4..].copy_from_slice(&now.observation());
+        let seen = [before.observation(), now.observation()].concat();
+        let request = Request::new(seed, index).condition("global_cond", &seen);
         let length = self.generator.sample_shape()[0];
         // beyond its end it stays where it ended
         let shifted = || {
@@ -175,21 +163,18 @@ impl Policy {
                 })
                 .collect::<Vec<f32>>()
         };
-        let (plan, _) = match (&mut self.warm, self.settings.last) {
-            (Some(warm), _) if !last.is_empty() => {
-                warm.generate_near(&shifted(), seed, index, &self.condition, &mut Control::default())?
-            }
+        let run = match (&mut self.warm, self.settings.last) {
+            (Some((warm, strength)), _) if !last.is_empty() => warm.run(&request.near(&shifted(), *strength))?,
             (_, Last::Begin) if !last.is_empty() => {
                 let mut values = shifted();
-                self.scalings.normalise(&mut values);
+                self.normalizer.normalize(&mut values);
                 let known: Vec<bool> = (0..values.len()).map(|i| i < 2 * self.settings.executed).collect();
                 let mut first = Replacement::new(&values, &known)?;
-                let mut control = Control { constraint: Some(&mut first), ..Control::default() };
-                self.generator.generate(seed, index, &self.condition, &mut control)?
+                self.generator.run(&request.constraint(&mut first))?
             }
-            _ => self.generator.generate(seed, index, &self.condition, &mut Control::default())?,
+            _ => self.generator.run(&request)?,
         };
-        Ok(plan.chunks_exact(2).map(|a| V { x: a[0], y: a[1] }).collect())
+        Ok(run.sample.chunks_exact(2).map(|a| V { x: a[0], y: a[1] }).collect())
     }
 
     /// The states of an episode, from its start to its end.

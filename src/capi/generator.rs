@@ -4,11 +4,11 @@ use super::handle::Exclusive;
 use super::model::{Loaded, edgegen_model, get};
 use super::status::{Failure, edgegen_error, edgegen_status, guarded};
 use super::{Opaque, numbers, place, text};
-use crate::condition::Condition;
 use crate::config::Spacing;
-use crate::sampler::{Control, Ending, Progress};
+use crate::generator::{Generated, Generator, GeneratorBuilder};
+use crate::request::Request;
+use crate::sampler::{Ending, Progress};
 use crate::solver::Solver;
-use crate::{Generator, Settings};
 use std::ffi::{c_char, c_int, c_void};
 use std::ops::ControlFlow;
 use std::ptr;
@@ -18,10 +18,9 @@ use std::time::{Duration, Instant};
 /// EDGEGEN_STATUS_BUSY.
 pub struct edgegen_generator(Opaque);
 
-/// A generator with the condition that requests are written into.
+/// A generator, and what is known of its model.
 pub struct Prepared {
     generator: Generator,
-    condition: Condition,
     takes_class: bool,
     classes: Option<usize>,
     len: usize,
@@ -77,14 +76,23 @@ pub struct edgegen_request {
     pub seed: u64,
     /// The sample's number in the seed's run.
     pub index: u64,
-    /// The class; less than 0 for the model's "no class". A model that takes no class does not look at it.
+    /// The class; less than 0 for the model's "no class". For a model that takes no class, 0 or less.
     pub class_index: i32,
-    /// The other conditions. Those that are not given keep their values of the last request (zeros before the first).
+    /// The other conditions: each that the model takes.
     pub conditions: *const edgegen_condition,
     pub num_conditions: usize,
     /// Standard normal numbers to start from instead of the seed's; null for the seed's.
     pub noise: *const f32,
     pub noise_len: usize,
+    /// A sample to start from instead of noise; null for noise. With `strength` or `sigma`.
+    pub init: *const f32,
+    pub init_len: usize,
+    /// Makes another sample near `init`, or renews a plan: it is noised to where this share of the steps is to be run,
+    /// above 0 and at most 1. 0 where `sigma` is given, or there is no `init`. The first request of each strength or
+    /// sigma allocates.
+    pub strength: f64,
+    /// Takes the noise from `init`, which has noise of this standard deviation, in the network's units; else 0.
+    pub sigma: f64,
     /// Microseconds from now after which no further step begins; 0 for none. The sample is then the best there is: the
     /// estimate of the clean sample by then. A step under way is ended, so allow for the time of one.
     pub deadline_us: u64,
@@ -128,12 +136,12 @@ pub unsafe extern "C" fn edgegen_options_init(
     // SAFETY: the caller's promise, here and in the functions below.
     unsafe {
         guarded(error, || {
-            let settings = Settings::of(&get(model)?.model)?;
+            let settings = get(model)?.model.generator().settings()?;
             if options.is_null() {
                 return Err(Failure::null("options"));
             }
             let (sampler, spacing) = (ptr::null(), ptr::null());
-            let Settings { steps, guidance, .. } = settings;
+            let (steps, guidance) = (settings.steps, settings.guidance);
             options.write(edgegen_options { steps, sampler, spacing, guidance, threads: 1 });
             Ok(())
         })
@@ -153,7 +161,7 @@ pub unsafe extern "C" fn edgegen_memory_needed(
         guarded(error, || {
             let loaded = get(model)?;
             let bytes = place(bytes, "bytes")?;
-            *bytes = Generator::new(&loaded.model, &settings(loaded, options)?)?.memory_bytes();
+            *bytes = builder(loaded, options)?.build()?.memory_bytes();
             Ok(())
         })
     }
@@ -175,12 +183,10 @@ pub unsafe extern "C" fn edgegen_prepare(
             *to = ptr::null_mut();
             let loaded = get(model)?;
             let model = &loaded.model;
-            let condition = model.blank_condition();
-            let mut generator = Generator::new(model, &settings(loaded, options)?)?;
-            generator.prepare(&condition)?;
+            let mut generator = builder(loaded, options)?.build()?;
+            generator.prepare()?;
             *to = Exclusive::new(Prepared {
                 generator,
-                condition,
                 takes_class: model.takes_class(),
                 classes: model.num_classes(),
                 len: model.sample_shape().iter().product(),
@@ -236,7 +242,6 @@ pub unsafe extern "C" fn edgegen_generate(
                     format!("a sample of this model has {} floats, but out has room for {out_len}", prepared.len),
                 ));
             }
-            prepared.set_condition(request)?;
             let on_step = request.on_step;
             let mut report = |progress: Progress<'_>| {
                 let Some(on_step) = on_step else { return ControlFlow::Continue(()) };
@@ -248,24 +253,17 @@ pub unsafe extern "C" fn edgegen_generate(
                     _ => ControlFlow::Break(()),
                 }
             };
-            let mut control = Control { on_step: Some(&mut report), ..Default::default() };
+            let mut asked = prepared.request(request)?;
+            if on_step.is_some() {
+                asked = asked.on_step(&mut report);
+            }
             if request.deadline_us > 0 {
                 // a deadline beyond what the clock counts is none
-                control.deadline = start.checked_add(Duration::from_micros(request.deadline_us));
-            }
-            let Prepared { generator, condition, .. } = prepared;
-            let (sample, result) = if request.noise.is_null() {
-                generator.generate(request.seed, request.index, condition, &mut control)?
-            } else {
-                let noise = numbers(request.noise, request.noise_len, "noise")?;
-                if noise.len() != out_len {
-                    return Err(Failure::new(
-                        edgegen_status::WRONG_SIZE,
-                        format!("the noise must have {out_len} floats, but has {}", noise.len()),
-                    ));
+                if let Some(deadline) = start.checked_add(Duration::from_micros(request.deadline_us)) {
+                    asked = asked.deadline(deadline);
                 }
-                generator.generate_from(noise, request.seed, request.index, condition, &mut control)?
-            };
+            }
+            let Generated { sample, outcome: result } = prepared.generator.run(&asked)?;
             out.copy_from_nonoverlapping(sample.as_ptr(), sample.len());
             if !outcome.is_null() {
                 outcome.write(edgegen_outcome {
@@ -284,55 +282,65 @@ pub unsafe extern "C" fn edgegen_generate(
 }
 
 impl Prepared {
-    /// Writes a request's conditions into memory that is there already. Nothing of them is kept if one is wrong.
+    /// The library's form of a request, but for its callback and its deadline.
     ///
     /// # Safety
-    /// The request's pointers are null or point to what they say.
-    unsafe fn set_condition(&mut self, request: &edgegen_request) -> Result<(), Failure> {
-        let class = usize::try_from(request.class_index).ok().filter(|_| self.takes_class);
-        if let (Some(class), Some(classes)) = (class, self.classes)
-            && class >= classes
-        {
-            return Err(Failure::new(
-                edgegen_status::INVALID_ARGUMENT,
-                format!("there is no class {class}: the model has {classes}"),
-            ));
+    /// The request's pointers are null or point to what they say, and stay so for `'a`.
+    unsafe fn request<'a>(&self, request: &'a edgegen_request) -> Result<Request<'a>, Failure> {
+        let mut asked = Request::new(request.seed, request.index);
+        match usize::try_from(request.class_index).ok() {
+            Some(class) if self.takes_class => {
+                if let Some(classes) = self.classes.filter(|n| class >= *n) {
+                    let message = format!("there is no class {class}: the model has {classes}");
+                    return Err(Failure::new(edgegen_status::INVALID_ARGUMENT, message));
+                }
+                asked = asked.class(class);
+            }
+            // 0 is what a request of zeros says
+            Some(0) | None => {}
+            Some(class) => asked = asked.class(class),
         }
         if request.num_conditions > 0 && (request.conditions.is_null() || !request.conditions.is_aligned()) {
             return Err(Failure::null("conditions"));
         }
-        for write in [false, true] {
-            for i in 0..request.num_conditions {
-                // SAFETY: the caller's promise.
-                let (name, values) = unsafe { read_condition(&*request.conditions.add(i))? };
-                if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                    let message = format!("condition {name} must be finite, but element {i} is {}", values[i]);
-                    return Err(Failure::new(edgegen_status::NOT_FINITE, message));
-                }
-                let place = self.place_for(name, values.len())?;
-                if write {
-                    place.copy_from_slice(values);
-                }
-            }
+        for i in 0..request.num_conditions {
+            // SAFETY: the caller's promise.
+            let (name, values) = unsafe { read_condition(&*request.conditions.add(i))? };
+            asked = asked.condition(name, values);
         }
-        self.condition.class = class;
-        Ok(())
+        if !request.noise.is_null() {
+            // SAFETY: the caller's promise.
+            let noise = unsafe { numbers(request.noise, request.noise_len, "noise")? };
+            self.check_len(noise, "noise")?;
+            asked = asked.from_noise(noise);
+        }
+        if !request.init.is_null() {
+            // SAFETY: the caller's promise.
+            let init = unsafe { numbers(request.init, request.init_len, "init")? };
+            self.check_len(init, "init")?;
+            asked = match (request.strength != 0.0, request.sigma != 0.0) {
+                (true, false) => asked.near(init, request.strength),
+                (false, true) => asked.from_noisy(init, request.sigma),
+                _ => {
+                    return Err(Failure::new(
+                        edgegen_status::INVALID_ARGUMENT,
+                        "init needs either a strength or a sigma",
+                    ));
+                }
+            };
+        } else if request.strength != 0.0 || request.sigma != 0.0 {
+            let message = "a strength or a sigma needs an init to start from";
+            return Err(Failure::new(edgegen_status::INVALID_ARGUMENT, message));
+        }
+        Ok(asked)
     }
 
-    fn place_for(&mut self, name: &str, len: usize) -> Result<&mut [f32], Failure> {
-        if !self.condition.named.contains_key(name) {
-            let names: Vec<&str> = self.condition.named.keys().map(String::as_str).collect();
-            return Err(Failure::new(
-                edgegen_status::INVALID_ARGUMENT,
-                format!("the model takes no condition '{name}'; it takes: [{}]", names.join(", ")),
-            ));
+    fn check_len(&self, values: &[f32], what: &str) -> Result<(), Failure> {
+        if values.len() == self.len {
+            return Ok(());
         }
-        let place = self.condition.named.get_mut(name).expect("just found");
-        if place.len() != len {
-            let message = format!("condition {name} has {len} floats, but the model takes {}", place.len());
-            return Err(Failure::new(edgegen_status::WRONG_SIZE, message));
-        }
-        Ok(place)
+        let message = format!("{what} must have {} floats, but has {}", self.len, values.len());
+        Err(Failure::new(edgegen_status::WRONG_SIZE, message))
     }
 }
 
@@ -349,21 +357,21 @@ unsafe fn read_condition<'a>(condition: &edgegen_condition) -> Result<(&'a str, 
 
 /// # Safety
 /// Pointers are null or point to what they say.
-unsafe fn settings(loaded: &Loaded, options: *const edgegen_options) -> Result<Settings, Failure> {
-    let model = &loaded.model;
+unsafe fn builder(loaded: &Loaded, options: *const edgegen_options) -> Result<GeneratorBuilder, Failure> {
+    let mut builder = loaded.model.generator();
     // SAFETY: the caller's promise.
-    let Some(options) = (unsafe { options.as_ref() }) else { return Ok(Settings::of(model)?) };
+    let Some(options) = (unsafe { options.as_ref() }) else { return Ok(builder) };
     // SAFETY: the caller's promise.
     let (sampler, spacing) = unsafe { (text(options.sampler, "sampler")?, text(options.spacing, "spacing")?) };
-    let mut settings = match sampler {
-        Some(name) => Settings::with_solver(model, Solver::from_name(name)?),
-        None => Settings::of(model)?,
-    };
-    if let Some(name) = spacing {
-        settings.spacing = Some(Spacing::from_name(name)?);
+    if let Some(name) = sampler {
+        builder = builder.sampler(name);
     }
-    settings.steps = options.steps;
-    settings.guidance = options.guidance;
-    settings.threads = options.threads.max(1);
-    Ok(settings)
+    if let Some(name) = spacing {
+        builder = builder.spacing(Spacing::from_name(name)?);
+    }
+    // one that chooses its own steps takes no number of them, and here there is always one
+    if !matches!(builder.settings()?.solver, Solver::Adaptive(_)) {
+        builder = builder.steps(options.steps);
+    }
+    Ok(builder.guidance(options.guidance).threads(options.threads.max(1)))
 }

@@ -25,7 +25,7 @@ use std::ffi::{CStr, c_char};
 compile_error!("the C API must catch panics: build it with a profile that unwinds, such as `--profile dist`");
 
 /// The version of this interface. It changes when a program compiled against an older header would no longer work.
-pub const EDGEGEN_ABI_VERSION: u32 = 1;
+pub const EDGEGEN_ABI_VERSION: u32 = 2;
 
 /// The interface that the library was built with: compare it with EDGEGEN_ABI_VERSION, once, if the library is shared.
 #[unsafe(no_mangle)]

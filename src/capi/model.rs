@@ -107,7 +107,7 @@ pub unsafe extern "C" fn edgegen_model_open(
         guarded(error, || {
             open(model, || {
                 let path = text(path, "path")?.ok_or_else(|| Failure::null("path"))?;
-                Ok(Model::open(path, &model_options(options)?)?)
+                Ok(model_options(options)?.open(path)?)
             })
         })
     }
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn edgegen_model_from_memory(
                     return Err(Failure::new(edgegen_status::WRONG_SIZE, format!("no memory holds {len} bytes")));
                 }
                 let bytes = std::slice::from_raw_parts(bytes, len);
-                Ok(Model::from_bytes(bytes, &model_options(options)?)?)
+                Ok(model_options(options)?.read(bytes)?)
             })
         })
     }
@@ -236,7 +236,7 @@ pub unsafe extern "C" fn edgegen_model_input(
                 Role::Condition => edgegen_role::CONDITION,
             };
             let (name, element_type) = (name.as_ptr(), element_type.as_ptr());
-            let len = of.shape.iter().product();
+            let len = of.len();
             input.write(edgegen_input { name, role, shape: dims, rank, len, element_type });
             Ok(())
         })
@@ -322,7 +322,7 @@ unsafe fn model_options(options: *const edgegen_model_options) -> Result<ModelOp
     // SAFETY: the caller's promise.
     unsafe {
         if let Some(json) = text(options.scheduler_config, "scheduler_config")? {
-            read.scheduler = Some(SchedulerConfig::from_json(json)?);
+            read = read.scheduler_config(SchedulerConfig::from_json(json)?);
         }
         if !options.sample_shape.is_null() {
             if options.sample_rank == 0 || options.sample_rank >= EDGEGEN_MAX_RANK {
@@ -331,7 +331,7 @@ unsafe fn model_options(options: *const edgegen_model_options) -> Result<ModelOp
                     format!("a sample of {} dimensions is not possible", options.sample_rank),
                 ));
             }
-            read.sample_shape = Some(std::slice::from_raw_parts(options.sample_shape, options.sample_rank).to_vec());
+            read = read.sample_shape(std::slice::from_raw_parts(options.sample_shape, options.sample_rank));
         }
         let names = [
             (Role::Sample, options.sample_input, "sample_input"),
@@ -340,7 +340,7 @@ unsafe fn model_options(options: *const edgegen_model_options) -> Result<ModelOp
         ];
         for (role, name, what) in names {
             if let Some(name) = text(name, what)? {
-                read.roles.push((role, name.to_string()));
+                read = read.input(role, name);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What a call came to, and the border that no panic crosses.
 
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Hint};
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -87,12 +87,31 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match error.kind() {
             ErrorKind::InvalidArgument => edgegen_status::INVALID_ARGUMENT,
+            ErrorKind::WrongSize => edgegen_status::WRONG_SIZE,
             ErrorKind::Model => edgegen_status::MODEL,
             ErrorKind::Io => edgegen_status::IO,
             ErrorKind::NotFinite => edgegen_status::NOT_FINITE,
             ErrorKind::Network => edgegen_status::NETWORK,
         };
-        Failure::new(status, error.to_string())
+        Failure::new(status, in_fields(&error))
+    }
+}
+
+/// An error of the library, whose hint is told by the fields of this interface.
+fn in_fields(error: &Error) -> String {
+    let message = error.message();
+    match error.hint() {
+        None => message.to_string(),
+        Some(Hint::SampleShape) => format!("{message}: give the sample's shape in the options' sample_shape"),
+        Some(Hint::Schedule) => {
+            format!(
+                "{message}: put its scheduler_config.json beside it, or give its text in the options' scheduler_config"
+            )
+        }
+        Some(Hint::MaxMemory) => message.to_string(),
+        Some(Hint::Input(role)) => format!("{message}: name it in the options' {role}_input"),
+        Some(Hint::Class) => format!("{message}: give one in the request's class_index"),
+        Some(Hint::Condition(name)) => format!("{message}: give {name} among the request's conditions"),
     }
 }
 

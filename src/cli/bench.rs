@@ -1,13 +1,12 @@
 //! `edgegen bench`: what a model costs on this machine.
 
-use super::{ModelArgs, Report, SamplingArgs, limits, measure, print};
+use super::args::{ModelArgs, Report, SamplingArgs};
+use super::stdout::print;
+use super::{limits, measure};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use edgegen::Condition;
 use edgegen::noise::{self, Noise};
-use edgegen::sampler::Control;
-use edgegen::{Generator, Settings};
-use edgegen::{Model, Network};
+use edgegen::{Condition, Generator, Model, Network, Request};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -107,7 +106,8 @@ fn milliseconds(start: Instant) -> f64 {
 fn condition(model: &Model) -> Condition {
     let class = model.takes_class().then(|| noise::choice(0, 0, model.num_classes().unwrap_or(1)));
     let others = model.inputs().iter().filter(|i| i.role == edgegen::model::Role::Condition);
-    Condition { class, named: others.map(|i| (i.name.clone(), vec![0.0; i.shape.iter().product()])).collect() }
+    let blank = class.map_or_else(Condition::default, Condition::class);
+    others.fold(blank, |condition, input| condition.with(&input.name, vec![0.0; input.len()]))
 }
 
 fn time_network(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<f64> {
@@ -115,20 +115,22 @@ fn time_network(args: &BenchArgs, model: &Model, condition: &Condition) -> Resul
     let mut x = vec![0.0; network.sample_len()];
     Noise::new(0, 0).fill(&mut x);
     let mut out = x.clone();
+    network.bind(0, condition)?;
     let mut times = Vec::with_capacity(args.runs * 5);
     for _ in 0..args.runs * 5 {
         let start = Instant::now();
-        network.predict(&x, 500.0, condition, &mut out)?;
+        network.predict(&x, 500.0, 0, &mut out)?;
         times.push(milliseconds(start));
     }
     Ok(measure::median(&mut times))
 }
 
 fn time_samples(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<(f64, usize, u64)> {
-    let settings = Settings { threads: args.threads, ..args.sampling.settings(model)? };
+    let mut settings = args.sampling.settings(model)?;
+    settings.threads = args.threads;
     let mut generator = Generator::new(model, &settings)?;
     let mut generate =
-        |index: u64| -> Result<usize> { Ok(generator.generate(0, index, condition, &mut Control::default())?.1.nfe) };
+        |index: u64| -> Result<usize> { Ok(generator.run(&Request::new(0, index).conditions(condition))?.outcome.nfe) };
     let nfe = generate(0)?;
     let mut times = Vec::with_capacity(args.runs);
     let before = measure::allocations();

@@ -1,9 +1,8 @@
 //! Conditions on the command line: `NAME=0.4`, `NAME=1,2,3` or `NAME=FILE.npy`.
 
 use anyhow::{Context, Result, bail, ensure};
-use edgegen::Model;
 use edgegen::model::Role;
-use edgegen::output;
+use edgegen::{Condition, Model, output};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -13,8 +12,16 @@ pub fn parse(text: &str) -> Result<(String, String), String> {
     Ok((name.into(), value.into()))
 }
 
+/// The condition of this class, and of the model's conditions that are given.
+pub fn read(model: &Model, class: Option<usize>, given: &[(String, String)]) -> Result<Condition> {
+    let mut condition = Condition::default();
+    condition.class = class;
+    condition.named = values(model, given)?;
+    Ok(condition)
+}
+
 /// The values of the model's conditions that are given.
-pub fn read(model: &Model, given: &[(String, String)]) -> Result<BTreeMap<String, Vec<f32>>> {
+pub fn values(model: &Model, given: &[(String, String)]) -> Result<BTreeMap<String, Vec<f32>>> {
     let known = || model.inputs().iter().filter(|i| i.role == Role::Condition);
     let mut values = BTreeMap::new();
     for (name, value) in given {

@@ -1,20 +1,18 @@
 //! `edgegen encode`, `likelihood` and `interpolate`: the model as a map between pictures and noise.
 
-use super::{ModelArgs, Report, SamplingArgs, limits, print};
+use super::args::{ModelArgs, Report, SamplingArgs};
+use super::limits;
+use super::stdout::print;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use edgegen::Condition;
-use edgegen::Model;
-use edgegen::config::Spacing;
+use edgegen::config::{Spacing, Threshold};
 use edgegen::likelihood::{Flow, Trace, slerp};
-use edgegen::network::Guided;
-use edgegen::network::Preconditioned;
+use edgegen::network::{Guided, Preconditioned};
 use edgegen::noise::Noise;
 use edgegen::output::{self, Format, Picture};
-use edgegen::sampler::Control;
 use edgegen::schedule::Schedule;
-use edgegen::solver::{Solver, Threshold};
-use edgegen::{Encoder, Generator, Settings};
+use edgegen::solver::Solver;
+use edgegen::{Condition, Encoder, Generator, Model, Request, Settings};
 use std::path::{Path, PathBuf};
 
 /// Which model, and under what condition.
@@ -34,7 +32,7 @@ impl Common {
     pub(super) fn open(&self) -> Result<(Model, Condition)> {
         let model = self.model_args.open(self.model.as_deref())?;
         let class = self.class.as_deref().map(|c| model.class(c)).transpose()?;
-        Ok((model, Condition { class, ..Condition::default() }))
+        Ok((model, class.map_or_else(Condition::default, Condition::class)))
     }
 }
 
@@ -120,12 +118,12 @@ pub struct LikelihoodArgs {
 pub fn likelihood(args: &LikelihoodArgs) -> Result<()> {
     ensure!(args.probes > 0, "--probes must be at least 1");
     let (model, condition) = args.common.open()?;
-    let config = model.scheduler();
+    let config = model.scheduler_config();
     let schedule = Schedule::from_config(config)?;
     let (noisy, data) = schedule.ends();
     let flow = Flow::new(&schedule, config.prediction(), data, noisy)?;
     let flow = flow.with_tolerance(args.rtol, args.atol)?;
-    let mut network = Guided::new(Preconditioned::new(model.network()?, config.scalings()), 1.0)?;
+    let mut network = Guided::new(Preconditioned::new(model.network()?, config.preconditioning()), 1.0)?;
     let (lo, hi) = model.value_range();
     let bin = (hi - lo) / 256.0;
     for (i, path) in args.files.iter().enumerate() {
@@ -134,7 +132,7 @@ pub fn likelihood(args: &LikelihoodArgs) -> Result<()> {
         if path.extension().is_none_or(|e| e != "npy") {
             sample.iter_mut().for_each(|v| *v = dequantize(*v, lo, hi, &mut noise));
         }
-        model.scalings().normalise(&mut sample);
+        model.normalizer().normalize(&mut sample);
         let found =
             flow.log_likelihood(&mut network, &condition, &sample, Trace::Hutchinson(args.probes), &mut noise)?;
         let (bits, d) = (found.bits_per_dim(f64::from(bin)), sample.len() as f64);
@@ -196,7 +194,7 @@ pub fn interpolate(args: &InterpolateArgs) -> Result<()> {
     let mut generator = Generator::new(&model, &settings)?;
     let mut frame = |i: usize| -> Result<Vec<f32>> {
         let z = slerp(&a, &b, i as f32 / (args.frames - 1) as f32);
-        Ok(generator.generate_from(&z, 0, 0, &condition, &mut Control::default())?.0.to_vec())
+        Ok(generator.run(&Request::new(0, 0).conditions(&condition).from_noise(&z))?.sample.to_vec())
     };
     let samples = (0..args.frames).map(&mut frame).collect::<Result<Vec<_>>>()?;
     let rows: Vec<&[f32]> = samples.iter().map(Vec::as_slice).collect();

@@ -1,18 +1,15 @@
 //! `edgegen OUT`: generate.
 
+use super::args::{ModelArgs, Report, SamplingArgs};
 use super::flow::read_sample;
-use super::{ModelArgs, Report, SamplingArgs, limits, measure, print, stdout};
+use super::stdout::{self, print};
+use super::{limits, measure};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use edgegen::Condition;
-use edgegen::Model;
-use edgegen::constraint::{Constraint, Replacement};
-use edgegen::noise;
+use edgegen::constraint::Replacement;
 use edgegen::output::{self, Format, Picture};
-use edgegen::sampler::{Control, Ending};
-use edgegen::schedule::Start;
 use edgegen::solver::Resample;
-use edgegen::{Generator, Settings};
+use edgegen::{Condition, Ending, Generated, Generator, Model, Progress, Request, Settings, noise};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -118,6 +115,8 @@ struct Job {
     noise: Option<Vec<f32>>,
     /// The sample to start from.
     init: Option<Vec<f32>>,
+    /// The share of the steps that is run from there.
+    strength: f64,
     /// Which of its elements are kept.
     kept: Option<Replacement>,
     /// The condition of each sample.
@@ -191,7 +190,7 @@ fn job(args: &GenerateArgs, model: &Model, format: Format) -> Result<Job> {
     let kept = match (&args.mask, &init) {
         (Some(mask), Some(init)) => {
             let mut values = init.clone();
-            model.scalings().normalise(&mut values);
+            model.normalizer().normalize(&mut values);
             Some(Replacement::new(&values, &read_mask(mask, model)?)?)
         }
         _ => None,
@@ -210,6 +209,7 @@ fn job(args: &GenerateArgs, model: &Model, format: Format) -> Result<Job> {
         count,
         noise,
         init,
+        strength: args.strength.unwrap_or(if args.mask.is_some() { 1.0 } else { 0.5 }),
         kept,
         conditions: conditions(args, model, seed, count)?,
         deadline: args.deadline.map(Duration::from_millis),
@@ -301,25 +301,24 @@ fn read_mask(path: &Path, model: &Model) -> Result<Vec<bool>> {
     Ok((0..channels).flat_map(|_| image.pixels().map(|p| p.0[0] < 128)).collect())
 }
 
-/// The settings, with where a run starts.
+/// The settings, with which steps are taken again.
 fn settings(args: &GenerateArgs, model: &Model) -> Result<Settings> {
     let mut settings = args.sampling.settings(model)?;
-    if args.init.is_some() {
-        settings.start = Start::Strength(args.strength.unwrap_or(if args.mask.is_some() { 1.0 } else { 0.5 }));
-        settings.resample = Resample { times: args.resample, jump: args.jump };
-    }
+    settings.resample = Resample { times: args.resample, jump: args.jump };
     Ok(settings)
 }
 
 fn conditions(args: &GenerateArgs, model: &Model, seed: u64, count: usize) -> Result<Vec<Condition>> {
-    let common = Condition { class: None, named: super::conditions::read(model, &args.conditions)? };
+    let common = super::conditions::read(model, None, &args.conditions)?;
     let named: usize = common.named.values().map(Vec::len).sum();
     limits::memory(args.asks_for_count(), count, size_of::<Condition>().saturating_add(4 * named))?;
     let class = args.class.as_deref().map(|c| model.class(c)).transpose()?;
     let classes = if model.takes_class() { model.num_classes().unwrap_or(0) } else { 0 };
     let of_sample = |i: usize| {
         let drawn = || (classes > 0).then(|| noise::choice(seed, args.first_index + i as u64, classes));
-        Condition { class: class.or_else(drawn), ..common.clone() }
+        let mut condition = common.clone();
+        condition.class = class.or_else(drawn);
+        condition
     };
     let conditions: Vec<Condition> = (0..count).map(of_sample).collect();
     model.check_condition(&conditions[0])?;
@@ -342,7 +341,11 @@ fn sample_all(args: &GenerateArgs, model: &Model, job: &Job) -> Result<Vec<Sampl
     limits::threads(threads)?;
     let at_a_time = threads.min(job.count);
     let settings = settings(args, model)?;
-    let each = |i: usize| Settings { threads: (threads + at_a_time - 1 - i) / at_a_time, ..settings.clone() };
+    let each = |i: usize| {
+        let mut settings = settings.clone();
+        settings.threads = (threads + at_a_time - 1 - i) / at_a_time;
+        settings
+    };
     // The first generator is made here, so that wrong settings are told before anything is started.
     let generators = (0..at_a_time).map(|i| Generator::new(model, &each(i))).collect::<Result<Vec<_>, _>>()?;
     let bar = progress_bar(args.quiet, (job.count * settings.steps) as u64);
@@ -381,7 +384,7 @@ fn sample_one(
 ) -> Result<Sample> {
     let mut trajectory = Vec::new();
     let index = job.first_index + i as u64;
-    let mut on_step = |progress: edgegen::sampler::Progress<'_>| {
+    let mut on_step = |progress: Progress<'_>| {
         bar.inc(1);
         if job.trajectory {
             trajectory.push(progress.x.to_vec());
@@ -389,22 +392,23 @@ fn sample_one(
         ControlFlow::Continue(())
     };
     let mut kept = job.kept.clone();
-    let mut control = Control {
-        on_step: Some(&mut on_step),
-        cancel: Some(failed),
-        deadline: job.deadline.map(|d| Instant::now() + d),
-        constraint: kept.as_mut().map(|k| k as &mut dyn Constraint),
-    };
-    let condition = &job.conditions[i];
-    let (x, outcome) = match (&job.noise, &job.init) {
-        (_, Some(init)) => generator.generate_near(init, job.seed, index, condition, &mut control)?,
-        (Some(noise), None) => {
-            let len = noise.len() / job.count;
-            generator.generate_from(&noise[i * len..][..len], job.seed, index, condition, &mut control)?
-        }
-        (None, None) => generator.generate(job.seed, index, condition, &mut control)?,
-    };
-    let x = x.to_vec();
+    let mut request = Request::new(job.seed, index).conditions(&job.conditions[i]).cancel(failed).on_step(&mut on_step);
+    if let Some(deadline) = job.deadline {
+        request = request.deadline(Instant::now() + deadline);
+    }
+    if let Some(kept) = &mut kept {
+        request = request.constraint(kept);
+    }
+    if let Some(init) = &job.init {
+        request = request.near(init, job.strength);
+    }
+    if let Some(noise) = &job.noise {
+        let len = noise.len() / job.count;
+        request = request.from_noise(&noise[i * len..][..len]);
+    }
+    let Generated { sample, outcome, .. } = generator.run(&request)?;
+    let x = sample.to_vec();
+    drop(request);
     Ok(Sample { x, trajectory, nfe: outcome.nfe, steps: outcome.steps, late: outcome.ending == Ending::Deadline })
 }
 

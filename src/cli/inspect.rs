@@ -1,11 +1,11 @@
 //! `edgegen inspect`: what a model is.
 
-use super::{ModelArgs, Report, print};
+use super::args::{ModelArgs, Report};
+use super::stdout::print;
 use anyhow::Result;
 use clap::Args;
 use edgegen::Model;
-use edgegen::model::Role;
-use edgegen::model::{Input, StepInfo};
+use edgegen::model::{Input, Role, StepInfo};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -47,7 +47,7 @@ fn text(model: &Model, steps: &[StepInfo]) -> String {
             input.shape
         ));
     }
-    let s = model.scheduler();
+    let s = model.scheduler_config();
     lines.push(format!("sample      {:?}, {} weights", model.sample_shape(), model.parameters()));
     lines.push(format!(
         "schedule    {} steps, beta {}, predicts {}, spacing {}",
@@ -92,10 +92,10 @@ fn text(model: &Model, steps: &[StepInfo]) -> String {
 
 /// The inputs that are scaled between the data's units and the network's.
 fn scaled(model: &Model) -> Vec<&str> {
-    let scalings = model.scalings();
+    let normalizer = model.normalizer();
     let is_scaled = |input: &&Input| match input.role {
-        Role::Sample => scalings.sample.is_some(),
-        _ => scalings.conditions.contains_key(&input.name),
+        Role::Sample => normalizer.sample.is_some(),
+        _ => normalizer.conditions.contains_key(&input.name),
     };
     model.inputs().iter().filter(is_scaled).map(|i| i.name.as_str()).collect()
 }
@@ -113,7 +113,7 @@ fn json(model: &Model, steps: &[StepInfo]) -> serde_json::Value {
         "inputs": inputs.collect::<Vec<_>>(),
         "sample_shape": model.sample_shape(),
         "parameters": model.parameters(),
-        "scheduler": model.scheduler(),
+        "scheduler": model.scheduler_config(),
         "classes": model.metadata().classes,
         "scaled": scaled(model),
         "engine": model.engine(),

@@ -1,10 +1,10 @@
 //! `edgegen restore`: a picture from what is left of it.
 
+use super::args::SamplingArgs;
+use super::conditions;
 use super::flow::Common;
-use super::{SamplingArgs, conditions};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use edgegen::Condition;
 use edgegen::constraint::Degradation;
 use edgegen::network::Tiling;
 use edgegen::output::{self, Format, Picture};
@@ -174,7 +174,7 @@ pub fn run(args: &RestoreArgs) -> Result<()> {
         settings.resample = Resample { times, jump: 1 };
     }
     settings.tiling = ([h, w] != [height, width]).then_some(Tiling { height: h, width: w, overlap });
-    let condition = Condition { named: conditions::read(&model, &args.conditions)?, ..condition };
+    let condition = conditions::read(&model, condition.class, &args.conditions)?;
     let mut restorer = Restorer::new(&model, &settings, damage, args.average)?;
     let (restored, _) = restorer.restore(&measured, args.seed, &condition)?;
     let bytes = match format {

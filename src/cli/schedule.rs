@@ -1,6 +1,7 @@
 //! `edgegen schedule`: the noise schedule, and the steps that a run takes on it.
 
-use super::{ModelArgs, SamplingArgs, print};
+use super::args::{ModelArgs, SamplingArgs};
+use super::stdout::print;
 use anyhow::Result;
 use clap::Args;
 use edgegen::output::{Format, encode_picture, write_file};
@@ -26,10 +27,10 @@ pub struct ScheduleArgs {
 pub fn run(args: &ScheduleArgs) -> Result<()> {
     let model = args.model_args.open(args.model.as_deref())?;
     let settings = args.sampling.settings(&model)?;
-    let schedule = Schedule::from_config(model.scheduler())?;
+    let schedule = Schedule::from_config(model.scheduler_config())?;
     let grid = match settings.solver {
         Solver::Adaptive(_) => None,
-        _ => Some(settings.grid(model.scheduler(), &schedule)?),
+        _ => Some(settings.grid(model.scheduler_config(), &schedule)?),
     };
     let mut out = format!(
         "{:>4} {:>9} {:>10} {:>10} {:>11} {:>9}\n",

@@ -1,9 +1,10 @@
-//! Whether there is a standard output.
+//! What the program says, and whether there is a standard output to say it on.
 //!
 //! A program that is started without one (`>&-`) would write into nothing and say that all is well: before `main`, Rust's
 //! runtime opens /dev/null in its place, so that no file that is opened later takes its number.
 
 use anyhow::{Result, ensure};
+use std::path::Path;
 
 #[cfg(target_os = "linux")]
 mod early {
@@ -42,4 +43,20 @@ pub fn check() -> Result<()> {
     #[cfg(not(target_os = "linux"))]
     ensure!(true);
     Ok(())
+}
+
+/// Writes to the standard output, which may be closed: an error then, where `println!` would panic.
+pub fn print(text: &str) -> Result<()> {
+    check()?;
+    Ok(edgegen::output::write_file(Path::new("-"), text.as_bytes())?)
+}
+
+/// Says something on a line of its own.
+pub fn warn(text: String) {
+    eprintln!("edgegen: {}", one_line(text));
+}
+
+/// Names from files and arguments may hold anything, and be as long as they like: the error of the library is one line.
+fn one_line(text: String) -> String {
+    edgegen::Error::new(edgegen::ErrorKind::InvalidArgument, text).to_string()
 }

@@ -1,9 +1,11 @@
 //! Which input of a model is the sample, which the time, which the class label.
 
+use crate::error::Hint;
 use crate::{Error, ErrorKind, Result};
 
 /// What an input of the network is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Role {
     /// The noisy sample x_t.
     Sample,
@@ -55,7 +57,7 @@ impl Role {
 
 /// What is known of an input before its role is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct InputInfo {
+pub(super) struct InputInfo {
     /// The input's name in the file.
     pub name: String,
     /// Whether its elements are integers.
@@ -66,7 +68,7 @@ pub struct InputInfo {
 
 impl InputInfo {
     /// `name (int64, [N, 3])`, for messages.
-    pub(crate) fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let dims: Vec<String> = self.shape.iter().map(|d| d.map_or("?".into(), |d| d.to_string())).collect();
         format!("{} ({}, [{}])", self.name, if self.integer { "integer" } else { "float" }, dims.join(", "))
     }
@@ -91,7 +93,7 @@ impl InputInfo {
 ///
 /// # Errors
 /// When no input can be the sample or the time, or when several could be and nothing tells which.
-pub fn resolve(inputs: &[InputInfo], named: &[(Role, String)]) -> Result<Vec<Role>> {
+pub(super) fn resolve(inputs: &[InputInfo], named: &[(Role, String)]) -> Result<Vec<Role>> {
     let mut roles: Vec<Option<Role>> = vec![None; inputs.len()];
     for (role, name) in named {
         let Some(i) = inputs.iter().position(|input| input.name == *name) else {
@@ -147,13 +149,9 @@ fn list(inputs: &[InputInfo]) -> String {
 fn unclear(role: Role, why: &str, inputs: &[InputInfo]) -> Error {
     Error::new(
         ErrorKind::Model,
-        format!(
-            "cannot tell which input is the {} ({why}); name it with --input {}=NAME; the model's inputs are: {}",
-            role.name(),
-            role.name(),
-            list(inputs)
-        ),
+        format!("cannot tell which input is the {} ({why}) of the model's inputs, {}", role.name(), list(inputs)),
     )
+    .with_hint(Hint::Input(role.name()))
 }
 
 fn no_such_input(name: &str, role: Role, inputs: &[InputInfo]) -> Error {
@@ -197,7 +195,10 @@ mod tests {
     fn what_the_caller_says_comes_before_what_the_model_says() {
         let inputs = [input("p", false, &[0, 16, 2]), input("q", false, &[0, 16, 2]), input("t", true, &[])];
         let error = resolve(&inputs, &[]).unwrap_err().to_string();
-        assert!(error.contains("--input sample=NAME") && error.contains("q (float, [?, 16, 2])"), "{error}");
+        assert!(
+            error.contains("ModelOptions::input (role sample)") && error.contains("q (float, [?, 16, 2])"),
+            "{error}"
+        );
         let roles = resolve(&inputs, &[(Role::Sample, "q".into()), (Role::Sample, "p".into())]).unwrap();
         assert_eq!(roles, [Role::Condition, Role::Sample, Role::Time]);
     }

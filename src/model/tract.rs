@@ -1,8 +1,9 @@
 //! Networks that tract runs: those that a plan of our own does not cover.
 
-use super::onnx::{Input, check_condition, count_names, label, model_error};
+use super::input::{Input, check_condition, label, unbound};
 use super::roles::Role;
 use crate::condition::Condition;
+use crate::error::model_error;
 use crate::guard::guarded;
 use crate::{Error, ErrorKind, Result};
 use ::onnx::pb;
@@ -20,11 +21,11 @@ pub struct Tract {
 
 impl Tract {
     /// Loads the graph of `proto`, whose inputs are `inputs`; `reason` is why there is no plan of our own. Beside it come
-    /// the operators that a call runs, with how often each is.
+    /// the names of the operators that a call runs.
     ///
     /// # Errors
     /// When tract cannot load it, or it does not give one tensor of the sample's shape.
-    pub fn load(proto: &pb::ModelProto, inputs: &[Input], reason: String) -> Result<(Self, Vec<(String, usize)>)> {
+    pub fn load(proto: &pb::ModelProto, inputs: &[Input], reason: String) -> Result<(Self, Vec<String>)> {
         let onnx = tract_onnx::onnx().with_ignore_value_info(true);
         let unsupported = proto.graph.as_ref().map(|graph| unsupported_operators(graph, &onnx)).unwrap_or_default();
         if !unsupported.is_empty() {
@@ -57,7 +58,7 @@ impl Tract {
         let graph = graph.into_optimized().map_err(tract)?;
         let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
         check_output(&graph, &sample.shape)?;
-        let operators = count_names(graph.nodes().iter().map(|node| node.op().name().to_string()));
+        let operators = graph.nodes().iter().map(|node| node.op().name().to_string()).collect();
         Ok((Tract { plan: graph.into_runnable().map_err(tract)?, reason }, operators))
     }
 
@@ -74,7 +75,7 @@ impl Tract {
         let network = |e: TractError| Error::new(ErrorKind::Network, one_line(&e));
         let zeros = |i: &Input| Ok(Arc::new(Tensor::zero_dt(datum_type(i)?, &i.shape).map_err(network)?));
         let tensors = inputs.iter().map(zeros).collect::<Result<_>>()?;
-        Ok(TractState { state: self.plan.spawn().map_err(network)?, tensors, held: Vec::new() })
+        Ok(TractState { state: self.plan.spawn().map_err(network)?, tensors, slots: Vec::new() })
     }
 }
 
@@ -138,31 +139,53 @@ pub struct TractState {
     state: TypedSimpleState,
     /// One an input.
     tensors: Vec<Arc<Tensor>>,
-    /// The conditions of the latest calls, checked and written once: a run holds its condition over its steps, and
-    /// guidance goes to and fro between two.
-    held: Vec<Held>,
-}
-
-/// A condition, and its tensors for the inputs of the class and of conditions, in their order.
-struct Held {
-    condition: Condition,
-    tensors: Vec<Arc<Tensor>>,
+    /// What is bound to each slot: the tensors of the inputs of the class and of conditions, in their order.
+    slots: Vec<Option<Vec<Arc<Tensor>>>>,
 }
 
 impl TractState {
-    /// Evaluates the network at the sample, the time and the condition, into `out`.
+    /// Takes a condition into a slot.
     ///
     /// # Errors
-    /// When the condition is not what the network takes, or the network fails.
-    pub fn predict(
+    /// When the condition is not what the network takes.
+    pub fn bind(
         &mut self,
         inputs: &[Input],
         null_class: Option<usize>,
-        (x, t, condition): (&[f32], f64, &Condition),
-        out: &mut [f32],
+        slot: usize,
+        condition: &Condition,
     ) -> Result<()> {
+        check_condition(inputs, null_class, condition)?;
+        let mut tensors = Vec::new();
+        for input in inputs.iter().filter(|i| is_bound(i)) {
+            let mut tensor = Tensor::zero_dt(datum_type(input)?, &input.shape)
+                .map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
+            match condition.named.get(&input.name) {
+                Some(values) => fill(&mut tensor, values.iter().map(|v| f64::from(*v)))?,
+                None => {
+                    let class = label(condition, null_class, &input.name)? as f64;
+                    let len = tensor.len();
+                    fill(&mut tensor, std::iter::repeat_n(class, len))?;
+                }
+            }
+            tensors.push(Arc::new(tensor));
+        }
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.slots[slot] = Some(tensors);
+        Ok(())
+    }
+
+    /// Evaluates the network at the sample, the time and the condition of a slot, into `out`.
+    ///
+    /// # Errors
+    /// When nothing is bound to the slot, or the network fails.
+    pub fn predict(&mut self, inputs: &[Input], (x, t, slot): (&[f32], f64, usize), out: &mut [f32]) -> Result<()> {
         self.fill_inputs(inputs, x, t)?;
-        self.hold(inputs, null_class, condition)?;
+        let bound = self.slots.get(slot).and_then(Option::as_ref).ok_or_else(|| unbound(slot))?;
+        let places = inputs.iter().zip(&mut self.tensors).filter(|(i, _)| is_bound(i));
+        places.zip(bound).for_each(|((_, place), tensor)| place.clone_from(tensor));
         let inputs: TVec<TValue> = self.tensors.iter().map(|t| TValue::from_const(t.clone())).collect();
         let state = &mut self.state;
         let network = |e: TractError| Error::new(ErrorKind::Network, format!("the network failed: {}", one_line(&e)));
@@ -178,7 +201,7 @@ impl TractState {
 
     fn fill_inputs(&mut self, inputs: &[Input], x: &[f32], t: f64) -> Result<()> {
         for (input, tensor) in inputs.iter().zip(&mut self.tensors) {
-            if is_held(input) {
+            if is_bound(input) {
                 continue;
             }
             if Arc::get_mut(tensor).is_none() {
@@ -193,43 +216,10 @@ impl TractState {
         }
         Ok(())
     }
-
-    /// Puts the condition's tensors in their places.
-    fn hold(&mut self, inputs: &[Input], null_class: Option<usize>, condition: &Condition) -> Result<()> {
-        let held = match self.held.iter().position(|h| h.condition == *condition) {
-            Some(known) => known,
-            None => {
-                check_condition(inputs, null_class, condition)?;
-                let mut tensors = Vec::new();
-                for input in inputs.iter().filter(|i| is_held(i)) {
-                    let mut tensor = Tensor::zero_dt(datum_type(input)?, &input.shape)
-                        .map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
-                    match condition.named.get(&input.name) {
-                        Some(values) => fill(&mut tensor, values.iter().map(|v| f64::from(*v)))?,
-                        None => {
-                            let class = label(condition, null_class, &input.name)? as f64;
-                            let len = tensor.len();
-                            fill(&mut tensor, std::iter::repeat_n(class, len))?;
-                        }
-                    }
-                    tensors.push(Arc::new(tensor));
-                }
-                // the two latest
-                self.held.truncate(1);
-                self.held.insert(0, Held { condition: condition.clone(), tensors });
-                0
-            }
-        };
-        let places = inputs.iter().zip(&mut self.tensors).filter(|(i, _)| is_held(i));
-        for ((_, place), tensor) in places.zip(&self.held[held].tensors) {
-            place.clone_from(tensor);
-        }
-        Ok(())
-    }
 }
 
 /// Whether an input keeps its value over a run.
-fn is_held(input: &Input) -> bool {
+fn is_bound(input: &Input) -> bool {
     matches!(input.role, Role::Class | Role::Condition)
 }
 

@@ -1,8 +1,9 @@
 //! What stands in for `tract.rs` in a build without it: no network is ever run so.
 
-use super::onnx::{Input, model_error};
+use super::input::Input;
 use crate::Result;
 use crate::condition::Condition;
+use crate::error::model_error;
 use ::onnx::pb;
 
 /// There is none.
@@ -14,7 +15,7 @@ pub enum TractState {}
 impl Tract {
     /// # Errors
     /// Always: says why the network has no plan, and what would run it.
-    pub fn load(_: &pb::ModelProto, _: &[Input], reason: String) -> Result<(Self, Vec<(String, usize)>)> {
+    pub fn load(_: &pb::ModelProto, _: &[Input], reason: String) -> Result<(Self, Vec<String>)> {
         Err(model_error(format!(
             "the graph has no plan of edgegen's own ({reason}), and this build has no other engine: build it with the feature tract"
         )))
@@ -32,14 +33,13 @@ impl Tract {
 }
 
 impl TractState {
+    /// Takes a condition.
+    pub fn bind(&mut self, _: &[Input], _: Option<usize>, _: usize, _: &Condition) -> Result<()> {
+        match *self {}
+    }
+
     /// Evaluates the network.
-    pub fn predict(
-        &mut self,
-        _: &[Input],
-        _: Option<usize>,
-        _: (&[f32], f64, &Condition),
-        _: &mut [f32],
-    ) -> Result<()> {
+    pub fn predict(&mut self, _: &[Input], _: (&[f32], f64, usize), _: &mut [f32]) -> Result<()> {
         match *self {}
     }
 }

@@ -20,6 +20,8 @@ pub struct Guided<N> {
     unconditional: Vec<f32>,
     /// The latest condition without a condition.
     without: Condition,
+    /// Which slots are guided: those whose condition has something to leave out.
+    guided: Vec<bool>,
 }
 
 impl<N: Network> Guided<N> {
@@ -32,7 +34,8 @@ impl<N: Network> Guided<N> {
             return Err(Error::invalid(format!("the guidance weight must be a finite number, not {weight}")));
         }
         let unconditional = vec![0.0; network.sample_len()];
-        Ok(Guided { network, weight, given: BTreeMap::new(), unconditional, without: Condition::default() })
+        let (given, without) = (BTreeMap::new(), Condition::default());
+        Ok(Guided { network, weight, given, unconditional, without, guided: Vec::new() })
     }
 
     /// The same, with these named conditions in the unconditional half.
@@ -47,14 +50,15 @@ impl<N: Network> Guided<N> {
         &self.network
     }
 
-    /// The bytes of the buffer that guidance needs.
+    /// The bytes of the buffers that guidance needs.
     #[cfg(feature = "onnx")]
     pub(crate) fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.unconditional)
+        let conditions: usize = self.without.named.values().map(|v| size_of_val(&**v)).sum();
+        size_of_val(&*self.unconditional) + conditions
     }
 
-    fn is_plain(&self) -> bool {
-        self.weight == 1.0
+    fn is_guided(&self, slot: usize) -> bool {
+        self.guided.get(slot).copied().unwrap_or(false)
     }
 
     /// Makes of `condition` what it is without one; allocates nothing where the latest had the same names and lengths.
@@ -71,26 +75,48 @@ impl<N: Network> Guided<N> {
     }
 }
 
+/// The slots of the inner network for the two halves of a slot.
+fn halves(slot: usize) -> [usize; 2] {
+    [2 * slot, 2 * slot + 1]
+}
+
 impl<N: Network> Network for Guided<N> {
     fn sample_shape(&self) -> &[usize] {
         self.network.sample_shape()
     }
 
-    fn predict(&mut self, x: &[f32], t: f64, condition: &Condition, out: &mut [f32]) -> Result<()> {
-        self.network.predict(x, t, condition, out)?;
-        if self.is_plain() || (condition.class.is_none() && condition.named.is_empty()) {
+    fn bind(&mut self, slot: usize, condition: &Condition) -> Result<()> {
+        let [conditional, unconditional] = halves(slot);
+        self.network.bind(conditional, condition)?;
+        let guided = self.weight != 1.0 && !condition.is_empty();
+        if guided {
+            self.leave_out(condition);
+            self.network.bind(unconditional, &self.without)?;
+        }
+        if self.guided.len() <= slot {
+            self.guided.resize(slot + 1, false);
+        }
+        self.guided[slot] = guided;
+        Ok(())
+    }
+
+    fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()> {
+        let [conditional, unconditional] = halves(slot);
+        self.network.predict(x, t, conditional, out)?;
+        if !self.is_guided(slot) {
             return Ok(());
         }
-        self.leave_out(condition);
-        self.network.predict(x, t, &self.without, &mut self.unconditional)?;
+        self.network.predict(x, t, unconditional, &mut self.unconditional)?;
         for (c, u) in out.iter_mut().zip(&self.unconditional) {
             *c = u + self.weight * (*c - u);
         }
         Ok(())
     }
 
-    fn calls(&self) -> usize {
-        self.network.calls() * if self.is_plain() { 1 } else { 2 }
+    fn calls(&self, slot: usize) -> usize {
+        let [conditional, unconditional] = halves(slot);
+        let more = if self.is_guided(slot) { self.network.calls(unconditional) } else { 0 };
+        self.network.calls(conditional) + more
     }
 }
 
@@ -107,31 +133,49 @@ fn copy(from: &BTreeMap<String, Vec<f32>>, to: &mut BTreeMap<String, Vec<f32>>) 
 mod tests {
     use super::*;
 
-    /// Predicts 10 with a class and 4 without.
-    struct TwoFaced(usize);
+    /// Predicts 10 with a class and 4 without; counts what it is asked.
+    #[derive(Default)]
+    struct TwoFaced {
+        slots: BTreeMap<usize, Condition>,
+        bound: usize,
+        calls: usize,
+    }
 
     impl Network for TwoFaced {
         fn sample_shape(&self) -> &[usize] {
             &[2]
         }
 
-        fn predict(&mut self, _: &[f32], _: f64, condition: &Condition, out: &mut [f32]) -> Result<()> {
-            self.0 += 1;
-            out.fill(if condition.class.is_some() { 10.0 } else { 4.0 });
+        fn bind(&mut self, slot: usize, condition: &Condition) -> Result<()> {
+            self.bound += 1;
+            self.slots.insert(slot, condition.clone());
+            Ok(())
+        }
+
+        fn predict(&mut self, _: &[f32], _: f64, slot: usize, out: &mut [f32]) -> Result<()> {
+            self.calls += 1;
+            out.fill(if self.slots[&slot].class.is_some() { 10.0 } else { 4.0 });
             Ok(())
         }
     }
 
     /// Predicts what its condition `c` is, and 100 more with a class.
-    struct Echo;
+    #[derive(Default)]
+    struct Echo(BTreeMap<usize, f32>);
 
     impl Network for Echo {
         fn sample_shape(&self) -> &[usize] {
             &[1]
         }
 
-        fn predict(&mut self, _: &[f32], _: f64, condition: &Condition, out: &mut [f32]) -> Result<()> {
-            out[0] = condition.named["c"][0] + if condition.class.is_some() { 100.0 } else { 0.0 };
+        fn bind(&mut self, slot: usize, condition: &Condition) -> Result<()> {
+            let class = if condition.class.is_some() { 100.0 } else { 0.0 };
+            self.0.insert(slot, condition.named["c"][0] + class);
+            Ok(())
+        }
+
+        fn predict(&mut self, _: &[f32], _: f64, slot: usize, out: &mut [f32]) -> Result<()> {
+            out[0] = self.0[&slot];
             Ok(())
         }
     }
@@ -141,8 +185,9 @@ mod tests {
         let named = |c: f32| BTreeMap::from([("c".to_string(), vec![c])]);
         let guided = |class, given| {
             let mut out = [0.0];
-            let mut network = Guided::new(Echo, 3.0).unwrap().with_unconditional(given);
-            network.predict(&[0.0], 0.0, &Condition { class, named: named(2.0) }, &mut out).unwrap();
+            let mut network = Guided::new(Echo::default(), 3.0).unwrap().with_unconditional(given);
+            network.bind(0, &Condition { class, named: named(2.0) }).unwrap();
+            network.predict(&[0.0], 0.0, 0, &mut out).unwrap();
             out[0]
         };
         // u + 3 (c - u)
@@ -156,12 +201,26 @@ mod tests {
     #[test]
     fn guidance_goes_past_the_conditional_prediction() {
         for (weight, expected, calls) in [(1.0, 10.0, 1), (1.5, 13.0, 2), (0.0, 4.0, 2)] {
-            let mut guided = Guided::new(TwoFaced(0), weight).unwrap();
+            let mut guided = Guided::new(TwoFaced::default(), weight).unwrap();
             let mut out = [0.0; 2];
-            guided.predict(&[0.0; 2], 0.0, &Condition::class(3), &mut out).unwrap();
+            guided.bind(0, &Condition::class(3)).unwrap();
+            guided.predict(&[0.0; 2], 0.0, 0, &mut out).unwrap();
             assert_eq!(out, [expected; 2]);
-            assert_eq!((guided.network.0, guided.calls()), (calls, calls));
+            assert_eq!((guided.network.calls, guided.calls(0)), (calls, calls));
         }
-        assert!(Guided::new(TwoFaced(0), f32::NAN).is_err());
+        assert!(Guided::new(TwoFaced::default(), f32::NAN).is_err());
+    }
+
+    #[test]
+    fn conditions_are_bound_once_a_run_for_each_half() {
+        let mut guided = Guided::new(TwoFaced::default(), 2.0).unwrap();
+        guided.bind(0, &Condition::class(3)).unwrap();
+        for _ in 0..10 {
+            guided.predict(&[0.0; 2], 0.0, 0, &mut [0.0; 2]).unwrap();
+        }
+        assert_eq!((guided.network.bound, guided.network.calls), (2, 20));
+        // with nothing to leave out there is nothing to guide
+        guided.bind(0, &Condition::default()).unwrap();
+        assert_eq!((guided.network.bound, guided.calls(0)), (3, 1));
     }
 }

@@ -9,7 +9,8 @@ pub use guided::Guided;
 pub use preconditioned::Preconditioned;
 pub use tiled::{Tiled, Tiling};
 
-use crate::{Result, condition::Condition};
+use crate::condition::Condition;
+use crate::{Error, Result};
 
 /// A network that predicts the noise in a sample (or `v`, or the clean sample: see
 /// [`PredictionType`](crate::config::PredictionType)).
@@ -21,22 +22,37 @@ pub trait Network {
     /// The shape of one sample, without the batch dimension: `[C, H, W]`, `[T, D]` or `[D]`.
     fn sample_shape(&self) -> &[usize];
 
-    /// Evaluates the network on the sample `x` at the network's time `t` (for a discrete schedule the
-    /// training step, `0..num_train_timesteps`; it may be fractional) and writes the prediction to `out`.
+    /// Takes the condition of the predictions that follow in `slot`: it is checked and converted here, and what depends
+    /// on it alone worked out, once a run. Slots are numbered from 0, and independent of one another: guidance holds two.
+    ///
+    /// A network that takes no condition need not write this: it then refuses any.
+    ///
+    /// # Errors
+    /// When the condition is not what the network takes.
+    fn bind(&mut self, slot: usize, condition: &Condition) -> Result<()> {
+        let _ = slot;
+        if condition.is_empty() { Ok(()) } else { Err(Error::invalid("this network takes no condition")) }
+    }
+
+    /// Evaluates the network on the sample `x` at the network's time `t`, under the condition that is bound to `slot`,
+    /// and writes the prediction to `out`. For a discrete schedule the time is the training step,
+    /// `0..num_train_timesteps`, and may be fractional; for [`Denoised`](crate::config::PredictionType::Denoised) it is
+    /// σ/γ (see [`Preconditioned`]).
     ///
     /// `x` and `out` hold [`sample_len`](Network::sample_len) numbers each.
     ///
     /// # Errors
-    /// When the condition lacks what the network needs, or the network fails.
-    fn predict(&mut self, x: &[f32], t: f64, condition: &Condition, out: &mut [f32]) -> Result<()>;
+    /// When the network needs a condition and none is bound to the slot, or it fails.
+    fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()>;
 
     /// The number of elements of one sample.
     fn sample_len(&self) -> usize {
         self.sample_shape().iter().product()
     }
 
-    /// The network calls that one [`predict`](Network::predict) makes, for counting.
-    fn calls(&self) -> usize {
+    /// The network calls that one [`predict`](Network::predict) in `slot` makes, for counting.
+    fn calls(&self, slot: usize) -> usize {
+        let _ = slot;
         1
     }
 }
@@ -46,11 +62,19 @@ impl<N: Network + ?Sized> Network for Box<N> {
         (**self).sample_shape()
     }
 
-    fn predict(&mut self, x: &[f32], t: f64, condition: &Condition, out: &mut [f32]) -> Result<()> {
-        (**self).predict(x, t, condition, out)
+    fn bind(&mut self, slot: usize, condition: &Condition) -> Result<()> {
+        (**self).bind(slot, condition)
     }
 
-    fn calls(&self) -> usize {
-        (**self).calls()
+    fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()> {
+        (**self).predict(x, t, slot, out)
+    }
+
+    fn sample_len(&self) -> usize {
+        (**self).sample_len()
+    }
+
+    fn calls(&self, slot: usize) -> usize {
+        (**self).calls(slot)
     }
 }

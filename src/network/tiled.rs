@@ -95,9 +95,13 @@ impl<N: Network> Network for Tiled<N> {
         &self.shape
     }
 
-    fn predict(&mut self, x: &[f32], t: f64, condition: &Condition, out: &mut [f32]) -> Result<()> {
+    fn bind(&mut self, slot: usize, condition: &Condition) -> Result<()> {
+        self.network.bind(slot, condition)
+    }
+
+    fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()> {
         if self.tiles() == 1 {
-            return self.network.predict(x, t, condition, out);
+            return self.network.predict(x, t, slot, out);
         }
         let [channels, height, width] = self.shape;
         out.fill(0.0);
@@ -113,7 +117,7 @@ impl<N: Network> Network for Tiled<N> {
                     let (large, small) = lines(c, y);
                     self.tile[small].copy_from_slice(&x[large]);
                 }
-                self.network.predict(&self.tile, t, condition, &mut self.prediction)?;
+                self.network.predict(&self.tile, t, slot, &mut self.prediction)?;
                 for (c, y) in (0..channels).flat_map(|c| (0..h).map(move |y| (c, y))) {
                     let (large, small) = lines(c, y);
                     let values = self.prediction[small].iter().zip(&column.share);
@@ -124,8 +128,8 @@ impl<N: Network> Network for Tiled<N> {
         Ok(())
     }
 
-    fn calls(&self) -> usize {
-        self.tiles() * self.network.calls()
+    fn calls(&self, slot: usize) -> usize {
+        self.tiles() * self.network.calls(slot)
     }
 }
 
@@ -141,7 +145,7 @@ mod tests {
             &self.0
         }
 
-        fn predict(&mut self, x: &[f32], _: f64, _: &Condition, out: &mut [f32]) -> Result<()> {
+        fn predict(&mut self, x: &[f32], _: f64, _: usize, out: &mut [f32]) -> Result<()> {
             out.iter_mut().zip(x).enumerate().for_each(|(i, (o, x))| *o = x + self.1 * i as f32);
             Ok(())
         }
@@ -165,10 +169,10 @@ mod tests {
     #[test]
     fn what_works_on_each_pixel_alone_knows_no_tiles() {
         let mut tiled = Tiled::new(Place([2, 5, 4], 0.0), Tiling { height: 11, width: 9, overlap: 2 }).unwrap();
-        assert_eq!((tiled.sample_shape(), tiled.tiles(), tiled.calls()), (&[2, 11, 9][..], 3 * 4, 12));
+        assert_eq!((tiled.sample_shape(), tiled.tiles(), tiled.calls(0)), (&[2, 11, 9][..], 3 * 4, 12));
         let x: Vec<f32> = (0..2 * 11 * 9).map(|i| (i as f32 * 0.37).sin()).collect();
         let mut out = vec![f32::NAN; x.len()];
-        tiled.predict(&x, 0.0, &Condition::default(), &mut out).unwrap();
+        tiled.predict(&x, 0.0, 0, &mut out).unwrap();
         assert!(x.iter().zip(&out).all(|(x, o)| (x - o).abs() < 1e-6));
     }
 
@@ -176,9 +180,9 @@ mod tests {
     fn one_tile_is_the_network_itself() {
         let x: Vec<f32> = (0..20).map(|i| i as f32 * 0.1).collect();
         let (mut plain, mut out) = (vec![0.0; 20], vec![0.0; 20]);
-        Place([1, 5, 4], 0.3).predict(&x, 0.0, &Condition::default(), &mut plain).unwrap();
+        Place([1, 5, 4], 0.3).predict(&x, 0.0, 0, &mut plain).unwrap();
         let mut tiled = Tiled::new(Place([1, 5, 4], 0.3), Tiling { height: 5, width: 4, overlap: 3 }).unwrap();
-        tiled.predict(&x, 0.0, &Condition::default(), &mut out).unwrap();
+        tiled.predict(&x, 0.0, 0, &mut out).unwrap();
         assert_eq!(plain, out);
     }
 
@@ -206,7 +210,7 @@ mod tests {
             &self.0
         }
 
-        fn predict(&mut self, _: &[f32], _: f64, _: &Condition, _: &mut [f32]) -> Result<()> {
+        fn predict(&mut self, _: &[f32], _: f64, _: usize, _: &mut [f32]) -> Result<()> {
             unreachable!("it is not run")
         }
     }

@@ -1,11 +1,22 @@
 //! Linear multistep methods on `dy/ds = ε`: `y' = y + Σ c_j ε_j` over the latest evaluations.
 
-use super::{DeisVariable, Register, SAMPLE, Table, check_order, lagrange, multistep_orders, ring};
+use super::lagrange;
+use super::multistep::{check_order, multistep_orders, ring};
+use super::table::{Register, SAMPLE, Table};
 use crate::Result;
-use crate::schedule::{Grid, Level, Marginal, Step};
+use crate::schedule::{Grid, Level, Marginal, Transition};
 
 const X0: Register = 1;
 const PREDICTED: Register = 2;
+/// The variable of DEIS's extrapolating polynomial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeisVariable {
+    /// The network's time: tAB-DEIS, the paper's choice.
+    Time,
+    /// ln s: what diffusers does.
+    LogRho,
+}
+
 /// The values of ε go round the registers from here on.
 const EPS: Register = 3;
 
@@ -26,7 +37,7 @@ fn nodes(grid: &Grid, i: usize, order: usize, variable: impl Fn(Level) -> f64) -
 pub(super) fn lms(table: &mut Table, grid: &Grid, order: usize) -> Result<()> {
     check_order("lms", order, 4)?;
     for (i, now) in multistep_orders(grid, order, false).enumerate() {
-        let Step { from, to } = grid.steps[i];
+        let Transition { from, to } = grid.steps[i];
         let h = to.edm_sigma() - from.edm_sigma();
         let moments: Vec<f64> = (1..=now as i32).map(|k| h.powi(k) / f64::from(k)).collect();
         let c = lagrange::weights(&nodes(grid, i, now, |l| l.edm_sigma()), &moments);
@@ -48,7 +59,7 @@ pub(super) fn deis(
 ) -> Result<()> {
     check_order("deis", order, 4)?;
     for (i, now) in multistep_orders(grid, order, lower_order_final).enumerate() {
-        let Step { from, to } = grid.steps[i];
+        let Transition { from, to } = grid.steps[i];
         let c = match variable {
             _ if now == 1 => vec![to.edm_sigma() - from.edm_sigma()],
             DeisVariable::LogRho => {
@@ -115,7 +126,7 @@ const ADAMS_BASHFORTH: [&[f64]; 4] = [
 /// is that of a Runge–Kutta or Adams–Bashforth step of even width. Without warm-up (PLMS) the first step
 /// is Heun's, and the orders rise from there.
 pub(super) fn pndm(table: &mut Table, grid: &Grid, marginal: &dyn Marginal, warm_up: bool) {
-    table.eps_follows_x0 = false;
+    table.eps_follows_x0(false);
     let n = grid.steps.len();
     // A Runge–Kutta step evaluates at its end, which the last one's may be clean for.
     let warm = if warm_up { 3.min(n - 1) } else { 0 };
@@ -126,7 +137,7 @@ pub(super) fn pndm(table: &mut Table, grid: &Grid, marginal: &dyn Marginal, warm
         } else if i == 0 && n > 1 {
             pseudo_heun(table, grid, marginal, eps);
         } else {
-            let Step { from, to } = grid.steps[i];
+            let Transition { from, to } = grid.steps[i];
             let weights = ADAMS_BASHFORTH[i.min(3)];
             table.evaluate(SAMPLE, from, X0, Some(eps));
             let h = to.edm_sigma() - from.edm_sigma();
@@ -147,7 +158,7 @@ fn predict(table: &mut Table, from: Level, to: Level, eps: Register) {
 
 /// Step `i` by the pseudo Runge–Kutta method (eq. 12).
 fn pseudo_runge_kutta(table: &mut Table, grid: &Grid, marginal: &dyn Marginal, i: usize, eps: Register) {
-    let (Step { from, to }, end) = (grid.steps[i], grid.steps[i + 1].from);
+    let (Transition { from, to }, end) = (grid.steps[i], grid.steps[i + 1].from);
     let half = half_width(from.time, to.time);
     let [before, after] = [marginal.level(from.time - half), marginal.level(end.time + half)];
     table.evaluate(SAMPLE, from, X0, Some(eps));
@@ -171,7 +182,7 @@ fn half_width(from: f64, to: f64) -> f64 {
 /// The first step by the mean of ε at both ends. The second evaluation is not kept: the next step begins
 /// with one at the same level, on a better sample.
 fn pseudo_heun(table: &mut Table, grid: &Grid, marginal: &dyn Marginal, eps: Register) {
-    let (Step { from, to }, end) = (grid.steps[0], grid.steps[1].from);
+    let (Transition { from, to }, end) = (grid.steps[0], grid.steps[1].from);
     table.evaluate(SAMPLE, from, X0, Some(eps));
     predict(table, from, to, eps);
     table.evaluate(PREDICTED, end, X0, Some(INNER[0]));

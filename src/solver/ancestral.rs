@@ -1,8 +1,8 @@
 //! Ancestral sampling: DDPM (arXiv 2006.11239), on any subset of the training steps, and k-diffusion's
 //! form of it.
 
-use super::{Register, SAMPLE, Table};
-use crate::schedule::{Grid, Step};
+use super::table::{Register, SAMPLE, Table};
+use crate::schedule::{Grid, Transition};
 
 const X0: Register = 1;
 
@@ -18,7 +18,7 @@ pub enum Variance {
 /// Algorithm 2 with the posterior mean of equation 7:
 /// `β = 1 - γ²/γ'²`, mean `(γ' β/σ²) x_0 + (γ/γ') (σ'²/σ²) x`.
 pub(super) fn ddpm(table: &mut Table, grid: &Grid, variance: Variance) {
-    for &Step { from, to } in &grid.steps {
+    for &Transition { from, to } in &grid.steps {
         let alpha = (from.gamma / to.gamma).powi(2);
         let beta = 1.0 - alpha;
         let shrink = (to.sigma / from.sigma).powi(2);
@@ -37,7 +37,7 @@ pub(super) fn ddpm(table: &mut Table, grid: &Grid, variance: Variance) {
 /// An Euler step in s down to `s_down`, then noise of deviation `s_up`, where `s_up² + s_down² = s'²` and
 /// `s_up² = s'² (s² - s'²)/s²` is the posterior's variance.
 pub(super) fn euler_ancestral(table: &mut Table, grid: &Grid) {
-    for &Step { from, to } in &grid.steps {
+    for &Transition { from, to } in &grid.steps {
         let (s, s_to) = (from.edm_sigma(), to.edm_sigma());
         let s_up = s_to * (1.0 - (s_to / s).powi(2)).sqrt();
         // s_down/s: the part of y - x_0 that is left

@@ -1,6 +1,14 @@
 //! The solvers by name.
 
-use super::{Churn, DeisVariable, DpmSolver, Form, Langevin, Solver, Stepping, UniPc, Variance};
+use super::adams::DeisVariable;
+use super::adaptive::ADAPTIVE_SOLVERS;
+use super::ancestral::Variance;
+use super::dpm_solver::{DpmSolver, Form, Stepping};
+use super::kinds::Solver;
+use super::runge_kutta::Churn;
+use super::stochastic::Langevin;
+use super::unipc::UniPc;
+use crate::{Error, Result};
 
 /// What is known of a solver, for people to choose by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,10 +99,24 @@ pub const SOLVERS: &[SolverInfo] = &[
     stochastic("consistency", Solver::Consistency { sigma_min: 0.0 }, CONSISTENCY),
 ];
 
+impl Solver {
+    /// The solver of this name, as [`SOLVERS`] and [`ADAPTIVE_SOLVERS`] list them.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        let adaptive = ADAPTIVE_SOLVERS.iter().map(|s| (s.name, Solver::Adaptive(s.solver)));
+        let mut all = SOLVERS.iter().map(|s| (s.name, s.solver)).chain(adaptive);
+        all.clone().find(|(known, _)| *known == name).map(|(_, solver)| solver).ok_or_else(|| {
+            let names = all.by_ref().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+            Error::invalid(format!("unknown sampler '{name}': give one of {names}"))
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::solver::ADAPTIVE_SOLVERS;
 
     #[test]
     fn every_solver_is_documented_as_it_is() {

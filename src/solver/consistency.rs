@@ -1,6 +1,6 @@
 //! Consistency sampling (arXiv 2303.01469, algorithm 1).
 
-use super::{SAMPLE, Table};
+use super::table::{SAMPLE, Table};
 use crate::schedule::Grid;
 
 /// From each level to the estimate of x_0 there, and to the next level by fresh noise: `y = x_0 + √(s² - s_min²) z`.
@@ -21,8 +21,9 @@ pub(super) fn consistency(table: &mut Table, grid: &Grid, sigma_min: f64) {
 #[cfg(test)]
 mod tests {
     use crate::config::PredictionType;
+    use crate::config::Threshold;
     use crate::schedule::{Grid, Level, Schedule};
-    use crate::solver::{Prediction, Solver, Threshold};
+    use crate::solver::{Prediction, Solver};
 
     #[test]
     fn every_step_goes_to_x0_and_back_to_less_noise() {

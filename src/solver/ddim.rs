@@ -1,7 +1,7 @@
 //! Denoising diffusion implicit models (arXiv 2010.02502).
 
-use super::{Register, SAMPLE, Table};
-use crate::schedule::{Grid, Step};
+use super::table::{Register, SAMPLE, Table};
+use crate::schedule::{Grid, Transition};
 use crate::{Error, Result};
 
 const X0: Register = 1;
@@ -13,8 +13,8 @@ pub(super) fn ddim(table: &mut Table, grid: &Grid, eta: f64) -> Result<()> {
     if !(0.0..=1.0).contains(&eta) {
         return Err(Error::invalid(format!("eta must be from 0 to 1, not {eta}")));
     }
-    table.eps_follows_x0 = false;
-    for &Step { from, to } in &grid.steps {
+    table.eps_follows_x0(false);
+    for &Transition { from, to } in &grid.steps {
         let posterior = to.sigma / from.sigma * (1.0 - (from.gamma / to.gamma).powi(2)).sqrt();
         // on the way back, where there is no posterior, η must be 0
         let s = if eta == 0.0 { 0.0 } else { eta * posterior };

@@ -5,7 +5,8 @@
 //! `h = λ' - λ` a step is `x' = a x + w_0 D_0 + w_1 D_1 + w_2 D_2 + c z`, where D_k is h^k times the k-th
 //! derivative of ε or x_0, by finite differences of the evaluations that there are.
 
-use super::{Register, SAMPLE, Table, check_order, multistep_orders, ring};
+use super::multistep::{check_order, multistep_orders, ring};
+use super::table::{Register, SAMPLE, Table};
 use crate::schedule::{Grid, Level};
 use crate::{Error, Result};
 

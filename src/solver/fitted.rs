@@ -4,7 +4,8 @@
 //! combination of x_T and the estimates so far. Which combination brings few steps of one network nearest to where
 //! many steps lead can be found by least squares (arXiv 2305.14677, 2310.19075), once, and kept with the model.
 
-use super::{Register, SAMPLE, Table, UniPc, unipc};
+use super::table::{Register, SAMPLE, Table};
+use super::unipc::{self, UniPc};
 use crate::schedule::Grid;
 use crate::{Error, Result};
 
@@ -33,12 +34,13 @@ pub(super) fn fitted(table: &mut Table, grid: &Grid) -> Result<()> {
 mod tests {
     use super::*;
     use crate::condition::Condition;
+    use crate::config::Threshold;
     use crate::config::{FittedStep, PredictionType, SchedulerConfig, Spacing};
     use crate::network::Network;
     use crate::noise::Noise;
     use crate::sampler::{Control, Sampler};
     use crate::schedule::Schedule;
-    use crate::solver::{Prediction, Solver, Threshold};
+    use crate::solver::{Prediction, Solver};
 
     /// Not linear, and different at every time.
     struct Bent;
@@ -48,7 +50,7 @@ mod tests {
             &[3]
         }
 
-        fn predict(&mut self, x: &[f32], t: f64, _: &Condition, out: &mut [f32]) -> Result<()> {
+        fn predict(&mut self, x: &[f32], t: f64, _: usize, out: &mut [f32]) -> Result<()> {
             out.iter_mut().zip(x).for_each(|(o, x)| *o = (x + t as f32 / 500.0).sin());
             Ok(())
         }

@@ -1,7 +1,8 @@
 //! RePaint's resampling: going back to more noise now and then, and down again.
 
-use super::{Prediction, Program, SAMPLE, Solver, Term, Update};
-use crate::schedule::{Grid, Marginal, Step};
+use super::kinds::Solver;
+use super::table::{Prediction, Program, SAMPLE, Term, Update};
+use crate::schedule::{Grid, Marginal, Transition};
 use crate::{Error, Result};
 
 /// How often a run goes over its steps (RePaint, arXiv 2201.09865, section 4.2): they are taken in blocks of
@@ -56,7 +57,7 @@ impl Solver {
         if times == 1 {
             return self.compile(grid, marginal, prediction);
         }
-        let compile = |steps: &[Step], start: f64| {
+        let compile = |steps: &[Transition], start: f64| {
             self.compile(&Grid { steps: steps.to_vec(), start, fitted: vec![] }, marginal, prediction)
         };
         let (last, rest) = grid.steps.split_last().expect("a grid has steps");
@@ -83,7 +84,7 @@ impl Solver {
 }
 
 /// From where `end` leads back to where `start` begins: `x ← a x + b z`, so that the marginal there is right.
-fn noised(end: Step, start: Step) -> Update {
+fn noised(end: Transition, start: Transition) -> Update {
     let scale = start.from.gamma / end.to.gamma;
     let variance = start.from.sigma.powi(2) - (scale * end.to.sigma).powi(2);
     let terms = vec![Term { register: SAMPLE, coefficient: scale as f32 }];

@@ -1,7 +1,7 @@
 //! Runge–Kutta methods on the probability-flow ODE, and churn, which makes an SDE of it.
 
-use super::{Register, SAMPLE, Table};
-use crate::schedule::{Grid, Level, Marginal, Step};
+use super::table::{Register, SAMPLE, Table};
+use crate::schedule::{Grid, Level, Marginal, Transition};
 use crate::{Error, Result};
 
 const X0: Register = 1;
@@ -18,7 +18,7 @@ fn euler_step(from: Level, to: Level) -> (f64, f64) {
 
 /// Euler's method in s.
 pub(super) fn euler(table: &mut Table, grid: &Grid) {
-    for &Step { from, to } in &grid.steps {
+    for &Transition { from, to } in &grid.steps {
         let (x, x0) = euler_step(from, to);
         table.evaluate(SAMPLE, from, X0, None);
         table.update(SAMPLE, &[(SAMPLE, x), (X0, x0)], 0.0);
@@ -29,7 +29,7 @@ pub(super) fn euler(table: &mut Table, grid: &Grid) {
 /// Euler's method on `dx = -½ β [x + s_θ] dt` with `s_θ = -ε/σ`. Since `-½ β dt = d ln γ`, a step is
 /// `x' = x + ln(γ'/γ) (x - ε/σ)`. It starts where there is some signal.
 pub(super) fn euler_ode(table: &mut Table, grid: &Grid) {
-    for &Step { from, to } in &grid.steps {
+    for &Transition { from, to } in &grid.steps {
         let step = libm::log(to.gamma / from.gamma);
         table.evaluate(SAMPLE, from, X0, Some(EPS));
         table.update(SAMPLE, &[(SAMPLE, 1.0 + step), (EPS, -step / from.sigma)], 0.0);
@@ -115,7 +115,7 @@ pub(super) fn heun(table: &mut Table, grid: &Grid, marginal: &dyn Marginal, chur
 /// The midpoint method in s: an Euler step to the geometric mean of s and s', then a whole step with the
 /// slope found there. To the clean sample, where that mean is 0, an Euler step.
 pub(super) fn dpm2(table: &mut Table, grid: &Grid, marginal: &dyn Marginal) {
-    for &Step { from, to } in &grid.steps {
+    for &Transition { from, to } in &grid.steps {
         table.evaluate(SAMPLE, from, X0, None);
         if to.sigma == 0.0 {
             let (x, x0) = euler_step(from, to);

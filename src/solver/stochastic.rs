@@ -1,7 +1,7 @@
 //! The reverse SDE itself, and Langevin dynamics (arXiv 2011.13456, 1907.05600).
 
-use super::{Register, SAMPLE, Table};
-use crate::schedule::{Grid, Level, Step};
+use super::table::{Register, SAMPLE, Table};
+use crate::schedule::{Grid, Level, Transition};
 use crate::{Error, Result};
 
 const X0: Register = 1;
@@ -16,7 +16,7 @@ pub(super) fn euler_maruyama(table: &mut Table, grid: &Grid) {
     }
 }
 
-fn euler_maruyama_step(table: &mut Table, Step { from, to }: Step) {
+fn euler_maruyama_step(table: &mut Table, Transition { from, to }: Transition) {
     let b = 2.0 * libm::log(to.gamma / from.gamma);
     let noise = if to.sigma == 0.0 { 0.0 } else { b.sqrt() };
     table.evaluate(SAMPLE, from, X0, Some(EPS));
@@ -73,7 +73,7 @@ pub(super) fn annealed_langevin(table: &mut Table, grid: &Grid, langevin: Langev
     if langevin.corrections == 0 {
         return Err(Error::invalid("annealed Langevin dynamics needs at least one step at each level"));
     }
-    for &Step { from, to } in &grid.steps {
+    for &Transition { from, to } in &grid.steps {
         langevin.correct(table, from);
         if to.sigma > 0.0 {
             table.update(SAMPLE, &[(SAMPLE, to.gamma / from.gamma)], 0.0);

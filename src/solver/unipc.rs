@@ -1,7 +1,9 @@
 //! UniPC (arXiv 2302.04867): a multistep predictor of the DPM-Solver kind, and a corrector that uses the
 //! evaluation at the predicted sample and so raises the order by one at no further cost.
 
-use super::{Register, SAMPLE, Table, check_order, lagrange, multistep_orders, ring};
+use super::lagrange;
+use super::multistep::{check_order, multistep_orders, ring};
+use super::table::{Register, SAMPLE, Table};
 use crate::Result;
 use crate::schedule::{Grid, Level};
 

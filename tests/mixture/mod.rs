@@ -1,7 +1,6 @@
 //! A distribution whose ε, density and moments are known: a mixture of Gaussians.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use edgegen::Condition;
 use edgegen::Network;
 use edgegen::schedule::{Level, Marginal, VpSde};
 
@@ -60,7 +59,7 @@ impl<M: Marginal> Network for Mixture<M> {
         &[DIM]
     }
 
-    fn predict(&mut self, x: &[f32], t: f64, _: &Condition, out: &mut [f32]) -> edgegen::Result<()> {
+    fn predict(&mut self, x: &[f32], t: f64, _: usize, out: &mut [f32]) -> edgegen::Result<()> {
         let wide = std::array::from_fn(|i| f64::from(x[i]));
         let eps = eps(&wide, self.0.level(t));
         out.iter_mut().zip(eps).for_each(|(o, e)| *o = e as f32);

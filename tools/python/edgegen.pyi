@@ -92,12 +92,10 @@ class Generator:
         sampler: str | None = None,
         spacing: str | None = None,
         guidance: float | None = None,
-        strength: float | None = None,
         threads: int = 1,
     ) -> Generator:
         """What is not given is what suits the model.
 
-        strength: how much of a given sample is made anew, above 0 to 1; runs then take `init`.
         threads: how many share each network call; the sample has the same bits for any number.
         """
 
@@ -112,6 +110,8 @@ class Generator:
         conditions: Mapping[str, NDArray[np.float32] | float] | None = None,
         noise: NDArray[np.float32] | None = None,
         init: NDArray[np.float32] | None = None,
+        strength: float | None = None,
+        sigma: float | None = None,
         deadline: float | None = None,
         on_step: Callable[[int, int, NDArray[np.float32]], bool | None] | None = None,
         out: NDArray[np.float32] | None = None,
@@ -121,7 +121,9 @@ class Generator:
         class_: an index or a name. The model's "no class" if it has one and none is given, else class 0.
         conditions: float32 arrays by the names of the network's inputs.
         noise: standard normal numbers to start from instead of the seed's.
-        init: the sample to start from, with `strength`.
+        init: a sample to start from instead of noise, with `strength` or `sigma`.
+        strength: makes another sample near init, or renews a plan: the share of the steps that is run, above 0 to 1.
+        sigma: takes the noise from init, which has noise of this standard deviation.
         deadline: seconds from now after which no further step begins; the sample is then the best there is by then.
         on_step: called with (step, steps, estimate of the clean sample) after every step; True ends the run.
         out: where the sample goes; a new array if it is not given.

@@ -1,15 +1,9 @@
 //! edgegen for Python: `edgegen.pyi` says what each function does.
 
 use ::edgegen as native;
-use native::Condition;
 use native::config::{SchedulerConfig, Spacing};
-use native::model::Role;
-use native::ModelOptions;
-use native::network::self;
-use native::sampler::{Control, Ending, Progress};
-use native::schedule::Start;
-use native::solver::Solver;
-use native::{ErrorKind, Settings};
+use native::model::{self, Role};
+use native::{Ending, ErrorKind, Hint, ModelOptions, Progress, Request};
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -22,9 +16,18 @@ use std::time::{Duration, Instant};
 pyo3::create_exception!(edgegen, EdgegenError, pyo3::exceptions::PyException);
 
 fn raise(error: native::Error) -> PyErr {
-    let message = error.to_string();
+    let message = match (error.message(), error.hint()) {
+        (message, Some(Hint::SampleShape)) => format!("{message}: give sample_shape"),
+        (message, Some(Hint::Schedule)) => {
+            format!("{message}: put its scheduler_config.json beside it, or give its text as scheduler_config")
+        }
+        (message, Some(Hint::Input(role))) => format!("{message}: name it in inputs, by its role {role}"),
+        (message, Some(Hint::Class)) => format!("{message}: give class_"),
+        (message, Some(Hint::Condition(name))) => format!("{message}: give '{name}' in conditions"),
+        _ => error.to_string(),
+    };
     match error.kind() {
-        ErrorKind::InvalidArgument | ErrorKind::NotFinite => PyValueError::new_err(message),
+        ErrorKind::InvalidArgument | ErrorKind::NotFinite | ErrorKind::WrongSize => PyValueError::new_err(message),
         ErrorKind::Io => PyOSError::new_err(message),
         _ => EdgegenError::new_err(message),
     }
@@ -49,23 +52,28 @@ struct Outcome {
 
 /// A loaded network.
 #[pyclass(frozen)]
-struct Model(network::Model);
+struct Model(native::Model);
 
 fn options(
     scheduler_config: Option<&str>,
     sample_shape: Option<Vec<usize>>,
     inputs: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<ModelOptions> {
-    let scheduler = scheduler_config.map(SchedulerConfig::from_json).transpose().map_err(raise)?;
-    let mut roles = Vec::new();
+    let mut options = ModelOptions::new();
+    if let Some(text) = scheduler_config {
+        options = options.scheduler_config(SchedulerConfig::from_json(text).map_err(raise)?);
+    }
+    if let Some(shape) = sample_shape {
+        options = options.sample_shape(shape);
+    }
     for (role, name) in inputs.into_iter().flatten() {
         let role: String = role.extract()?;
         let role = Role::from_name(&role).ok_or_else(|| {
             PyValueError::new_err(format!("there is no role '{role}': give sample, time, class or condition"))
         })?;
-        roles.push((role, name.extract()?));
+        options = options.input(role, name.extract::<String>()?);
     }
-    Ok(ModelOptions { scheduler, sample_shape, roles, ..Default::default() })
+    Ok(options)
 }
 
 #[pymethods]
@@ -80,7 +88,7 @@ impl Model {
         inputs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let options = options(scheduler_config, sample_shape, inputs)?;
-        py.detach(|| network::Model::open(path, &options)).map(Model).map_err(raise)
+        py.detach(|| options.open(path)).map(Model).map_err(raise)
     }
 
     #[staticmethod]
@@ -92,12 +100,12 @@ impl Model {
         inputs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let options = options(scheduler_config, sample_shape, inputs)?;
-        network::Model::from_bytes(data, &options).map(Model).map_err(raise)
+        options.read(data).map(Model).map_err(raise)
     }
 
     #[staticmethod]
     fn embedded() -> PyResult<Self> {
-        network::Model::embedded().map(Model).map_err(raise)
+        native::Model::embedded().map(Model).map_err(raise)
     }
 
     #[getter]
@@ -117,7 +125,7 @@ impl Model {
 
     #[getter]
     fn inputs(&self, py: Python<'_>) -> PyResult<Vec<Input>> {
-        let input = |i: &network::Input| {
+        let input = |i: &model::Input| {
             let shape = PyTuple::new(py, &i.shape)?.unbind();
             Ok(Input { name: i.name.clone(), role: i.role.name(), shape, element_type: i.element_type() })
         };
@@ -137,48 +145,47 @@ impl Model {
 /// Makes samples in memory of its own.
 #[pyclass(frozen)]
 struct Generator {
-    model: network::Model,
-    starts_near: bool,
+    model: native::Model,
     state: Mutex<State>,
 }
 
 struct State {
     generator: native::Generator,
-    outcome: Option<native::sampler::Outcome>,
+    outcome: Option<native::Outcome>,
 }
 
 #[pymethods]
 impl Generator {
     #[new]
-    #[pyo3(signature = (model, *, steps=None, sampler=None, spacing=None, guidance=None, strength=None, threads=1))]
+    #[pyo3(signature = (model, *, steps=None, sampler=None, spacing=None, guidance=None, threads=1))]
     fn new(
         model: &Model,
         steps: Option<usize>,
         sampler: Option<&str>,
         spacing: Option<&str>,
         guidance: Option<f32>,
-        strength: Option<f64>,
         threads: usize,
     ) -> PyResult<Self> {
-        let model = &model.0;
         let build = || {
-            let mut settings = match sampler {
-                Some(name) => Settings::with_solver(model, Solver::from_name(name)?),
-                None => Settings::of(model)?,
-            };
-            if let Some(name) = spacing {
-                settings.spacing = Some(Spacing::from_name(name)?);
+            let mut builder = model.0.generator().threads(threads);
+            if let Some(name) = sampler {
+                builder = builder.sampler(name);
             }
-            settings.steps = steps.unwrap_or(settings.steps);
-            settings.guidance = guidance.unwrap_or(settings.guidance);
-            settings.start = strength.map_or(settings.start, Start::Strength);
-            settings.threads = threads;
-            let mut generator = native::Generator::new(model, &settings)?;
-            generator.prepare(&model.blank_condition())?;
+            if let Some(name) = spacing {
+                builder = builder.spacing(Spacing::from_name(name)?);
+            }
+            if let Some(steps) = steps {
+                builder = builder.steps(steps);
+            }
+            if let Some(weight) = guidance {
+                builder = builder.guidance(weight);
+            }
+            let mut generator = builder.build()?;
+            generator.prepare()?;
             Ok(generator)
         };
         let state = Mutex::new(State { generator: build().map_err(raise)?, outcome: None });
-        Ok(Generator { model: model.clone(), starts_near: strength.is_some(), state })
+        Ok(Generator { model: model.0.clone(), state })
     }
 
     #[getter]
@@ -199,7 +206,7 @@ impl Generator {
         }))
     }
 
-    #[pyo3(signature = (seed=0, index=0, *, class_=None, conditions=None, noise=None, init=None, deadline=None, on_step=None, out=None))]
+    #[pyo3(signature = (seed=0, index=0, *, class_=None, conditions=None, noise=None, init=None, strength=None, sigma=None, deadline=None, on_step=None, out=None))]
     #[allow(clippy::too_many_arguments)] // they have names in Python
     fn generate<'py>(
         &self,
@@ -210,23 +217,20 @@ impl Generator {
         conditions: Option<&Bound<'py, PyDict>>,
         noise: Option<PyReadonlyArrayDyn<'py, f32>>,
         init: Option<PyReadonlyArrayDyn<'py, f32>>,
+        strength: Option<f64>,
+        sigma: Option<f64>,
         deadline: Option<f64>,
         on_step: Option<Py<PyAny>>,
         out: Option<Bound<'py, PyArrayDyn<f32>>>,
     ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
         let start = Instant::now();
         let shape = self.model.sample_shape();
-        let condition = self.condition(class_, conditions)?;
+        let class = self.class(class_)?;
+        let conditions = named(conditions)?;
         let noise = noise.map(|a| numbers(&a, shape, "noise")).transpose()?;
         let init = init.map(|a| numbers(&a, shape, "init")).transpose()?;
-        if init.is_some() != self.starts_near {
-            return Err(PyValueError::new_err(match self.starts_near {
-                true => "this generator has a strength: give the sample to start from as init",
-                false => "init needs a generator with a strength",
-            }));
-        }
-        if init.is_some() && noise.is_some() {
-            return Err(PyValueError::new_err("give init or noise, not both"));
+        if (strength.is_some() && sigma.is_some()) || init.is_some() != (strength.is_some() || sigma.is_some()) {
+            return Err(PyValueError::new_err("a sample to start from is given as init with either strength or sigma"));
         }
         let out = match out {
             Some(out) if out.shape() == shape => out,
@@ -260,14 +264,25 @@ impl Generator {
         };
         let State { generator, outcome } = &mut *state;
         let result = py.detach(|| {
-            let mut control = Control { on_step: Some(&mut report), deadline, ..Default::default() };
-            let (sample, result) = match (&noise, &init) {
-                (Some(noise), _) => generator.generate_from(noise, seed, index, &condition, &mut control)?,
-                (_, Some(init)) => generator.generate_near(init, seed, index, &condition, &mut control)?,
-                _ => generator.generate(seed, index, &condition, &mut control)?,
-            };
-            to.copy_from_slice(sample);
-            Ok(result)
+            let mut request = Request::new(seed, index).on_step(&mut report);
+            if let Some(class) = class {
+                request = request.class(class);
+            }
+            for (name, values) in &conditions {
+                request = request.condition(name, values);
+            }
+            if let Some(noise) = &noise {
+                request = request.from_noise(noise);
+            }
+            match (&init, strength, sigma) {
+                (Some(init), Some(strength), _) => request = request.near(init, strength),
+                (Some(init), _, Some(sigma)) => request = request.from_noisy(init, sigma),
+                _ => {}
+            }
+            if let Some(deadline) = deadline {
+                request = request.deadline(deadline);
+            }
+            generator.run_into(&request, to)
         });
         if let Some(error) = raised {
             return Err(error);
@@ -305,35 +320,32 @@ impl Generator {
         })
     }
 
-    fn condition(
-        &self,
-        class: Option<&Bound<'_, PyAny>>,
-        conditions: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Condition> {
-        let mut condition = Condition::default();
-        condition.class = match class {
-            None if self.model.takes_class() && self.model.metadata().null_class.is_none() => Some(0),
-            None => None,
-            Some(class) => {
-                let name = class.extract::<String>().or_else(|_| class.extract::<usize>().map(|i| i.to_string()));
-                let name = name.map_err(|_| PyTypeError::new_err("class_ must be an index or a name"))?;
-                Some(self.model.class(&name).map_err(raise)?)
-            }
+    fn class(&self, class: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
+        let Some(class) = class else {
+            let needed = self.model.takes_class() && self.model.metadata().null_class.is_none();
+            return Ok(needed.then_some(0));
         };
-        for (name, values) in conditions.into_iter().flatten() {
-            let name: String = name.extract()?;
-            let values = if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, f32>>() {
-                array.as_array().iter().copied().collect()
-            } else if let Ok(number) = values.extract::<f32>() {
-                vec![number]
-            } else {
-                return Err(PyTypeError::new_err(format!("condition {name} must be a float32 array or a number")));
-            };
-            condition.named.insert(name, values);
-        }
-        self.model.check_condition(&condition).map_err(raise)?;
-        Ok(condition)
+        let name = class.extract::<String>().or_else(|_| class.extract::<usize>().map(|i| i.to_string()));
+        let name = name.map_err(|_| PyTypeError::new_err("class_ must be an index or a name"))?;
+        self.model.class(&name).map(Some).map_err(raise)
     }
+}
+
+/// Conditions by their names.
+fn named(conditions: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<(String, Vec<f32>)>> {
+    let mut named = Vec::new();
+    for (name, values) in conditions.into_iter().flatten() {
+        let name: String = name.extract()?;
+        let values = if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, f32>>() {
+            array.as_array().iter().copied().collect()
+        } else if let Ok(number) = values.extract::<f32>() {
+            vec![number]
+        } else {
+            return Err(PyTypeError::new_err(format!("condition {name} must be a float32 array or a number")));
+        };
+        named.push((name, values));
+    }
+    Ok(named)
 }
 
 /// Samples from a diffusion model, on the device itself.

@@ -57,12 +57,14 @@ def test_noise_and_init_are_where_runs_start(model):
     generator = edgegen.Generator(model, steps=4, sampler="ddim")
     first = generator.generate(0, noise=noise)
     np.testing.assert_array_equal(first, generator.generate(1, noise=noise))
-    near = edgegen.Generator(model, steps=10, sampler="ddim", spacing="leading", strength=0.2)
-    assert np.abs(near.generate(0, init=first) - first).mean() < 0.2
-    with pytest.raises(ValueError, match="as init"):
-        near.generate(0)
-    with pytest.raises(ValueError, match="needs a generator with a strength"):
-        generator.generate(0, init=first)
+    near = edgegen.Generator(model, steps=10, sampler="ddim", spacing="leading")
+    assert np.abs(near.generate(0, init=first, strength=0.2) - first).mean() < 0.2
+    assert np.abs(near.generate(0, init=first, sigma=0.05) - first).mean() < 0.2
+    for start in ({"init": first}, {"strength": 0.5}, {"init": first, "strength": 0.5, "sigma": 0.5}):
+        with pytest.raises(ValueError, match="either strength or sigma"):
+            near.generate(0, **start)
+    with pytest.raises(ValueError, match="one start"):
+        near.generate(0, init=first, strength=0.5, noise=noise)
 
 
 def test_a_callback_ends_a_run_and_its_exceptions_come_through(model):

@@ -5,10 +5,7 @@ use crate::classifier::{Classifier, accuracy};
 use crate::data::Dataset;
 use crate::frechet::{Moments, distance};
 use anyhow::{Context, Result, bail, ensure};
-use edgegen::Condition;
-use edgegen::Model;
-use edgegen::sampler::Control;
-use edgegen::{Generator, Settings};
+use edgegen::{Generator, Model, Request, Settings};
 use serde::Serialize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -118,10 +115,9 @@ pub fn generate(
             if i >= labels.len() || failed.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let condition = Condition::class(labels[i]);
-            let made = generator.generate(seed, i as u64, &condition, &mut Control::default());
-            let (sample, _) = made.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
-            let bytes = sample.iter().map(|v| ((v - low) / (high - low) * 255.0).round() as u8);
+            let made = generator.run(&Request::new(seed, i as u64).class(labels[i]));
+            let made = made.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            let bytes = made.sample.iter().map(|v| ((v - low) / (high - low) * 255.0).round() as u8);
             let mut pixels = pixels.lock().expect("no thread panics holding it");
             pixels[i * len..][..len].iter_mut().zip(bytes).for_each(|(p, b)| *p = b);
             drop(pixels);

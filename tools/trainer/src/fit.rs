@@ -7,11 +7,9 @@
 
 use crate::tune::Tuner;
 use anyhow::{Result, bail};
-use edgegen::Condition;
-use edgegen::Network;
-use edgegen::config::{FittedStep, PredictionType};
+use edgegen::config::{FittedStep, PredictionType, Threshold};
 use edgegen::schedule::Level;
-use edgegen::solver::Threshold;
+use edgegen::{Condition, Network};
 use nalgebra::{DMatrix, DVector};
 
 /// Fits runs on a tuner's samples.
@@ -57,7 +55,7 @@ impl<'a> Fitter<'a> {
     /// # Errors
     /// When the model is one whose steps are not linear combinations.
     pub fn new(tuner: &'a Tuner<'a>) -> Result<Self> {
-        if tuner.model.scheduler().prediction_type == PredictionType::Denoised {
+        if tuner.model.scheduler_config().prediction() == PredictionType::Denoised {
             bail!("the steps of a network in the EDM form cannot be fitted: name a sampler to tune the times alone");
         }
         let bound = match tuner.settings.threshold {
@@ -149,22 +147,17 @@ impl<'a> Fitter<'a> {
         let (x, condition) = self.tuner.case(i);
         let mut trace = Trace::new(run.len(), x.len());
         trace.x[0] = x;
-        self.go_on(network, &condition, run, &mut trace, 0)?;
+        // it stays bound for what is carried on from this run
+        network.bind(0, &condition)?;
+        self.go_on(network, run, &mut trace, 0)?;
         let residual = DVector::from_column_slice(trace.end()) - DVector::from_column_slice(&self.tuner.ends[i]);
         Ok((trace, residual))
     }
 
     /// Carries on the run in `trace` from step `from`, whose x is there.
-    fn go_on(
-        &self,
-        network: &mut dyn Network,
-        condition: &Condition,
-        run: &[FittedStep],
-        trace: &mut Trace,
-        from: usize,
-    ) -> Result<()> {
+    fn go_on(&self, network: &mut dyn Network, run: &[FittedStep], trace: &mut Trace, from: usize) -> Result<()> {
         for (i, step) in run.iter().enumerate().skip(from) {
-            self.estimate(network, condition, step.time, &trace.x[i], &mut trace.x0[i])?;
+            self.estimate(network, step.time, &trace.x[i], &mut trace.x0[i])?;
             let (before, after) = trace.x.split_at_mut(i + 1);
             after[0].fill(0.0);
             for (weight, term) in [(&step.x, &before[i])].into_iter().chain(step.x0.iter().zip(&trace.x0)) {
@@ -176,17 +169,10 @@ impl<'a> Fitter<'a> {
     }
 
     /// The estimate of x_0 at `time`.
-    fn estimate(
-        &self,
-        network: &mut dyn Network,
-        condition: &Condition,
-        time: f64,
-        x: &[f32],
-        x0: &mut [f32],
-    ) -> Result<()> {
+    fn estimate(&self, network: &mut dyn Network, time: f64, x: &[f32], x0: &mut [f32]) -> Result<()> {
         let Level { time, gamma, sigma } = self.tuner.schedule.level(time);
-        network.predict(x, time, condition, x0)?;
-        let (a, b) = match self.tuner.model.scheduler().prediction_type {
+        network.predict(x, time, 0, x0)?;
+        let (a, b) = match self.tuner.model.scheduler_config().prediction() {
             PredictionType::Epsilon => (1.0 / gamma, -sigma / gamma),
             PredictionType::V => (gamma, -sigma),
             _ => (0.0, 1.0),
@@ -204,7 +190,6 @@ impl<'a> Fitter<'a> {
         let sums = self.tuner.each(|network, i, sums: &mut Sums| {
             let (h, g, square) = sums.get_or_insert_with(|| (DMatrix::zeros(p, p), DVector::zeros(p), 0.0));
             let (trace, residual) = self.run(network, i, run)?;
-            let condition = self.tuner.case(i).1;
             let mut moved = Trace::new(run.len(), residual.len());
             let mut changed = run.to_vec();
             let mut columns = DMatrix::<f32>::zeros(residual.len(), p);
@@ -227,7 +212,7 @@ impl<'a> Fitter<'a> {
                     *x += change as f32 * term;
                 }
                 moved.x0[..from].clone_from_slice(&trace.x0[..from]);
-                self.go_on(network, &condition, &changed, &mut moved, from)?;
+                self.go_on(network, &changed, &mut moved, from)?;
                 for (c, (a, b)) in column.iter_mut().zip(moved.end().iter().zip(trace.end())) {
                     *c = (a - b) / change as f32;
                 }

@@ -10,7 +10,7 @@
 
 use crate::data::{Condition, Samples};
 use anyhow::{Context, Result, bail, ensure};
-use edgegen::model::{Normalization, Scalings, Statistics};
+use edgegen::model::{Normalization, Normalizer, Statistics};
 use edgegen::output::read_npy;
 use std::path::Path;
 
@@ -90,17 +90,17 @@ impl Sequences {
             statistics.push((CONDITION.to_string(), of(&data.observations, data.conditions)));
         }
         data.normalization = Normalization::new(statistics)?;
-        let scalings = data.scalings(&data.normalization)?;
-        scalings.normalise(&mut data.actions);
-        if let Some(scaling) = scalings.conditions.get(CONDITION) {
-            scaling.normalise(&mut data.observations);
+        let normalizer = data.normalizer(&data.normalization)?;
+        normalizer.normalize(&mut data.actions);
+        if let Some(scaling) = normalizer.conditions.get(CONDITION) {
+            scaling.normalize(&mut data.observations);
         }
         Ok(data)
     }
 
-    fn scalings(&self, normalization: &Normalization) -> Result<Scalings> {
+    fn normalizer(&self, normalization: &Normalization) -> Result<Normalizer> {
         let conditions = [(CONDITION, self.conditions)];
-        Ok(normalization.scalings(SAMPLE, &self.shape, if self.conditions > 0 { &conditions } else { &[] })?)
+        Ok(normalization.normalizer(SAMPLE, &self.shape, if self.conditions > 0 { &conditions } else { &[] })?)
     }
 
     /// Whether these statistics scale as this data was.
@@ -108,7 +108,7 @@ impl Sequences {
     /// # Errors
     /// When they are of other data.
     pub fn is_scaled_by(&self, normalization: &Normalization) -> Result<bool> {
-        Ok(self.scalings(normalization)? == self.scalings(&self.normalization)?)
+        Ok(self.normalizer(normalization)? == self.normalizer(&self.normalization)?)
     }
 
     /// One sequence's shape, `[T, D]`.

@@ -6,15 +6,13 @@
 //! arXiv 2404.14507 and 2402.17376; the objective here is the plain distance of the ends.)
 
 use anyhow::{Context, Result, bail, ensure};
-use edgegen::Condition;
-use edgegen::Settings;
 use edgegen::config::FittedStep;
-use edgegen::network::Guided;
+use edgegen::network::{Guided, Preconditioned};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::{Grid, Level, Schedule};
 use edgegen::solver::{Prediction, Program, Solver};
-use edgegen::{Model, Network};
+use edgegen::{Condition, Model, Network, Settings};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,7 +55,7 @@ impl<'a> Tuner<'a> {
         seed: u64,
     ) -> Result<Self> {
         ensure!(samples > 0, "tuning needs at least one sample");
-        let schedule = Schedule::from_config(model.scheduler())?;
+        let schedule = Schedule::from_config(model.scheduler_config())?;
         let mut tuner = Tuner { model, settings: settings.clone(), schedule, seed, ends: vec![Vec::new(); samples] };
         if matches!(settings.solver, Solver::Adaptive(_)) || tuner.program(&tuner.start(2)?)?.is_stochastic() {
             bail!("only a deterministic sampler with fixed steps can be tuned");
@@ -106,15 +104,16 @@ impl<'a> Tuner<'a> {
     /// # Errors
     /// When there are too few or too many steps.
     pub fn start(&self, steps: usize) -> Result<Vec<f64>> {
-        let settings = Settings { steps, ..self.settings.clone() };
-        let grid = settings.grid(self.model.scheduler(), &self.schedule)?;
+        let mut settings = self.settings.clone();
+        settings.steps = steps;
+        let grid = settings.grid(self.model.scheduler_config(), &self.schedule)?;
         Ok(grid.steps().iter().map(|s| s.from.time).collect())
     }
 
     fn program(&self, times: &[f64]) -> Result<Program> {
         let levels: Vec<Level> = times.iter().map(|t| self.schedule.level(*t)).chain([Level::CLEAN]).collect();
         let prediction =
-            Prediction { kind: self.model.scheduler().prediction_type, threshold: self.settings.threshold };
+            Prediction { kind: self.model.scheduler_config().prediction(), threshold: self.settings.threshold };
         Ok(self.settings.solver.compile(&Grid::new(&levels)?, &self.schedule, prediction)?)
     }
 
@@ -156,8 +155,12 @@ impl<'a> Tuner<'a> {
         work: impl Fn(&mut dyn Network, usize, &mut S) -> Result<()> + Sync,
     ) -> Result<Vec<S>> {
         let (next, count) = (AtomicUsize::new(0), self.ends.len());
+        let config = self.model.scheduler_config();
         let on_a_core = || -> Result<S> {
-            let mut network = Guided::new(self.model.network()?, self.settings.guidance)?;
+            let mut network = Guided::new(
+                Preconditioned::new(self.model.network()?, config.preconditioning()),
+                self.settings.guidance,
+            )?;
             let mut state = S::default();
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);

@@ -300,8 +300,8 @@ fn a_model_is_trained_exported_and_judged() {
         assert!(errors[0] < 0.9 * errors[1], "{line}");
     }
     for file in [&float, &int8] {
-        let model = edgegen::Model::open(file, &edgegen::ModelOptions::default()).unwrap();
-        assert_eq!(model.scheduler().tuned_timesteps.keys().collect::<Vec<_>>(), [&2, &3]);
+        let model = edgegen::Model::open(file).unwrap();
+        assert_eq!(model.scheduler_config().tuned_timesteps.keys().collect::<Vec<_>>(), [&2, &3]);
         let metadata = model.metadata();
         assert_eq!(metadata.spacing, Some(edgegen::config::Spacing::Tuned));
         assert_eq!(metadata.sampler.as_deref(), Some("ddim"));
@@ -312,8 +312,8 @@ fn a_model_is_trained_exported_and_judged() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let errors: Vec<f64> = said.split([' ', ',', '\n']).filter_map(|w| w.parse().ok()).skip(1).collect();
     assert!(errors.len() == 3 && errors[0] < 0.9 * errors[2] && errors[1] < errors[2], "{said}");
-    let model = edgegen::Model::open(&float, &edgegen::ModelOptions::default()).unwrap();
-    let config = model.scheduler();
+    let model = edgegen::Model::open(&float).unwrap();
+    let config = model.scheduler_config();
     assert_eq!((config.tuned_timesteps.len(), config.fitted_steps[&2].len()), (2, 2));
     assert_eq!(model.metadata().sampler.as_deref(), Some("fitted"));
     assert_success(&eval(&["--count", "20", "--steps", "2,3", &float]));
@@ -404,16 +404,14 @@ fn sequences_are_trained_and_exported() {
     assert_success(&export(&["--out", &int8, "--format", "int8", "--data", data_path, "--calibration", "8"]));
     assert!(std::fs::metadata(&int8).unwrap().len() < std::fs::metadata(&float).unwrap().len());
     for file in [&float, &int8] {
-        let model = edgegen::Model::open(file, &edgegen::ModelOptions::default()).unwrap();
-        assert_eq!((model.sample_shape(), model.scheduler().num_train_timesteps), (&[8, 2][..], 100));
-        let mut generator = edgegen::Generator::new(&model, &edgegen::Settings::of(&model).unwrap()).unwrap();
-        let named = [("global_cond".to_string(), vec![2.0])].into();
-        let condition = edgegen::Condition { class: None, named };
-        let (plan, outcome) = generator.generate(0, 0, &condition, &mut Default::default()).unwrap();
-        assert_eq!(outcome.nfe, 3);
+        let model = edgegen::Model::open(file).unwrap();
+        assert_eq!((model.sample_shape(), model.scheduler_config().num_train_timesteps), (&[8, 2][..], 100));
+        let mut generator = model.generator().build().unwrap();
+        let run = generator.run(&edgegen::Request::new(0, 0).condition("global_cond", &[2.0])).unwrap();
+        assert_eq!(run.outcome.nfe, 3);
         // within the ranges of the data, and the column that never varied is what it was
-        for pair in plan.chunks(2) {
-            assert!((100.0..=149.0).contains(&pair[0]) && pair[1] == -3.0, "{plan:?}");
+        for pair in run.sample.chunks(2) {
+            assert!((100.0..=149.0).contains(&pair[0]) && pair[1] == -3.0, "{:?}", run.sample);
         }
     }
     // other data than the checkpoint's

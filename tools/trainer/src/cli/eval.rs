@@ -6,10 +6,9 @@ use crate::eval::{Judge, Scores, generate, labels};
 use crate::process;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use edgegen::Settings;
 use edgegen::schedule::Schedule;
 use edgegen::solver::{Prediction, Solver};
-use edgegen::{Model, ModelOptions};
+use edgegen::{Model, ModelOptions, Settings};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::IsTerminal;
@@ -97,8 +96,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         .models
         .iter()
         .map(|path| {
-            let options = ModelOptions { exact_quantization: args.exact_quantization, ..Default::default() };
-            let model = Model::open(path, &options)?;
+            let model = ModelOptions::new().exact_quantization(args.exact_quantization).open(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Ok((name, settings(args, &model)?, model))
         })
@@ -150,7 +148,11 @@ fn settings(args: &EvalArgs, model: &Model) -> Result<Vec<(String, Settings)>> {
     }
     let mut rows = Vec::new();
     for (name, solver) in &samplers {
-        let with = |steps: usize| Settings { solver: *solver, steps, ..own.clone() };
+        let with = |steps: usize| {
+            let mut settings = own.clone();
+            (settings.solver, settings.steps) = (*solver, steps);
+            settings
+        };
         let mut steps = if args.steps.is_empty() { vec![own.steps] } else { args.steps.clone() };
         if !args.calls.is_empty() {
             steps.clear();
@@ -170,9 +172,9 @@ fn calls(model: &Model, settings: &Settings) -> Result<usize> {
     if matches!(settings.solver, Solver::Adaptive(_)) {
         return Ok(0);
     }
-    let config = model.scheduler();
+    let config = model.scheduler_config();
     let schedule = Schedule::from_config(config)?;
-    let prediction = Prediction { kind: config.prediction_type, threshold: settings.threshold };
+    let prediction = Prediction { kind: config.prediction(), threshold: settings.threshold };
     let program = settings.solver.compile(&settings.grid(config, &schedule)?, &schedule, prediction)?;
     Ok(program.nfe() * if settings.guidance == 1.0 { 1 } else { 2 })
 }

@@ -6,10 +6,9 @@ use crate::process;
 use crate::tune::{Tuner, with_steps};
 use anyhow::{Context, Result};
 use clap::Args;
-use edgegen::Settings;
 use edgegen::config::Spacing;
 use edgegen::solver::Solver;
-use edgegen::{Model, ModelOptions};
+use edgegen::{Model, Settings};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -50,7 +49,7 @@ pub struct TuneArgs {
 /// When a file cannot be read or written, or the sampler cannot be tuned.
 pub fn run(args: &TuneArgs) -> Result<()> {
     process::configure(None);
-    let model = Model::open(&args.models[0], &ModelOptions::default())?;
+    let model = Model::open(&args.models[0])?;
     let solver = Solver::from_name(&args.sampler)?;
     // the times are searched for the sampler that numbers of steps without a fit fall back to
     let searched = if solver == Solver::Fitted { Solver::from_name("unipc-2")? } else { solver };
@@ -61,7 +60,7 @@ pub fn run(args: &TuneArgs) -> Result<()> {
     let tuner = Tuner::new(&model, &settings, args.samples, args.reference_steps, args.seed)?;
     let mut tuned = BTreeMap::new();
     for &steps in &args.steps {
-        if let Some(times) = model.scheduler().tuned_timesteps.get(&steps).filter(|_| args.keep_times) {
+        if let Some(times) = model.scheduler_config().tuned_timesteps.get(&steps).filter(|_| args.keep_times) {
             tuned.insert(steps, times.clone());
             continue;
         }

@@ -4,11 +4,10 @@ use crate::data::Dataset;
 use crate::network::{Given, NetworkConfig, SequenceConfig, Tensors, UnetConfig};
 use crate::train::{TrainConfig, Weighting};
 use candle_core::{Device, Tensor};
-use edgegen::Condition;
 use edgegen::config::{BetaSchedule, PredictionType, SchedulerConfig, Spacing};
 use edgegen::noise::Noise;
-use edgegen::{Model, ModelOptions, Network};
-use edgegen::{Settings, solver::Solver};
+use edgegen::solver::Solver;
+use edgegen::{Condition, Model, ModelOptions, Network, Settings};
 use prost::Message;
 use tract_onnx::pb::ModelProto;
 
@@ -77,8 +76,7 @@ fn recommendation() -> Recommendation {
 }
 
 fn open(model: &ModelProto, exact_quantization: bool) -> Model {
-    let options = ModelOptions { exact_quantization, ..Default::default() };
-    Model::from_bytes(&model.encode_to_vec(), &options).unwrap()
+    ModelOptions::new().exact_quantization(exact_quantization).read(&model.encode_to_vec()).unwrap()
 }
 
 /// The predictions of the exported model for three calls, one after the other.
@@ -87,11 +85,12 @@ fn predictions(model: &Model, calls: &[Call]) -> Vec<f32> {
     let mut all = Vec::new();
     for call in calls {
         let mut out = vec![0.0; call.x.len()];
-        let mut condition = Condition { class: Some(call.class), ..Condition::default() };
+        let mut condition = Condition::class(call.class);
         if model.inputs().iter().any(|i| i.name == "global_cond") {
             condition.named.insert("global_cond".into(), call.numbers.clone());
         }
-        network.predict(&call.x, call.t, &condition, &mut out).unwrap();
+        network.bind(0, &condition).unwrap();
+        network.predict(&call.x, call.t, 0, &mut out).unwrap();
         all.extend(out);
     }
     all
@@ -196,8 +195,8 @@ fn the_metadata_come_back() {
     assert_eq!(model.metadata().null_class, Some(3));
     assert_eq!(model.metadata().value_range, Some((-1.0, 1.0)));
     assert_eq!((model.num_classes(), model.class("class 2").unwrap()), (Some(3), 2));
-    assert_eq!(model.scheduler().prediction_type, PredictionType::V);
-    assert_eq!(model.scheduler().beta_schedule, BetaSchedule::SquaredCosine);
+    assert_eq!(model.scheduler_config().prediction_type, PredictionType::V);
+    assert_eq!(model.scheduler_config().beta_schedule, BetaSchedule::SquaredCosine);
     let settings = Settings::of(&model).unwrap();
     assert_eq!((settings.steps, settings.solver), (7, Solver::from_name("heun").unwrap()));
     assert_eq!((settings.spacing, settings.guidance), (Some(Spacing::LogSnr), 1.5));

@@ -1,10 +1,11 @@
 //! Sampling by solvers that choose their own steps.
 
+use super::control::{Control, Ending, Outcome, Progress};
+use super::evaluator::{Evaluator, SLOT};
+use super::integrate::{DormandPrince, Reached};
 use crate::condition::Condition;
-use crate::integrate::{DormandPrince, Reached};
 use crate::network::Network;
 use crate::noise::Noise;
-use crate::sampler::{Control, Ending, Evaluator, Outcome, Progress};
 use crate::schedule::{Level, Marginal};
 use crate::solver::{Adaptive, Method, Prediction};
 use crate::{Error, ErrorKind, Result};
@@ -75,11 +76,11 @@ impl AdaptiveSampler {
                 "a sampler that chooses its own steps cannot keep to what is known of a sample: use one with fixed steps",
             ));
         }
+        network.bind(SLOT, condition)?;
         let mut state: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
-        let mut run = Run {
+        let mut run = AdaptiveRun {
             network,
             marginal,
-            condition,
             control,
             evaluator: Evaluator::new(self.prediction, self.len),
             input: vec![0.0; self.len],
@@ -107,10 +108,9 @@ impl AdaptiveSampler {
 }
 
 /// A run under way.
-struct Run<'a, 'c> {
+struct AdaptiveRun<'a, 'c> {
     network: &'a mut dyn Network,
     marginal: &'a dyn Marginal,
-    condition: &'a Condition,
     control: &'a mut Control<'c>,
     evaluator: Evaluator,
     input: Vec<f32>,
@@ -120,7 +120,7 @@ struct Run<'a, 'c> {
     evaluations: usize,
 }
 
-impl Run<'_, '_> {
+impl AdaptiveRun<'_, '_> {
     /// Evaluates the network: x_0 and ε are then in their buffers. False if the run is to end.
     fn evaluate(&mut self, level: Level, x: &[f64]) -> Result<bool> {
         if self.outcome.ending == Ending::Complete {
@@ -136,9 +136,9 @@ impl Run<'_, '_> {
         }
         self.input.iter_mut().zip(x).for_each(|(i, x)| *i = *x as f32);
         let eps = Some((&mut self.eps[..], true));
-        self.evaluator.evaluate(self.network, self.condition, level, &self.input, &mut self.x0, eps, None)?;
+        self.evaluator.evaluate(self.network, level, &self.input, &mut self.x0, eps, None)?;
         self.evaluations += 1;
-        self.outcome.nfe += self.network.calls();
+        self.outcome.nfe += self.network.calls(SLOT);
         Ok(true)
     }
 

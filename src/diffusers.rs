@@ -1,14 +1,14 @@
 //! What the classes of diffusers' schedulers do: which solver each is, and where it puts its steps.
 //!
 //! A `scheduler_config.json` names a class (`_class_name`), and each class places its levels in a way of
-//! its own: rounded or not, ending clean or not, with σ interpolated or taken as it is. [`solver`] and
-//! [`grid`] follow diffusers 0.42 to the letter, so that the same noise and network give the same
+//! its own: rounded or not, ending clean or not, with σ interpolated or taken as it is. [`Solver::of_scheduler`] and
+//! [`Grid::of_scheduler`] follow diffusers 0.42 to the letter, so that the same noise and network give the same
 //! sample.
 
 use crate::config::{
     AlgorithmType, ClassOptions, FinalSigmas, Interpolation, SchedulerConfig, SigmaSchedule, SolverType, Spacing,
 };
-use crate::schedule::{Grid, Level, Schedule, Step};
+use crate::schedule::{Grid, Level, Schedule, Transition};
 use crate::solver::{
     BFunction, Churn, Curvature, DeisVariable, DpmSolver, Form, SecondOrder, Solver, Stepping, UniPc, Variance,
 };
@@ -65,32 +65,34 @@ fn class(config: &SchedulerConfig) -> Result<Option<Class>> {
     }
 }
 
-/// The solver of the class that the configuration names, or `None` if it names none.
-///
-/// # Errors
-/// When the class is not known, or an option is one that is not supported.
-pub fn solver(config: &SchedulerConfig) -> Result<Option<Solver>> {
-    let Some(class) = class(config)? else { return Ok(None) };
-    let options = &config.class;
-    Ok(Some(match class {
-        Class::Ddim => Solver::Ddim { eta: 0.0 },
-        Class::Ddpm => Solver::Ddpm(variance(options)?),
-        Class::Pndm => Solver::Pndm { warm_up: !options.skip_prk_steps.unwrap_or(false) },
-        Class::DpmMultistep | Class::EdmDpmMultistep => dpm_solver(options, Stepping::Multistep),
-        Class::DpmSinglestep => dpm_solver(options, Stepping::Singlestep),
-        Class::UniPc => unipc(options)?,
-        Class::Deis => Solver::Deis {
-            order: options.solver_order.unwrap_or(2),
-            variable: DeisVariable::LogRho,
-            lower_order_final: options.lower_order_final.unwrap_or(true),
-        },
-        Class::Euler | Class::EdmEuler => Solver::Euler,
-        Class::EulerAncestral => Solver::EulerAncestral,
-        Class::Heun => Solver::Heun(Churn::NONE),
-        Class::Lms => Solver::Lms { order: 4 },
-        Class::Dpm2 => Solver::Dpm2,
-        Class::Consistency => Solver::Consistency { sigma_min: config.sigma_range().map_or(0.0, |(min, _)| min) },
-    }))
+impl Solver {
+    /// The solver of the class that the configuration names, or `None` if it names none.
+    ///
+    /// # Errors
+    /// When the class is not known, or an option is one that is not supported.
+    pub fn of_scheduler(config: &SchedulerConfig) -> Result<Option<Solver>> {
+        let Some(class) = class(config)? else { return Ok(None) };
+        let options = &config.class;
+        Ok(Some(match class {
+            Class::Ddim => Solver::Ddim { eta: 0.0 },
+            Class::Ddpm => Solver::Ddpm(variance(options)?),
+            Class::Pndm => Solver::Pndm { warm_up: !options.skip_prk_steps.unwrap_or(false) },
+            Class::DpmMultistep | Class::EdmDpmMultistep => dpm_solver(options, Stepping::Multistep),
+            Class::DpmSinglestep => dpm_solver(options, Stepping::Singlestep),
+            Class::UniPc => unipc(options)?,
+            Class::Deis => Solver::Deis {
+                order: options.solver_order.unwrap_or(2),
+                variable: DeisVariable::LogRho,
+                lower_order_final: options.lower_order_final.unwrap_or(true),
+            },
+            Class::Euler | Class::EdmEuler => Solver::Euler,
+            Class::EulerAncestral => Solver::EulerAncestral,
+            Class::Heun => Solver::Heun(Churn::NONE),
+            Class::Lms => Solver::Lms { order: 4 },
+            Class::Dpm2 => Solver::Dpm2,
+            Class::Consistency => Solver::Consistency { sigma_min: config.sigma_range().map_or(0.0, |(min, _)| min) },
+        }))
+    }
 }
 
 fn variance(options: &ClassOptions) -> Result<Variance> {
@@ -140,43 +142,49 @@ fn unipc(options: &ClassOptions) -> Result<Solver> {
     }))
 }
 
-/// The steps that the class which the configuration names takes in a run of `steps` steps.
-///
-/// # Errors
-/// When `steps` is 0 or more than the schedule's, the configuration names no class or one that is not
-/// known, or asks for a spacing that the class has not.
-pub fn grid(config: &SchedulerConfig, schedule: &Schedule, steps: usize) -> Result<Grid> {
-    let class = class(config)?.ok_or_else(|| {
-        Error::invalid("the scheduler configuration names no class: add _class_name, or name a spacing")
-    })?;
-    if let Some(range) = config.sigma_range() {
-        return in_range(config, schedule, class, range, steps);
-    }
-    let n = schedule.len();
-    if steps == 0 || steps > n {
-        return Err(Error::invalid(format!("the number of steps must be from 1 to {n}, not {steps}")));
-    }
-    if class != Class::DpmSinglestep
-        && !matches!(config.timestep_spacing, Spacing::Leading | Spacing::Trailing | Spacing::Linspace)
-    {
-        return Err(Error::invalid("with a scheduler class timestep_spacing must be leading, trailing or linspace"));
-    }
-    let clips = matches!(class, Class::DpmMultistep | Class::DpmSinglestep);
-    if let Some(least) = config.class.lambda_min_clipped.filter(|_| clips)
-        && schedule.level(0.0).lambda() < least
-    {
-        return Err(Error::invalid(format!("lambda_min_clipped is {least}, which leaves no training step")));
-    }
-    let run = Run { config, schedule, steps, sigmas: Sigmas::new(config, schedule) };
-    Ok(match class {
-        Class::Ddim | Class::Pndm => run.by_training_steps(),
-        Class::Ddpm => run.ancestral(),
-        Class::DpmMultistep | Class::DpmSinglestep | Class::UniPc | Class::Deis => run.multistep(class),
-        Class::Euler | Class::EulerAncestral | Class::Heun | Class::Lms | Class::Dpm2 => run.in_sigma(class),
-        Class::EdmEuler | Class::EdmDpmMultistep | Class::Consistency => {
-            return Err(Error::invalid("this scheduler class is for networks that are trained on a range of sigma"));
+impl Grid {
+    /// The steps that the class which the configuration names takes in a run of `steps` steps.
+    ///
+    /// # Errors
+    /// When `steps` is 0 or more than the schedule's, the configuration names no class or one that is not
+    /// known, or asks for a spacing that the class has not.
+    pub fn of_scheduler(config: &SchedulerConfig, schedule: &Schedule, steps: usize) -> Result<Grid> {
+        let class = class(config)?.ok_or_else(|| {
+            Error::invalid("the scheduler configuration names no class: add _class_name, or name a spacing")
+        })?;
+        if let Some(range) = config.sigma_range() {
+            return in_range(config, schedule, class, range, steps);
         }
-    })
+        let n = schedule.len();
+        if steps == 0 || steps > n {
+            return Err(Error::invalid(format!("the number of steps must be from 1 to {n}, not {steps}")));
+        }
+        if class != Class::DpmSinglestep
+            && !matches!(config.timestep_spacing, Spacing::Leading | Spacing::Trailing | Spacing::Linspace)
+        {
+            return Err(Error::invalid(
+                "with a scheduler class timestep_spacing must be leading, trailing or linspace",
+            ));
+        }
+        let clips = matches!(class, Class::DpmMultistep | Class::DpmSinglestep);
+        if let Some(least) = config.class.lambda_min_clipped.filter(|_| clips)
+            && schedule.level(0.0).lambda() < least
+        {
+            return Err(Error::invalid(format!("lambda_min_clipped is {least}, which leaves no training step")));
+        }
+        let run = GridMaker { config, schedule, steps, sigmas: TrainingSigmas::new(config, schedule) };
+        Ok(match class {
+            Class::Ddim | Class::Pndm => run.by_training_steps(),
+            Class::Ddpm => run.ancestral(),
+            Class::DpmMultistep | Class::DpmSinglestep | Class::UniPc | Class::Deis => run.multistep(class),
+            Class::Euler | Class::EulerAncestral | Class::Heun | Class::Lms | Class::Dpm2 => run.in_sigma(class),
+            Class::EdmEuler | Class::EdmDpmMultistep | Class::Consistency => {
+                return Err(Error::invalid(
+                    "this scheduler class is for networks that are trained on a range of sigma",
+                ));
+            }
+        })
+    }
 }
 
 /// The steps through a range of σ: of the EDM classes, of the consistency class, or for a network that takes σ of any.
@@ -217,9 +225,9 @@ fn in_range(
 }
 
 /// σ/γ of every training step.
-struct Sigmas(Vec<f64>);
+struct TrainingSigmas(Vec<f64>);
 
-impl Sigmas {
+impl TrainingSigmas {
     fn new(config: &SchedulerConfig, schedule: &Schedule) -> Self {
         // diffusers puts the least half-precision number for a last ᾱ of zero, which would make σ/γ infinite
         let least = if config.rescale_betas_zero_snr { 2f64.powi(-24) } else { 0.0 };
@@ -230,7 +238,7 @@ impl Sigmas {
             *product *= f64::from(alpha);
             Some(f64::from(*product as f32).max(least))
         });
-        Sigmas(products.map(sigma).collect())
+        TrainingSigmas(products.map(sigma).collect())
     }
 
     fn min(&self) -> f64 {
@@ -258,14 +266,14 @@ impl Sigmas {
 }
 
 /// What a class's levels depend on.
-struct Run<'a> {
+struct GridMaker<'a> {
     config: &'a SchedulerConfig,
     schedule: &'a Schedule,
     steps: usize,
-    sigmas: Sigmas,
+    sigmas: TrainingSigmas,
 }
 
-impl Run<'_> {
+impl GridMaker<'_> {
     fn len(&self) -> usize {
         self.schedule.len()
     }
@@ -296,7 +304,7 @@ impl Run<'_> {
         let end = if self.config.set_alpha_to_one { Level::CLEAN } else { self.schedule.level(0.0) };
         let step = |time: f64| {
             let to = if time >= width { self.schedule.level(time - width) } else { end };
-            Step { from: self.schedule.level(time), to }
+            Transition { from: self.schedule.level(time), to }
         };
         Grid { steps: times.into_iter().map(step).collect(), start: 1.0, fitted: vec![] }
     }
@@ -441,8 +449,9 @@ fn line(a: f64, b: f64, count: usize) -> impl Iterator<Item = f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Threshold;
     use crate::config::{BetaSchedule, PredictionType};
-    use crate::solver::{Prediction, Threshold};
+    use crate::solver::Prediction;
 
     /// Every class, at every number of steps that a schedule has, or has not.
     #[test]
@@ -471,9 +480,11 @@ mod tests {
                     for steps in [0, 1, 2, 3, 7, t / 2, t, t + 1] {
                         let program = || {
                             let schedule = Schedule::from_config(&config)?;
-                            let grid = grid(&config, &schedule, steps)?;
+                            let grid = Grid::of_scheduler(&config, &schedule, steps)?;
                             let prediction = Prediction { kind: PredictionType::V, threshold: Threshold::None };
-                            solver(&config)?.expect("a class is named").compile(&grid, &schedule, prediction)
+                            Solver::of_scheduler(&config)?
+                                .expect("a class is named")
+                                .compile(&grid, &schedule, prediction)
                         };
                         match program() {
                             Ok(program) => {
@@ -517,12 +528,17 @@ mod tests {
             (r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": 99}"#, "leaves no training step"),
         ] {
             let config = SchedulerConfig::from_json(text).unwrap();
-            assert!(grid(&config, &schedule, 5).unwrap_err().to_string().contains(part), "{text}");
+            assert!(Grid::of_scheduler(&config, &schedule, 5).unwrap_err().to_string().contains(part), "{text}");
         }
         let learned = r#"{"_class_name": "DDPMScheduler", "variance_type": "learned_range"}"#;
         let learned = SchedulerConfig::from_json(learned).unwrap();
-        assert!(solver(&learned).unwrap_err().to_string().contains("variance_type learned_range is not supported"));
+        assert!(
+            Solver::of_scheduler(&learned)
+                .unwrap_err()
+                .to_string()
+                .contains("variance_type learned_range is not supported")
+        );
         let cosine = SchedulerConfig { beta_schedule: BetaSchedule::SquaredCosine, ..SchedulerConfig::default() };
-        assert_eq!(solver(&cosine).unwrap(), None);
+        assert_eq!(Solver::of_scheduler(&cosine).unwrap(), None);
     }
 }

@@ -1,0 +1,233 @@
+//! Arguments that several commands take.
+
+use super::conditions;
+use super::stdout::warn;
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use edgegen::config::{SchedulerConfig, Sigmas, Spacing, Threshold};
+use edgegen::model::{Normalization, Role};
+use edgegen::solver::Solver;
+use edgegen::{Model, ModelOptions, Settings};
+use std::path::{Path, PathBuf};
+
+/// Which model to use, and how to read it.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// The noise schedule, as diffusers' scheduler_config.json, instead of the model's own
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    pub scheduler_config: Option<PathBuf>,
+    /// Say which input is the sample, time, class or a condition, if it cannot be told (repeatable)
+    #[arg(long = "input", value_name = "ROLE=NAME", value_parser = parse_role, help_heading = "Model")]
+    pub inputs: Vec<(Role, String)>,
+    /// One sample's shape, such as 3,32,32, if the model leaves it open
+    #[arg(long, value_name = "DIMS", value_delimiter = ',', help_heading = "Model")]
+    pub shape: Option<Vec<usize>>,
+    /// The units of samples and conditions, instead of the model's own: {"sample": {"min": […], "max": […]}, …} in
+    /// JSON, or mean and std, or LeRobot's stats.json
+    #[arg(long, value_name = "FILE.json", help_heading = "Model")]
+    pub normalization: Option<PathBuf>,
+    /// The least sigma, of a network that takes sigma (EDM, consistency) or of Karras's steps [default: its schedule's, else 0.002]
+    #[arg(long, value_name = "X", help_heading = "Model")]
+    pub sigma_min: Option<f64>,
+    /// The greatest sigma; noise is scaled by it for a network that takes sigma [default: its schedule's, else 80]
+    #[arg(long, value_name = "X", help_heading = "Model")]
+    pub sigma_max: Option<f64>,
+    /// How much closer the steps lie where there is less noise: Karras's rho [default: the schedule's, else 7]
+    #[arg(long, value_name = "X", help_heading = "Model")]
+    pub rho: Option<f64>,
+    /// Round every activation exactly as an int8 model says, slowly, to compare with other runtimes
+    #[arg(long, help_heading = "Model")]
+    pub exact_quantization: bool,
+    /// The most memory that the model may take, such as 500M or 4G [default: 16 times its files, and at least 1 GiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Model")]
+    pub max_memory: Option<usize>,
+}
+
+impl ModelArgs {
+    pub fn open(&self, path: Option<&Path>) -> Result<Model> {
+        let sigmas = Sigmas { min: self.sigma_min, max: self.sigma_max, rho: self.rho };
+        let mut options = ModelOptions::new().sigmas(sigmas).exact_quantization(self.exact_quantization);
+        for (role, name) in &self.inputs {
+            options = options.input(*role, name);
+        }
+        if let Some(path) = &self.scheduler_config {
+            options = options.scheduler_config(read_scheduler(path)?);
+        }
+        if let Some(shape) = &self.shape {
+            options = options.sample_shape(shape.as_slice());
+        }
+        if let Some(path) = &self.normalization {
+            options = options.normalization(Normalization::open(path)?);
+        }
+        if let Some(bytes) = self.max_memory {
+            options = options.max_memory(bytes);
+        }
+        match path {
+            Some(path) => Ok(options.open(path)?),
+            #[cfg(feature = "embedded-model")]
+            None => Ok(options.embedded()?),
+            #[cfg(not(feature = "embedded-model"))]
+            None => anyhow::bail!("this build has no model in it: give one with --model FILE"),
+        }
+    }
+}
+
+fn read_scheduler(path: &Path) -> Result<SchedulerConfig> {
+    let config = SchedulerConfig::open(path)?;
+    // one line for each of the first, however many there are
+    const MOST_LINES: usize = 8;
+    let unknown = config.unknown_fields();
+    for (i, field) in unknown.enumerate() {
+        if i == MOST_LINES {
+            warn(format!("{}: other fields are not known either", path.display()));
+            break;
+        }
+        warn(format!("{}: the field {field} is not known and has no effect", path.display()));
+    }
+    Ok(config)
+}
+
+/// A number of bytes, or of so many times 2^10, 2^20 or 2^30 of them by the suffix K, M or G.
+fn parse_bytes(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let bytes = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "give a number of bytes, such as 500M or 4G".into())
+}
+
+fn parse_role(text: &str) -> Result<(Role, String), String> {
+    let usage = "give ROLE=NAME with ROLE one of sample, time, class, condition";
+    let (role, name) = text.split_once('=').ok_or(usage)?;
+    Ok((Role::from_name(role).ok_or(usage)?, name.to_string()))
+}
+
+/// How to sample.
+#[derive(Args, Clone, Debug)]
+pub struct SamplingArgs {
+    /// Solver steps [default: the model's choice, else 10]
+    #[arg(short = 'n', long, value_name = "N", help_heading = "Sampling")]
+    pub steps: Option<usize>,
+    /// The sampler: `edgegen samplers` lists them [default: the model's choice, else its scheduler class's, else dpm++2m]
+    #[arg(short, long, value_name = "NAME", help_heading = "Sampling")]
+    pub sampler: Option<String>,
+    /// Which noise levels are visited: leading, trailing, linspace, karras, log-snr or tuned [default: the model's]
+    #[arg(long, value_name = "NAME", value_parser = parse_spacing, help_heading = "Sampling")]
+    pub spacing: Option<Spacing>,
+    /// How random DDIM is, from 0 (not at all) to 1 (as DDPM)
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
+    pub eta: Option<f64>,
+    /// How much noise heun adds on its way (S_churn), from 0 on
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
+    pub churn: Option<f64>,
+    /// The order of lms, deis, dpm and unipc, if not the one in its name
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    pub order: Option<usize>,
+    /// The relative tolerance of samplers that choose their own steps: rk45, dpm-12, dpm-23, sde
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
+    pub rtol: Option<f64>,
+    /// Their absolute tolerance
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
+    pub atol: Option<f64>,
+    /// The weight of classifier-free guidance: 1 is none, others call the network twice [default: the model's choice, else 1]
+    #[arg(long, value_name = "W", allow_negative_numbers = true, help_heading = "Sampling")]
+    pub guidance: Option<f32>,
+    /// A condition of guidance's unconditional half (repeatable) [default: as given where there is a class, else zeros]
+    #[arg(long = "uncond", value_name = "NAME=VALUE|FILE.npy", value_parser = conditions::parse, help_heading = "Sampling")]
+    pub unconditional: Vec<(String, String)>,
+    /// Clip the estimate of the clean sample to ±X, or `none`, or `dynamic` [default: the schedule's]
+    #[arg(long, value_name = "X", value_parser = parse_clip, help_heading = "Sampling")]
+    pub clip: Option<Clip>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Clip(Threshold);
+
+impl std::fmt::Display for Clip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Threshold::Static(bound) => bound.fmt(f),
+            Threshold::Dynamic { .. } => f.write_str("dynamic"),
+            _ => f.write_str("none"),
+        }
+    }
+}
+
+fn parse_clip(text: &str) -> Result<Clip, String> {
+    match text {
+        "none" => Ok(Clip(Threshold::None)),
+        // the paper's quantile
+        "dynamic" => Ok(Clip(Threshold::Dynamic { ratio: 0.995, max: f64::from(f32::MAX) })),
+        _ => match text.parse::<f64>() {
+            Ok(x) if x > 0.0 && x.is_finite() => Ok(Clip(Threshold::Static(x))),
+            _ => Err("give a positive number, none or dynamic".into()),
+        },
+    }
+}
+
+fn parse_spacing(name: &str) -> Result<Spacing, String> {
+    Spacing::from_name(name).map_err(|e| e.to_string())
+}
+
+impl SamplingArgs {
+    pub fn settings(&self, model: &Model) -> Result<Settings> {
+        let base = match &self.sampler {
+            Some(name) => Settings::with_solver(model, Solver::from_name(name)?),
+            None => Settings::of(model)?,
+        };
+        self.over(base, model)
+    }
+
+    /// What is given, and the rest from `base`.
+    pub fn over(&self, base: Settings, model: &Model) -> Result<Settings> {
+        let mut settings = match &self.sampler {
+            Some(name) => {
+                let mut own = Settings::with_solver(model, Solver::from_name(name)?);
+                (own.steps, own.guidance) = (base.steps, base.guidance);
+                own
+            }
+            None => base,
+        };
+        if matches!(settings.solver, Solver::Adaptive(_)) && (self.steps.is_some() || self.spacing.is_some()) {
+            bail!("--steps and --spacing are not for samplers that choose their own steps");
+        }
+        if let Some(steps) = self.steps {
+            settings.steps = steps;
+        }
+        if let Some(spacing) = self.spacing {
+            settings.spacing = Some(spacing);
+        }
+        if let Some(guidance) = self.guidance {
+            settings.guidance = guidance;
+        }
+        settings.unconditional = conditions::values(model, &self.unconditional)?;
+        if let Some(Clip(threshold)) = self.clip {
+            settings.threshold = threshold;
+        }
+        if let Some(eta) = self.eta {
+            settings.solver = settings.solver.with_eta(eta)?;
+        }
+        if let Some(churn) = self.churn {
+            settings.solver = settings.solver.with_churn(churn)?;
+        }
+        if let Some(order) = self.order {
+            settings.solver = settings.solver.with_order(order)?;
+        }
+        if self.rtol.is_some() || self.atol.is_some() {
+            settings.solver = settings.solver.with_tolerance(self.rtol, self.atol)?;
+        }
+        Ok(settings)
+    }
+}
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Report {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}

@@ -1,0 +1,110 @@
+//! What runs a network: a plan of our own where it covers the graph, else tract.
+
+use super::file::File;
+use super::input::Input;
+use super::options::ModelOptions;
+use super::roles::Role;
+use super::tract::Tract;
+use crate::Result;
+use crate::error::{Hint, model_error};
+use ::onnx::budget::Budget;
+use ::onnx::fold::{drop_activation_quantization, drop_quantization_but_of_weighted, round_activations_in_float};
+use ::onnx::mend::widen;
+use ::onnx::pb::{self, tensor_proto::DataType};
+use std::collections::BTreeMap;
+
+/// What runs a network.
+pub(super) enum Engine {
+    /// A plan of our own, which covers the whole graph.
+    Plan(exec::Plan),
+    /// tract, where the build has it.
+    Tract(Tract),
+}
+
+impl Engine {
+    /// What runs the graph of `file`, and the steps or operators of a call, with how often each is.
+    ///
+    /// # Errors
+    /// When nothing does.
+    pub fn of(file: &mut File, options: &ModelOptions, budget: &Budget) -> Result<(Self, Vec<(String, usize)>)> {
+        if !options.exact_quantization {
+            // a fallback drops the rest
+            drop_quantization_but_of_weighted(file.graph());
+        }
+        match plan(exec::Isa::detect(), file, budget) {
+            Ok(plan) => {
+                let names = count_names(plan.kernels());
+                Ok((Engine::Plan(plan), names))
+            }
+            // another engine has no more memory
+            Err(exec::Reason::TooLarge(reason)) => Err(model_error(reason).with_hint(Hint::MaxMemory)),
+            Err(exec::Reason::Malformed(reason)) => Err(model_error(format!("the graph is malformed: {reason}"))),
+            Err(reason) => {
+                let reason = reason.to_string();
+                check_windows(file.graph())?;
+                widen(file.graph());
+                if options.exact_quantization {
+                    round_activations_in_float(file.graph());
+                } else {
+                    drop_activation_quantization(file.graph());
+                }
+                let (tract, names) = Tract::load(&file.proto, &file.inputs, reason)?;
+                Ok((Engine::Tract(tract), count_names(names.into_iter())))
+            }
+        }
+    }
+
+    pub fn plan(&self) -> Option<&exec::Plan> {
+        match self {
+            Engine::Plan(plan) => Some(plan),
+            Engine::Tract(_) => None,
+        }
+    }
+}
+
+/// Refuses windows that no network has: tract takes memory by their sizes.
+fn check_windows(graph: &pb::GraphProto) -> Result<()> {
+    const MOST: i64 = 1 << 10;
+    let names = ["pads", "kernel_shape", "strides", "dilations", "output_padding", "output_shape"];
+    for node in &graph.node {
+        let windows = node.attribute.iter().filter(|a| names.contains(&a.name.as_str()));
+        for (name, size) in windows.flat_map(|a| a.ints.iter().map(|i| (&a.name, *i))) {
+            if !(-MOST..=MOST).contains(&size) {
+                let (op, node) = (&node.op_type, &node.name);
+                return Err(model_error(format!("the graph is malformed: {op} {node} has {size} among its {name}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A plan of our own for a kind of CPU, or why there is none. Quantization that is not of convolutions must be gone.
+pub(super) fn plan(isa: exec::Isa, file: &File, budget: &Budget) -> std::result::Result<exec::Plan, exec::Reason> {
+    let inputs = &file.inputs;
+    let of = |role: Role| inputs.iter().filter(move |i| i.role == role);
+    let input = |i: &Input| {
+        let whole = i.is_whole();
+        let known = whole || matches!(i.element, DataType::Float | DataType::Double);
+        let dims = i.shape.clone();
+        Some((dims, whole)).filter(|_| known).ok_or_else(|| format!("{} is of an unknown type", i.name))
+    };
+    fn named<'a>(i: &'a Input, (dims, integer): (Vec<usize>, bool)) -> exec::GraphInput<'a> {
+        exec::GraphInput { name: &i.name, dims, integer }
+    }
+    let one = |role: Role| of(role).next().map(|i| Ok::<_, exec::Reason>(named(i, input(i)?))).transpose();
+    let (Some(sample), Some(time)) = (one(Role::Sample)?, one(Role::Time)?) else {
+        return Err("the network takes no sample or no time".into());
+    };
+    let conditions =
+        of(Role::Condition).map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, exec::Reason>>()?;
+    let graph = file.proto.graph.as_ref().expect("reading found one");
+    exec::compile(isa, graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions }, budget)
+}
+
+fn count_names(names: impl Iterator<Item = impl Into<String>>) -> Vec<(String, usize)> {
+    let mut counts = BTreeMap::<String, usize>::new();
+    names.for_each(|name| *counts.entry(name.into()).or_default() += 1);
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    counts
+}

@@ -1,0 +1,110 @@
+//! The inputs of a loaded network, and the conditions that they take.
+
+use super::roles::Role;
+use crate::condition::Condition;
+use crate::error::Hint;
+use crate::{Error, ErrorKind, Result};
+use ::onnx::pb::tensor_proto::DataType;
+
+/// One input of a loaded model.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Input {
+    /// Its name in the file.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Its shape at a batch of one.
+    pub shape: Vec<usize>,
+    pub(super) element: DataType,
+}
+
+impl Input {
+    /// The name of its element type, such as `F32` or `I64`.
+    pub fn element_type(&self) -> String {
+        let name = match self.element {
+            DataType::Float => "F32",
+            DataType::Double => "F64",
+            DataType::Int64 => "I64",
+            DataType::Int32 => "I32",
+            other => return format!("{other:?}").to_uppercase(),
+        };
+        name.into()
+    }
+
+    /// The number of its elements.
+    #[allow(clippy::len_without_is_empty, reason = "no input is empty")]
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// That a condition is not given.
+    pub(crate) fn missing(&self) -> Error {
+        let Input { name, shape, .. } = self;
+        Error::invalid(format!("the model needs the condition {name} of shape {shape:?}"))
+            .with_hint(Hint::Condition(name.clone()))
+    }
+
+    /// Whether a condition of so many numbers is of its length.
+    pub(crate) fn check_len(&self, given: usize) -> Result<()> {
+        let Input { name, shape, .. } = self;
+        if given == self.len() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::WrongSize,
+            format!("condition {name} has {given} numbers, but the model takes {} (shape {shape:?})", self.len()),
+        ))
+    }
+
+    /// Whether its elements are whole numbers.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.element, DataType::Int64 | DataType::Int32)
+    }
+}
+
+/// That no condition of this name is taken.
+pub(crate) fn no_condition(inputs: &[Input], name: &str) -> Error {
+    let known: Vec<&str> = inputs.iter().filter(|i| i.role == Role::Condition).map(|i| i.name.as_str()).collect();
+    let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+    Error::invalid(format!("the model has no condition '{name}': it takes {known}"))
+}
+
+/// The label to ask for, for the class input called `name`.
+pub(super) fn label(condition: &Condition, null_class: Option<usize>, name: &str) -> Result<usize> {
+    condition
+        .class
+        .or(null_class)
+        .ok_or_else(|| Error::invalid(format!("the model needs a class (its input {name})")).with_hint(Hint::Class))
+}
+
+/// Whether a condition is what the inputs take.
+pub(super) fn check_condition(inputs: &[Input], null_class: Option<usize>, condition: &Condition) -> Result<()> {
+    let named = || inputs.iter().filter(|i| i.role == Role::Condition);
+    if let Some(unknown) = condition.named.keys().find(|name| !named().any(|i| i.name == **name)) {
+        return Err(no_condition(inputs, unknown));
+    }
+    match inputs.iter().find(|i| i.role == Role::Class) {
+        Some(input) => _ = label(condition, null_class, &input.name)?,
+        None if condition.class.is_some() => return Err(Error::invalid("this model takes no class")),
+        None => {}
+    }
+    for input in named() {
+        let name = &input.name;
+        let values = condition.named.get(name).ok_or_else(|| input.missing())?;
+        input.check_len(values.len())?;
+        if let Some(value) = values.iter().find(|v| !v.is_finite()) {
+            let message = format!("condition {name} must be finite, but has {value}");
+            return Err(Error::new(ErrorKind::NotFinite, message));
+        }
+        if let Some(value) = values.iter().find(|v| input.is_whole() && v.fract() != 0.0) {
+            return Err(Error::invalid(format!("condition {name} takes whole numbers, but has {value}")));
+        }
+    }
+    Ok(())
+}
+
+/// That a slot is used before a condition is bound to it.
+pub(super) fn unbound(slot: usize) -> Error {
+    Error::invalid(format!("no condition is bound to slot {slot}: call Network::bind first"))
+}

@@ -1,0 +1,309 @@
+//! A model with the state to run it.
+
+use super::engine::Engine;
+use super::input::{Input, check_condition, label, unbound};
+use super::roles::Role;
+use super::tract::TractState;
+use crate::condition::Condition;
+use crate::guard::guarded;
+use crate::network::Network;
+use crate::{Error, ErrorKind, Result};
+use std::sync::Arc;
+
+/// A [`Model`](super::Model) with the state to run it, for one caller. Nothing is allocated after the first use of each
+/// slot, where a plan runs the network.
+pub struct ModelNetwork {
+    state: State,
+    inputs: Arc<[Input]>,
+    sample_shape: Arc<[usize]>,
+    null_class: Option<usize>,
+}
+
+/// What changes while a network runs.
+enum State {
+    Plan {
+        engine: Arc<Engine>,
+        workspace: Box<exec::Workspace>,
+        /// The class that is bound to each slot; 0 for a network that takes none.
+        classes: Vec<Option<usize>>,
+    },
+    Tract(Box<TractState>),
+}
+
+impl ModelNetwork {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        inputs: Arc<[Input]>,
+        sample_shape: Arc<[usize]>,
+        null_class: Option<usize>,
+        threads: usize,
+    ) -> Result<Self> {
+        if threads == 0 {
+            return Err(Error::invalid("a call needs at least 1 thread"));
+        }
+        let state = match &*engine {
+            Engine::Plan(plan) => {
+                let workspace = plan
+                    .shared_workspace(threads)
+                    .map_err(|e| Error::new(ErrorKind::Io, format!("{threads} threads cannot be started: {e}")))?;
+                State::Plan { engine: engine.clone(), workspace: Box::new(workspace), classes: Vec::new() }
+            }
+            Engine::Tract(tract) => State::Tract(Box::new(tract.state(&inputs)?)),
+        };
+        Ok(ModelNetwork { state, inputs, sample_shape, null_class })
+    }
+
+    /// The bytes that it works in, where they are known: not where tract runs it.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        match &self.state {
+            State::Plan { engine, workspace, .. } => {
+                engine.plan().map_or(0, exec::Plan::workspace_bytes)
+                    + workspace.bytes_of_other_threads()
+                    + workspace.bytes_of_other_slots()
+            }
+            State::Tract(_) => 0,
+        }
+    }
+
+    /// How often what depends on conditions alone was worked out.
+    #[cfg(test)]
+    pub(crate) fn bindings(&self) -> Option<u64> {
+        match &self.state {
+            State::Plan { workspace, .. } => Some(workspace.bindings()),
+            State::Tract(_) => None,
+        }
+    }
+}
+
+/// That a check of the plan's own was not met: a mistake of this library.
+fn failed() -> Error {
+    Error::new(ErrorKind::Network, "the network failed an internal check")
+}
+
+impl Network for ModelNetwork {
+    fn sample_shape(&self) -> &[usize] {
+        &self.sample_shape
+    }
+
+    fn bind(&mut self, slot: usize, condition: &Condition) -> Result<()> {
+        let (inputs, null_class) = (&self.inputs, self.null_class);
+        match &mut self.state {
+            State::Tract(tract) => tract.bind(inputs, null_class, slot, condition),
+            State::Plan { engine, workspace, classes } => {
+                let plan = engine.plan().expect("made for a plan");
+                check_condition(inputs, null_class, condition)?;
+                let class = match inputs.iter().find(|i| i.role == Role::Class) {
+                    Some(input) => label(condition, null_class, &input.name)?,
+                    None => 0,
+                };
+                if let Some(classes) = plan.classes().filter(|n| class >= *n) {
+                    return Err(Error::invalid(format!("the model knows labels below {classes}, not {class}")));
+                }
+                let conditions = inputs.iter().filter(|i| i.role == Role::Condition);
+                let conditions = conditions.map(|input| condition.named[&input.name].as_slice());
+                guarded(|| plan.bind(workspace, slot, conditions)).ok_or_else(failed)?;
+                if classes.len() <= slot {
+                    classes.resize(slot + 1, None);
+                }
+                classes[slot] = Some(class);
+                Ok(())
+            }
+        }
+    }
+
+    fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()> {
+        let len = self.sample_len();
+        if x.len() != len || out.len() != len {
+            return Err(Error::invalid(format!(
+                "a sample of this model has {len} numbers (shape {:?}), but the input has {} and the output {}",
+                self.sample_shape,
+                x.len(),
+                out.len()
+            )));
+        }
+        match &mut self.state {
+            State::Tract(tract) => tract.predict(&self.inputs, (x, t, slot), out),
+            State::Plan { engine, workspace, classes } => {
+                let plan = engine.plan().expect("made for a plan");
+                let class = classes.get(slot).copied().flatten().ok_or_else(|| unbound(slot))?;
+                guarded(|| plan.run(workspace, exec::At { x, t, class, slot }, out)).ok_or_else(failed)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::plan;
+    use super::super::file::File;
+    use super::super::{Model, ModelOptions};
+    use super::*;
+    use crate::config::SchedulerConfig;
+    use crate::network::Guided;
+    use crate::noise::Noise;
+    use ::onnx::budget::Budget;
+    use ::onnx::fold::drop_quantization_but_of_weighted;
+    use std::path::Path;
+
+    /// What a plan for `isa` makes of the shipped model and its schedule's middle.
+    fn predictions(isa: exec::Isa, file: &File) -> Vec<u32> {
+        let plan = plan(isa, file, &Budget::of_files()).unwrap();
+        let sample = file.inputs.iter().find(|i| i.role == Role::Sample).unwrap();
+        let mut x = vec![0.0; sample.shape.iter().product()];
+        Noise::new(1, 0).fill(&mut x);
+        let (mut workspace, mut out) = (plan.workspace(), vec![0.0; x.len()]);
+        plan.bind(&mut workspace, 0, [].into_iter());
+        let mut all = Vec::new();
+        for t in [0.0, 321.5, 999.0] {
+            plan.run(&mut workspace, exec::At { x: &x, t, class: 7, slot: 0 }, &mut out);
+            all.extend(out.iter().map(|v| v.to_bits()));
+        }
+        all
+    }
+
+    #[test]
+    fn cpus_that_fuse_multiplication_and_addition_give_the_same_bits() {
+        for name in ["fashion-mnist.onnx", "fashion-mnist.int8.onnx"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
+            let bytes = std::fs::read(path).unwrap().into();
+            let mut file = File::read(bytes, None, &ModelOptions::new(), &Budget::of_files()).unwrap();
+            drop_quantization_but_of_weighted(file.graph());
+            let mut kinds = exec::Isa::available();
+            // it rounds products before it adds them
+            kinds.retain(|isa| *isa != exec::Isa::Portable);
+            let of_each: Vec<Vec<u32>> = kinds.iter().map(|isa| predictions(*isa, &file)).collect();
+            for (isa, bits) in kinds.iter().zip(&of_each) {
+                let different = bits.iter().zip(&of_each[0]).filter(|(a, b)| a != b).count();
+                assert_eq!(different, 0, "{name}: {isa:?} and {:?} differ", kinds[0]);
+            }
+        }
+    }
+
+    /// Every model that comes with the sources and has a plan, but those whose weights lie in other files.
+    fn models() -> Vec<(String, Model)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut all = Vec::new();
+        for folder in ["models", "tests/fixtures/exports"] {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                let mut bytes = std::fs::read(&path).unwrap_or_default();
+                if name.ends_with(".gz") {
+                    let mut unpacked = Vec::new();
+                    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*bytes), &mut unpacked).unwrap();
+                    bytes = unpacked;
+                } else if !name.ends_with(".onnx") {
+                    continue;
+                }
+                let model = ModelOptions::new().scheduler_config(SchedulerConfig::default()).read(&bytes);
+                all.extend(model.ok().filter(Model::has_plan).map(|model| (name, model)));
+            }
+        }
+        all
+    }
+
+    fn plans() -> Vec<(String, exec::Plan)> {
+        models().into_iter().map(|(name, model)| (name, model.plan().expect("it has one").clone())).collect()
+    }
+
+    #[test]
+    fn what_depends_on_conditions_alone_is_worked_out_once_a_run_for_each_half_of_guidance() {
+        let (_, model) = models().into_iter().find(|(name, _)| name == "conditional_unet1d.ts20.onnx.gz").unwrap();
+        let input = model.inputs().iter().find(|i| i.role == Role::Condition).unwrap();
+        let mut network = Guided::new(model.network().unwrap(), 2.0).unwrap();
+        let (x, mut out) = (vec![0.5; network.sample_len()], vec![0.0; network.sample_len()]);
+        let mut run = |value: f32| {
+            network.bind(0, &Condition::default().with(&input.name, vec![value; input.len()])).unwrap();
+            for t in [900.0, 700.0, 500.0, 300.0, 100.0] {
+                network.predict(&x, t, 0, &mut out).unwrap();
+            }
+            network.inner().bindings()
+        };
+        // the conditional half and the unconditional one
+        assert_eq!(run(0.5), Some(2));
+        // nothing has changed
+        assert_eq!(run(0.5), Some(2));
+        // the unconditional half is the same: zeros
+        assert_eq!(run(0.25), Some(3));
+    }
+
+    #[test]
+    fn any_number_of_threads_makes_the_same_bits() {
+        let plans = plans();
+        assert!(plans.len() > 10, "{}", plans.len());
+        for (name, plan) in plans {
+            // small steps too
+            let plan = plan.sharing_small_steps(4);
+            let len = plan.sample_len();
+            let run = |w: &mut exec::Workspace| {
+                let conditions: Vec<Vec<f32>> = plan.conditions().iter().map(|len| vec![0.5; *len]).collect();
+                plan.bind(w, 0, conditions.iter().map(Vec::as_slice));
+                let mut all = Vec::new();
+                // the second call finds what the first left
+                for t in [3.0, 700.0] {
+                    let (mut x, mut out) = (vec![0.0; len], vec![f32::NAN; len]);
+                    Noise::new(t as u64, 0).fill(&mut x);
+                    plan.run(w, exec::At { x: &x, t, class: 1, slot: 0 }, &mut out);
+                    all.extend(out.into_iter().map(f32::to_bits));
+                }
+                all
+            };
+            let alone = run(&mut plan.workspace());
+            for threads in [2, 3, 4] {
+                let mut w = plan.shared_workspace(threads).unwrap();
+                assert!(run(&mut w) == alone, "{name} with {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn slots_keep_what_their_conditions_came_to() {
+        let mut with_conditions = 0;
+        for (name, plan) in plans().into_iter().filter(|(_, plan)| !plan.conditions().is_empty()) {
+            with_conditions += 1;
+            let mut x = vec![0.0; plan.sample_len()];
+            Noise::new(5, 0).fill(&mut x);
+            let conditions = |value: f32| -> Vec<Vec<f32>> {
+                let of = |len: &usize| (0..*len).map(|i| value * (i as f32 + 1.0).sin()).collect();
+                plan.conditions().iter().map(of).collect()
+            };
+            let bind = |w: &mut exec::Workspace, slot: usize, value: f32| {
+                plan.bind(w, slot, conditions(value).iter().map(Vec::as_slice));
+            };
+            let run = |w: &mut exec::Workspace, slot: usize, t: f64| -> Vec<u32> {
+                let mut out = vec![f32::NAN; x.len()];
+                plan.run(w, exec::At { x: &x, t, class: 0, slot }, &mut out);
+                out.into_iter().map(f32::to_bits).collect()
+            };
+            // each by itself, in a fresh work space
+            let alone = |value: f32, t: f64| {
+                let mut w = plan.workspace();
+                bind(&mut w, 0, value);
+                run(&mut w, 0, t)
+            };
+            let mut w = plan.workspace();
+            bind(&mut w, 0, 0.5);
+            bind(&mut w, 1, 0.0);
+            // the second round finds the times remembered
+            for t in [700.0, 3.0, 700.0, 3.0] {
+                assert!(run(&mut w, 0, t) == alone(0.5, t), "{name}: slot 0 at {t}");
+                assert!(run(&mut w, 1, t) == alone(0.0, t), "{name}: slot 1 at {t}");
+            }
+            assert_ne!(run(&mut w, 0, 3.0), run(&mut w, 1, 3.0), "{name}: the condition has no effect");
+            // conditions that are there already are not worked out again
+            bind(&mut w, 0, 0.5);
+            assert_eq!(w.bindings(), 2, "{name}");
+            bind(&mut w, 0, 0.25);
+            assert_eq!(w.bindings(), 3, "{name}");
+            assert!(run(&mut w, 0, 3.0) == alone(0.25, 3.0), "{name}: bound anew");
+        }
+        assert!(with_conditions > 3, "{with_conditions}");
+    }
+
+    #[test]
+    fn borders_go_with_the_step_after_them() {
+        let (_, plan) = plans().into_iter().find(|(name, _)| name == "fashion-mnist.int8.onnx").unwrap();
+        let (beside, borders) = plan.borders_beside();
+        assert!(beside > 10 && beside < borders, "{beside} of {borders}");
+    }
+}

@@ -1,0 +1,287 @@
+//! The table that a fixed-step solver is compiled to.
+
+use crate::config::{PredictionType, Threshold};
+use crate::schedule::{Grid, Level};
+use crate::{Error, Result};
+use std::collections::BTreeSet;
+
+/// A buffer for one sample, by its number. They are numbered without gaps: 0 is [`SAMPLE`], the others are scratch.
+pub type Register = usize;
+
+/// The register of the sample: the noise x_T when a run begins, and the result when it ends.
+pub const SAMPLE: Register = 0;
+
+/// A term `coefficient · register` of a linear combination.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Term {
+    /// What is read.
+    pub register: Register,
+    /// What it is multiplied by.
+    pub coefficient: f32,
+}
+
+/// `dest ← Σ terms + noise · z` with z a fresh standard normal number for each element.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Update {
+    /// What is written.
+    pub dest: Register,
+    /// The terms of the sum.
+    pub terms: Vec<Term>,
+    /// What z is multiplied by; 0 draws no noise.
+    pub noise: f32,
+}
+
+/// One network evaluation and what is made of it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Stage {
+    /// Where the network is evaluated.
+    pub level: Level,
+    /// On what.
+    pub input: Register,
+    /// Where the estimate of the clean sample goes, after thresholding.
+    pub x0: Register,
+    /// Where the estimate of the noise goes, if anything reads it.
+    pub eps: Option<Register>,
+    /// What is then formed, in this order.
+    pub updates: Vec<Update>,
+    /// Whether this is the last stage of a solver's step.
+    pub ends_step: bool,
+}
+
+/// A solver compiled for a schedule: the table that [`Sampler`](crate::sampler::Sampler) runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) registers: usize,
+    pub(crate) prediction: Prediction,
+    /// Whether ε follows the thresholding of x_0, or stays what the network says.
+    pub(crate) eps_follows_x0: bool,
+    /// What x_T, standard normal, is multiplied by.
+    pub(crate) start: f32,
+}
+
+impl Program {
+    /// The number of network evaluations.
+    pub fn nfe(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// The number of solver steps.
+    pub fn steps(&self) -> usize {
+        self.stages.iter().filter(|s| s.ends_step).count()
+    }
+
+    /// Whether the program draws noise of its own, beyond x_T.
+    pub fn is_stochastic(&self) -> bool {
+        self.stages.iter().flat_map(|s| &s.updates).any(|u| u.noise != 0.0)
+    }
+
+    /// The stages, in their order.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// The level at which a run begins.
+    pub fn first_level(&self) -> Level {
+        self.stages[0].level
+    }
+
+    /// The times at which the network is evaluated.
+    pub fn times(&self) -> impl Iterator<Item = f64> + '_ {
+        self.stages.iter().map(|s| s.level.time)
+    }
+}
+
+/// What a solver makes of the network's prediction before it goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// What the network predicts.
+    pub kind: PredictionType,
+    /// What is done to the estimate of x_0.
+    pub threshold: Threshold,
+}
+
+impl Prediction {
+    pub(super) fn check(&self, grid: &Grid) -> Result<()> {
+        let needs_signal = matches!(self.kind, PredictionType::Epsilon | PredictionType::Denoised);
+        if needs_signal && grid.steps[0].from.gamma == 0.0 {
+            return Err(Error::invalid(
+                "a network that predicts the noise, or takes x/γ, cannot start from zero SNR: use a v-prediction network, or a spacing that leaves the last step out",
+            ));
+        }
+        match self.threshold {
+            Threshold::Static(bound) if !(bound > 0.0 && bound.is_finite()) => {
+                Err(Error::invalid(format!("the bound that x_0 is clipped to must be positive, not {bound}")))
+            }
+            Threshold::Dynamic { ratio, .. } if !(ratio > 0.0 && ratio <= 1.0) => Err(Error::invalid(format!(
+                "the ratio of dynamic thresholding must be above 0 and at most 1, not {ratio}"
+            ))),
+            Threshold::Dynamic { max, .. } if !(max >= 1.0 && max.is_finite()) => {
+                Err(Error::invalid(format!("the greatest threshold must be at least 1, not {max}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A table being filled, in the order in which it will run: an [evaluation](Table::evaluate), what is
+/// [formed](Table::update) of it, and after each step of the solver its [end](Table::end_step).
+///
+/// What cannot be run is told by [`finish`](Table::finish).
+pub struct Table {
+    stages: Vec<Stage>,
+    eps_follows_x0: bool,
+    /// The first thing that was wrong.
+    wrong: Option<&'static str>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table { stages: Vec::new(), eps_follows_x0: true, wrong: None }
+    }
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether ε follows the thresholding of x_0 (as it does if this is not called), or stays what the network says.
+    pub fn eps_follows_x0(&mut self, follows: bool) {
+        self.eps_follows_x0 = follows;
+    }
+
+    /// Adds the evaluation of `input` at `level`, and its estimates into `x0` and, if wanted, `eps`.
+    pub fn evaluate(&mut self, input: Register, level: Level, x0: Register, eps: Option<Register>) {
+        if input == x0 || eps.is_some_and(|eps| eps == input || eps == x0) {
+            self.wrong.get_or_insert("an evaluation needs registers of their own for its input and its estimates");
+        }
+        self.stages.push(Stage { level, input, x0, eps, updates: Vec::new(), ends_step: false });
+    }
+
+    /// Adds `dest ← Σ coefficient · register + noise · z` after the last evaluation.
+    pub fn update(&mut self, dest: Register, terms: &[(Register, f64)], noise: f64) {
+        let terms = terms
+            .iter()
+            .filter(|(_, c)| *c != 0.0)
+            .map(|&(register, c)| Term { register, coefficient: c as f32 })
+            .collect();
+        match self.stages.last_mut() {
+            Some(stage) => stage.updates.push(Update { dest, terms, noise: noise as f32 }),
+            None => _ = self.wrong.get_or_insert("a table begins with an evaluation"),
+        }
+    }
+
+    /// Marks the last evaluation as the end of a step.
+    pub fn end_step(&mut self) {
+        match self.stages.last_mut() {
+            Some(stage) => stage.ends_step = true,
+            None => _ = self.wrong.get_or_insert("a table begins with an evaluation"),
+        }
+    }
+
+    /// The program that this table is, for a run through the steps of `grid`.
+    ///
+    /// # Errors
+    /// When the table is empty, a register is read before it is written, or registers are numbered with gaps; when a
+    /// coefficient is not finite; when it adds noise on the way from a sample to noise.
+    pub fn finish(self, grid: &Grid, prediction: Prediction) -> Result<Program> {
+        let registers = self.registers()?;
+        let mut updates = self.stages.iter().flat_map(|s| &s.updates);
+        let rises = grid.steps.iter().any(|s| s.to.sigma > s.from.sigma);
+        if rises && updates.clone().any(|u| u.noise != 0.0) {
+            return Err(Error::invalid("a sampler that adds noise cannot go back from a sample to noise"));
+        }
+        if !updates.all(|u| u.noise.is_finite() && u.terms.iter().all(|t| t.coefficient.is_finite())) {
+            return Err(Error::invalid(if grid.steps[0].from.gamma == 0.0 {
+                "this sampler cannot start from zero SNR: use ddim, or a spacing that leaves the last step out"
+            } else {
+                "the run's steps are too close together for this sampler: use fewer steps"
+            }));
+        }
+        Ok(Program {
+            stages: self.stages,
+            registers,
+            prediction,
+            eps_follows_x0: self.eps_follows_x0,
+            start: grid.start as f32,
+        })
+    }
+
+    /// The number of registers, each of which is written before it is read.
+    fn registers(&self) -> Result<usize> {
+        if let Some(wrong) = self.wrong {
+            return Err(Error::invalid(format!("the solver's table cannot be run: {wrong}")));
+        }
+        if !self.stages.last().is_some_and(|s| s.ends_step) {
+            return Err(Error::invalid("the solver's table cannot be run: it must end with the end of a step"));
+        }
+        let mut written = BTreeSet::from([SAMPLE]);
+        for stage in &self.stages {
+            check_written(&written, stage.input)?;
+            written.extend([stage.x0].into_iter().chain(stage.eps));
+            for update in &stage.updates {
+                update.terms.iter().try_for_each(|t| check_written(&written, t.register))?;
+                written.insert(update.dest);
+            }
+        }
+        match written.last() {
+            Some(last) if *last + 1 == written.len() => Ok(written.len()),
+            _ => Err(Error::invalid("the solver's table cannot be run: registers must be numbered without gaps")),
+        }
+    }
+}
+
+fn check_written(written: &BTreeSet<Register>, register: Register) -> Result<()> {
+    if written.contains(&register) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the solver's table cannot be run: register {register} is read before it is written")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{SchedulerConfig, Spacing};
+    use crate::schedule::Schedule;
+
+    /// What becomes of a table that `fill` fills.
+    fn finished(fill: impl Fn(&mut Table, Level)) -> Result<Program> {
+        let schedule = Schedule::from_config(&SchedulerConfig::default()).unwrap();
+        let grid = schedule.grid(2, Spacing::Trailing, 0, true).unwrap();
+        let mut table = Table::new();
+        fill(&mut table, grid.steps()[0].from);
+        table.finish(&grid, Prediction { kind: PredictionType::Epsilon, threshold: Threshold::None })
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_run_is_refused() {
+        let told = |fill: &dyn Fn(&mut Table, Level)| finished(fill).unwrap_err().to_string();
+        assert!(told(&|_, _| {}).contains("must end with the end of a step"));
+        assert!(told(&|t, _| t.end_step()).contains("begins with an evaluation"));
+        assert!(told(&|t, _| t.update(SAMPLE, &[(SAMPLE, 1.0)], 0.0)).contains("begins with an evaluation"));
+        let evaluated = |input: Register, x0: Register, eps: Option<Register>, terms: &[(Register, f64)]| {
+            finished(|t, level| {
+                t.evaluate(input, level, x0, eps);
+                t.update(SAMPLE, terms, 0.0);
+                t.end_step();
+            })
+        };
+        assert_eq!(evaluated(SAMPLE, 1, Some(2), &[(1, 0.5), (2, 0.5)]).unwrap().registers, 3);
+        for (wrong, words) in [
+            (evaluated(SAMPLE, SAMPLE, None, &[]), "registers of their own"),
+            (evaluated(SAMPLE, 1, Some(1), &[]), "registers of their own"),
+            (evaluated(3, 1, Some(2), &[]), "register 3 is read before it is written"),
+            (evaluated(SAMPLE, 1, None, &[(2, 1.0)]), "register 2 is read before it is written"),
+            (evaluated(SAMPLE, 1, Some(1 << 40), &[]), "without gaps"),
+            (evaluated(SAMPLE, 1, None, &[(1, f64::NAN)]), "too close together"),
+        ] {
+            let error = wrong.unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}
