@@ -1,6 +1,6 @@
 //! Small graphs for tests: made node by node, or at random.
 
-use crate::{GraphInput, Inputs, Plan, Reason, compile};
+use crate::{At, GraphInput, Inputs, Plan, Reason, compile};
 use kernels::Isa;
 use onnx::budget::Budget;
 use onnx::pb::tensor_proto::DataType;
@@ -219,6 +219,18 @@ impl Builder {
             _ => self.quantized_conv(x, c, c),
         }
     }
+}
+
+/// The names of the steps of a graph whose sample is of this shape, and what it makes of 0, 1, 2, …: for tests of how a
+/// fragment of a graph is recognised and compiled.
+pub fn steps_and_result(b: &mut Builder, dims: &[usize], result: &str) -> (Vec<&'static str>, Vec<f32>) {
+    let plan = b.plan(Isa::detect(), dims, 1, result).unwrap_or_else(|e| panic!("{e}"));
+    let x: Vec<f32> = (0..dims.iter().product()).map(|i: usize| i as f32).collect();
+    let (mut w, mut out) = (plan.workspace(), vec![f32::NAN; x.len()]);
+    plan.bind(&mut w, 0, std::iter::once(&[0.5][..]));
+    plan.run(&mut w, At { x: &x, t: 3.0, class: 0, slot: 0 }, &mut out);
+    let ours = |name: &&str| !["input", "output", "embedding", "zeros"].contains(name);
+    (plan.kernels().filter(ours).collect(), out)
 }
 
 /// The sides of a window.

@@ -12,13 +12,9 @@ use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch};
 use kernels::arena::View;
 
-pub static OPERATORS: &[Operator] = &[
-    Operator::new("AveragePool").infer(infer).lower(lower),
-    // the shape alone: there is no kernel for it yet
-    Operator::new("MaxPool").infer(infer),
-];
+pub static OPERATORS: &[Operator] = &[Operator::new("AveragePool").infer(infer).lower(lower)];
 
-/// The shape of what windows make of an image.
+/// The shape of what windows make of an image: the rule of every pooling.
 pub fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
     let x = n.shape(0)?;
     let window = Window::of_pool(n.node, x.len()).filter(|_| n.node.output.len() == 1).ok_or_else(unknown_form)?;
