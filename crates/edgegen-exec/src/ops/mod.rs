@@ -49,6 +49,7 @@ operators! {
     layer_norm,
     linear,
     matmul,
+    max_pool,
     pad,
     quantize,
     reduce,
