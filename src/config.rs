@@ -125,6 +125,7 @@ pub enum SolverType {
 
 /// Where a run in σ/γ ends (`final_sigmas_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum FinalSigmas {
     /// At no noise.
     #[serde(rename = "zero")]
@@ -137,6 +138,7 @@ pub enum FinalSigmas {
 /// How σ goes from its greatest to its least value (`sigma_schedule`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum SigmaSchedule {
     /// As by [`Spacing::Karras`].
     Karras,
@@ -210,6 +212,7 @@ const SIGMA_RANGE: (f64, f64) = (0.002, 80.0);
 
 /// How diffusers' Euler scheduler interpolates σ/γ between training steps (`interpolation_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Interpolation {
     /// Linearly.
     #[serde(rename = "linear")]

@@ -16,6 +16,7 @@ use crate::{Error, ErrorKind, Result};
 /// How the trace of ∂ε/∂x is had from a network that gives no gradients: by central differences along
 /// some directions, two calls each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Trace {
     /// Hutchinson's estimate: the mean over so many directions of random signs, at least 1.
     Hutchinson(usize),
@@ -28,6 +29,7 @@ const MOST_DIRECTIONS: usize = 1 << 16;
 
 /// A log-likelihood.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LogLikelihood {
     /// ln p(x), in nats, of the sample as the network is trained on it.
     pub nats: f64,

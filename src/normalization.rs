@@ -13,6 +13,7 @@ use std::path::Path;
 /// The statistics of one array of a data set, one number of each for every dimension.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Statistics {
     /// The least and the greatest value: these become -1 and 1.
     MinMax {

@@ -5,12 +5,13 @@
 
 use crate::{Error, ErrorKind, Result, file, npy};
 use image::codecs::{gif, jpeg::JpegEncoder, png::PngEncoder};
-use image::{Delay, DynamicImage, ExtendedColorType, Frame, ImageEncoder, Rgb, RgbImage};
+use image::{Delay, DynamicImage, ExtendedColorType, Frame, GrayImage, ImageEncoder, Rgb, RgbImage};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 /// A file format, told by the file name's ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// 8-bit PNG.
     Png,
@@ -48,6 +49,64 @@ impl Format {
     pub fn is_picture(self) -> bool {
         matches!(self, Format::Png | Format::Jpeg | Format::Gif)
     }
+}
+
+/// A picture as files hold it, grey or in colours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image(DynamicImage);
+
+impl Image {
+    /// A picture of these levels of grey, row by row.
+    ///
+    /// # Errors
+    /// When there are not as many as pixels.
+    pub fn from_grey(width: usize, height: usize, levels: Vec<u8>) -> Result<Self> {
+        let [w, h] = sides(width, height)?;
+        let grey = GrayImage::from_raw(w, h, levels).map(DynamicImage::ImageLuma8);
+        grey.map(Image)
+            .ok_or_else(|| Error::invalid(format!("a picture of {width}x{height} needs a level for each pixel")))
+    }
+
+    /// A picture of these levels of red, green and blue, pixel by pixel, row by row.
+    ///
+    /// # Errors
+    /// When there are not three for each pixel.
+    pub fn from_rgb(width: usize, height: usize, levels: Vec<u8>) -> Result<Self> {
+        let [w, h] = sides(width, height)?;
+        let colours = RgbImage::from_raw(w, h, levels).map(DynamicImage::ImageRgb8);
+        let wrong = || Error::invalid(format!("a picture of {width}x{height} needs three levels for each pixel"));
+        colours.map(Image).ok_or_else(wrong)
+    }
+
+    /// The pixels of a row.
+    pub fn width(&self) -> usize {
+        self.0.width() as usize
+    }
+
+    /// The number of rows.
+    pub fn height(&self) -> usize {
+        self.0.height() as usize
+    }
+
+    /// Whether any pixel is not grey.
+    pub fn has_colours(&self) -> bool {
+        self.0.color().has_color() && self.0.to_rgb8().pixels().any(|p| p.0[0] != p.0[1] || p.0[1] != p.0[2])
+    }
+
+    /// A level of grey for each pixel, row by row.
+    pub fn to_grey(&self) -> Vec<u8> {
+        self.0.to_luma8().into_raw()
+    }
+
+    /// Levels of red, green and blue for each pixel, row by row.
+    pub fn to_rgb(&self) -> Vec<u8> {
+        self.0.to_rgb8().into_raw()
+    }
+}
+
+fn sides(width: usize, height: usize) -> Result<[u32; 2]> {
+    let side = |n: usize| u32::try_from(n).map_err(|_| Error::invalid(format!("no picture has {n} pixels a side")));
+    Ok([side(width)?, side(height)?])
 }
 
 /// How samples become pictures: their shape `[C, H, W]` with 1 or 3 channels, and the range of values
@@ -90,7 +149,7 @@ impl Picture {
     ///
     /// # Panics
     /// When a sample is not of this picture's shape.
-    pub fn grid(&self, samples: &[&[f32]], columns: usize) -> DynamicImage {
+    pub fn grid(&self, samples: &[&[f32]], columns: usize) -> Image {
         let columns = columns.clamp(1, samples.len().max(1));
         let rows = samples.len().div_ceil(columns);
         let mut grid = RgbImage::new((columns * self.width) as u32, (rows * self.height) as u32);
@@ -107,7 +166,7 @@ impl Picture {
             }
         }
         let grid = DynamicImage::ImageRgb8(grid);
-        if self.channels == 1 { grid.to_luma8().into() } else { grid }
+        Image(if self.channels == 1 { grid.to_luma8().into() } else { grid })
     }
 }
 
@@ -116,8 +175,8 @@ impl Picture {
     ///
     /// # Errors
     /// When the image is not of this size.
-    pub fn sample(&self, image: &DynamicImage) -> Result<Vec<f32>> {
-        let size = (image.width() as usize, image.height() as usize);
+    pub fn sample(&self, image: &Image) -> Result<Vec<f32>> {
+        let size = (image.width(), image.height());
         if size != (self.width, self.height) {
             return Err(Error::invalid(format!(
                 "a picture of the model's has {}x{} pixels, but this one has {}x{}",
@@ -127,10 +186,10 @@ impl Picture {
         let (lo, hi) = self.range;
         let value = |level: u8| lo + f32::from(level) / 255.0 * (hi - lo);
         if self.channels == 1 {
-            return Ok(image.to_luma8().pixels().map(|p| value(p.0[0])).collect());
+            return Ok(image.to_grey().into_iter().map(value).collect());
         }
-        let rgb = image.to_rgb8();
-        Ok((0..3).flat_map(|c| rgb.pixels().map(move |p| value(p.0[c])).collect::<Vec<_>>()).collect())
+        let rgb = image.to_rgb();
+        Ok((0..3).flat_map(|c| rgb.iter().skip(c).step_by(3).map(|level| value(*level))).collect())
     }
 }
 
@@ -138,20 +197,20 @@ impl Picture {
 ///
 /// # Errors
 /// When the file cannot be read or is none of these.
-pub fn read_picture(path: &Path) -> Result<DynamicImage> {
+pub fn read_picture(path: &Path) -> Result<Image> {
     let failed = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("cannot read {}: {e}", path.display()));
     let reader = image::ImageReader::open(path).map_err(|e| failed(&e))?;
-    reader.with_guessed_format().map_err(|e| failed(&e))?.decode().map_err(|e| failed(&e))
+    reader.with_guessed_format().map_err(|e| failed(&e))?.decode().map(Image).map_err(|e| failed(&e))
 }
 
 /// A picture in `format`, which must be PNG, JPEG or (as a single frame) GIF.
 ///
 /// # Errors
 /// When the format is none of these, or the encoder fails.
-pub fn encode_picture(picture: &DynamicImage, format: Format) -> Result<Vec<u8>> {
-    let (mut bytes, raw) = (Vec::new(), picture.as_bytes());
-    let (width, height) = (picture.width(), picture.height());
-    let colour: ExtendedColorType = picture.color().into();
+pub fn encode_picture(picture: &Image, format: Format) -> Result<Vec<u8>> {
+    let (mut bytes, raw) = (Vec::new(), picture.0.as_bytes());
+    let (width, height) = (picture.0.width(), picture.0.height());
+    let colour: ExtendedColorType = picture.0.color().into();
     let encoded = match format {
         Format::Png => PngEncoder::new(&mut bytes).write_image(raw, width, height, colour),
         Format::Jpeg => JpegEncoder::new_with_quality(&mut bytes, 95).write_image(raw, width, height, colour),
@@ -166,14 +225,14 @@ pub fn encode_picture(picture: &DynamicImage, format: Format) -> Result<Vec<u8>>
 ///
 /// # Errors
 /// When the encoder fails.
-pub fn encode_animation(frames: &[DynamicImage], milliseconds: u32) -> Result<Vec<u8>> {
+pub fn encode_animation(frames: &[Image], milliseconds: u32) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let failed = |e| Error::new(ErrorKind::Io, format!("cannot encode the animation: {e}"));
     let mut encoder = gif::GifEncoder::new_with_speed(&mut bytes, 10);
     encoder.set_repeat(gif::Repeat::Infinite).map_err(failed)?;
     for (i, frame) in frames.iter().enumerate() {
         let time = milliseconds * if i + 1 == frames.len() { 10 } else { 1 };
-        let frame = Frame::from_parts(frame.to_rgba8(), 0, 0, Delay::from_numer_denom_ms(time, 1));
+        let frame = Frame::from_parts(frame.0.to_rgba8(), 0, 0, Delay::from_numer_denom_ms(time, 1));
         encoder.encode_frame(frame).map_err(failed)?;
     }
     drop(encoder);
@@ -262,7 +321,9 @@ mod tests {
             let sample: Vec<f32> = (0..shape.iter().product()).map(|i| -1.0 + 2.0 * (i * 11) as f32 / 255.0).collect();
             let back = picture.sample(&picture.grid(&[&sample], 1)).unwrap();
             assert!(sample.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-6), "{back:?}");
-            assert!(picture.sample(&DynamicImage::new_luma8(3, 3)).unwrap_err().to_string().contains("3x3"));
+            assert!(
+                picture.sample(&Image::from_grey(3, 3, vec![0; 9]).unwrap()).unwrap_err().to_string().contains("3x3")
+            );
         }
     }
 
@@ -281,7 +342,7 @@ mod tests {
     fn levels_cover_the_range_and_saturate() {
         let picture = Picture::new(&[1, 1, 5], (-1.0, 1.0)).unwrap();
         let grid = picture.grid(&[&[-2.0, -1.0, 0.0, 1.0, 7.0]], 1);
-        assert_eq!(grid.as_bytes(), [0, 0, 128, 255, 255]);
+        assert_eq!(grid.to_grey(), [0, 0, 128, 255, 255]);
     }
 
     #[test]
@@ -290,7 +351,7 @@ mod tests {
         let samples: [&[f32]; 3] = [&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0], &[7.0, 8.0, 9.0]];
         let grid = picture.grid(&samples, 2);
         assert_eq!((grid.width(), grid.height()), (2, 2));
-        assert_eq!(grid.as_bytes(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0]);
+        assert_eq!(grid.to_rgb(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0]);
     }
 
     #[test]
@@ -299,7 +360,7 @@ mod tests {
         let sample: Vec<f32> = (0..12).map(|i| i as f32 * 20.0).collect();
         let grid = picture.grid(&[&sample], 1);
         let png = encode_picture(&grid, Format::Png).unwrap();
-        assert_eq!(image::load_from_memory(&png).unwrap().as_bytes(), grid.as_bytes());
+        assert_eq!(image::load_from_memory(&png).unwrap().as_bytes(), grid.to_rgb());
         for format in [Format::Jpeg, Format::Gif] {
             let bytes = encode_picture(&grid, format).unwrap();
             assert_eq!(image::load_from_memory(&bytes).unwrap().width(), 2);

@@ -15,6 +15,7 @@ use crate::{Error, Result};
 
 /// What happened to a picture.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Damage {
     /// Parts of it, or sums of its elements, are all that was measured.
     Linear {

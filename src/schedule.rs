@@ -81,6 +81,7 @@ pub struct Transition {
 
 /// Where a run begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Start {
     /// At pure noise.
     #[default]

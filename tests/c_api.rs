@@ -47,9 +47,20 @@ fn prepare(model: *const edgegen_model, steps: usize) -> *mut edgegen_generator 
     generator
 }
 
+/// The condition that `sequence.onnx` takes: zeros.
+struct Conditions([edgegen_condition; 1]);
+
+static ZEROS: [f32; 3] = [0.0; 3];
+static CONDITIONS: Conditions =
+    Conditions([edgegen_condition { name: c"global_cond".as_ptr(), values: (&raw const ZEROS).cast(), len: 3 }]);
+
+// SAFETY: what it points to is never written.
+unsafe impl Sync for Conditions {}
+
 fn request() -> edgegen_request {
     // SAFETY: all zeros are a request, as its documentation promises.
-    unsafe { zeroed() }
+    let zeros: edgegen_request = unsafe { zeroed() };
+    edgegen_request { conditions: CONDITIONS.0.as_ptr(), num_conditions: 1, ..zeros }
 }
 
 #[test]
@@ -75,7 +86,7 @@ fn a_sample_is_that_of_the_library() {
         num_conditions: 1,
         ..request()
     };
-    let (mut out, mut outcome, mut handle) = ([0.0f32; 10], MaybeUninit::uninit(), handle);
+    let (mut out, mut beside, mut outcome, mut handle) = ([0.0f32; 10], [0.0; 10], MaybeUninit::uninit(), handle);
     // SAFETY: all pointers are to what they should be.
     unsafe {
         // a generator keeps the model that it was made from
@@ -85,10 +96,13 @@ fn a_sample_is_that_of_the_library() {
         assert_eq!(status, edgegen_status::OK);
         let outcome = outcome.assume_init();
         assert_eq!((outcome.ending, outcome.steps), (edgegen_ending::COMPLETE, 6));
+        let close = edgegen_request { init: out.as_ptr(), init_len: 10, strength: 0.5, ..request };
+        let status = edgegen_generate(generator, &close, beside.as_mut_ptr(), 10, null_mut(), null_mut());
+        assert_eq!(status, edgegen_status::OK);
         assert_eq!(edgegen_generator_free(&mut generator, null_mut()), edgegen_status::OK);
         assert_eq!(edgegen_generator_free(&mut generator, null_mut()), edgegen_status::OK);
     }
-    assert_eq!(out, expected);
+    assert_eq!((out, beside), (expected, near));
 }
 
 #[test]
@@ -155,7 +169,7 @@ fn null_pointers_and_wrong_sizes_are_told() {
             (generate(generator, &good, null_mut(), 10), NULL_POINTER),
             (generate(generator, &good, out_pointer, 9), WRONG_SIZE),
             (generate(generator, &good, out_pointer, usize::MAX), WRONG_SIZE),
-            (generate(generator, &edgegen_request { num_conditions: 1, ..request() }, out_pointer, 10), NULL_POINTER),
+            (generate(generator, &edgegen_request { conditions: null(), ..request() }, out_pointer, 10), NULL_POINTER),
             (generate(generator, &edgegen_request { class_index: 3, ..request() }, out_pointer, 10), INVALID_ARGUMENT),
             (
                 generate(
@@ -165,6 +179,15 @@ fn null_pointers_and_wrong_sizes_are_told() {
                     10,
                 ),
                 WRONG_SIZE,
+            ),
+            (
+                generate(generator, &edgegen_request { num_conditions: 0, ..request() }, out_pointer, 10),
+                INVALID_ARGUMENT,
+            ),
+            (generate(generator, &edgegen_request { strength: 0.5, ..request() }, out_pointer, 10), INVALID_ARGUMENT),
+            (
+                generate(generator, &edgegen_request { init: out_pointer, init_len: 10, ..request() }, out_pointer, 10),
+                INVALID_ARGUMENT,
             ),
         ];
         for (i, (status, expected)) in cases.into_iter().enumerate() {

@@ -11,7 +11,7 @@ mod metrics;
 
 use edgegen::constraint::Degradation;
 use edgegen::noise::Noise;
-use edgegen::output::{Format, Picture, encode_picture, write_file};
+use edgegen::output::{Format, Image, Picture, encode_picture, write_file};
 use edgegen::restore::{Damage, Restorer};
 use edgegen::solver::{Resample, Solver};
 use edgegen::{Condition, Model};
@@ -277,7 +277,11 @@ fn draw_rows(model: &Model, pictures: &[Pixels], out: &Path) -> Result<(), Box<d
     }
     let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
     let drawn = Picture::new(&SHAPE, (0.0, 1.0))?.grid(&rows, pictures.len());
-    let drawn = drawn.resize(drawn.width() * 2, drawn.height() * 2, FilterType::Nearest);
+    let [width, height] = [drawn.width(), drawn.height()];
+    let grey =
+        image::GrayImage::from_raw(width as u32, height as u32, drawn.to_grey()).expect("a level for each pixel");
+    let larger = image::imageops::resize(&grey, 2 * grey.width(), 2 * grey.height(), FilterType::Nearest);
+    let drawn = Image::from_grey(2 * width, 2 * height, larger.into_raw())?;
     Ok(write_file(out, &encode_picture(&drawn, Format::from_path(out)?)?)?)
 }
 

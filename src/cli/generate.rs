@@ -287,18 +287,19 @@ fn read_mask(path: &Path, model: &Model) -> Result<Vec<bool>> {
         ensure!(found == shape, "the mask {} has shape {found:?}, but the samples have {shape:?}", path.display());
         return Ok(mask.iter().map(|v| *v == 0.0).collect());
     }
-    let image = output::read_picture(path)?.to_luma8();
+    let image = output::read_picture(path)?;
     let &[channels, height, width] = shape else {
         bail!("samples of shape {shape:?} are not pictures: give the mask in npy");
     };
     ensure!(
-        (image.width() as usize, image.height() as usize) == (width, height),
+        (image.width(), image.height()) == (width, height),
         "the mask {} has {}x{} pixels, but the picture has {width}x{height}",
         path.display(),
         image.width(),
         image.height()
     );
-    Ok((0..channels).flat_map(|_| image.pixels().map(|p| p.0[0] < 128)).collect())
+    let kept: Vec<bool> = image.to_grey().into_iter().map(|level| level < 128).collect();
+    Ok(kept.repeat(channels))
 }
 
 /// The settings, with which steps are taken again.

@@ -7,10 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use edgegen::constraint::Degradation;
 use edgegen::network::Tiling;
-use edgegen::output::{self, Format, Picture};
+use edgegen::output::{self, Format, Image, Picture};
 use edgegen::restore::{Damage, Restorer};
 use edgegen::solver::Resample;
-use image::DynamicImage;
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
@@ -96,7 +95,7 @@ impl RestoreArgs {
     }
 
     /// What happened to the picture `[C, H, W]` that is sought, and what was measured of it.
-    fn damage(&self, shape: &[usize], image: &DynamicImage, range: (f32, f32)) -> Result<(Damage, Vec<f32>)> {
+    fn damage(&self, shape: &[usize], image: &Image, range: (f32, f32)) -> Result<(Damage, Vec<f32>)> {
         let noise = self.sigma.unwrap_or(0.0) / 255.0 * (range.1 - range.0);
         let degradation = match self.task {
             Task::Denoise => {
@@ -121,8 +120,8 @@ impl RestoreArgs {
 
 /// Which elements a mask keeps: those that are black.
 fn known(path: &Path, shape: &[usize]) -> Result<Vec<bool>> {
-    let mask = output::read_picture(path)?.to_luma8();
-    let (width, height) = (mask.width() as usize, mask.height() as usize);
+    let mask = output::read_picture(path)?;
+    let (width, height) = (mask.width(), mask.height());
     ensure!(
         shape[1..] == [height, width],
         "the mask {} has {width}x{height} pixels, but the picture has {}x{}",
@@ -130,12 +129,8 @@ fn known(path: &Path, shape: &[usize]) -> Result<Vec<bool>> {
         shape[2],
         shape[1]
     );
-    Ok((0..shape[0]).flat_map(|_| mask.pixels().map(|p| p.0[0] < 128)).collect())
-}
-
-/// Whether any pixel is not grey.
-fn has_colours(image: &DynamicImage) -> bool {
-    image.color().has_color() && image.to_rgb8().pixels().any(|p| p.0[0] != p.0[1] || p.0[1] != p.0[2])
+    let known: Vec<bool> = mask.to_grey().into_iter().map(|level| level < 128).collect();
+    Ok(known.repeat(shape[0]))
 }
 
 pub fn run(args: &RestoreArgs) -> Result<()> {
@@ -151,7 +146,7 @@ pub fn run(args: &RestoreArgs) -> Result<()> {
         "--task colorize needs a model of pictures with 3 channels, and this one's have {channels}"
     );
     ensure!(
-        channels != 1 || !has_colours(&image),
+        channels != 1 || !image.has_colours(),
         "{} has colours, but the model's pictures have 1 channel: make it grey",
         args.file.display()
     );
@@ -160,7 +155,7 @@ pub fn run(args: &RestoreArgs) -> Result<()> {
         (args.task != Task::SuperResolution) || (2..=8).contains(&factor),
         "--factor must be from 2 to 8, not {factor}"
     );
-    let [h, w] = [image.height(), image.width()].map(|side| side as usize * factor);
+    let [h, w] = [image.height(), image.width()].map(|side| side * factor);
     ensure!(
         h >= height && w >= width,
         "the restored picture would have {w}x{h} pixels, but the model's have {width}x{height}: it cannot be smaller"

@@ -4,10 +4,10 @@ use super::args::{ModelArgs, SamplingArgs};
 use super::stdout::print;
 use anyhow::Result;
 use clap::Args;
-use edgegen::output::{Format, encode_picture, write_file};
+use edgegen::output::{Format, Image, encode_picture, write_file};
 use edgegen::schedule::{Level, Schedule};
 use edgegen::solver::Solver;
-use image::{DynamicImage, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
@@ -50,7 +50,10 @@ pub fn run(args: &ScheduleArgs) -> Result<()> {
     print(&out)?;
     match &args.plot {
         Some(path) => {
-            let drawn = encode_picture(&plot(&schedule, &levels), Format::from_path(path)?)?;
+            let drawn = plot(&schedule, &levels);
+            let [width, height] = [drawn.width(), drawn.height()].map(|side| side as usize);
+            let drawn = Image::from_rgb(width, height, drawn.into_raw())?;
+            let drawn = encode_picture(&drawn, Format::from_path(path)?)?;
             Ok(write_file(path, &drawn)?)
         }
         None => Ok(()),
@@ -66,7 +69,7 @@ const BLUE: Rgb<u8> = Rgb([30, 90, 200]);
 const RED: Rgb<u8> = Rgb([210, 60, 40]);
 
 /// Four panels over the training steps; the levels that a run visits are marked on the curves.
-fn plot(schedule: &Schedule, levels: &[Level]) -> DynamicImage {
+fn plot(schedule: &Schedule, levels: &[Level]) -> RgbImage {
     let mut image = RgbImage::from_pixel(2 * PANEL.0, 2 * PANEL.1, Rgb([255, 255, 255]));
     let last = schedule.len() - 1;
     type Curve<'a> = (&'a str, Box<dyn Fn(f64) -> f64 + 'a>);
@@ -81,7 +84,7 @@ fn plot(schedule: &Schedule, levels: &[Level]) -> DynamicImage {
         let corner = (i as u32 % 2 * PANEL.0, i as u32 / 2 * PANEL.1);
         panel(&mut image, corner, title, curve, last, &times);
     }
-    image.into()
+    image
 }
 
 fn panel(

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 /// What a model says of itself. Everything is optional: `docs/model-contract.md` lists the keys.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Metadata {
     /// `edgegen.scheduler`: the noise schedule, in diffusers' JSON.
     pub scheduler: Option<SchedulerConfig>,

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 /// How far a run is, for its callback.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Progress<'a> {
     /// Steps done, from 1.
     pub step: usize,
@@ -36,6 +37,7 @@ pub struct Control<'a> {
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ending {
     /// Every step was taken.
     Complete,
@@ -49,6 +51,7 @@ pub enum Ending {
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// Why it ended.
     pub ending: Ending,

@@ -10,6 +10,7 @@ const X0: Register = 1;
 const PREDICTED: Register = 2;
 /// The variable of DEIS's extrapolating polynomial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeisVariable {
     /// The network's time: tAB-DEIS, the paper's choice.
     Time,

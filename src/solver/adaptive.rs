@@ -4,6 +4,7 @@ use crate::{Error, Result};
 
 /// How a solver that chooses its own steps takes one, and estimates its error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Method {
     /// Dormand and Prince's Runge–Kutta pair of orders 5 and 4 on the probability-flow ODE (arXiv 2011.13456, section 4.3).
     RungeKutta45,
@@ -42,6 +43,7 @@ impl Adaptive {
 
 /// What is known of a solver that chooses its own steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct AdaptiveInfo {
     /// The name on the command line.
     pub name: &'static str,

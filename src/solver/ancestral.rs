@@ -8,6 +8,7 @@ const X0: Register = 1;
 
 /// The variance of an ancestral step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Variance {
     /// That of the posterior q(x' | x, x_0).
     Small,

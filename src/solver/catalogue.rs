@@ -12,6 +12,7 @@ use crate::{Error, Result};
 
 /// What is known of a solver, for people to choose by.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SolverInfo {
     /// The name on the command line.
     pub name: &'static str,

@@ -12,6 +12,7 @@ use crate::{Error, Result};
 
 /// Which equation is solved, and what is expanded in λ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Form {
     /// The ODE, expanding ε: DPM-Solver.
     Noise,
@@ -25,6 +26,7 @@ pub enum Form {
 
 /// Where the derivatives come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stepping {
     /// From the steps before.
     Multistep,
@@ -35,6 +37,7 @@ pub enum Stepping {
 
 /// How the first derivative enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SecondOrder {
     /// As the midpoint method would have it: by half the weight of the value (the papers' choice at order 2).
     Midpoint,
@@ -48,6 +51,7 @@ pub enum SecondOrder {
 /// distance is that. The authors' code, and after it diffusers and k-diffusion, divide by the whole distance
 /// instead, which gives half of it and leaves a method of order 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Curvature {
     /// Taylor's: order 3.
     Exact,

@@ -5,7 +5,7 @@ use crate::schedule::{Grid, Level};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
-/// A buffer for one sample, by its number. They are numbered without gaps: 0 is [`SAMPLE`], the others are scratch.
+/// A buffer for one sample, by its number. They are numbered from 0, which is [`SAMPLE`]; the others are scratch.
 pub type Register = usize;
 
 /// The register of the sample: the noise x_T when a run begins, and the result when it ends.
@@ -187,7 +187,7 @@ impl Table {
     /// The program that this table is, for a run through the steps of `grid`.
     ///
     /// # Errors
-    /// When the table is empty, a register is read before it is written, or registers are numbered with gaps; when a
+    /// When the table is empty, a register is read before it is written, or many before the last are not used; when a
     /// coefficient is not finite; when it adds noise on the way from a sample to noise.
     pub fn finish(self, grid: &Grid, prediction: Prediction) -> Result<Program> {
         let registers = self.registers()?;
@@ -229,12 +229,19 @@ impl Table {
                 written.insert(update.dest);
             }
         }
-        match written.last() {
-            Some(last) if *last + 1 == written.len() => Ok(written.len()),
-            _ => Err(Error::invalid("the solver's table cannot be run: registers must be numbered without gaps")),
+        // a run that is shorter than a solver's order leaves some of its registers out
+        let last = written.last().copied().unwrap_or(SAMPLE);
+        if last >= written.len() + MOST_LEFT_OUT {
+            return Err(Error::invalid(format!(
+                "the solver's table cannot be run: register {last} leaves too many before it unused"
+            )));
         }
+        Ok(last + 1)
     }
 }
+
+/// The most registers that are not used: each takes the memory of a sample.
+const MOST_LEFT_OUT: usize = 16;
 
 fn check_written(written: &BTreeSet<Register>, register: Register) -> Result<()> {
     if written.contains(&register) {
@@ -277,7 +284,7 @@ mod tests {
             (evaluated(SAMPLE, 1, Some(1), &[]), "registers of their own"),
             (evaluated(3, 1, Some(2), &[]), "register 3 is read before it is written"),
             (evaluated(SAMPLE, 1, None, &[(2, 1.0)]), "register 2 is read before it is written"),
-            (evaluated(SAMPLE, 1, Some(1 << 40), &[]), "without gaps"),
+            (evaluated(SAMPLE, 1, Some(1 << 40), &[]), "leaves too many before it unused"),
             (evaluated(SAMPLE, 1, None, &[(1, f64::NAN)]), "too close together"),
         ] {
             let error = wrong.unwrap_err().to_string();

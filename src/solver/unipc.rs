@@ -9,6 +9,7 @@ use crate::schedule::{Grid, Level};
 
 /// B(h), the function that UniPC leaves open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BFunction {
     /// B_1(h) = h.
     Bh1,

@@ -198,8 +198,9 @@ impl Generator {
         Ok(self.state()?.outcome.map(|o| Outcome {
             ending: match o.ending {
                 Ending::Complete => "complete",
-                Ending::Callback | Ending::Cancelled => "callback",
                 Ending::Deadline => "deadline",
+                // a wheel's runs have no other way to end
+                _ => "callback",
             },
             steps: o.steps,
             nfe: o.nfe,
