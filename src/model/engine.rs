@@ -10,7 +10,7 @@ use crate::error::{Hint, model_error};
 use ::onnx::budget::Budget;
 use ::onnx::fold::{drop_activation_quantization, drop_quantization_but_of_weighted, round_activations_in_float};
 use ::onnx::mend::widen;
-use ::onnx::pb::{self, tensor_proto::DataType};
+use ::onnx::pb::tensor_proto::DataType;
 use std::collections::BTreeMap;
 
 /// What runs a network.
@@ -41,14 +41,13 @@ impl Engine {
             Err(exec::Reason::Malformed(reason)) => Err(model_error(format!("the graph is malformed: {reason}"))),
             Err(reason) => {
                 let reason = reason.to_string();
-                check_windows(file.graph())?;
                 widen(file.graph());
                 if options.exact_quantization {
                     round_activations_in_float(file.graph());
                 } else {
                     drop_activation_quantization(file.graph());
                 }
-                let (tract, names) = Tract::load(&file.proto, &file.inputs, reason)?;
+                let (tract, names) = Tract::load(&file.proto, &file.inputs, reason, budget)?;
                 Ok((Engine::Tract(tract), count_names(names.into_iter())))
             }
         }
@@ -60,22 +59,6 @@ impl Engine {
             Engine::Tract(_) => None,
         }
     }
-}
-
-/// Refuses windows that no network has: tract takes memory by their sizes.
-fn check_windows(graph: &pb::GraphProto) -> Result<()> {
-    const MOST: i64 = 1 << 10;
-    let names = ["pads", "kernel_shape", "strides", "dilations", "output_padding", "output_shape"];
-    for node in &graph.node {
-        let windows = node.attribute.iter().filter(|a| names.contains(&a.name.as_str()));
-        for (name, size) in windows.flat_map(|a| a.ints.iter().map(|i| (&a.name, *i))) {
-            if !(-MOST..=MOST).contains(&size) {
-                let (op, node) = (&node.op_type, &node.name);
-                return Err(model_error(format!("the graph is malformed: {op} {node} has {size} among its {name}")));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A plan of our own for a kind of CPU, or why there is none. Quantization that is not of convolutions must be gone.

@@ -2,6 +2,8 @@
 
 mod engine;
 mod file;
+#[cfg(feature = "tract")]
+mod gate;
 mod input;
 mod locate;
 mod metadata;

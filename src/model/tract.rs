@@ -1,11 +1,13 @@
 //! Networks that tract runs: those that a plan of our own does not cover.
 
+use super::gate;
 use super::input::{Input, check_condition, label, unbound};
 use super::roles::Role;
 use crate::condition::Condition;
-use crate::error::model_error;
+use crate::error::{Hint, model_error};
 use crate::guard::guarded;
 use crate::{Error, ErrorKind, Result};
+use ::onnx::budget::Budget;
 use ::onnx::pb;
 use prost::Message;
 use std::collections::BTreeSet;
@@ -24,8 +26,18 @@ impl Tract {
     /// the names of the operators that a call runs.
     ///
     /// # Errors
-    /// When tract cannot load it, or it does not give one tensor of the sample's shape.
-    pub fn load(proto: &pb::ModelProto, inputs: &[Input], reason: String) -> Result<(Self, Vec<String>)> {
+    /// When it is not sent to tract ([`gate`]), tract cannot load it, or it does not give one tensor of the sample's shape.
+    pub fn load(
+        proto: &pb::ModelProto,
+        inputs: &[Input],
+        reason: String,
+        budget: &Budget,
+    ) -> Result<(Self, Vec<String>)> {
+        // what was taken for a plan has been dropped
+        budget.restore();
+        if let Some(graph) = &proto.graph {
+            gate::check(graph, inputs, budget)?;
+        }
         let onnx = tract_onnx::onnx().with_ignore_value_info(true);
         let unsupported = proto.graph.as_ref().map(|graph| unsupported_operators(graph, &onnx)).unwrap_or_default();
         if !unsupported.is_empty() {
@@ -55,6 +67,7 @@ impl Tract {
             )));
         }
         graph.set_output_fact(0, Default::default()).map_err(tract)?;
+        check_sizes(&mut graph, budget)?;
         let graph = graph.into_optimized().map_err(tract)?;
         let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
         check_output(&graph, &sample.shape)?;
@@ -108,6 +121,17 @@ fn unsupported_operators(graph: &pb::GraphProto, onnx: &tract_onnx::Onnx) -> Vec
     let mut found = BTreeSet::new();
     walk(graph, onnx, &mut found);
     found.into_iter().collect()
+}
+
+/// Whether the budget has room for every value of a size that tract itself finds out.
+fn check_sizes(graph: &mut InferenceModel, budget: &Budget) -> Result<()> {
+    graph.analyse(true).map_err(|e| model_error(format!("the graph cannot be loaded: {}", one_line(&e))))?;
+    for outlet in graph.nodes().iter().flat_map(|node| &node.outputs) {
+        let Some(dims) = outlet.fact.shape.as_concrete_finite().ok().flatten() else { continue };
+        let bytes = dims.iter().fold(4usize, |n, d| n.saturating_mul(*d));
+        budget.fits(bytes).map_err(|e| model_error(e).with_hint(Hint::MaxMemory))?;
+    }
+    Ok(())
 }
 
 fn check_output(graph: &TypedModel, sample: &[usize]) -> Result<()> {

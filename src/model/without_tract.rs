@@ -4,6 +4,7 @@ use super::input::Input;
 use crate::Result;
 use crate::condition::Condition;
 use crate::error::model_error;
+use ::onnx::budget::Budget;
 use ::onnx::pb;
 
 /// There is none.
@@ -15,7 +16,7 @@ pub enum TractState {}
 impl Tract {
     /// # Errors
     /// Always: says why the network has no plan, and what would run it.
-    pub fn load(_: &pb::ModelProto, _: &[Input], reason: String) -> Result<(Self, Vec<String>)> {
+    pub fn load(_: &pb::ModelProto, _: &[Input], reason: String, _: &Budget) -> Result<(Self, Vec<String>)> {
         Err(model_error(format!(
             "the graph has no plan of edgegen's own ({reason}), and this build has no other engine: build it with the feature tract"
         )))

@@ -34,6 +34,8 @@ pub struct Graph<'a> {
     budget: &'a Budget,
     /// How many numbers may still be made of stored tensors.
     foldable: usize,
+    /// Whether nodes of which nothing is known are passed over.
+    partial: bool,
 }
 
 /// How many numbers all operators on stored tensors alone may make at least, and how many for each that is stored: a small
@@ -94,6 +96,24 @@ impl<'a> Graph<'a> {
     /// # Errors
     /// The first node whose result's shape cannot be told.
     pub fn new(graph: &'a GraphProto, inputs: &[GraphInput<'a>], budget: &'a Budget) -> Result<Self, Reason> {
+        Self::read_all(graph, inputs, budget, false)
+    }
+
+    /// The same of a graph with nodes of which nothing is known: the shapes of their results, and of what depends on these,
+    /// are not known either.
+    ///
+    /// # Errors
+    /// When the graph contradicts itself, or makes too much of its stored tensors.
+    pub fn known_part(graph: &'a GraphProto, inputs: &[GraphInput<'a>], budget: &'a Budget) -> Result<Self, Reason> {
+        Self::read_all(graph, inputs, budget, true)
+    }
+
+    fn read_all(
+        graph: &'a GraphProto,
+        inputs: &[GraphInput<'a>],
+        budget: &'a Budget,
+        partial: bool,
+    ) -> Result<Self, Reason> {
         let mut all = Graph {
             nodes: Vec::new(),
             constants: HashMap::new(),
@@ -104,6 +124,7 @@ impl<'a> Graph<'a> {
             readers: HashMap::new(),
             budget,
             foldable: FOLDABLE,
+            partial,
         };
         inputs.iter().try_for_each(|i| count(&i.dims).map(|_| ()))?;
         for tensor in &graph.initializer {
@@ -151,7 +172,10 @@ impl<'a> Graph<'a> {
                 None => first_left,
             };
             if !std::mem::replace(&mut done[next], true) {
-                self.read(&nodes[next])?;
+                match self.read(&nodes[next]) {
+                    Err(Reason::Unsupported(_)) if self.partial => {}
+                    read => read?,
+                }
                 for name in &nodes[next].output {
                     for i in waiting.remove(name.as_str()).unwrap_or_default() {
                         missing[i] -= 1;
@@ -175,8 +199,11 @@ impl<'a> Graph<'a> {
         let known = |name: &String| !name.is_empty() && self.dims(name).is_some();
         let mut names = HashSet::new();
         let doubled = node.output.iter().any(|name| !name.is_empty() && !names.insert(name));
-        if node.output.first().is_none_or(String::is_empty) || doubled || node.output.iter().any(known) {
-            return Err(named("its results have no names of their own".into()));
+        if doubled || node.output.iter().any(known) {
+            return Err(named(Reason::Malformed("its results have no names of their own".into())));
+        }
+        if node.output.first().is_none_or(String::is_empty) {
+            return Err(named("it has no first result".into()));
         }
         let operator = operator(&node.op_type).ok_or_else(|| named("there is no kernel for this operator".into()))?;
         if let Some(results) = self.fold(operator, node).map_err(named)? {

@@ -21,6 +21,7 @@ mod place;
 mod plan;
 mod pool;
 mod reason;
+mod shapes;
 mod step;
 #[cfg(test)]
 mod testing;
@@ -31,3 +32,4 @@ pub use graph::GraphInput;
 pub use kernels::Isa;
 pub use plan::{At, Plan, StepInfo, Workspace};
 pub use reason::Reason;
+pub use shapes::{Shapes, has_rules};
