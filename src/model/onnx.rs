@@ -17,7 +17,7 @@ use ::onnx::fold::{drop_activation_quantization, drop_quantization_but_of_weight
 use ::onnx::mend::{mend, widen};
 use ::onnx::pb::{self, tensor_proto::DataType};
 use ::onnx::qoperator::expand;
-use ::onnx::{functions, order, signature};
+use ::onnx::{for_tract, functions, order, signature};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeSet;
@@ -423,6 +423,8 @@ fn load(bytes: Bytes, path: Option<&Path>, options: &ModelOptions) -> Result<Mod
             } else {
                 drop_activation_quantization(file.graph());
             }
+            let opset = signature::opset(&file.proto).map_err(model_error)?;
+            for_tract::prepare(file.graph(), opset).map_err(model_error)?;
             let (tract, names) = Tract::load(&file.proto, &file.inputs, reason)?;
             (Engine::Tract(tract), names)
         }

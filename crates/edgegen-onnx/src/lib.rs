@@ -5,6 +5,7 @@
 pub mod budget;
 pub mod external;
 pub mod fold;
+pub mod for_tract;
 pub mod functions;
 pub mod mend;
 pub mod order;

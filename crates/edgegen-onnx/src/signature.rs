@@ -8,12 +8,14 @@ use crate::Result;
 use crate::pb::attribute_proto::AttributeType;
 use crate::pb::tensor_proto::DataType;
 use crate::pb::type_proto::Value;
-use crate::pb::{AttributeProto, GraphProto, ModelProto, NodeProto};
+use crate::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
 /// The quantized operators of onnxruntime's own domain, which [`qoperator`](crate::qoperator) rewrites as standard ones.
 const QUANTIZED: [&str; 6] = ["QGemm", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSigmoid", "QLinearSoftmax"];
+
+const FLOATS: [DataType; 4] = [DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16];
 
 /// Attributes that say yes or no: 1 or 0.
 const FLAGS: [&str; 21] = [
@@ -183,7 +185,7 @@ pub(crate) fn shown(name: &str) -> String {
 }
 
 /// A node as errors call it.
-fn called(node: &NodeProto) -> String {
+pub(crate) fn called(node: &NodeProto) -> String {
     format!("{} '{}'", shown(&node.op_type), shown(&node.name))
 }
 
@@ -218,6 +220,18 @@ pub fn check(model: &ModelProto) -> Result<()> {
     let opset = opset(model)?;
     let graph = model.graph.as_ref().ok_or("the model holds no graph")?;
     check_operators(graph, opset)?;
+    let known = types(graph, opset)?;
+    if let Some(output) = graph.output.iter().find(|o| !known.contains_key(o.name.as_str())) {
+        return Err(format!("nothing in the graph makes its output '{}'", shown(&output.name)));
+    }
+    graph.node.iter().filter(|n| n.op_type == "Dropout").try_for_each(|n| check_dropout(n, graph))
+}
+
+/// The element type of every value of a graph whose nodes are in order and of this opset.
+///
+/// # Errors
+/// When a node is not as the opset says.
+pub fn types(graph: &GraphProto, opset: i64) -> Result<HashMap<&str, DataType>> {
     let mut types = stored_types(graph)?;
     for node in &graph.node {
         let results = result_types(node, opset, |name| types.get(name).copied())?;
@@ -227,9 +241,22 @@ pub fn check(model: &ModelProto) -> Result<()> {
             }
         }
     }
-    match graph.output.iter().find(|o| !types.contains_key(o.name.as_str())) {
-        Some(output) => Err(format!("nothing in the graph makes its output '{}'", shown(&output.name))),
-        None => Ok(()),
+    Ok(types)
+}
+
+/// Refuses a Dropout that trains, or whose word on that is not known.
+fn check_dropout(node: &NodeProto, graph: &GraphProto) -> Result<()> {
+    let Some(mode) = node.input.get(2).filter(|name| !name.is_empty()) else { return Ok(()) };
+    let stored = graph.initializer.iter().find(|t| t.name == *mode);
+    let made = || graph.node.iter().find(|n| n.op_type == "Constant" && n.output.first() == Some(mode));
+    let tensor = stored.or_else(|| made()?.attribute.first()?.t.as_ref());
+    let off = |t: &TensorProto| {
+        let numbers = t.raw_data.iter().map(|b| i32::from(*b)).chain(t.int32_data.iter().copied());
+        t.dims.is_empty() && numbers.eq([0])
+    };
+    match tensor.is_some_and(off) {
+        true => Ok(()),
+        false => Err(format!("{}: its training mode must be a stored false", called(node))),
     }
 }
 
@@ -308,6 +335,10 @@ pub fn result_types(node: &NodeProto, opset: i64, type_of: impl Fn(&str) -> Opti
     check_attributes(node, form).map_err(wrong)?;
     let mut known = HashMap::new();
     check_inputs(node, form, type_of, &mut known).map_err(wrong)?;
+    let is_float = known.get("T").is_some_and(|t| FLOATS.contains(t));
+    if node.op_type == "Mod" && is_float && !node.attribute.iter().any(|a| a.name == "fmod" && a.i == 1) {
+        return Err(wrong("floats need its attribute 'fmod'".into()));
+    }
     let least = form.outputs.iter().filter(|p| !p.optional).count();
     let most = if form.outputs.iter().any(|p| p.variadic) { usize::MAX } else { form.outputs.len() };
     if !(least..=most).contains(&node.output.len()) || node.output[..least.min(1)].iter().any(String::is_empty) {
@@ -431,7 +462,7 @@ fn check_attributes(node: &NodeProto, form: &Form) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::{OperatorSetIdProto, TensorProto};
+    use crate::pb::OperatorSetIdProto;
 
     /// `Op(a, b) name=1 other=text`: a node of these inputs and attributes, whose result is `y`.
     fn node(text: &str) -> NodeProto {
@@ -525,6 +556,9 @@ mod tests {
             (13, "Transpose(f) perm=[0,2,2]", Err("does not name each dimension once")),
             (13, "Concat(f, f, f, f) axis=1", Ok(Float)),
             (13, "Concat(f, i) axis=1", Err("'i' cannot be")),
+            (13, "Mod(i, i)", Ok(Int64)),
+            (13, "Mod(f, f)", Err("floats need its attribute 'fmod'")),
+            (13, "Mod(f, f) fmod=1", Ok(Float)),
             (9, "Upsample(f, f)", Ok(Float)),
             (10, "Upsample(f, f)", Err("no such operator in opset 10")),
             (17, "Mish(f)", Err("no such operator in opset 17")),
