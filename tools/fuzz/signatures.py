@@ -58,6 +58,12 @@ def attribute(name, a):
     return f"{text}={','.join(map(str, value)) if isinstance(value, list) else format(value, '.9g') if isinstance(value, float) else value}"
 
 
+def inputs(schema):
+    """The inputs. Resize of opset 11 must have a region and scales, which may be empty: exporters leave them out."""
+    texts = [parameter(p) for p in schema.inputs]
+    return [texts[0]] + [t.rstrip("?") + "?" for t in texts[1:]] if (schema.name, schema.since_version) == ("Resize", 11) else texts
+
+
 def form(schema):
     variables = []
     for constraint in schema.type_constraints:
@@ -67,7 +73,7 @@ def form(schema):
     outputs = [parameter(p) for p in schema.outputs]
     outputs = [o + "?" if i >= schema.min_output and o[-1] not in "?*" else o for i, o in enumerate(outputs)]
     attributes = [attribute(name, a) for name, a in sorted(schema.attributes.items())]
-    return " | ".join([" ".join(map(parameter, schema.inputs)), " ".join(outputs), "; ".join(variables), " ".join(attributes)])
+    return " | ".join([" ".join(inputs(schema)), " ".join(outputs), "; ".join(variables), " ".join(attributes)])
 
 
 def main():
