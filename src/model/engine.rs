@@ -11,6 +11,7 @@ use ::onnx::budget::Budget;
 use ::onnx::fold::{drop_activation_quantization, drop_quantization_but_of_weighted, round_activations_in_float};
 use ::onnx::mend::widen;
 use ::onnx::pb::tensor_proto::DataType;
+use ::onnx::{for_tract, signature};
 use std::collections::BTreeMap;
 
 /// What runs a network.
@@ -47,6 +48,8 @@ impl Engine {
                 } else {
                     drop_activation_quantization(file.graph());
                 }
+                let opset = signature::opset(&file.proto).map_err(model_error)?;
+                for_tract::prepare(file.graph(), opset).map_err(model_error)?;
                 let (tract, names) = Tract::load(&file.proto, &file.inputs, reason, budget)?;
                 Ok((Engine::Tract(tract), count_names(names.into_iter())))
             }

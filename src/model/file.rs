@@ -11,6 +11,7 @@ use ::onnx::external::load_external_data;
 use ::onnx::mend::mend;
 use ::onnx::pb::{self, tensor_proto::DataType};
 use ::onnx::qoperator::expand;
+use ::onnx::{functions, order, signature};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeSet;
@@ -32,7 +33,11 @@ impl File {
         let mut proto = pb::ModelProto::decode(bytes)
             .map_err(|_| model_error("not an ONNX model, or one cut short: its protobuf encoding cannot be read"))?;
         let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
+        functions::inline(&mut proto).map_err(model_error)?;
         let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
+        order::sort(graph).map_err(model_error)?;
+        signature::check(&proto).map_err(model_error)?;
+        let graph = proto.graph.as_mut().expect("it was there");
 
         let folder = file.map(|f| f.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
         load_external_data(graph, folder, budget).map_err(model_error)?;

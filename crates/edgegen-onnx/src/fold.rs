@@ -123,7 +123,10 @@ pub fn round_activations_in_float(graph: &mut GraphProto) {
                 }
                 nodes.push(made("Div", &[&node.input[0], &node.input[1]], &divided));
                 nodes.push(made("Round", &[&divided], &rounded));
-                nodes.push(made("Clip", &[&rounded, &least, &greatest], out));
+                // not Clip, whose form depends on the opset
+                let above = format!("{out}/above");
+                nodes.push(made("Max", &[&rounded, &least], &above));
+                nodes.push(made("Min", &[&above, &greatest], out));
             }
             "DequantizeLinear"
                 if node.input.len() > 1 && !node.output.is_empty() && levels.contains_key(&node.input[0]) =>
@@ -222,7 +225,7 @@ mod tests {
         };
         round_activations_in_float(&mut graph);
         let ops: Vec<&str> = graph.node.iter().map(|n| n.op_type.as_str()).collect();
-        assert_eq!(ops, ["Div", "Round", "Clip", "Mul", "DequantizeLinear"]);
+        assert_eq!(ops, ["Div", "Round", "Max", "Min", "Mul", "DequantizeLinear"]);
         let bounds: Vec<f32> = graph.initializer[2..]
             .iter()
             .map(|t| f32::from_le_bytes(t.raw_data.as_ref().try_into().unwrap()))

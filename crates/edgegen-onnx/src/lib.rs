@@ -5,9 +5,13 @@
 pub mod budget;
 pub mod external;
 pub mod fold;
+pub mod for_tract;
+pub mod functions;
 pub mod mend;
+pub mod order;
 pub mod pb;
 pub mod qoperator;
+pub mod signature;
 
 /// `std::result::Result` with one line that says what in a file is wrong.
 pub type Result<T, E = String> = std::result::Result<T, E>;

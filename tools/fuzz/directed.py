@@ -1,0 +1,610 @@
+#!/usr/bin/env python3
+"""Writes graphs that each show one rule of ONNX, with onnxruntime's results, for tests/random_graphs.rs.
+
+    python3 tools/fuzz/directed.py tests/fixtures/graphs/directed.gz [--tract]
+
+A row of the table is a name, and nodes in ONNX's textual syntax that make `y` of the sample `x` ([1, 4, 4, 4] if nothing
+else is said) and the time `t`. `y` may be of any shape and type: what follows makes a result of the sample's shape of it.
+Where onnxruntime refuses a graph, edgegen must refuse it too. With --tract, next to nothing is added to the result by an
+operator that edgegen's own plan lacks, so that tract runs all of the graph.
+"""
+
+import sys
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, parser
+
+from graphs import IR_VERSION, Case, Rejected, evaluate, fold_matrix, write
+
+CASES = []
+RANDOM = np.random.default_rng(5)
+
+
+def weights(*shape):
+    return (np.round(RANDOM.standard_normal(shape) * 16) / 32).astype(np.float32)
+
+
+def row(name, nodes, opset=17, shape=(1, 4, 4, 4), time=np.float32(999), functions="", domains=(), change=None, **stored):
+    """A row of the table. `stored` are initializers; `change` edits the model, for what the syntax cannot say."""
+    CASES.append((name, nodes, opset, shape, time, functions, domains, change, stored))
+
+
+def model_of(nodes, opset, shape, time, functions, domains, change, stored):
+    imports = ", ".join(f'"{domain}" : {version}' for domain, version in [("", opset), *domains])
+    time_type = "int64" if isinstance(time, np.int64) else "float"
+    text = f"""<ir_version: {IR_VERSION}, opset_import: [{imports}]>
+        g (float[{",".join(map(str, shape))}] x, {time_type}[1] t) => (float[{",".join(map(str, shape))}] y) {{ {nodes} }}
+        {functions}"""
+    model = parser.parse_model(text)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in stored.items())
+    if change:
+        change(model)
+    return model
+
+
+def extend(model, nodes, output, shape):
+    """Adds nodes after `y`, and makes `output` the result."""
+    model.graph.node.extend(nodes)
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape))
+
+
+# float16 is computed with as float32, so results differ by its rounding
+HALF = 2.0**-10
+
+
+def case(name, nodes, opset, shape, time, *rest):
+    model = model_of(nodes, opset, shape, time, *rest)
+    x = (np.round(np.random.default_rng(7).standard_normal(shape) * 16) / 16).astype(np.float32)
+    t = np.array([time])
+    read = {i.name for i in model.graph.input}
+    feeds = {n: a for n, a in {"x": x, "t": t}.items() if n in read}
+    open_output = onnx.ModelProto()
+    open_output.CopyFrom(model)
+    open_output.graph.output[0].CopyFrom(onnx.ValueInfoProto(name="y"))
+    try:
+        (y,) = evaluate(open_output, feeds)
+        added, last = [], "y"
+        if y.dtype != np.float32:
+            added.append(helper.make_node("Cast", [last], ["_float"], to=onnx.TensorProto.FLOAT))
+            last = "_float"
+        if y.shape != tuple(shape):
+            model.graph.initializer.extend([
+                numpy_helper.from_array(np.array([1, y.size], np.int64), "_flat"),
+                numpy_helper.from_array(np.array(shape, np.int64), "_shape"),
+                numpy_helper.from_array(fold_matrix(y.size, x.size), "_fold"),
+            ])
+            added.append(helper.make_node("Reshape", [last, "_flat"], ["_a"]))
+            added.append(helper.make_node("MatMul", ["_a", "_fold"], ["_b"]))
+            added.append(helper.make_node("Reshape", ["_b", "_shape"], ["_out"]))
+            last = "_out"
+        if "--tract" in sys.argv:
+            model.graph.initializer.append(numpy_helper.from_array(np.float32(1e-30), "_tiny"))
+            added.append(helper.make_node("Sign", ["x"], ["_sign"]))
+            added.append(helper.make_node("Mul", ["_sign", "_tiny"], ["_nothing"]))
+            added.append(helper.make_node("Add", [last, "_nothing"], ["_last"]))
+            last = "_last"
+        extend(model, added, last, shape)
+        (result,) = evaluate(model, feeds)
+    except Rejected as reason:
+        print(f"refused by onnxruntime: {name}: {str(reason)[:150]}")
+        return Case(name, model.SerializeToString(), x, float(time), None)
+    finite = result[np.isfinite(result)]
+    tolerance = (HALF if "float16" in name else 2e-5) * max(1e-2, np.abs(finite).max(initial=0.0))
+    return Case(name, model.SerializeToString(), x, float(time), result, tolerance)
+
+
+# Opsets: what changed its meaning.
+for op in ("Softmax", "LogSoftmax", "Hardmax"):
+    for opset in (9, 11, 12, 13, 17, 22):
+        row(f"{op} by default in opset {opset}", f"y = {op} (x)", opset)
+    for axis in (0, 1, 2, 3):
+        row(f"{op} of dimension {axis} in opset 11", f"y = {op} <axis = {axis}> (x)", 11)
+        row(f"{op} of dimension {axis} in opset 13", f"y = {op} <axis = {axis}> (x)", 13)
+    row(f"{op} of dimension -1 in opset 11", f"y = {op} <axis = -1> (x)", 11)
+    row(f"{op} of dimension -2 in opset 12", f"y = {op} <axis = -2> (x)", 12)
+    row(f"{op} of dimension 4, which there is not", f"y = {op} <axis = 4> (x)", 13)
+row("attention with a softmax of opset 11", """
+    k = Transpose <perm = [0, 1, 3, 2]> (x)
+    s = MatMul (x, k)
+    p = Softmax <axis = 2> (s)
+    y = MatMul (p, x)""", 11)
+row("Clip with attributes", "y = Clip <min = -0.25, max = 0.5> (x)", 10)
+row("Clip with one attribute", "y = Clip <max = 0.25> (x)", 7)
+row("Clip with attributes in opset 11, which has none", "y = Clip <max = 0.25> (x)", 11)
+row("Clip with bounds", "y = Clip (x, a, b)", 12, a=np.float32(-0.25), b=np.float32(0.5))
+row("Clip with the upper bound alone", "y = Clip (x, , b)", 12, b=np.float32(0.5))
+row("Clip whose bounds are the wrong way round", "y = Clip (x, a, b)", 12, a=np.float32(0.5), b=np.float32(-0.25))
+row("Clip with a bound that is not a number", "y = Clip (x, a)", 12, a=np.float32("nan"))
+row("Clip with a bound of one dimension", "y = Clip (x, a)", 12, a=np.float32([0.1]))
+row("Dropout", "y = Dropout (x)", 11)
+row("Dropout with its mask", "d, m = Dropout (x) f = Cast <to = 1> (m) y = Add (d, f)", 11)
+row("Dropout with a ratio", "y = Dropout (x, r)", 13, r=np.float32(0.5))
+row("Dropout that says it is not training", "y = Dropout (x, r, m)", 13, r=np.float32(0.5), m=np.bool_(False))
+row("Dropout with a training mode of two numbers", "y = Dropout (x, r, m)", 13, r=np.float32(0.5), m=np.array([False, True]))
+row("BatchNormalization", "y = BatchNormalization <epsilon = 0.01> (x, s, b, m, v)", 15, s=weights(4), b=weights(4),
+    m=weights(4), v=np.abs(weights(4)) + 0.5)
+row("BatchNormalization of opset 9", "y = BatchNormalization (x, s, b, m, v)", 9, s=weights(4), b=weights(4),
+    m=weights(4), v=np.abs(weights(4)) + 0.5)
+row("BatchNormalization that is training", "y, a, c = BatchNormalization <training_mode = 1> (x, s, b, m, v)", 15,
+    s=weights(4), b=weights(4), m=weights(4), v=np.abs(weights(4)) + 0.5)
+row("Upsample by attributes", "y = Upsample <scales = [1.0, 1.0, 2.0, 2.0]> (x)", 7)
+row("Upsample by an input", "y = Upsample (x, s)", 9, s=np.float32([1, 1, 2, 2]))
+row("Upsample, linear", 'y = Upsample <mode = "linear"> (x, s)', 9, s=np.float32([1, 1, 2, 2]))
+row("Upsample by a fraction", "y = Upsample (x, s)", 9, s=np.float32([1, 1, 1.5, 2.5]))
+row("Upsample in opset 11, which has none", "y = Upsample (x, s)", 11, s=np.float32([1, 1, 2, 2]))
+row("Resize of opset 10", "y = Resize (x, s)", 10, s=np.float32([1, 1, 2, 2]))
+row("Resize of opset 10 by a fraction", "y = Resize (x, s)", 10, s=np.float32([1, 1, 1.5, 0.5]))
+row("Resize of opset 10, linear", 'y = Resize <mode = "linear"> (x, s)', 10, s=np.float32([1, 1, 2, 2]))
+row("an opset that is too old", "y = Relu (x)", 6)
+row("an opset that is yet to come", "y = Relu (x)", 99)
+row("Gelu before it was an operator", "y = Gelu (x)", 19)
+row("LayerNormalization before it was an operator", "y = LayerNormalization (x, s)", 16, s=weights(4))
+row("Mish in opset 17, which has none", "y = Mish (x)", 17)
+row("Swish", "y = Swish (x)", 24)
+row("Swish with a factor", "y = Swish <alpha = 1.5> (x)", 24)
+row("RMSNormalization", "y = RMSNormalization (x, s)", 23, s=weights(4))
+row("RMSNormalization over two dimensions", "y = RMSNormalization <axis = -2, epsilon = 0.1> (x, s)", 23, s=weights(4, 4))
+
+# Domains and functions.
+row("an operator of another domain", "y = Sigmoid (x)", domains=[("nowhere", 1)],
+    change=lambda m: setattr(m.graph.node[0], "domain", "nowhere"))
+row("com.microsoft's FastGelu", "y = com.microsoft.FastGelu (x)", domains=[("com.microsoft", 1)])
+row("com.microsoft's QuickGelu", "y = com.microsoft.QuickGelu <alpha = 3.0> (x)", domains=[("com.microsoft", 1)])
+row("com.microsoft's Gelu", "y = com.microsoft.Gelu (x)", domains=[("com.microsoft", 1)])
+row("ai.onnx as the name of the standard domain", "y = Relu (x)", change=lambda m: setattr(m.graph.node[0], "domain", "ai.onnx"))
+row("a function that is called Relu", "y = own.Relu (x)", domains=[("own", 1)], functions="""
+    <domain: "own", opset_import: ["" : 17]> Relu (a) => (b) { b = Neg (a) }""")
+row("a function with attributes", "y = own.scaled <by = 3.0> (x)", domains=[("own", 1)], functions="""
+    <domain: "own", opset_import: ["" : 17]> scaled <by> (a) => (b) {
+        k = Constant <value_float: float = @by> () b = Mul (a, k) }""")
+row("a function with an attribute by default", "y = own.leaky (x)", domains=[("own", 1)], functions="""
+    <domain: "own", opset_import: ["" : 17]> leaky <slope: float = 0.5> (a) => (b) {
+        b = LeakyRelu <alpha: float = @slope> (a) }""")
+row("a function with an attribute that nobody gives", "y = own.leaky (x)", domains=[("own", 1)], functions="""
+    <domain: "own", opset_import: ["" : 17]> leaky <slope> (a) => (b) { b = LeakyRelu <alpha: float = @slope> (a) }""")
+row("functions in functions", "z = own.twice (x) y = own.twice (z)", domains=[("own", 1)], functions="""
+    <domain: "own", opset_import: ["" : 17, "own" : 1]> twice (a) => (c) { b = own.once (a) c = own.once (b) }
+    <domain: "own", opset_import: ["" : 17]> once (a) => (b) { h = Tanh (a) b = Add (a, h) }""")
+row("a function whose input is left out", "y = own.clip (x, , m)", domains=[("own", 1)], m=np.float32(0.25), functions="""
+    <domain: "own", opset_import: ["" : 17]> clip (a, l, h) => (b) { b = Clip (a, l, h) }""")
+row("a function that calls itself", "y = own.again (x)", domains=[("own", 1)], functions="""
+    <domain: "own", opset_import: ["" : 17, "own" : 1]> again (a) => (b) { b = own.again (a) }""")
+row("a function of another opset", "y = own.f (x)", domains=[("own", 1)], functions="""
+    <domain: "own", opset_import: ["" : 11]> f (a) => (b) { b = Softmax (a) }""")
+row("a function with two results", "p, q = own.both (x) y = Sub (q, p)", domains=[("own", 1)], functions="""
+    <domain: "own", opset_import: ["" : 17]> both (a) => (b, c) { b = Tanh (a) c = Exp (a) }""")
+row("a function that passes its input on", "y = own.same (x)", domains=[("own", 1)], functions="""
+    <domain: "own", opset_import: ["" : 17]> same (a) => (b) { b = Identity (a) }""")
+
+# Attributes, and operators' forms.
+for axis in (-4, -3, -2, -1, 0, 1, 2, 3, 4):
+    row(f"Flatten at {axis}", f"y = Flatten <axis = {axis}> (x)", 13)
+row("Flatten at -1 in opset 9, which counts from the front", "y = Flatten <axis = -1> (x)", 9)
+row("Flatten at -5", "y = Flatten <axis = -5> (x)", 13)
+for keep in (0, 1):
+    row(f"ReduceMean over no axes, keepdims {keep}", f"y = ReduceMean <keepdims = {keep}> (x, a)", 18, a=np.int64([]))
+    row(f"ReduceMean over no axes that does nothing, keepdims {keep}",
+        f"y = ReduceMean <keepdims = {keep}, noop_with_empty_axes = 1> (x, a)", 18, a=np.int64([]))
+    row(f"ReduceSum without axes, keepdims {keep}", f"y = ReduceSum <keepdims = {keep}> (x)", 13)
+    row(f"ReduceSum without axes that does nothing, keepdims {keep}",
+        f"y = ReduceSum <keepdims = {keep}, noop_with_empty_axes = 1> (x)", 13)
+for op in ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp"):
+    row(f"Reduce{op} over two dimensions", f"a = Abs (x) y = Reduce{op} <axes = [1, -1]> (a)", 11)
+    row(f"Reduce{op} of all", f"a = Abs (x) y = Reduce{op} (a)", 11)
+row("ReduceProd of a stored tensor over one dimension", "p = ReduceProd <axes = [0], keepdims = 0> (c) y = Mul (x, p)", 13,
+    c=np.float32([[1, 2, 3, 4], [5, 6, 7, 8]]))
+row("ReduceMean of a stored tensor", "p = ReduceMean <axes = [0]> (c) y = Mul (x, p)", 13, c=weights(3, 4))
+row("ReduceSum over a dimension that there is not", "y = ReduceSum (x, a)", 13, a=np.int64([4]))
+row("ReduceSum over a dimension twice", "y = ReduceSum (x, a)", 13, a=np.int64([1, 1]))
+row("Mod of integers", "m = Mod (t, k) f = Cast <to = 1> (m) y = Add (x, f)", 13, time=np.int64(999), k=np.int64([7]))
+row("Mod of integers by a negative one", "m = Mod (t, k) f = Cast <to = 1> (m) y = Add (x, f)", 13, time=np.int64(999), k=np.int64([-7]))
+row("Mod of integers as C has it", "m = Mod <fmod = 1> (t, k) f = Cast <to = 1> (m) y = Add (x, f)", 13, time=np.int64(999),
+    k=np.int64([-7]))
+row("Mod of floats", "y = Mod <fmod = 1> (x, k)", 13, k=np.float32(0.75))
+row("Mod of floats without fmod", "y = Mod (x, k)", 13, k=np.float32(0.75))
+row("Mod of stored integers", "m = Mod (a, b) f = Cast <to = 1> (m) y = Mul (x, f)", 13, a=np.int64([-7, 7, -7, 7]),
+    b=np.int64([3, 3, -3, -3]))
+row("Mod of stored integers as C has it", "m = Mod <fmod = 1> (a, b) f = Cast <to = 1> (m) y = Mul (x, f)", 13,
+    a=np.int64([-7, 7, -7, 7]), b=np.int64([3, 3, -3, -3]))
+row("Mod of stored floats", "m = Mod <fmod = 1> (a, b) y = Mul (x, m)", 13, a=np.float32([-5.5, 5.5, -5.5, 5.5]),
+    b=np.float32([3, 3, -3, -3]))
+row("Div of stored integers", "m = Div (a, b) f = Cast <to = 1> (m) y = Mul (x, f)", 13, a=np.int64([-7, 7, -7, 7]),
+    b=np.int64([2, 2, -2, -2]))
+row("Div of stored integers by zero", "m = Div (a, b) f = Cast <to = 1> (m) y = Mul (x, f)", 13, a=np.int64([7]), b=np.int64([0]))
+row("Div of computed integers", "m = Div (t, k) f = Cast <to = 1> (m) y = Add (x, f)", 13, time=np.int64(999), k=np.int64([2]))
+row("Div of negative computed integers", "n = Neg (t) m = Div (n, k) f = Cast <to = 1> (m) y = Add (x, f)", 13, time=np.int64(999),
+    k=np.int64([2]))
+row("Mul of integers beyond 2^24", "a = Mul (t, k) b = Sub (a, q) f = Cast <to = 1> (b) y = Add (x, f)", 13,
+    time=np.int64(999), k=np.int64([1000003]), q=np.int64([999 * 1000003 - 7]))
+row("stored integers beyond 2^24", "a = Sub (p, q) f = Cast <to = 1> (a) y = Mul (x, f)", 13, p=np.int64([2**24 + 3]),
+    q=np.int64([2**24 + 1]))
+row("stored integers beyond 2^53", "a = Sub (p, q) f = Cast <to = 1> (a) y = Mul (x, f)", 13, p=np.int64([2**60 + 3]),
+    q=np.int64([2**60 + 1]))
+row("the least integer", "a = Add (p, q) f = Cast <to = 1> (a) y = Add (x, f)", 13, p=np.int64([-(2**63)]),
+    q=np.int64([2**62]))
+row("integers that wrap", "a = Mul (p, p) f = Cast <to = 1> (a) y = Add (x, f)", 13, p=np.int64([2**33 + 1]))
+row("integers of 32 bits that wrap", "a = Mul (p, p) f = Cast <to = 1> (a) y = Add (x, f)", 13, p=np.int32([70001]))
+row("bytes that wrap", "a = Add (p, p) f = Cast <to = 1> (a) y = Add (x, f)", 14, p=np.uint8([200]))
+row("Pow of integers", "p = Pow (t, k) f = Cast <to = 1> (p) y = Add (x, f)", 13, time=np.int64(99), k=np.int64([2]))
+row("Pow of stored integers", "p = Pow (a, k) f = Cast <to = 1> (p) y = Mul (x, f)", 13, a=np.int64([3, -3, 5, 2]), k=np.int64([3]))
+row("Pow of floats by integers", "y = Pow (x, k)", 13, k=np.int64(2))
+row("Pow of a negative number by a fraction", "y = Pow (x, k)", 13, k=np.float32(0.5))
+row("Pow of a stored number", "a = Abs (x) y = Pow (k, a)", 13, k=np.float32(2))
+row("Abs and Sign of integers", "n = Neg (t) a = Abs (n) s = Sign (n) m = Mul (a, s) f = Cast <to = 1> (m) y = Add (x, f)", 13,
+    time=np.int64(99))
+row("Max of integers", "m = Max (t, k) f = Cast <to = 1> (m) y = Add (x, f)", 13, time=np.int64(99), k=np.int64([500]))
+for kind, name in ((2, "uint8"), (3, "int8"), (5, "int16"), (6, "int32"), (7, "int64"), (9, "bool"), (11, "double"), (10, "float16")):
+    row(f"Cast of floats to {name}", f"s = Mul (x, k) c = Cast <to = {kind}> (s) y = Cast <to = 1> (c)", 13, k=np.float32(3))
+    row(f"Cast of stored floats to {name}", f"c = Cast <to = {kind}> (k) f = Cast <to = 1> (c) y = Mul (x, f)", 13,
+        k=np.float32([1.5, 2.5, 3.75, 0.25]))
+for kind, name in ((2, "uint8"), (3, "int8"), (6, "int32"), (9, "bool")):
+    row(f"Cast of an integer to {name}", f"c = Cast <to = {kind}> (t) f = Cast <to = 1> (c) y = Add (x, f)", 13, time=np.int64(999))
+    row(f"Cast of stored integers to {name}", f"c = Cast <to = {kind}> (k) f = Cast <to = 1> (c) y = Mul (x, f)", 13,
+        k=np.int64([-3, 0, 300, 70000]))
+row("Cast of the time to bool", "c = Cast <to = 9> (t) f = Cast <to = 1> (c) y = Add (x, f)", 13, time=np.float32(0.5))
+row("Cast of stored floats to float16 loses digits", "c = Cast <to = 10> (k) f = Cast <to = 1> (c) y = Mul (x, f)", 13,
+    k=np.float32([0.1, 1 / 3, 2049, 0.7]))
+row("Cast to a type that there is not", "c = Cast <to = 77> (x) y = Cast <to = 1> (c)", 13)
+row("Gemm with factors", "r = Reshape (x, s) y = Gemm <alpha = 0.5, beta = 2.0> (r, w, b)", 13, s=np.int64([16, 4]),
+    w=weights(4, 5), b=weights(5))
+row("Gemm with a factor of zero", "r = Reshape (x, s) y = Gemm <beta = 0.0> (r, w, b)", 13, s=np.int64([16, 4]),
+    w=weights(4, 5), b=weights(5))
+for dims in ((), (1,), (5,), (1, 5), (16, 1), (16, 5), (1, 1), (16,), (5, 1), (2, 5)):
+    row(f"Gemm with a bias of {list(dims)}", "r = Reshape (x, s) y = Gemm (r, w, b)", 13, s=np.int64([16, 4]), w=weights(4, 5),
+        b=weights(*dims))
+row("Gemm of five rows with a bias a row", "r = Reshape (x, s) y = Gemm (r, w, b)", 13, s=np.int64([5, 5]), w=weights(5, 5),
+    b=weights(5, 1), shape=(1, 5, 5))
+row("Gemm, both transposed", "r = Reshape (x, s) y = Gemm <transA = 1, transB = 1> (r, w)", 13, s=np.int64([4, 16]), w=weights(5, 4))
+row("Gemm with a flag of two", "r = Reshape (x, s) y = Gemm <transB = 2> (r, w)", 13, s=np.int64([16, 4]), w=weights(4, 4))
+row("Squeeze of a dimension that is not one", "y = Squeeze (x, a)", 13, a=np.int64([3]))
+row("Squeeze of a stored dimension that is not one", "s = Squeeze (w, a) y = Add (x, s)", 13, a=np.int64([0]), w=weights(4, 4))
+row("Squeeze of all", "y = Squeeze (x)", 13, shape=(1, 4, 1, 4))
+row("Squeeze of nothing", "y = Squeeze (x, a)", 13, shape=(1, 4, 1, 4), a=np.int64([]))
+row("Squeeze by an attribute", "y = Squeeze <axes = [-2]> (x)", 11, shape=(1, 4, 1, 4))
+row("Unsqueeze of two", "y = Unsqueeze (x, a)", 13, a=np.int64([0, -1]))
+row("Unsqueeze of one twice", "y = Unsqueeze (x, a)", 13, a=np.int64([1, 1]))
+row("Unsqueeze beyond", "y = Unsqueeze (x, a)", 13, a=np.int64([7]))
+row("Reshape with zeros that copy", "y = Reshape (x, s)", 14, s=np.int64([0, 2, -1]))
+row("Reshape with zeros that are zeros", "y = Reshape <allowzero = 1> (x, s)", 14, s=np.int64([0, 2, 32]))
+row("Reshape with -1 beside allowzero", "y = Reshape <allowzero = 1> (x, s)", 14, s=np.int64([2, -1]))
+row("Reshape with two of -1", "y = Reshape (x, s)", 14, s=np.int64([-1, 2, -1]))
+row("Reshape that does not fit", "y = Reshape (x, s)", 14, s=np.int64([3, -1]))
+row("Reshape with -2", "y = Reshape (x, s)", 14, s=np.int64([1, -2, 4, 8]))
+row("Reshape with a zero beyond the rank", "y = Reshape (x, s)", 14, s=np.int64([1, 4, 4, 4, 0]))
+row("allowzero in opset 13, which has none", "y = Reshape <allowzero = 1> (x, s)", 13, s=np.int64([2, -1]))
+
+row("Pad with a value", "y = Pad (x, p, v)", 13, p=np.int64([0, 0, 1, 0, 0, 0, 0, 2]), v=np.float32(1.5))
+row("Pad by attributes", "y = Pad <pads = [0, 0, 1, 0, 0, 0, 0, 2], value = 1.5> (x)", 10)
+row("Pad of channels", "y = Pad (x, p)", 13, p=np.int64([0, 1, 1, 0, 0, 2, 0, 2]))
+row("Pad of the batch", "y = Pad (x, p)", 13, p=np.int64([1, 0, 0, 0, 1, 0, 0, 0]))
+row("Pad by less than nothing", "y = Pad (x, p)", 13, p=np.int64([0, 0, -1, 0, 0, 0, 0, -2]))
+row("Pad of some axes", "y = Pad (x, p, , a)", 18, p=np.int64([1, 0, 0, 2]), a=np.int64([3, 1]))
+row("Pad of some axes, from the end", "y = Pad (x, p, , a)", 18, p=np.int64([1, 0, 0, 2]), a=np.int64([-1, -2]))
+row("Pad of all axes, the other way round", "y = Pad (x, p, , a)", 18, p=np.int64([1, 0, 0, 0, 0, 0, 0, 0]), a=np.int64([3, 2, 1, 0]))
+for mode in ("edge", "reflect", "wrap"):
+    row(f"Pad, {mode}", f'y = Pad <mode = "{mode}"> (x, p)', 19, p=np.int64([0, 0, 1, 0, 0, 0, 0, 2]))
+    row(f"Pad, {mode}, with a value that nobody needs", f'y = Pad <mode = "{mode}"> (x, p, v)', 19,
+        p=np.int64([0, 0, 1, 0, 0, 0, 0, 2]), v=np.float32(1.5))
+row("Pad in a mode that there is not", 'y = Pad <mode = "elsewhere"> (x, p)', 19, p=np.int64([0, 0, 1, 0, 0, 0, 0, 2]))
+row("Pad with a value that is computed", "s = ReduceMax <keepdims = 0> (x) y = Pad (x, p, s)", 13, p=np.int64([0, 0, 1, 0, 0, 0, 0, 2]))
+row("Pad of a stored tensor", "s = Pad (w, p) y = Mul (x, s)", 13, p=np.int64([0, 1]), w=weights(3))
+
+coordinates = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric", "tf_crop_and_resize")
+for mode in ("nearest", "linear", "cubic"):
+    for coordinate in coordinates:
+        for scales in ([2, 2], [3, 1], [1.5, 2.6], [0.5, 0.75]):
+            roundings = ("floor", "round_prefer_floor", "ceil", "round_prefer_ceil") if mode == "nearest" else ("floor",)
+            for rounding in roundings:
+                if coordinate in ("half_pixel_symmetric", "tf_crop_and_resize") and (rounding != "floor" or scales != [1.5, 2.6]):
+                    continue
+                roi = "r" if coordinate == "tf_crop_and_resize" else ""
+                stored = {"r": np.float32([0, 0, 0.1, 0.1, 1, 1, 0.9, 0.8])} if roi else {}
+                row(f"Resize {mode} {coordinate} {rounding} by {scales}",
+                    f'y = Resize <mode = "{mode}", coordinate_transformation_mode = "{coordinate}", nearest_mode = "{rounding}">'
+                    f" (x, {roi}, s)", 19, s=np.float32([1, 1, *scales]), **stored)
+plain = 'mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"'
+row("Resize of some axes", f"y = Resize <{plain}, axes = [3]> (x, , s)", 18, s=np.float32([2]))
+row("Resize of axes the other way round", f"y = Resize <{plain}, axes = [3, 2]> (x, , s)", 18, s=np.float32([2, 1]))
+row("Resize of all axes in another order", f"y = Resize <{plain}, axes = [0, 1, 3, 2]> (x, , s)", 18, s=np.float32([1, 1, 2, 1]))
+row("Resize to sizes", f"y = Resize <{plain}> (x, , , s)", 13, s=np.int64([1, 4, 8, 12]))
+row("Resize to sizes that are no multiples", f"y = Resize <{plain}> (x, , , s)", 13, s=np.int64([1, 4, 7, 3]))
+row("Resize of some axes to sizes", f"y = Resize <{plain}, axes = [3, 2]> (x, , , s)", 18, s=np.int64([12, 4]))
+for policy in ("not_larger", "not_smaller"):
+    row(f"Resize, {policy}", f'y = Resize <{plain}, keep_aspect_ratio_policy = "{policy}", axes = [2, 3]> (x, , , s)', 18,
+        s=np.int64([8, 12]))
+row("Resize with scales and sizes", f"y = Resize <{plain}> (x, , f, s)", 13, f=np.float32([1, 1, 2, 2]), s=np.int64([1, 4, 8, 8]))
+row("Resize, antialiased", 'y = Resize <mode = "linear", antialias = 1> (x, , s)', 18, s=np.float32([1, 1, 0.5, 0.5]))
+row("Resize, cubic without what lies outside", 'y = Resize <mode = "cubic", exclude_outside = 1> (x, , s)', 18,
+    s=np.float32([1, 1, 2, 2]))
+row("Resize, cubic with another coefficient", 'y = Resize <mode = "cubic", cubic_coeff_a = -0.5> (x, , s)', 18,
+    s=np.float32([1, 1, 2, 2]))
+row("Resize of channels", f"y = Resize <{plain}> (x, , s)", 13, s=np.float32([1, 2, 1, 1]))
+row("Resize of a sequence", f"y = Resize <{plain}> (x, , s)", 13, s=np.float32([1, 1, 2]), shape=(1, 4, 6))
+
+row("Split without sizes", "a, b = Split <axis = 1> (x) y = Sub (b, a)", 13)
+row("Split in three without sizes", "a, b, y = Split <axis = 1, num_outputs = 3> (x)", 18, shape=(1, 7, 3))
+row("Split in parts that do not divide", "a, y = Split <axis = 1, num_outputs = 2> (x)", 18, shape=(1, 7, 3))
+row("Split in parts that do not divide, before opset 18", "a, y = Split <axis = 1> (x)", 13, shape=(1, 7, 3))
+row("Split in another number of parts than it says", "a, y = Split <axis = 1, num_outputs = 3> (x)", 18, shape=(1, 6, 3))
+row("Split with neither sizes nor a number", "a, y = Split <axis = 1> (x)", 18)
+row("Split with sizes and a number", "a, y = Split <axis = 1, num_outputs = 2> (x, s)", 18, s=np.int64([1, 3]))
+row("Split by sizes", "a, b = Split <axis = -1> (x, s) y = Concat <axis = 3> (b, a)", 13, s=np.int64([1, 3]))
+row("Split by an attribute", "a, b = Split <axis = 1, split = [1, 3]> (x) y = Concat <axis = 1> (b, a)", 11)
+row("Split by sizes that do not fit", "a, y = Split <axis = 1> (x, s)", 13, s=np.int64([1, 2]))
+row("Split into one", "y = Split <axis = 1> (x)", 13)
+row("Split of a stored tensor", "a, b = Split <axis = 0> (w, s) m = Mul (x, a) y = Add (m, b)", 13, w=weights(2, 4), s=np.int64([1, 1]))
+
+row("Slice backwards", "y = Slice (x, s, e, a, p)", 13, s=np.int64([-1]), e=np.int64([-(2**63)]), a=np.int64([2]), p=np.int64([-1]))
+row("Slice backwards by two, of two dimensions", "y = Slice (x, s, e, a, p)", 13, s=np.int64([3, -2]), e=np.int64([0, -9]),
+    a=np.int64([1, 3]), p=np.int64([-2, -1]))
+row("Slice to beyond the end", "y = Slice (x, s, e, a)", 13, s=np.int64([1]), e=np.int64([2**63 - 1]), a=np.int64([1]))
+row("Slice without axes", "y = Slice (x, s, e)", 13, s=np.int64([0, 1]), e=np.int64([1, 3]))
+row("Slice of nothing", "s2 = Slice (x, s, e, a) y = Concat <axis = 1> (x, s2)", 13, s=np.int64([3]), e=np.int64([1]), a=np.int64([1]))
+row("Slice by a step of zero", "y = Slice (x, s, e, a, p)", 13, s=np.int64([0]), e=np.int64([4]), a=np.int64([1]), p=np.int64([0]))
+row("Slice of a dimension twice", "y = Slice (x, s, e, a)", 13, s=np.int64([0, 1]), e=np.int64([3, 4]), a=np.int64([1, 1]))
+row("Slice by attributes", "y = Slice <starts = [1], ends = [-1], axes = [2]> (x)", 9)
+row("Slice with integers of 32 bits", "y = Slice (x, s, e, a)", 13, s=np.int32([1]), e=np.int32([2**31 - 1]), a=np.int32([-1]))
+row("Slice from a computed place", "i = Cast <to = 7> (t) j = Mul (i, z) e = Add (j, o) y = Slice (x, j, e, a)", 13, z=np.int64([0]),
+    o=np.int64([2]), a=np.int64([1]))
+
+row("Concat of a stored tensor and a value on channels", "a = Tanh (x) k = Concat <axis = 1> (c, a) y = Conv (k, w)",
+    c=weights(1, 2, 4, 4), w=weights(4, 6, 1, 1))
+row("Concat with a stored tensor in the middle", "a = Tanh (x) b = Sin (x) k = Concat <axis = 1> (a, c, b) y = Conv (k, w)",
+    c=weights(1, 2, 4, 4), w=weights(4, 10, 1, 1))
+row("Concat with a stored tensor last", "a = Tanh (x) k = Concat <axis = 1> (a, c) y = Conv (k, w)", c=weights(1, 3, 4, 4),
+    w=weights(4, 7, 3, 3))
+row("Concat with a stored tensor first, and reduced", "a = Tanh (x) k = Concat <axis = 1> (c, a) y = ReduceMean <axes = [1]> (k)",
+    c=weights(1, 2, 4, 4))
+row("Concat with stored rows", "a = Tanh (x) y = Concat <axis = 2> (c, a)", c=weights(1, 4, 2, 4))
+row("Concat with stored columns", "a = Tanh (x) y = Concat <axis = 3> (a, c)", c=weights(1, 4, 4, 3))
+row("Concat of a value with itself", "a = Tanh (x) k = Concat <axis = 1> (a, x, a) y = Conv (k, w)", w=weights(4, 12, 1, 1))
+row("Concat of sequences with a stored token", "a = MatMul (x, w) k = Concat <axis = 1> (c, a) q = MatMul (k, w) y = Relu (q)",
+    shape=(1, 5, 4), w=weights(4, 4), c=weights(1, 1, 4))
+row("Concat of one", "y = Concat <axis = 1> (x)")
+row("Concat without an axis", "y = Concat (x, x)")
+row("Concat of other shapes", "y = Concat <axis = 1> (x, c)", c=weights(1, 4, 4, 3))
+row("Concat of floats and integers", "y = Concat <axis = 0> (t, k)", k=np.int64([1]))
+
+row("Einsum whose sizes differ", 'y = Einsum <equation = "bcij,bcjk->bcik"> (x, w)', w=weights(1, 4, 3, 4))
+row("Einsum whose sizes differ the other way", 'y = Einsum <equation = "bcij,bcjk->bcik"> (x, w)', w=weights(1, 4, 9, 4))
+row("Einsum with a batch that stands for all", 'y = Einsum <equation = "bcij,bcjk->bcik"> (x, w)', w=weights(1, 1, 4, 4))
+row("Einsum with a repeated letter", 'y = Einsum <equation = "bcii->bci"> (x)')
+row("Einsum that sums", 'y = Einsum <equation = "bcij->bc"> (x)')
+row("Einsum with an ellipsis", 'y = Einsum <equation = "...ij,...jk->...ik"> (x, w)', w=weights(1, 4, 4, 3))
+row("Einsum without a result", 'y = Einsum <equation = "bcij,bcjk"> (x, w)', w=weights(1, 4, 4, 3))
+row("Einsum that turns", 'y = Einsum <equation = "bcij->bjci"> (x)')
+row("Einsum of three", 'y = Einsum <equation = "bcij,jk,kl->bcil"> (x, v, w)', v=weights(4, 3), w=weights(3, 2))
+row("Einsum, outer", 'y = Einsum <equation = "bcij,k->bcijk"> (x, w)', w=weights(2))
+row("Einsum with a letter of none", 'y = Einsum <equation = "bcij->bcik"> (x)')
+row("Einsum of too few operands", 'y = Einsum <equation = "bcij,bcjk->bcik"> (x)')
+row("Einsum with capital letters", 'y = Einsum <equation = "Bcij, BcjK -> BcKi"> (x, w)', w=weights(1, 4, 4, 3))
+
+for approximate in ("none", "tanh"):
+    row(f"Gelu, {approximate}", f'y = Gelu <approximate = "{approximate}"> (x)', 20)
+row("Gelu in a way that there is not", 'y = Gelu <approximate = "sigmoid"> (x)', 20)
+for axis in (1, 2, -1, -3):
+    dims = (4,) * (4 - axis if axis > 0 else -axis)
+    row(f"LayerNormalization at {axis}", f"y = LayerNormalization <axis = {axis}, epsilon = 0.1> (x, s, b)", s=weights(*dims),
+        b=weights(*dims))
+row("LayerNormalization with a scale of one number", "y = LayerNormalization (x, s)", s=weights(1))
+row("LayerNormalization with a scale of more dimensions", "y = LayerNormalization (x, s, b)", s=weights(4, 1, 4), b=weights(4))
+row("LayerNormalization with its mean", "n, y = LayerNormalization (x, s)", s=weights(4))
+row("GroupNormalization a group", "y = GroupNormalization <num_groups = 2> (x, s, b)", 18, s=weights(2), b=weights(2))
+row("GroupNormalization a channel before opset 21", "y = GroupNormalization <num_groups = 2> (x, s, b)", 18, s=weights(4), b=weights(4))
+row("GroupNormalization a channel", "y = GroupNormalization <num_groups = 2> (x, s, b)", 21, s=weights(4), b=weights(4))
+row("GroupNormalization a group in opset 21", "y = GroupNormalization <num_groups = 2> (x, s, b)", 21, s=weights(2), b=weights(2))
+row("GroupNormalization of groups that do not divide", "y = GroupNormalization <num_groups = 3> (x, s, b)", 21, s=weights(4), b=weights(4))
+row("InstanceNormalization", "y = InstanceNormalization <epsilon = 0.1> (x, s, b)", s=weights(4), b=weights(4))
+row("InstanceNormalization with too few scales", "y = InstanceNormalization (x, s, b)", s=weights(2), b=weights(2))
+row("group normalisation whose groups lie across channels", """
+    r = Reshape (x, a) i = InstanceNormalization (r, s, b) q = Reshape (i, c) y = Mul (q, m)""", a=np.int64([1, 2, -1]),
+    c=np.int64([1, 4, 4, 4]), s=weights(2), b=weights(2), m=weights(4, 1, 1))
+row("group normalisation with a factor a column", """
+    r = Reshape (x, a) i = InstanceNormalization (r, s, b) q = Reshape (i, c) y = Mul (q, m)""", a=np.int64([1, 2, -1]),
+    c=np.int64([1, 4, 4, 4]), s=weights(2), b=weights(2), m=weights(4))
+row("group normalisation with a factor a row", """
+    r = Reshape (x, a) i = InstanceNormalization (r, s, b) q = Reshape (i, c) y = Mul (q, m)""", a=np.int64([1, 2, -1]),
+    c=np.int64([1, 4, 4, 4]), s=weights(2), b=weights(2), m=weights(4, 1))
+
+for kind in (np.uint8, np.int8):
+    name = np.dtype(kind).name
+    row(f"quantization to {name}", "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)", 13, s=np.float32(0.125), z=kind(5))
+    row(f"quantization to {name} that saturates", "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)", 13, s=np.float32(0.01),
+        z=kind(5))
+    row(f"quantization to {name}, a scale a channel",
+        "q = QuantizeLinear <axis = 1> (x, s, z) y = DequantizeLinear <axis = 1> (q, s, z)", 13,
+        s=np.float32([0.1, 0.2, 0.3, 0.4]), z=kind([1, 2, 3, 4]))
+    row(f"quantization to {name}, read with another scale", "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, r, z)", 13,
+        s=np.float32(0.125), r=np.float32(0.25), z=kind(5))
+    row(f"quantized weights of {name}, a scale a column", "d = DequantizeLinear <axis = 1> (w, s, z) y = MatMul (x, d)", 13,
+        w=np.arange(20).reshape(4, 5).astype(kind), s=np.float32([0.1, 0.2, 0.3, 0.4, 0.5]), z=kind([1, 2, 3, 4, 5]))
+    row(f"quantized weights of {name}, a scale a row", "d = DequantizeLinear <axis = 0> (w, s, z) y = MatMul (x, d)", 13,
+        w=np.arange(20).reshape(4, 5).astype(kind), s=np.float32([0.1, 0.2, 0.3, 0.4]), z=kind([1, 2, 3, 4]))
+    row(f"quantized weights of {name}, axis -1", "d = DequantizeLinear <axis = -1> (w, s) y = MatMul (x, d)", 13,
+        w=np.arange(20).reshape(4, 5).astype(kind), s=np.float32([0.1, 0.2, 0.3, 0.4, 0.5]))
+    row(f"quantized weights of {name} in blocks", "d = DequantizeLinear <axis = 0, block_size = 2> (w, s) y = MatMul (x, d)", 21,
+        w=np.arange(20).reshape(4, 5).astype(kind), s=weights(2, 5))
+row("quantization without a zero point", "q = QuantizeLinear (x, s) y = DequantizeLinear (q, s)", 13, s=np.float32(0.01))
+row("quantization to a type by its number", "q = QuantizeLinear <output_dtype = 3> (x, s) y = DequantizeLinear (q, s)", 21, s=np.float32(0.01))
+row("quantization to 16 bits", "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)", 21, s=np.float32(0.01), z=np.int16(5))
+row("quantization whose middle is rounded to even", "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)", 13, s=np.float32(0.125),
+    z=np.int8(0))
+row("quantization of a stored tensor", "q = QuantizeLinear (w, s, z) d = DequantizeLinear (q, s, z) y = Mul (x, d)", 13, w=weights(4),
+    s=np.float32(0.01), z=np.int8(5))
+
+row("an input beyond those that there are", "y = Relu (x, x)")
+row("an input too few", "y = Add (x)")
+row("an output beyond those that there are", "y, z = Relu (x)")
+row("an attribute that there is not", "y = Relu <alpha = 1.0> (x)")
+row("an attribute of another kind", "y = Softmax <axis = 1.0> (x)")
+row("an attribute twice", "y = Softmax <axis = 1> (x)",
+    change=lambda m: m.graph.node[0].attribute.append(helper.make_attribute("axis", 3)))
+row("an attribute that refers to a function's", "y = LeakyRelu <alpha = 0.5> (x)",
+    change=lambda m: setattr(m.graph.node[0].attribute[0], "ref_attr_name", "slope"))
+row("a value made twice", "z = Relu (x) z = Neg (x) y = Add (z, x)")
+row("a stored tensor twice", "y = Mul (x, w)", w=np.float32(2),
+    change=lambda m: m.graph.initializer.append(numpy_helper.from_array(np.float32(3), "w")))
+row("a stored tensor by the name of a value", "w = Neg (x) y = Mul (x, w)", w=np.float32(2))
+row("an input with a default", "y = Mul (x, w)", w=np.float32(2),
+    change=lambda m: m.graph.input.append(helper.make_tensor_value_info("w", 1, [])))
+row("a value that nobody makes", "y = Mul (x, nothing)")
+row("an operator that there is not", "y = Nothing (x)")
+row("Add of floats and integers", "y = Add (x, k)", k=np.int64(2))
+row("Add of floats and doubles", "y = Add (x, k)", k=np.float64(2))
+row("Where of floats and integers", "y = Where (c, x, k)", c=np.array([True, False, True, False]), k=np.int64(2))
+row("Where by floats", "y = Where (c, x, k)", c=np.float32([1, 0, 1, 0]), k=np.float32(2))
+row("Where of a computed test", "c = Less (x, k) y = Where (c, x, k)", k=np.float32(0.25))
+row("Where with two stored", "c = Less (x, k) y = Where (c, k, l)", k=np.float32(0.25), l=np.float32(3))
+row("Where of stored ones", "s = Where (c, k, l) y = Mul (x, s)", c=np.array([True, False, True, False]), k=np.float32(2), l=weights(4))
+row("Where of not a number", "s = Log (x) c = IsNaN (s) y = Where (c, k, s)", k=np.float32(2))
+row("Equal of floats", "c = Equal (x, k) y = Where (c, k, x)", k=np.float32(0.25))
+row("And, Or, Xor, Not", """a = Less (x, k) b = Greater (x, l) c = And (a, b) d = Or (a, b) e = Xor (c, d) n = Not (e)
+    y = Where (n, x, k)""", k=np.float32(0.5), l=np.float32(-0.5))
+row("Constant of each kind", """
+    a = Constant <value_float = 0.5> () b = Constant <value_floats = [1.0, 2.0, 3.0, 4.0]> () m = Mul (x, a) n = Mul (m, b)
+    i = Constant <value_ints = [1, 4, 16]> () y = Reshape (n, i)""")
+row("Constant of one integer", "i = Constant <value_int = 1> () g = Gather <axis = 1> (x, i) y = Neg (g)")
+row("Constant of text", 'i = Constant <value_string = "a"> () y = Neg (x)')
+row("ConstantOfShape", "z = ConstantOfShape (s) y = Add (x, z)", s=np.int64([4]))
+row("ConstantOfShape with a value", "z = ConstantOfShape <value = float[1] {2.5}> (s) y = Mul (x, z)", s=np.int64([4]))
+row("ConstantOfShape of nothing", "z = ConstantOfShape <value = float[1] {2.5}> (s) y = Mul (x, z)", s=np.int64([]))
+row("ConstantOfShape of integers", "z = ConstantOfShape <value = int64[1] {3}> (s) f = Cast <to = 1> (z) y = Mul (x, f)", s=np.int64([4]))
+row("Range of integers", "r = Range (a, b, c) f = Cast <to = 1> (r) y = Mul (x, f)", a=np.int64(9), b=np.int64(1), c=np.int64(-2))
+row("Range of floats", "r = Range (a, b, c) y = Mul (x, r)", a=np.float32(0.1), b=np.float32(0.9), c=np.float32(0.2))
+row("Range of great integers", "r = Range (a, b, c) s = Sub (r, a) f = Cast <to = 1> (s) y = Mul (x, f)", a=np.int64(2**40),
+    b=np.int64(2**40 + 4), c=np.int64(1))
+row("Shape of a part", "s = Shape <start = 1, end = -1> (x) f = Cast <to = 1> (s) y = ReduceSum <keepdims = 0> (f)", 15)
+row("Size", "s = Size (x) f = Cast <to = 1> (s) y = Mul (x, f)")
+
+for label, index in (("a negative index", -2), ("the last index", 3), ("an index beyond", 4), ("an index before", -5)):
+    row(f"Gather with {label}", "y = Gather <axis = 1> (x, i)", i=np.int64([index]))
+    row(f"Gather of a stored tensor with {label}", "g = Gather (w, i) y = Mul (x, g)", w=weights(4, 4), i=np.int64([index]))
+for label, minus in (("", 990), (" and a negative index", 1001), (" and the least index", 1010), (" beyond", 980), (" before", 1011)):
+    row(f"Gather by the time{label}", "u = Sub (t, k) g = Gather (w, u) y = Add (x, g)", time=np.int64(999), k=np.int64([minus]),
+        w=weights(10, 4))
+row("Gather by the time beyond, and Relu", "u = Sub (t, k) g = Gather (w, u) h = Relu (g) y = Add (x, h)", time=np.int64(999),
+    k=np.int64([980]), w=weights(10, 4))
+row("Gather of several", "y = Gather <axis = 2> (x, i)", i=np.int64([[0, -1], [2, 1]]))
+row("Gather by floats", "y = Gather <axis = 1> (x, i)", i=np.float32([1]))
+row("GatherElements", "y = GatherElements <axis = 1> (x, i)", i=np.int64([[[[0, 1, -1, 2]]]]))
+row("GatherND", "y = GatherND (x, i)", i=np.int64([[0, 1], [0, 3]]))
+row("GatherND with a batch", "y = GatherND <batch_dims = 1> (x, i)", i=np.int64([[1]]))
+row("ScatterND", "y = ScatterND (x, i, u)", i=np.int64([[0, 1], [0, 3]]), u=weights(2, 4, 4))
+for reduction in ("none", "add", "mul", "max", "min"):
+    row(f"ScatterND, {reduction}", f'y = ScatterND <reduction = "{reduction}"> (x, i, u)', 18, i=np.int64([[0, 1], [0, 3]]),
+        u=weights(2, 4, 4))
+    row(f"ScatterND of a stored tensor, {reduction}", f's = ScatterND <reduction = "{reduction}"> (w, i, u) y = Mul (x, s)', 18,
+        w=weights(4), i=np.int64([[1], [3]]), u=weights(2))
+    row(f"ScatterElements, {reduction}", f'y = ScatterElements <axis = 3, reduction = "{reduction}"> (x, i, u)', 18,
+        i=np.int64([[[[2, 1]]]]), u=weights(1, 1, 1, 2))
+row("ScatterND of an index twice, added", 'y = ScatterND <reduction = "add"> (x, i, u)', 18, i=np.int64([[0, 1], [0, 1]]), u=weights(2, 4, 4))
+row("ScatterND beyond", "y = ScatterND (x, i, u)", 18, i=np.int64([[0, 4]]), u=weights(1, 4, 4))
+row("TopK", "y, i = TopK <axis = 2> (x, k)", 11, k=np.int64([2]))
+row("TopK, the least", "y, i = TopK <axis = 1, largest = 0> (x, k)", 11, k=np.int64([3]))
+row("TopK's indices", "v, y = TopK (x, k)", 11, k=np.int64([2]))
+for op in ("ArgMax", "ArgMin"):
+    row(op, f"y = {op} <axis = 2, keepdims = 0> (x)", 13)
+    row(f"{op}, the last of equals", f"c = Ceil (x) y = {op} <axis = 3, select_last_index = 1> (c)", 13)
+row("CumSum", "y = CumSum (x, a)", 14, a=np.int64(2))
+row("CumSum from the end, without itself", "y = CumSum <exclusive = 1, reverse = 1> (x, a)", 14, a=np.int64(-1))
+row("Trilu", "y = Trilu (x)", 14)
+row("Trilu, lower", "y = Trilu <upper = 0> (x, k)", 14, k=np.int64(-1))
+row("OneHot", "i = Cast <to = 7> (x) y = OneHot <axis = 1> (i, d, v)", 11, d=np.int64([4]), v=np.float32([-1, 2]))
+row("Tile", "y = Tile (x, r)", 13, r=np.int64([1, 2, 1, 3]))
+row("Tile of a stored tensor", "s = Tile (w, r) y = Mul (x, s)", 13, w=weights(2), r=np.int64([2]))
+row("Expand of one batch to three", "y = Expand (x, s)", 13, s=np.int64([3, 1, 1, 1]), shape=(1, 1, 1, 1))
+row("Expand to more dimensions", "y = Expand (x, s)", 13, s=np.int64([2, 1, 4, 1, 1]))
+row("Expand to fewer dimensions", "y = Expand (x, s)", 13, s=np.int64([4]))
+row("Expand that does not fit", "y = Expand (x, s)", 13, s=np.int64([3]))
+row("Transpose without an order", "y = Transpose (x)", 13)
+row("Transpose with a dimension twice", "y = Transpose <perm = [0, 2, 2, 3]> (x)", 13)
+for mode in ("DCR", "CRD"):
+    row(f"DepthToSpace {mode}", f'y = DepthToSpace <blocksize = 2, mode = "{mode}"> (x)', 13, shape=(1, 8, 2, 3))
+row("DepthToSpace in an order that there is not", 'y = DepthToSpace <blocksize = 2, mode = "RCD"> (x)', 13)
+row("SpaceToDepth", "y = SpaceToDepth <blocksize = 2> (x)", 13)
+
+for op in ("Conv", "ConvTranspose"):
+    for name, attributes in (("dilated", "dilations = [2, 2]"), ("with other strides a side", "strides = [1, 2]"),
+                             ("with other pads a side", "pads = [0, 1, 0, 1]"), ("with pads of one side", "pads = [1, 1, 0, 0]"),
+                             ("as at the top", 'auto_pad = "SAME_UPPER", strides = [2, 2]'), ("as at the bottom", 'auto_pad = "SAME_LOWER", strides = [2, 2]'),
+                             ("of valid places", 'auto_pad = "VALID"'), ("with pads beside VALID", 'auto_pad = "VALID", pads = [1, 1, 1, 1]'),
+                             ("with great pads", "pads = [3, 3, 3, 3]"), ("whose kernel_shape is another", "kernel_shape = [3, 3]"),
+                             ("of a mode that there is not", 'auto_pad = "ELSEWHERE"'), ("with negative pads", "pads = [-1, 0, 0, 0]")):
+        row(f"{op} {name}", f"y = {op} <{attributes}> (x, w, b)", 13, w=weights(4, 4, 2, 2), b=weights(4))
+    row(f"{op} of groups", f"y = {op} <group = 2> (x, w, b)", 13, w=weights(4, 2, 2, 2), b=weights(4))
+    row(f"{op} with a bias of two dimensions", f"y = {op} (x, w, b)", 13, w=weights(4, 4, 2, 2), b=weights(2, 2))
+    row(f"{op} with computed weights", f"w = Tanh (v) z = Add (w, m) y = {op} (x, z)", 13, v=weights(4, 4, 2, 2), m=weights(1))
+row("ConvTranspose with an output padding", "y = ConvTranspose <strides = [2, 2], output_padding = [1, 0]> (x, w)", 13, w=weights(4, 3, 2, 2))
+row("ConvTranspose to a shape", "y = ConvTranspose <strides = [2, 2], output_shape = [9, 10]> (x, w)", 13, w=weights(4, 3, 3, 3))
+for op in ("Sub", "Div", "Mul", "Add", "Min", "Max"):
+    for name, stored in (("a number", np.float32(3)), ("a number a channel", weights(4, 1, 1) + np.float32(2))):
+        row(f"{op} of {name} and a dilated Conv", f"a = Conv <dilations = [2, 2], pads = [2, 2, 2, 2]> (x, w) y = {op} (b, a)", 13,
+            w=weights(4, 4, 3, 3), b=stored)
+        row(f"{op} of a dilated Conv and {name}", f"a = Conv <dilations = [2, 2], pads = [2, 2, 2, 2]> (x, w) y = {op} (a, b)", 13,
+            w=weights(4, 4, 3, 3), b=stored)
+    row(f"{op} of a number and a Conv of groups", f"a = Conv <group = 2, pads = [1, 1, 1, 1]> (x, w) y = {op} (b, a)", 13,
+        w=weights(4, 2, 3, 3), b=np.float32(3))
+    row(f"{op} of a number and a Gemm with a factor", f"r = Reshape (x, s) g = Gemm <alpha = 0.5> (r, w, c) y = {op} (b, g)", 13,
+        s=np.int64([16, 4]), w=weights(4, 4), c=weights(4), b=np.float32(3))
+for op in ("AveragePool", "MaxPool"):
+    for name, attributes in (("", ""), (", strided", ", strides = [2, 2]"), (", padded", ", pads = [1, 1, 1, 1]"),
+                             (", as at the top", ', auto_pad = "SAME_UPPER"'), (", rounded up", ", ceil_mode = 1, strides = [3, 3]"),
+                             (", padded and rounded up", ", ceil_mode = 1, strides = [2, 2], pads = [0, 1, 0, 1]"), (", dilated", ", dilations = [2, 2]")):
+        row(f"{op}{name}", f"y = {op} <kernel_shape = [2, 2]{attributes}> (x)", 19)
+row("AveragePool that counts zeros", "y = AveragePool <kernel_shape = [2, 2], pads = [1, 1, 1, 1], count_include_pad = 1> (x)", 19)
+row("MaxPool with its indices", "a, y = MaxPool <kernel_shape = [2, 2]> (x)", 12)
+row("GlobalAveragePool", "y = GlobalAveragePool (x)")
+row("GlobalMaxPool", "y = GlobalMaxPool (x)")
+
+# Numbers that are none, and the ends of functions.
+NUMBERS = np.float32(["nan", "inf", "-inf", -0.0])
+for op in ("Relu", "Abs", "Neg", "Sign", "Floor", "Ceil", "Round", "Exp", "Sqrt", "Log", "Erf", "Sigmoid", "Tanh", "Sin", "Cos", "Reciprocal", "Softplus",
+           "LeakyRelu", "Elu", "Selu", "HardSigmoid", "HardSwish", "Celu", "Softsign", "Identity", "ThresholdedRelu", "Atan", "Sinh", "Cosh", "Tan",
+           "Asin", "Acos", "Asinh", "Acosh", "Atanh", "Gelu", "Mish"):
+    opset = 20 if op in ("Gelu", "Mish") else 17
+    row(f"{op} of numbers that are none", f"z = Mul (x, o) n = Add (z, k) y = {op} (n)", opset, o=np.float32(0), k=NUMBERS)
+    row(f"{op} of great and small numbers", f"n = Mul (x, k) y = {op} (n)", opset, k=np.float32([1e-6, 1e-2, 40, 2000]))
+    row(f"{op} of stored numbers", f"s = {op} (k) y = Add (x, s)", opset, k=np.float32([-0.75, 0.5, 1.5, -2.5]))
+row("Round of halves", "n = Mul (x, k) y = Round (n)", k=np.float32(8))
+row("Clip of numbers that are none", "z = Mul (x, o) n = Add (z, k) y = Clip (n, a, b)", o=np.float32(0), k=NUMBERS, a=np.float32(-1), b=np.float32(1))
+row("Softmax of numbers that are none", "n = Add (x, k) y = Softmax <axis = 2> (n)", k=NUMBERS)
+row("Softmax with an infinity", "n = Add (x, k) y = Softmax (n)", k=np.float32([0, "-inf", 0, 0]))
+row("Softmax of infinities alone", "n = Add (x, k) y = Softmax (n)", k=np.float32(["-inf"] * 4))
+row("Softmax of great numbers", "n = Mul (x, k) y = Softmax (n)", k=np.float32(1e5))
+row("LogSoftmax of great numbers", "n = Mul (x, k) y = LogSoftmax (n)", k=np.float32(1e3))
+for op in ("Min", "Max"):
+    row(f"{op} of numbers that are none", f"z = Mul (x, o) n = Add (z, k) y = {op} (n, c)", o=np.float32(0), k=NUMBERS, c=np.float32(0))
+    row(f"{op} of a stored number that is none", f"y = {op} (x, c)", c=np.float32("nan"))
+    row(f"{op} of stored numbers that are none", f"s = {op} (k, c) y = Add (x, s)", k=NUMBERS, c=np.float32(0))
+row("ReduceMax of numbers that are none", "n = Add (x, k) y = ReduceMax <axes = [2]> (n)", 13, k=NUMBERS)
+row("MaxPool of numbers that are none", "n = Add (x, k) y = MaxPool <kernel_shape = [2, 1]> (n)", 13, k=NUMBERS)
+row("comparisons of numbers that are none", "z = Mul (x, o) n = Add (z, k) c = Less (n, o) y = Where (c, x, n)", o=np.float32(0), k=NUMBERS)
+for op, attributes in (("LeakyRelu", "alpha = 0.3"), ("Elu", "alpha = 1.5"), ("Selu", "alpha = 1.5, gamma = 0.5"), ("Celu", "alpha = 1.5"),
+                       ("HardSigmoid", "alpha = 0.3, beta = 0.4"), ("ThresholdedRelu", "alpha = 0.3")):
+    row(f"{op} with {attributes}", f"y = {op} <{attributes}> (x)", 13)
+row("PRelu a channel", "y = PRelu (x, s)", 13, s=weights(4, 1, 1))
+row("MatMul of a vector", "y = MatMul (x, w)", w=weights(4))
+row("MatMul of a vector first", "y = MatMul (w, x)", w=weights(4))
+row("MatMul of stacks", "y = MatMul (x, w)", w=weights(4, 4, 3))
+row("MatMul of stacks that stand for all", "y = MatMul (x, w)", w=weights(1, 1, 4, 3))
+row("MatMul that does not fit", "y = MatMul (x, w)", w=weights(3, 4))
+row("Sum of three", "y = Sum (x, a, b)", 13, a=weights(4), b=weights(4, 1))
+row("Mean of two", "y = Mean (x, a)", 13, a=weights(4))
+row("Max of three", "y = Max (x, a, b)", 13, a=weights(4), b=weights(4, 1))
+row("Min of one", "y = Min (x)", 13)
+row("doubles", "d = Cast <to = 11> (x) e = Mul (d, k) y = Cast <to = 1> (e)", 13, k=np.float64(1.1))
+row("doubles that cancel", "d = Cast <to = 11> (x) e = Add (d, k) f = Sub (e, k) y = Cast <to = 1> (f)", 13, k=np.float64(1e8))
+
+
+def main():
+    cases = [case(*entry) for entry in CASES]
+    names = [c.name for c in cases]
+    assert len(set(names)) == len(names), "two rows of one name"
+    write(sys.argv[1], cases)
+    print(f"{len(cases)} rows, of which onnxruntime refuses {sum(c.result is None for c in cases)}")
+
+
+if __name__ == "__main__":
+    main()
