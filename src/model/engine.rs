@@ -66,6 +66,9 @@ impl Engine {
 
 /// A plan of our own for a kind of CPU, or why there is none. Quantization that is not of convolutions must be gone.
 pub(super) fn plan(isa: exec::Isa, file: &File, budget: &Budget) -> std::result::Result<exec::Plan, exec::Reason> {
+    if file.proto.graph.as_ref().is_some_and(|graph| graph.output.len() != 1) {
+        return Err("the graph has several outputs".into());
+    }
     let inputs = &file.inputs;
     let of = |role: Role| inputs.iter().filter(move |i| i.role == role);
     let input = |i: &Input| {

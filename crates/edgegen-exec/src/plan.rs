@@ -59,6 +59,8 @@ pub struct Workspace {
     /// How often the steps that depend on conditions alone have run.
     bindings: u64,
     cache: Cache,
+    /// The graph's outputs but the first, as the last run made them.
+    observed: Vec<Vec<f32>>,
 }
 
 /// Conditions that are bound to a slot, and what depends on them alone.
@@ -116,6 +118,7 @@ impl Plan {
             bound: vec![self.unbound()],
             current: 0,
             bindings: 0,
+            observed: self.observed_lens().map(|len| vec![0.0; len]).collect(),
             cache: Cache { keys: Vec::with_capacity(TIMES), values, next: 0 },
         }
     }
@@ -153,13 +156,22 @@ impl Plan {
         let remembered = plan.handed[1].len.saturating_mul(TIMES);
         let numbers = [plan.memory_len, plan.scratch.work, plan.scratch.copied, remembered];
         let numbers = numbers.into_iter().fold(0, usize::saturating_add);
-        let others = [plan.bytes_len, self.slot_bytes(), TIMES * size_of::<(u64, usize, u64)>()];
+        let observed = self.observed_lens().fold(0, |n, len| len.saturating_mul(4).saturating_add(n));
+        let others = [plan.bytes_len, self.slot_bytes(), observed, TIMES * size_of::<(u64, usize, u64)>()];
         others.into_iter().fold(numbers.saturating_mul(4), usize::saturating_add)
     }
 
     /// Bytes of each slot that conditions are bound to.
     pub fn slot_bytes(&self) -> usize {
         4 * (self.verified.conditions.iter().sum::<usize>() + self.verified.handed[0].len)
+    }
+
+    /// The lengths of the graph's outputs but the first.
+    fn observed_lens(&self) -> impl Iterator<Item = usize> + '_ {
+        self.verified.steps.iter().filter_map(|step| match &step.work {
+            Work::Boundary(Boundary::Result { to, index, .. }) if *index > 0 => Some(to.len()),
+            _ => None,
+        })
     }
 
     /// The numbers of a sample.
@@ -285,7 +297,7 @@ impl Plan {
 
     /// Runs a step on this thread.
     fn step(&self, step: &Step, w: &mut Workspace, at: At, out: &mut [f32]) {
-        let Workspace { memory, bytes, scratch, bound, .. } = w;
+        let Workspace { memory, bytes, scratch, bound, observed, .. } = w;
         let places = &step.places;
         match &step.work {
             Work::Kernel(kernel) => {
@@ -296,7 +308,8 @@ impl Plan {
             Work::Boundary(Boundary::Sample { to, from }) => {
                 Strided::loops([places.get(*to), *from]).gather(at.x, memory);
             }
-            Work::Boundary(Boundary::Result { from, to }) => {
+            Work::Boundary(Boundary::Result { from, to, index }) => {
+                let out = index.checked_sub(1).map_or(out, |other| &mut observed[other]);
                 Strided::loops([*to, places.get(*from)]).gather(memory, out);
             }
             Work::Boundary(Boundary::Time { to, whole }) => {
@@ -373,6 +386,11 @@ impl Plan {
 }
 
 impl Workspace {
+    /// The graph's outputs but the first, in their order, as the last run made them.
+    pub fn observed(&self) -> &[Vec<f32>] {
+        &self.observed
+    }
+
     /// How often the steps that depend on conditions alone have run.
     pub fn bindings(&self) -> u64 {
         self.bindings

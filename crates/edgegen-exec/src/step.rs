@@ -108,8 +108,8 @@ pub enum Boundary {
     Class { to: Handle<Slice> },
     /// A condition: which of those that the network takes.
     Condition { to: Handle<Slice>, index: usize },
-    /// The result, to where its numbers lie as `to` says.
-    Result { from: Handle<Strided>, to: Strided },
+    /// A result, to where its numbers lie as `to` says: which of the graph's outputs.
+    Result { from: Handle<Strided>, to: Strided, index: usize },
 }
 
 /// What a step does.
@@ -186,7 +186,7 @@ impl Step {
         let right = match &self.work {
             Work::Kernel(kernel) => return kernel.check(&self.places),
             Work::Boundary(Boundary::Sample { to, from }) => self.places.get(*to).dims == from.dims,
-            Work::Boundary(Boundary::Result { from, to }) => self.places.get(*from).dims == to.dims,
+            Work::Boundary(Boundary::Result { from, to, .. }) => self.places.get(*from).dims == to.dims,
             Work::Boundary(Boundary::Time { to, .. } | Boundary::Class { to }) => self.places.get(*to).len == 1,
             Work::Boundary(Boundary::Condition { to, index }) => {
                 conditions.get(*index) == Some(&self.places.get(*to).len)

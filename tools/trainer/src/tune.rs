@@ -13,10 +13,10 @@ use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::{Grid, Level, Schedule};
 use edgegen::solver::{Prediction, Program, Solver};
 use edgegen::{Condition, Model, Network, Settings};
+use onnx::pb::{ModelProto, StringStringEntryProto};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tract_onnx::pb::{ModelProto, StringStringEntryProto};
 
 /// Searches a model's best times.
 pub struct Tuner<'a> {

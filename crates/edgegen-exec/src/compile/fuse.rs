@@ -30,7 +30,7 @@ impl<'a> Compiler<'_, 'a> {
     /// How the value `name` is read.
     pub fn readers(&self, name: &str) -> Readers {
         let Some(readers) = self.consumers.get(name) else { return Readers { float: true, ..Readers::default() } };
-        let mut all = Readers { float: name == self.result, ..Readers::default() };
+        let mut all = Readers { float: self.is_result(name), ..Readers::default() };
         for j in readers {
             let reader = &self.ops[*j];
             // 8-bit values are not remembered from one stage to the next
@@ -47,7 +47,7 @@ impl<'a> Compiler<'_, 'a> {
     /// The operation that alone reads `name`, if it has no step yet.
     fn sole_consumer(&self, name: &str) -> Option<usize> {
         match self.consumers.get(name)?.as_slice() {
-            [one] if !self.done[*one] && name != self.result => Some(*one),
+            [one] if !self.done[*one] && !self.is_result(name) => Some(*one),
             _ => None,
         }
     }
@@ -105,6 +105,6 @@ impl<'a> Compiler<'_, 'a> {
         let border = self.borders.get(out).copied().unwrap_or_default();
         let owner = self.owners.contains(x) && !self.parts.contains_key(x);
         let fits = place.border[0] >= border[0] && place.border[1] >= border[1] && !self.parts.contains_key(out);
-        readers == 1 && x != self.result && owner && fits && self.stages.get(x) == Some(&Stage::Sample)
+        readers == 1 && !self.is_result(x) && owner && fits && self.stages.get(x) == Some(&Stage::Sample)
     }
 }

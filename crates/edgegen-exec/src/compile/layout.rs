@@ -15,12 +15,14 @@ type Uses = Vec<Option<(usize, usize)>>;
 impl Compiler<'_, '_> {
     /// Lays out what is needed at the same time apart, and the rest over one another.
     pub(super) fn finish(mut self) -> Result<Plan, Reason> {
-        let place = self.value(self.result)?;
         self.stage = Stage::Sample;
-        let [to, from] = self.strided([&StridedView::row_major(0, &place.dims), &place])?;
-        let mut places = Places::default();
-        let from = places.strided(Access::Read, from);
-        self.push_step(Step::boundary(Boundary::Result { from, to }, places));
+        for (index, name) in self.results.clone().into_iter().enumerate() {
+            let place = self.value(name)?;
+            let [to, from] = self.strided([&StridedView::row_major(0, &place.dims), &place])?;
+            let mut places = Places::default();
+            let from = places.strided(Access::Read, from);
+            self.push_step(Step::boundary(Boundary::Result { from, to, index }, places));
+        }
 
         let [conditions, time, sample] = std::mem::take(&mut self.steps);
         let stages = [conditions.len(), conditions.len() + time.len()];

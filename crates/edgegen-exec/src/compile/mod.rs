@@ -40,13 +40,14 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// A plan for `graph` on a CPU of this kind, or what in it there is no kernel for. All that loading it and running it on one
+/// A plan for `graph` on a CPU of this kind, or what in it there is no kernel for. The graph's first output is the prediction;
+/// others are values that are to be observed ([`Workspace::observed`](crate::Workspace::observed)). All that loading it and running it on one
 /// thread takes is taken from the budget.
 ///
 /// # Errors
 /// The first thing that is not known, or that the budget has no room for.
 pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs, budget: &Budget) -> Result<Plan, Reason> {
-    let [output] = graph.output.as_slice() else { return Err("the graph has several outputs".into()) };
+    let output = graph.output.first().ok_or("the graph has no output")?;
     let all: Vec<GraphInput> =
         inputs.all().map(|i| GraphInput { name: i.name, dims: i.dims.clone(), integer: i.integer }).collect();
     let read = Graph::new(graph, &all, budget)?;
@@ -54,7 +55,8 @@ pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs, budget: &Budget) -
         return Err("the result is not of the sample's shape".into());
     }
     let ops = lower(&read)?;
-    let mut compiler = Compiler::new(isa, &read, &ops, resolve(&read, &output.name));
+    let results = graph.output.iter().map(|output| resolve(&read, &output.name)).collect();
+    let mut compiler = Compiler::new(isa, &read, &ops, results);
     compiler.inputs(inputs)?;
     for before_sample in [true, false] {
         for (i, named) in ops.iter().enumerate() {
@@ -93,8 +95,8 @@ pub struct Compiler<'c, 'a> {
     pub isa: Isa,
     pub graph: &'a Graph<'a>,
     ops: &'c [Named<'a>],
-    /// The graph's result.
-    result: &'a str,
+    /// The graph's results: the prediction, and values that are to be observed.
+    results: Vec<&'a str>,
     consumers: HashMap<&'a str, Vec<usize>>,
     /// The values that an operation makes in a place of their own: others may be parts of what they read, or of a
     /// concatenation.
@@ -125,7 +127,7 @@ pub struct Compiler<'c, 'a> {
 }
 
 impl<'c, 'a> Compiler<'c, 'a> {
-    fn new(isa: Isa, graph: &'a Graph<'a>, ops: &'c [Named<'a>], result: &'a str) -> Self {
+    fn new(isa: Isa, graph: &'a Graph<'a>, ops: &'c [Named<'a>], results: Vec<&'a str>) -> Self {
         let mut consumers: HashMap<&str, Vec<usize>> = HashMap::new();
         for (i, named) in ops.iter().enumerate() {
             named.op.inputs().into_iter().for_each(|name| consumers.entry(name).or_default().push(i));
@@ -135,7 +137,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
             isa,
             graph,
             ops,
-            result,
+            results,
             consumers,
             owners: ops.iter().filter(owns).map(|named| named.out).collect(),
             stages: HashMap::new(),
@@ -385,9 +387,13 @@ impl<'c, 'a> Compiler<'c, 'a> {
         self.parts.contains_key(name)
     }
 
+    fn is_result(&self, name: &str) -> bool {
+        self.results.contains(&name)
+    }
+
     /// Whether nothing but the caller reads a value.
     pub fn is_only_result(&self, name: &str) -> bool {
-        name == self.result && !self.consumers.contains_key(name)
+        self.is_result(name) && !self.consumers.contains_key(name)
     }
 
     /// A stored tensor among the values.

@@ -7,9 +7,9 @@ use crate::export::{Recommendation, calibrate, float_layers, quantize, to_onnx};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
+use onnx::pb::ModelProto;
 use prost::Message;
 use std::path::PathBuf;
-use tract_onnx::pb::ModelProto;
 
 /// Export a trained network as ONNX.
 #[derive(Args, Debug)]

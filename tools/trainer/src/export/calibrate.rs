@@ -8,10 +8,10 @@ use crate::network::NetworkConfig;
 use anyhow::{Context, Result};
 use edgegen::noise::Noise;
 use edgegen::schedule::Schedule;
-use prost::Message;
+use exec::{At, GraphInput, Inputs, Isa, Plan};
+use onnx::budget::Budget;
+use onnx::pb::{ModelProto, ValueInfoProto};
 use std::collections::BTreeMap;
-use tract_onnx::pb::{ModelProto, ValueInfoProto};
-use tract_onnx::prelude::*;
 
 /// The least and the greatest value that is to be represented.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,8 +37,8 @@ pub fn calibrate(model: &ModelProto, header: &Header, data: &dyn Samples, count:
     let plan = observer(model, &header.network, &names)?;
     let schedule = Schedule::from_config(&header.scheduler)?;
     let mut seen: Vec<Observed> = names.iter().map(|_| Observed::default()).collect();
-    let mut state = plan.spawn()?;
-    let shape: Vec<usize> = std::iter::once(1).chain(data.sample_shape().iter().copied()).collect();
+    let mut workspace = plan.workspace();
+    let mut prediction = vec![0.0; plan.sample_len()];
     for i in 0..count {
         // a stride that is coprime to any data set's order by class
         let sample = (i * 7919) % data.count();
@@ -48,42 +48,39 @@ pub fn calibrate(model: &ModelProto, header: &Header, data: &dyn Samples, count:
         let mut x = Vec::new();
         data.append(sample, &mut x);
         x.iter_mut().for_each(|x| *x = gamma * *x + sigma * noise.sample());
-        let mut inputs: TVec<TValue> =
-            tvec![Tensor::from_shape(&shape, &x)?.into(), Tensor::from_shape(&[1], &[t as f32])?.into()];
-        match data.given(sample) {
-            Condition::Label(label) => {
-                let label = if i % 4 == 3 { header.network.classes() } else { label } as i64;
-                inputs.push(Tensor::from_shape(&[1], &[label])?.into());
-            }
-            Condition::Numbers([]) => {}
-            Condition::Numbers(numbers) => inputs.push(Tensor::from_shape(&[1, numbers.len()], numbers)?.into()),
-        }
-        let outputs = state.run(inputs)?;
-        for (seen, output) in seen.iter_mut().zip(&outputs) {
-            seen.add(output.try_as_plain_ram()?.as_slice::<f32>()?);
+        let (class, numbers): (usize, &[f32]) = match data.given(sample) {
+            Condition::Label(label) => (if i % 4 == 3 { header.network.classes() } else { label }, &[]),
+            Condition::Numbers(numbers) => (0, numbers),
+        };
+        plan.bind(&mut workspace, 0, Some(numbers).filter(|n| !n.is_empty()).into_iter());
+        plan.run(&mut workspace, At { x: &x, t: t as f64, class, slot: 0 }, &mut prediction);
+        for (seen, output) in seen.iter_mut().zip(workspace.observed()) {
+            seen.add(output);
         }
     }
     Ok(names.into_iter().zip(seen.iter().map(Observed::range)).collect())
 }
 
-/// The model with the named tensors as its outputs.
-fn observer(model: &ModelProto, network: &NetworkConfig, names: &[String]) -> Result<Arc<TypedRunnableModel>> {
-    let mut model = model.clone();
-    let graph = model.graph.as_mut().context("a model without a graph")?;
-    graph.output = names.iter().map(|name| ValueInfoProto { name: name.clone(), ..Default::default() }).collect();
-    let bytes = model.encode_to_vec();
-    let mut graph = tract_onnx::onnx().model_for_read(&mut &bytes[..])?;
-    let shape: Vec<usize> = std::iter::once(1).chain(network.shape().iter().copied()).collect();
-    graph.set_input_fact(0, f32::fact(shape).into())?;
-    graph.set_input_fact(1, f32::fact([1]).into())?;
-    match network {
-        NetworkConfig::Unet(_) => graph.set_input_fact(2, i64::fact([1]).into())?,
+/// A plan of the model that gives the named tensors beside its prediction.
+fn observer(model: &ModelProto, network: &NetworkConfig, names: &[String]) -> Result<Plan> {
+    let mut graph = model.graph.clone().context("a model without a graph")?;
+    graph.output.extend(names.iter().map(|name| ValueInfoProto { name: name.clone(), ..Default::default() }));
+    let inputs: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
+    let input = |i: usize, dims: &[usize], integer| -> Result<GraphInput> {
+        let name = inputs.get(i).context("a model of fewer inputs than its network has")?;
+        Ok(GraphInput { name, dims: std::iter::once(1).chain(dims.iter().copied()).collect(), integer })
+    };
+    let (class, conditions) = match network {
+        NetworkConfig::Unet(_) => (Some(input(2, &[], true)?), Vec::new()),
         NetworkConfig::Sequence(config) if config.conditions > 0 => {
-            graph.set_input_fact(2, f32::fact([1, config.conditions]).into())?;
+            (None, vec![input(2, &[config.conditions], false)?])
         }
-        NetworkConfig::Sequence(_) => {}
-    }
-    graph.into_optimized()?.into_runnable()
+        NetworkConfig::Sequence(_) => (None, Vec::new()),
+    };
+    let time = input(1, &[], false)?;
+    let inputs = Inputs { sample: input(0, network.shape(), false)?, time, class, conditions };
+    exec::compile(Isa::detect(), &graph, &inputs, &Budget::new(usize::MAX))
+        .map_err(|reason| anyhow::anyhow!("the network cannot be observed: {reason}"))
 }
 
 /// What was seen of one activation: its extremes, and a share of its values.

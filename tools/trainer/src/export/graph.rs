@@ -1,6 +1,6 @@
 //! Writing an ONNX graph node by node.
 
-use tract_onnx::pb::{
+use onnx::pb::{
     AttributeProto, GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
     attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
 };
@@ -44,7 +44,7 @@ pub fn tensor(name: &str, data_type: DataType, shape: &[usize], raw_data: Vec<u8
         name: name.into(),
         data_type: data_type as i32,
         dims: shape.iter().map(|d| *d as i64).collect(),
-        raw_data,
+        raw_data: raw_data.into(),
         ..Default::default()
     }
 }
@@ -61,12 +61,12 @@ pub fn value_info(name: &str, element: DataType, shape: &[Option<usize>]) -> Val
         .iter()
         .map(|d| {
             let value = d.map_or_else(|| Value::DimParam("N".into()), |d| Value::DimValue(d as i64));
-            Dimension { denotation: String::new(), value: Some(value) }
+            Dimension { value: Some(value) }
         })
         .collect();
     let tensor = type_proto::Tensor { elem_type: element as i32, shape: Some(TensorShapeProto { dim }) };
-    let r#type = TypeProto { denotation: String::new(), value: Some(type_proto::Value::TensorType(tensor)) };
-    ValueInfoProto { name: name.into(), doc_string: String::new(), r#type: Some(r#type) }
+    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)) };
+    ValueInfoProto { name: name.into(), r#type: Some(r#type) }
 }
 
 /// A graph being written.

@@ -7,7 +7,7 @@ use crate::network::{NetworkConfig, Tensors};
 use crate::sequences::{CONDITION, SAMPLE};
 use anyhow::{Context, Result};
 use edgegen::config::{SchedulerConfig, Spacing};
-use tract_onnx::pb::{ModelProto, OperatorSetIdProto, StringStringEntryProto, tensor_proto::DataType};
+use onnx::pb::{ModelProto, OperatorSetIdProto, StringStringEntryProto, tensor_proto::DataType};
 
 /// What the model's metadata recommends to whoever samples from it.
 #[derive(Clone, Debug)]

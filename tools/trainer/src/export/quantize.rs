@@ -8,8 +8,8 @@
 use super::calibrate::{Range, Ranges};
 use super::graph::{Attribute::Int, node, tensor, tensor_f32};
 use anyhow::{Context, Result, ensure};
+use onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataType};
 use std::collections::{BTreeMap, BTreeSet};
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataType};
 
 /// The tensors that a quantized form of `graph` rounds: inputs and outputs of its convolutions and matrix
 /// products that are computed at run time, but for the layers in `float`.

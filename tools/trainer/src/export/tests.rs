@@ -8,8 +8,8 @@ use edgegen::config::{BetaSchedule, PredictionType, SchedulerConfig, Spacing};
 use edgegen::noise::Noise;
 use edgegen::solver::Solver;
 use edgegen::{Condition, Model, ModelOptions, Network, Settings};
+use onnx::pb::ModelProto;
 use prost::Message;
-use tract_onnx::pb::ModelProto;
 
 fn header(network: &NetworkConfig) -> Header {
     let train = TrainConfig {
