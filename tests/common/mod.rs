@@ -29,6 +29,10 @@ impl Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 
+    pub fn root(&self) -> &Path {
+        self.0.path()
+    }
+
     /// The path of a file in it.
     pub fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_string()
