@@ -46,6 +46,8 @@ mod file;
 mod generator;
 #[cfg(feature = "onnx")]
 mod guard;
+#[cfg(feature = "output")]
+mod image_file;
 pub mod likelihood;
 #[cfg(feature = "onnx")]
 pub mod model;

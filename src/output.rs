@@ -3,11 +3,11 @@
 //! Every file is written whole or not at all: into a temporary file in the same folder, which is then
 //! renamed. What is not a plain file (a device, a pipe) is written in place.
 
-use crate::{Error, ErrorKind, Result, file, npy};
+use crate::{Error, ErrorKind, Result, file, image_file, npy};
 use image::codecs::{gif, jpeg::JpegEncoder, png::PngEncoder};
 use image::{Delay, DynamicImage, ExtendedColorType, Frame, GrayImage, ImageEncoder, Rgb, RgbImage};
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A file format, told by the file name's ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,8 +199,8 @@ impl Picture {
 /// When the file cannot be read or is none of these.
 pub fn read_picture(path: &Path) -> Result<Image> {
     let failed = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("cannot read {}: {e}", path.display()));
-    let reader = image::ImageReader::open(path).map_err(|e| failed(&e))?;
-    reader.with_guessed_format().map_err(|e| failed(&e))?.decode().map(Image).map_err(|e| failed(&e))
+    let bytes = file::read(path, u64::MAX).map_err(|e| failed(&e))?;
+    image_file::decode(&bytes).map(Image).map_err(|e| failed(&e))
 }
 
 /// A picture in `format`, which must be PNG, JPEG or (as a single frame) GIF.
@@ -283,14 +283,24 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
         let mut out = std::io::stdout().lock();
         return out.write_all(bytes).and_then(|()| out.flush()).map_err(failed);
     }
-    // Through a link, so that the link stays and its target is replaced.
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let target = linked(path);
     if std::fs::metadata(&target).is_ok_and(|m| !m.is_file()) {
         let file = std::fs::OpenOptions::new().write(true).open(&target).map_err(failed)?;
         let mut file = BufWriter::new(file);
         return file.write_all(bytes).and_then(|()| file.flush()).map_err(failed);
     }
     replace_file(&target, bytes).map_err(failed)
+}
+
+/// Where a path leads through links, so that links stay and what they lead to is replaced, or made if it is not there yet.
+fn linked(path: &Path) -> PathBuf {
+    let mut target = path.to_path_buf();
+    // as many as systems follow
+    for _ in 0..40 {
+        let Ok(link) = std::fs::read_link(&target) else { break };
+        target = target.parent().unwrap_or(Path::new("")).join(link);
+    }
+    target
 }
 
 fn replace_file(target: &Path, bytes: &[u8]) -> std::io::Result<()> {

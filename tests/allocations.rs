@@ -1,7 +1,10 @@
 //! A sampler allocates nothing once it is made.
 
+#[path = "common/allocations.rs"]
+mod counting;
 mod mixture;
 
+use counting::Counting;
 use edgegen::Condition;
 use edgegen::config::{PredictionType, SchedulerConfig, Spacing, Threshold};
 use edgegen::constraint::{Constraint, Degradation, NullSpace, Replacement};
@@ -10,27 +13,6 @@ use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::Schedule;
 use edgegen::solver::{Prediction, Resample, SOLVERS};
 use mixture::{DIM, Mixture};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-thread_local! {
-    /// Of this thread, so that tests do not disturb each other.
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes on to the system's allocator as it is; the counter touches no memory of the heap.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -48,14 +30,14 @@ fn no_solver_allocates_while_it_runs() {
             let mut x = [0.0; DIM];
             noise.fill(&mut x);
             let (condition, mut control) = (Condition::default(), Control::default());
-            let before = ALLOCATIONS.get();
+            let before = Counting::of_this_thread();
             let outcome = sampler.run(&mut network, &condition, &mut noise, &mut x, &mut control).unwrap();
-            let during = ALLOCATIONS.get() - before;
+            let during = Counting::of_this_thread() - before;
             assert_eq!(during, 0, "{} {threshold:?}", info.name);
             assert!(outcome.nfe >= 10 && x.iter().all(|v| v.is_finite()), "{} {x:?}", info.name);
         }
     }
-    assert!(ALLOCATIONS.get() > 0, "the counter does not count");
+    assert!(Counting::of_this_thread() > 0, "the counter does not count");
 }
 
 #[test]
@@ -77,8 +59,8 @@ fn nor_does_what_is_known_of_a_sample() {
         let mut x = [0.5; DIM];
         let (condition, mut control) = (Condition::default(), Control::default());
         control.constraint = Some(constraint);
-        let before = ALLOCATIONS.get();
+        let before = Counting::of_this_thread();
         sampler.run(&mut network, &condition, &mut noise, &mut x, &mut control).unwrap();
-        assert_eq!(ALLOCATIONS.get() - before, 0);
+        assert_eq!(Counting::of_this_thread() - before, 0);
     }
 }

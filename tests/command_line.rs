@@ -1,62 +1,16 @@
 //! The program from outside: what it writes, and what it says of bad input.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod common;
+#[path = "common/program.rs"]
+mod program;
 
-fn edgegen(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
-}
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_edgegen"));
-    command.args(arguments).stdin(Stdio::null());
-    command
-}
-
-/// Runs the program, which must succeed and say nothing, and gives what it wrote to the standard output.
-#[track_caller]
-fn succeeds(arguments: &[&str]) -> Vec<u8> {
-    let output = edgegen(arguments);
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && words.is_empty(), "{arguments:?}: {words}");
-    output.stdout
-}
-
-/// Runs the program, which must fail with one line that contains `words`.
-#[track_caller]
-fn fails(arguments: &[&str], words: &str) {
-    assert_failure(&edgegen(arguments), words);
-}
-
-#[track_caller]
-fn assert_failure(output: &Output, words: &str) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.starts_with("edgegen: ") && text.trim_end().lines().count() == 1, "not one line: {text}");
-    assert!(text.contains(words), "{text:?} does not say {words:?}");
-    assert!(output.stdout.is_empty());
-}
+use common::Folder;
+use program::{command, edgegen, fails, succeeds};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 fn fixture(name: &str) -> String {
     format!("{}/tests/fixtures/models/{name}.onnx", env!("CARGO_MANIFEST_DIR"))
-}
-
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Folder(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().unwrap().to_string()
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<_> = std::fs::read_dir(self.0.path()).unwrap().map(|e| e.unwrap().path()).collect();
-        files.sort();
-        files
-    }
 }
 
 /// An npy file: its shape and its numbers.
@@ -320,7 +274,7 @@ fn a_full_disk_is_told_and_leaves_nothing_behind() {
     let folder = Folder::new();
     let script = "mount -t tmpfs -o size=16k none \"$0\" && echo older > \"$0/out.npy\" && { \"$1\" --steps 1 --count 20 \"$0/out.npy\"; code=$?; cat \"$0/out.npy\"; ls -A \"$0\"; exit $code; }";
     let mut unshare = Command::new("unshare");
-    unshare.args(["-rm", "sh", "-c", script]).arg(folder.0.path()).arg(env!("CARGO_BIN_EXE_edgegen"));
+    unshare.args(["-rm", "sh", "-c", script]).arg(folder.root()).arg(env!("CARGO_BIN_EXE_edgegen"));
     let output = unshare.output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
     if words.contains("unshare") || words.contains("mount") {
@@ -341,14 +295,14 @@ fn a_full_disk_is_told_and_leaves_nothing_behind() {
 fn a_folder_without_permission_is_told() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();
-    std::fs::set_permissions(folder.0.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+    std::fs::set_permissions(folder.root(), std::fs::Permissions::from_mode(0o555)).unwrap();
     if std::fs::write(folder.path("probe"), "").is_ok() {
         // root may write anywhere: the kernel's own read-only folder will do
         fails(&["--steps", "1", "/proc/out.png"], "/proc/out.png");
     } else {
         fails(&["--steps", "1", &folder.path("out.png")], "out.png");
     }
-    std::fs::set_permissions(folder.0.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(folder.root(), std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -584,9 +538,7 @@ fn what_cannot_be_restored_is_told_in_one_line() {
 
 /// A network that `tools/fixtures/exports.py` wrote, unpacked to `to`.
 fn unpack(name: &str, to: &str) {
-    let path = format!("{}/tests/fixtures/exports/{name}.onnx.gz", env!("CARGO_MANIFEST_DIR"));
-    let mut unpacked = flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap());
-    std::io::copy(&mut unpacked, &mut std::fs::File::create(to).unwrap()).unwrap();
+    std::fs::write(to, common::fixture(&format!("exports/{name}.onnx.gz"))).unwrap();
 }
 
 #[test]

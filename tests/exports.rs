@@ -1,11 +1,13 @@
 //! Networks as PyTorch's two exporters write them, made by `tools/fixtures/exports.py`: each file gives what
 //! onnxruntime gives, and a whole sample is what the scheduler's loop of diffusers makes around the PyTorch network.
 
+mod common;
+
+use common::fixture;
 use edgegen::config::SchedulerConfig;
 use edgegen::{Condition, Model, ModelOptions, Network, Request};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The seed and index whose noise the script's loops start from.
@@ -42,16 +44,8 @@ fn folder() -> PathBuf {
 fn open(architecture: &str, export: &str, options: &ModelOptions) -> edgegen::Result<Model> {
     match export.split_once('/') {
         Some((place, export)) => options.open(folder().join(place).join(format!("{architecture}.{export}.onnx"))),
-        None => options.read(&unpacked(&format!("{architecture}.{export}"))),
+        None => options.read(&fixture(&format!("exports/{architecture}.{export}.onnx.gz"))),
     }
-}
-
-fn unpacked(name: &str) -> Vec<u8> {
-    let path = folder().join(format!("{name}.onnx.gz"));
-    let packed = std::fs::File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).unwrap();
-    bytes
 }
 
 /// The greatest difference, in units of the reference's size where that is above 1.

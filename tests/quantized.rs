@@ -1,11 +1,13 @@
 //! Quantized networks as onnxruntime's tools write them, in both of their forms, made by `tools/fixtures/quantized.py`:
 //! edgegen is as near to what a file says, step by step, as the rounding that it leaves out makes it.
 
+mod common;
+
+use common::fixture;
 use edgegen::config::SchedulerConfig;
 use edgegen::{Condition, ModelOptions, Network};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 #[derive(Deserialize)]
@@ -47,9 +49,7 @@ fn quantized_networks_give_what_their_files_say() {
             }
         }
         for (form, output) in &expected.outputs {
-            let file = std::fs::File::open(fixtures.join(format!("quantized/{name}.{form}.onnx.gz"))).unwrap();
-            let mut bytes = Vec::new();
-            flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+            let bytes = fixture(&format!("quantized/{name}.{form}.onnx.gz"));
             let run = |exact_quantization: bool| {
                 let options = ModelOptions::new().scheduler_config(SchedulerConfig::default());
                 let options = options.exact_quantization(exact_quantization);

@@ -2,38 +2,20 @@
 //! scheduler's class.
 #![cfg(all(feature = "cli", feature = "embedded-model"))]
 
+mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use common::Folder;
+use program::{edgegen, fails};
 use std::path::Path;
-use std::process::{Command, Output};
 
-fn edgegen(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_edgegen")).args(arguments).output().unwrap()
-}
-
+/// What the program writes to the standard output; it may warn.
 #[track_caller]
 fn succeeds(arguments: &[&str]) -> String {
     let output = edgegen(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-#[track_caller]
-fn fails(arguments: &[&str], words: &str) {
-    let output = edgegen(arguments);
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.trim_end().lines().count() == 1 && text.contains(words), "{text:?} does not say {words:?}");
-}
-
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Folder(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().unwrap().to_string()
-    }
 }
 
 fn npy(path: &str) -> Vec<f32> {

@@ -74,7 +74,7 @@ capi() {
         stat -c '%n: %s bytes' "$out/$example-alone"
     done
     # as tools/capi/check.sh builds it
-    PROFILE=dist tools/capi/build.sh "$PWD/target/capi-installed"
+    tools/capi/build.sh "$PWD/target/capi-installed"
     "${CC:-cc}" -std=c11 -O2 examples/c/frame_filler.c -Iinclude target/capi-installed/lib/libedgegen.a -lm -lpthread -ldl -o "$out/here"
     "$out/here" "$out/here.pgm"
     for core in "${cores[@]}"; do

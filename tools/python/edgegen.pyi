@@ -42,12 +42,14 @@ class Model:
         scheduler_config: str | None = None,
         sample_shape: tuple[int, ...] | None = None,
         inputs: Mapping[str, str] | None = None,
+        max_memory: int | None = None,
     ) -> Model:
         """Opens an ONNX file, or the folder of a diffusers pipeline.
 
         scheduler_config: the text of a diffusers scheduler_config.json, for a model that gives no noise schedule.
         sample_shape: one sample's shape, for a graph that leaves it open.
         inputs: names of inputs by role ("sample", "time", "class", "condition"), where they cannot be told.
+        max_memory: the most bytes that the model may take; 16 times its files, and at least 1 GiB, if it is left out.
         """
 
     @staticmethod
@@ -57,6 +59,7 @@ class Model:
         scheduler_config: str | None = None,
         sample_shape: tuple[int, ...] | None = None,
         inputs: Mapping[str, str] | None = None,
+        max_memory: int | None = None,
     ) -> Model:
         """Opens an ONNX model that is in memory."""
 

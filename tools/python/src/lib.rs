@@ -22,6 +22,7 @@ fn raise(error: native::Error) -> PyErr {
             format!("{message}: put its scheduler_config.json beside it, or give its text as scheduler_config")
         }
         (message, Some(Hint::Input(role))) => format!("{message}: name it in inputs, by its role {role}"),
+        (message, Some(Hint::MaxMemory)) => format!("{message}: allow more by max_memory"),
         (message, Some(Hint::Class)) => format!("{message}: give class_"),
         (message, Some(Hint::Condition(name))) => format!("{message}: give '{name}' in conditions"),
         _ => error.to_string(),
@@ -58,8 +59,12 @@ fn options(
     scheduler_config: Option<&str>,
     sample_shape: Option<Vec<usize>>,
     inputs: Option<&Bound<'_, PyDict>>,
+    max_memory: Option<usize>,
 ) -> PyResult<ModelOptions> {
     let mut options = ModelOptions::new();
+    if let Some(bytes) = max_memory {
+        options = options.max_memory(bytes);
+    }
     if let Some(text) = scheduler_config {
         options = options.scheduler_config(SchedulerConfig::from_json(text).map_err(raise)?);
     }
@@ -79,27 +84,29 @@ fn options(
 #[pymethods]
 impl Model {
     #[new]
-    #[pyo3(signature = (path, *, scheduler_config=None, sample_shape=None, inputs=None))]
+    #[pyo3(signature = (path, *, scheduler_config=None, sample_shape=None, inputs=None, max_memory=None))]
     fn open(
         py: Python<'_>,
         path: PathBuf,
         scheduler_config: Option<&str>,
         sample_shape: Option<Vec<usize>>,
         inputs: Option<&Bound<'_, PyDict>>,
+        max_memory: Option<usize>,
     ) -> PyResult<Self> {
-        let options = options(scheduler_config, sample_shape, inputs)?;
+        let options = options(scheduler_config, sample_shape, inputs, max_memory)?;
         py.detach(|| options.open(path)).map(Model).map_err(raise)
     }
 
     #[staticmethod]
-    #[pyo3(signature = (data, *, scheduler_config=None, sample_shape=None, inputs=None))]
+    #[pyo3(signature = (data, *, scheduler_config=None, sample_shape=None, inputs=None, max_memory=None))]
     fn from_bytes(
         data: &[u8],
         scheduler_config: Option<&str>,
         sample_shape: Option<Vec<usize>>,
         inputs: Option<&Bound<'_, PyDict>>,
+        max_memory: Option<usize>,
     ) -> PyResult<Self> {
-        let options = options(scheduler_config, sample_shape, inputs)?;
+        let options = options(scheduler_config, sample_shape, inputs, max_memory)?;
         options.read(data).map(Model).map_err(raise)
     }
 
@@ -242,13 +249,15 @@ impl Generator {
             None => PyArrayDyn::zeros(py, shape, false),
         };
         // what else writes to it would be told
-        let mut writable = out.try_readwrite().map_err(|e| PyValueError::new_err(format!("out cannot be written: {e}")))?;
+        let mut writable =
+            out.try_readwrite().map_err(|e| PyValueError::new_err(format!("out cannot be written: {e}")))?;
         let to = writable.as_slice_mut().map_err(|_| PyValueError::new_err("out must lie together in C's order"))?;
         let deadline = match deadline {
             None => None,
             Some(seconds) => {
-                let after = Duration::try_from_secs_f64(seconds)
-                    .map_err(|_| PyValueError::new_err(format!("the deadline must be seconds from 0, but is {seconds}")))?;
+                let after = Duration::try_from_secs_f64(seconds).map_err(|_| {
+                    PyValueError::new_err(format!("the deadline must be seconds from 0, but is {seconds}"))
+                })?;
                 start.checked_add(after)
             }
         };
@@ -309,7 +318,10 @@ fn call(on_step: Option<&Py<PyAny>>, shape: &[usize], progress: Progress<'_>) ->
 /// An array's numbers, which must be of the shape.
 fn numbers(array: &PyReadonlyArrayDyn<'_, f32>, shape: &[usize], what: &str) -> PyResult<Vec<f32>> {
     if array.shape() != shape {
-        return Err(PyValueError::new_err(format!("{what} must have the shape {shape:?}, but has {:?}", array.shape())));
+        return Err(PyValueError::new_err(format!(
+            "{what} must have the shape {shape:?}, but has {:?}",
+            array.shape()
+        )));
     }
     Ok(array.as_array().iter().copied().collect())
 }
