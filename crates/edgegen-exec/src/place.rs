@@ -3,9 +3,12 @@
 //! A step owns one list of [`Places`]. What the verifier proves, where values are laid out, and what a kernel is handed all
 //! come from this list, so that what was checked and what is touched cannot come apart.
 
-use kernels::arena::View;
+use kernels::arena::{Extent, View};
 use kernels::general::{Loops, RANK};
 use std::marker::PhantomData;
+
+/// Why a place is there when a step runs: no plan runs that the verifier has not proven.
+pub const PROVEN: &str = "places that the verifier has proven";
 
 /// Which of a workspace's two buffers something is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +81,8 @@ impl Strided {
         })
     }
 
-    /// Loops over several places of the same dimensions, but for their rows and columns.
-    pub fn loops<const N: usize>(places: [Self; N]) -> Loops<N> {
+    /// Loops over several places of the same dimensions, but for their rows and columns; none if they cannot be counted.
+    pub fn loops<const N: usize>(places: [Self; N]) -> Option<Loops<N>> {
         let outer = |all: &[usize; MOST_DIMS]| std::array::from_fn::<usize, RANK, _>(|d| all[d]);
         Loops::from_parts(outer(&places[0].dims), places.map(|p| (p.start, outer(&p.strides))))
     }
@@ -103,11 +106,11 @@ pub enum Region {
     /// Numbers at regular distances.
     Strided(Strided),
     /// The pixels of an image.
-    Image(View),
+    Image(Extent),
     /// The pixels of an image and what lies around it.
-    Bordered(View),
+    Bordered(Extent),
     /// What lies around an image alone and, for bytes, what fills its pixels up to whole groups of channels.
-    Edges(View),
+    Edges(Extent),
 }
 
 /// A region of one of the buffers, and what a step does with it.
@@ -164,7 +167,7 @@ impl Kind for Strided {
 impl Kind for View {
     fn of(region: &Region) -> Option<Self> {
         match region {
-            Region::Image(view) | Region::Bordered(view) | Region::Edges(view) => Some(*view),
+            Region::Image(view) | Region::Bordered(view) | Region::Edges(view) => View::new(*view),
             Region::Slice(_) | Region::Strided(_) => None,
         }
     }
@@ -192,33 +195,33 @@ impl Places {
 
     /// An image in f32.
     pub fn image(&mut self, access: Access, view: View) -> Handle<View> {
-        self.add(access, Buffer::Floats, Region::Image(view))
+        self.add(access, Buffer::Floats, Region::Image(*view))
     }
 
     /// An image in f32 that is read with the zeros around it.
     pub fn bordered(&mut self, view: View) -> Handle<View> {
-        self.add(Access::Read, Buffer::Floats, Region::Bordered(view))
+        self.add(Access::Read, Buffer::Floats, Region::Bordered(*view))
     }
 
     /// A quantized image that is written.
     pub fn quantized(&mut self, view: View) -> Handle<View> {
-        self.add(Access::Write, Buffer::Bytes, Region::Image(view))
+        self.add(Access::Write, Buffer::Bytes, Region::Image(*view))
     }
 
     /// A quantized image that is read with the zero points around it.
     pub fn quantized_bordered(&mut self, view: View) -> Handle<View> {
-        self.add(Access::Read, Buffer::Bytes, Region::Bordered(view))
+        self.add(Access::Read, Buffer::Bytes, Region::Bordered(*view))
     }
 
     /// What lies around an image, which is written.
     pub fn edges(&mut self, buffer: Buffer, view: View) -> Handle<View> {
-        self.add(Access::Write, buffer, Region::Edges(view))
+        self.add(Access::Write, buffer, Region::Edges(*view))
     }
 
     /// What and where the place of this handle is.
     ///
     /// # Panics
-    /// With a handle of another list.
+    /// With a handle of another list, or when the place is an image that cannot be: the verifier refuses those first.
     pub fn get<T: Kind>(&self, handle: Handle<T>) -> T {
         T::of(&self.0[handle.index].region).expect("a handle is of the list that gave it")
     }

@@ -1,6 +1,6 @@
 //! A compiled network, and the state that running it changes.
 
-use crate::place::{Slice, Strided};
+use crate::place::{PROVEN, Slice, Strided};
 use crate::pool::Pool;
 use crate::step::{Boundary, Call, Scratch, Share, Step, Work};
 use crate::verify::Verified;
@@ -282,7 +282,11 @@ impl Plan {
                             // what one thread runs is the first part alone
                             let alone = step.share == Share::BesideNext;
                             if let Some(kernel) = step.kernel().filter(|_| !alone || index == 0) {
-                                let part = if alone { Part::WHOLE } else { Part { index, of } };
+                                let part = if alone {
+                                    Part::WHOLE
+                                } else {
+                                    Part::new(index, of).expect("one of those that there are")
+                                };
                                 let memory = shared.memory();
                                 kernel.run(Call { isa: self.isa, part, places: &step.places, memory }, &mut scratch);
                             }
@@ -306,11 +310,11 @@ impl Plan {
                 kernel.run(Call { isa: self.isa, part: Part::WHOLE, places, memory }, scratch);
             }
             Work::Boundary(Boundary::Sample { to, from }) => {
-                Strided::loops([places.get(*to), *from]).gather(at.x, memory);
+                Strided::loops([places.get(*to), *from]).expect(PROVEN).gather(at.x, memory);
             }
             Work::Boundary(Boundary::Result { from, to, index }) => {
                 let out = index.checked_sub(1).map_or(out, |other| &mut observed[other]);
-                Strided::loops([*to, places.get(*from)]).gather(memory, out);
+                Strided::loops([*to, places.get(*from)]).expect(PROVEN).gather(memory, out);
             }
             Work::Boundary(Boundary::Time { to, whole }) => {
                 memory[places.get(*to).start] = if *whole { at.t.round() } else { at.t } as f32;

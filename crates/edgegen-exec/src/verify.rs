@@ -7,7 +7,7 @@
 use crate::place::{Access, Buffer, Place, Region, Slice, Strided};
 use crate::reason::Reason;
 use crate::step::{Kernel, ScratchLen, Share, Step};
-use kernels::arena::View;
+use kernels::arena::{Extent, View};
 use kernels::conv8;
 use std::ops::Range;
 
@@ -286,7 +286,7 @@ fn overlap(draft: &Draft, a: &Place, b: &Place) -> bool {
 
 impl Place {
     /// The channels of an image that are touched: kernels of bytes read whole groups of them.
-    fn channels(&self, view: &View) -> Option<usize> {
+    fn channels(&self, view: &Extent) -> Option<usize> {
         match (self.buffer, &self.region) {
             (Buffer::Bytes, Region::Bordered(_)) => view.c.checked_next_multiple_of(conv8::CHANNELS),
             _ => Some(view.c),
@@ -319,6 +319,7 @@ impl Place {
             Region::Image(v) => view_runs(v, [0, 0], v.c, f),
             Region::Bordered(v) => view_runs(v, v.border, self.channels(v).unwrap_or(v.c), f),
             Region::Edges(v) => {
+                let Some(v) = View::new(*v) else { return };
                 v.edges().for_each(|(at, len)| f(at..at + len));
                 if self.buffer == Buffer::Bytes {
                     v.pixels().for_each(|at| f(at + v.c..at + v.pixel));
@@ -328,7 +329,10 @@ impl Place {
     }
 }
 
-fn image_extent(v: &View, [rows, pixels]: [usize; 2], c: usize) -> Option<Range<usize>> {
+/// From the first to the last number of an image with this border, if it can be a view at all.
+fn image_extent(v: &Extent, border: [usize; 2], c: usize) -> Option<Range<usize>> {
+    View::new(*v)?;
+    let [rows, pixels] = border;
     let before = rows.checked_mul(v.row)?.checked_add(pixels.checked_mul(v.pixel)?)?;
     let down = v.h.checked_sub(1)?.checked_add(rows)?.checked_mul(v.row)?;
     let across = v.w.checked_sub(1)?.checked_add(pixels)?.checked_mul(v.pixel)?;
@@ -336,7 +340,7 @@ fn image_extent(v: &View, [rows, pixels]: [usize; 2], c: usize) -> Option<Range<
     Some(v.start.checked_sub(before)?..last.checked_add(c)?)
 }
 
-fn view_runs(v: &View, [rows, pixels]: [usize; 2], c: usize, f: &mut dyn FnMut(Range<usize>)) {
+fn view_runs(v: &Extent, [rows, pixels]: [usize; 2], c: usize, f: &mut dyn FnMut(Range<usize>)) {
     let corner = v.start - rows * v.row - pixels * v.pixel;
     for y in 0..v.h + 2 * rows {
         let line = corner + y * v.row;
@@ -365,7 +369,7 @@ impl Region {
     /// Whether two regions are the same numbers, for whatever goes over each in the same order.
     fn is_same(&self, other: &Region) -> bool {
         match (self, other) {
-            (Region::Image(a), Region::Image(b)) => View { border: b.border, ..*a } == *b,
+            (Region::Image(a), Region::Image(b)) => Extent { border: b.border, ..*a } == *b,
             _ => self == other,
         }
     }

@@ -2,10 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::Deref;
 
-/// A picture of `c` channels in the arena, or some of the channels of one. The channels of a pixel lie together.
+/// The sizes of a [`View`] and where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct Extent {
     /// Channels.
     pub c: usize,
     /// Rows.
@@ -22,11 +23,45 @@ pub struct View {
     pub border: [usize; 2],
 }
 
+/// A picture of `c` channels in the arena, or some of the channels of one. The channels of a pixel lie together.
+///
+/// Its numbers can be read as fields of [`Extent`], but only be set by what proves with checked arithmetic that the
+/// picture is not empty and that every number of it and of its border has a place that a `usize` can count. Whether
+/// that place lies in a certain buffer is for [`fits`](Self::fits) and [`reaches`](Self::reaches) to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View(Extent);
+
+impl Deref for View {
+    type Target = Extent;
+
+    #[inline(always)]
+    fn deref(&self) -> &Extent {
+        &self.0
+    }
+}
+
 impl View {
-    /// Channels `first..first + c` of this picture.
-    pub fn channels(self, first: usize, c: usize) -> Self {
-        debug_assert!(first + c <= self.c);
-        View { c, start: self.start + first, ..self }
+    /// The picture of these sizes; none if it is empty, if its border begins before the first number of the arena, or if
+    /// any of it lies further than can be counted.
+    pub fn new(extent: Extent) -> Option<Self> {
+        let Extent { c, h, w, start, pixel, row, border: [rows, pixels] } = extent;
+        let before = rows.checked_mul(row)?.checked_add(pixels.checked_mul(pixel)?)?;
+        // kernels count pixels, and the numbers of a row with its border
+        let counted = h.checked_add(rows.checked_mul(2)?)?.checked_mul(w.checked_add(pixels.checked_mul(2)?)?)?;
+        let view = View(extent);
+        let end = view.end(extent.border)?;
+        (c > 0 && counted > 0 && before <= start && end.checked_add(pixel)? <= isize::MAX as usize).then_some(view)
+    }
+
+    /// The same picture elsewhere; none as for [`new`](Self::new).
+    pub fn with_start(self, start: usize) -> Option<Self> {
+        View::new(Extent { start, ..self.0 })
+    }
+
+    /// Channels `first..first + c` of this picture; none if it does not have them.
+    pub fn channels(self, first: usize, c: usize) -> Option<Self> {
+        let inside = first.checked_add(c).is_some_and(|end| end <= self.c);
+        inside.then(|| View::new(Extent { c, start: self.start + first, ..self.0 })).flatten()
     }
 
     /// Where pixel `i` is, row by row.
@@ -46,6 +81,11 @@ impl View {
         self.end([0, 0]).is_some_and(|end| end <= len)
     }
 
+    /// Whether no number of it lies where another one does, so that threads may each write some of its pixels.
+    pub fn is_apart(self) -> bool {
+        apart([(1, self.c), (self.pixel, self.w), (self.row, self.h)])
+    }
+
     /// One past the last number of the picture with so many rows and pixels after it; none if it has no pixel, or if that
     /// is more than can be counted.
     fn end(self, [rows, pixels]: [usize; 2]) -> Option<usize> {
@@ -55,17 +95,19 @@ impl View {
     }
 
     /// Whether a window of `height` by `width` pixels that begins `padding` rows above and pixels left of the picture
-    /// lies within the picture and its border, and that within an arena of `len` numbers.
-    pub fn reaches(self, padding: [usize; 2], height: usize, width: usize, len: usize) -> bool {
+    /// lies within the picture and its border, and that within an arena of `len` numbers. Of each pixel, `c` numbers are
+    /// read, which may be more than its channels.
+    pub fn reaches(self, padding: [usize; 2], [height, width]: [usize; 2], c: usize, len: usize) -> bool {
         let [rows, pixels] = self.border;
         let side = |n: usize, before: usize, after: usize| n.checked_add(before)?.checked_add(after);
         let before = || padding[0].checked_mul(self.row)?.checked_add(padding[1].checked_mul(self.pixel)?);
+        let more = c.saturating_sub(self.c);
         padding[0] <= rows
             && padding[1] <= pixels
             && side(self.h, padding[0], rows).is_some_and(|most| height <= most)
             && side(self.w, padding[1], pixels).is_some_and(|most| width <= most)
             && before().is_some_and(|before| self.start >= before)
-            && self.end(self.border).is_some_and(|end| end <= len)
+            && self.end(self.border).and_then(|end| end.checked_add(more)).is_some_and(|end| end <= len)
     }
 
     /// The runs of numbers around the picture that are to be zeros: where each starts, and how long it is. All channels
@@ -83,6 +125,17 @@ impl View {
             }
         })
     }
+}
+
+/// Whether no two indices of dimensions of these strides and sizes lie at the same place: each stride is at least as long
+/// as what the shorter ones reach over.
+pub(crate) fn apart<const N: usize>(mut dims: [(usize, usize); N]) -> bool {
+    dims.sort_unstable();
+    let mut reach = Some(0usize);
+    for (stride, n) in dims.into_iter().filter(|(_, n)| *n > 1) {
+        reach = reach.filter(|reach| stride > *reach).and_then(|reach| reach.checked_add((n - 1).checked_mul(stride)?));
+    }
+    reach.is_some()
 }
 
 /// A value of any shape: each of its dimensions has a stride.
@@ -106,16 +159,17 @@ impl Place {
 
     /// A picture as a value of dimensions `[1, C, H, W]` or `[1, C, W]`.
     pub fn of_view(view: View, dims: &[usize]) -> Self {
+        let all = view.row.saturating_mul(view.h);
         let strides = match dims.len() {
-            3 => vec![view.row * view.h, 1, view.pixel],
-            _ => vec![view.row * view.h, 1, view.row, view.pixel],
+            3 => vec![all, 1, view.pixel],
+            _ => vec![all, 1, view.row, view.pixel],
         };
         Place { start: view.start, dims: dims.to_vec(), strides, border: view.border }
     }
 
-    /// How many numbers it has.
+    /// How many numbers it has, or the greatest number that can be counted.
     pub fn len(&self) -> usize {
-        self.dims.iter().product()
+        self.dims.iter().fold(1, |n: usize, d| n.saturating_mul(*d))
     }
 
     /// The first numbers of its last dimensions: those but the first `n` are left out.
@@ -126,13 +180,14 @@ impl Place {
     /// The value as a picture, if it is `[1, C, H, W]` or `[1, C, W]` and its channels lie together.
     pub fn view(&self) -> Option<View> {
         let (Place { start, border, .. }, s) = (self, &self.strides);
-        let view = match *self.dims {
-            [1, c, w] => View { c, h: 1, w, start: *start, pixel: s[2], row: w * s[2], border: *border },
-            [1, c, h, w] => View { c, h, w, start: *start, pixel: s[3], row: s[2], border: *border },
+        let [c, h, w, pixel, row] = match *self.dims {
+            [1, c, w] => [c, 1, w, s[2], w.checked_mul(s[2])?],
+            [1, c, h, w] => [c, h, w, s[3], s[2]],
             _ => return None,
         };
-        let apart = view.w == 1 || view.pixel >= view.c;
-        (view.c == 1 || s[1] == 1).then_some(view).filter(|_| apart)
+        let view = View::new(Extent { c, h, w, start: *start, pixel, row, border: *border })?;
+        let apart = w == 1 || pixel >= c;
+        (c == 1 || s[1] == 1).then_some(view).filter(|_| apart)
     }
 
     /// The value as one row of pixels whose channels are its last dimension.
@@ -142,7 +197,9 @@ impl Place {
         let flat = self.reshaped(&[w, c])?;
         let pixel = flat.strides[0];
         let together = c == 1 || flat.strides[1] == 1;
-        (together && w > 0).then_some(View { c, h: 1, w, start: self.start, pixel, row: w * pixel, border: [0, 0] })
+        let row = w.checked_mul(pixel)?;
+        let extent = Extent { c, h: 1, w, start: self.start, pixel, row, border: [0, 0] };
+        if together { View::new(extent) } else { None }
     }
 
     /// The value as numbers that lie one after the other.
@@ -168,7 +225,9 @@ impl Place {
 
     /// With other dimensions of as many numbers in the same order, where strides can do that.
     pub fn reshaped(&self, dims: &[usize]) -> Option<Self> {
-        debug_assert_eq!(self.len(), dims.iter().product::<usize>());
+        if self.len() != dims.iter().try_fold(1, |n: usize, d| n.checked_mul(*d))? {
+            return None;
+        }
         // dimensions of one have no say
         let old: Vec<(usize, usize)> =
             self.dims.iter().copied().zip(self.strides.iter().copied()).filter(|(d, _)| *d != 1).collect();
@@ -186,20 +245,20 @@ impl Place {
             while from != to {
                 if from < to {
                     let (d, s) = *old.get(i)?;
-                    if old[i - 1].1 != d * s {
+                    if old[i - 1].1 != d.checked_mul(s)? {
                         return None;
                     }
-                    from *= d;
+                    from = from.checked_mul(d)?;
                     i += 1;
                 } else {
-                    to *= *dims.get(k)?;
+                    to = to.checked_mul(*dims.get(k)?)?;
                     k += 1;
                 }
             }
             let mut stride = old[i - 1].1;
             for d in (place..k).rev() {
                 strides[d] = stride;
-                stride *= dims[d];
+                stride = stride.checked_mul(dims[d])?;
             }
         }
         let same = self.dims == dims;
@@ -207,11 +266,12 @@ impl Place {
     }
 }
 
-/// The strides of a tensor whose last dimension lies together.
+/// The strides of a tensor whose last dimension lies together. Those that cannot be counted are the greatest number that
+/// can, with which no view or loop can be made.
 pub fn row_major(dims: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; dims.len()];
+    let mut strides = vec![1usize; dims.len()];
     for i in (1..dims.len()).rev() {
-        strides[i - 1] = strides[i] * dims[i].max(1);
+        strides[i - 1] = strides[i].saturating_mul(dims[i].max(1));
     }
     strides
 }
@@ -234,23 +294,28 @@ pub struct Storage {
 
 /// The numbers that a storage of `len` takes: storages start at multiples of whole vectors.
 pub fn room(len: usize) -> usize {
-    len.max(1).next_multiple_of(16)
+    len.max(1).checked_next_multiple_of(16).unwrap_or(usize::MAX)
 }
 
 impl Layout {
-    /// A storage of `len` numbers.
-    pub fn storage(&mut self, len: usize) -> usize {
+    /// A storage of `len` numbers; none if all of them are more than can be counted.
+    pub fn storage(&mut self, len: usize) -> Option<usize> {
         let start = self.len;
+        self.len = start.checked_add(len.max(1).checked_next_multiple_of(16)?)?;
         self.storages.push(Storage { start, len });
-        self.len += room(len);
-        start
+        Some(start)
     }
 
-    /// A place for a picture with a border of zeros around it.
-    pub fn place(&mut self, [c, h, w]: [usize; 3], border: [usize; 2]) -> View {
-        let (pixel, row) = (c, (w + 2 * border[1]) * c);
-        let start = self.storage((h + 2 * border[0]) * row) + border[0] * row + border[1] * pixel;
-        View { c, h, w, start, pixel, row, border }
+    /// A place for a picture with a border of zeros around it; none if it is empty, or more than can be counted.
+    pub fn place(&mut self, [c, h, w]: [usize; 3], border: [usize; 2]) -> Option<View> {
+        let side = |n: usize, i: usize| border[i].checked_mul(2)?.checked_add(n);
+        let row = side(w, 1)?.checked_mul(c)?;
+        let corner = border[0].checked_mul(row)?.checked_add(border[1].checked_mul(c)?)?;
+        let len = side(h, 0)?.checked_mul(row)?;
+        // before anything is laid out
+        View::new(Extent { c, h, w, start: self.len.checked_add(corner)?, pixel: c, row, border })?;
+        let start = self.storage(len)?.checked_add(corner)?;
+        View::new(Extent { c, h, w, start, pixel: c, row, border })
     }
 
     /// The numbers that all of it takes.
@@ -264,9 +329,9 @@ impl Layout {
         &self.storages
     }
 
-    /// Which storage the number at `at` is in.
+    /// Which storage the number at `at` is in, or the last one before it.
     pub fn storage_at(&self, at: usize) -> usize {
-        self.storages.partition_point(|s| s.start <= at) - 1
+        self.storages.partition_point(|s| s.start <= at).saturating_sub(1)
     }
 }
 
@@ -279,7 +344,7 @@ pub fn share(storages: &[(usize, Option<(usize, usize)>)]) -> (Vec<usize>, usize
     }
     let mut order: Vec<usize> = (0..storages.len()).filter(|i| storages[*i].1.is_some()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(storages[*i].0));
-    let mut starts = vec![0; storages.len()];
+    let mut starts = vec![0usize; storages.len()];
     let (mut end, mut laid): (usize, Vec<usize>) = (0, Vec::new());
     for i in order {
         let (len, Some((first, last))) = storages[i] else { continue };
@@ -287,18 +352,18 @@ pub fn share(storages: &[(usize, Option<(usize, usize)>)]) -> (Vec<usize>, usize
         let mut taken: Vec<(usize, usize)> = laid
             .iter()
             .filter(|j| storages[**j].1.is_some_and(|(f, l)| f <= last && first <= l))
-            .map(|j| (starts[*j], starts[*j] + room(storages[*j].0)))
+            .map(|j| (starts[*j], starts[*j].saturating_add(room(storages[*j].0))))
             .collect();
         taken.sort_unstable();
-        let mut at = 0;
+        let mut at = 0usize;
         for (from, to) in taken {
-            if at + len <= from {
+            if len <= from.saturating_sub(at) {
                 break;
             }
             at = at.max(to);
         }
         starts[i] = at;
-        end = end.max(at + len);
+        end = end.max(at.saturating_add(len));
         laid.push(i);
     }
     (starts, end)
@@ -312,7 +377,7 @@ fn share_many(storages: &[(usize, Option<(usize, usize)>)]) -> (Vec<usize>, usiz
     let used = storages.iter().enumerate();
     let mut order: Vec<_> = used.filter_map(|(i, (len, steps))| steps.map(|s| (s, i, room(*len)))).collect();
     order.sort_unstable();
-    let (mut starts, mut end, mut gaps) = (vec![0; storages.len()], 0, Gaps::default());
+    let (mut starts, mut end, mut gaps) = (vec![0; storages.len()], 0usize, Gaps::default());
     // by the last step at which they are needed
     let mut live = BinaryHeap::new();
     for ((first, last), i, len) in order {
@@ -324,7 +389,7 @@ fn share_many(storages: &[(usize, Option<(usize, usize)>)]) -> (Vec<usize>, usiz
             gaps.add(starts[j], room);
         }
         starts[i] = gaps.take(len).unwrap_or_else(|| {
-            end += len;
+            end = end.saturating_add(len);
             end - len
         });
         live.push(Reverse((last, i, len)));
@@ -431,7 +496,7 @@ mod tests {
     #[test]
     fn strides_reshape_where_they_can() {
         let mut layout = Layout::default();
-        let view = layout.place([6, 4, 5], [0, 0]);
+        let view = layout.place([6, 4, 5], [0, 0]).unwrap();
         let picture = Place::of_view(view, &[1, 6, 4, 5]);
         // pixels in one row, channels in heads, and queries first
         let heads = picture.reshaped(&[1, 2, 3, 20]).unwrap().permuted(&[0, 1, 3, 2]);
@@ -440,7 +505,7 @@ mod tests {
         // channels and pixels together are not in this order
         assert!(picture.reshaped(&[1, 2, 60]).is_none());
         // a border keeps rows apart
-        let bordered = Place::of_view(layout.place([6, 4, 5], [1, 1]), &[1, 6, 4, 5]);
+        let bordered = Place::of_view(layout.place([6, 4, 5], [1, 1]).unwrap(), &[1, 6, 4, 5]);
         assert!(bordered.reshaped(&[1, 6, 20]).is_none());
         assert_eq!(bordered.view().unwrap().border, [1, 1]);
         let ones = Place::row_major(3, &[1, 8]).reshaped(&[1, 8, 1, 1]).unwrap();
@@ -450,7 +515,7 @@ mod tests {
     #[test]
     fn edges_are_all_but_the_picture() {
         let mut layout = Layout::default();
-        let view = layout.place([2, 3, 4], [1, 2]);
+        let view = layout.place([2, 3, 4], [1, 2]).unwrap();
         let mut memory = vec![1; layout.len()];
         view.edges().for_each(|(at, len)| memory[at..at + len].fill(0));
         let inside: usize = view.pixels().map(|at| memory[at] + memory[at + 1]).sum();

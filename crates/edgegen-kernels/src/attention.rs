@@ -2,126 +2,161 @@
 //! a convolution's weights, so that scores and means are sums of a pixel's numbers times weights.
 
 use super::conv::accumulate;
-use super::dense::{exp, load, store};
+use super::dense::exp;
 use super::memory::{Memory, Part};
+use super::pointer::{Source, Target};
 use super::simd::{Simd, WIDEST};
 use crate::arena::View;
 
 /// Attention: `softmax(scale · q kᵀ) v` for each head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
-    /// The queries.
-    pub query: View,
-    /// The keys.
-    pub key: View,
-    /// The values, one a key.
-    pub value: View,
-    /// The result, one a query.
-    pub output: View,
-    /// Heads: each has its share of the channels.
-    pub heads: usize,
-    /// What scores are multiplied with.
-    pub scale: f32,
+    query: View,
+    key: View,
+    value: View,
+    output: View,
+    heads: usize,
+    scale: f32,
+    work_len: usize,
 }
 
 /// Queries that share loaded keys.
 const QUERIES: usize = 8;
 
 impl Attention {
+    /// Of queries, keys, one value a key and one result a query, in that order. Each of the `heads` has its share of the
+    /// channels; scores are multiplied with `scale`. None if these do not fit one another, if numbers of the result
+    /// would lie in the same place, or if the numbers that it works with cannot be counted.
+    pub fn new([query, key, value, output]: [View; 4], heads: usize, scale: f32) -> Option<Self> {
+        let (queries, keys) = (query.h * query.w, key.h * key.w);
+        let fits = query.c == key.c && value.c == output.c && value.h * value.w == keys;
+        if !fits || output.h * output.w != queries || !output.is_apart() || heads == 0 {
+            return None;
+        }
+        if !query.c.is_multiple_of(heads) || !value.c.is_multiple_of(heads) {
+            return None;
+        }
+        let (c, columns) = (query.c / heads, keys.checked_next_multiple_of(WIDEST)?);
+        let of_values = (value.c / heads).checked_next_multiple_of(WIDEST)?;
+        let scores = c.checked_add(QUERIES)?.checked_mul(columns)?;
+        let work_len = keys.checked_mul(of_values)?.checked_add(scores)?.checked_add(QUERIES.checked_mul(c)?)?;
+        queries.checked_mul(keys)?.checked_mul(heads)?;
+        Some(Attention { query, key, value, output, heads, scale, work_len })
+    }
+
+    /// Where queries, keys, values and results lie.
+    pub fn views(&self) -> [View; 4] {
+        [self.query, self.key, self.value, self.output]
+    }
+
+    /// The same attention to views elsewhere; none as for [`new`](Self::new).
+    pub fn with_views(self, views: [View; 4]) -> Option<Self> {
+        Attention::new(views, self.heads, self.scale)
+    }
+
+    /// The queries.
+    pub fn query(&self) -> View {
+        self.query
+    }
+
+    /// The keys.
+    pub fn key(&self) -> View {
+        self.key
+    }
+
+    /// The values.
+    pub fn value(&self) -> View {
+        self.value
+    }
+
+    /// The heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
     /// The numbers that it works with.
     pub fn work_len(&self) -> usize {
-        let (c, keys) = (self.query.c / self.heads, self.key.h * self.key.w);
-        let of_values = (self.value.c / self.heads).next_multiple_of(WIDEST);
-        (c + QUERIES) * keys.next_multiple_of(WIDEST) + keys * of_values + QUERIES * c
+        self.work_len
     }
 }
 
 /// Runs an attention. The mask is added to the scores of all heads: a number for each query and key, those of a query
 /// together. Parts are of heads and queries.
 ///
-/// # Safety
-/// The CPU must have the features of `S`.
+/// # Panics
+/// When a picture does not lie within the memory, or the mask or the work space is of another length.
 #[inline(always)]
-pub(super) unsafe fn run<S: Simd>(a: &Attention, mask: Option<&[f32]>, part: Part, work: &mut [f32], memory: Memory) {
+pub(super) fn run<S: Simd>(s: S, a: &Attention, mask: Option<&[f32]>, part: Part, work: &mut [f32], memory: Memory) {
     let (queries, keys) = (a.query.h * a.query.w, a.key.h * a.key.w);
-    assert!(a.query.c == a.key.c && a.value.c == a.output.c);
-    assert!(a.query.c.is_multiple_of(a.heads) && a.value.c.is_multiple_of(a.heads));
-    assert!(a.value.h * a.value.w == keys && a.output.h * a.output.w == queries);
-    assert!([a.query, a.key, a.value, a.output].iter().all(|v| v.fits(memory.len())));
+    assert!(a.views().iter().all(|v| v.fits(memory.len())) && work.len() >= a.work_len);
     assert!(mask.is_none_or(|m| m.len() == queries * keys));
     let (c, c_value) = (a.query.c / a.heads, a.value.c / a.heads);
     let (columns, channels) = (keys.next_multiple_of(WIDEST), c_value.next_multiple_of(WIDEST));
-    let (packed_keys, rest) = work[..a.work_len()].split_at_mut(c * columns);
+    let (packed_keys, rest) = work[..a.work_len].split_at_mut(c * columns);
     let (packed_values, rest) = rest.split_at_mut(keys * channels);
     let (scores, scaled) = rest.split_at_mut(QUERIES * columns);
     let blocks = queries.div_ceil(QUERIES);
     let mut packed = None;
     for unit in part.range(a.heads * blocks) {
         let (head, first) = (unit / blocks, unit % blocks * QUERIES);
-        let part_of = |v: View| v.channels(head * (v.c / a.heads), v.c / a.heads);
+        let part_of =
+            |v: View| v.channels(head * (v.c / a.heads), v.c / a.heads).expect("a head of those that there are");
         let (query, output) = (part_of(a.query), part_of(a.output));
-        // SAFETY: the caller's promise; the assertions: the views lie within the arena, and the work space has room.
-        unsafe {
-            if packed != Some(head) {
-                // keys lie by channel, values by pixel
-                pack::<S>(part_of(a.key), memory, packed_keys, columns, true);
-                pack::<S>(part_of(a.value), memory, packed_values, channels, false);
-                packed = Some(head);
-            }
-            let count = QUERIES.min(queries - first);
-            for (q, to) in scaled.chunks_exact_mut(c).enumerate().take(count) {
-                let from = memory.arena().add(query.at(first + q));
-                for (k, v) in to.iter_mut().enumerate() {
-                    *v = *from.add(k) * a.scale;
-                }
-            }
-            products::<S>(scaled, c, packed_keys, columns, count, Scores { to: scores.as_mut_ptr(), columns });
-            if let Some(mask) = mask {
-                let lines = mask[first * keys..(first + count) * keys].chunks_exact(keys);
-                for (scores, mask) in scores.chunks_exact_mut(columns).zip(lines) {
-                    for (score, m) in scores.iter_mut().zip(mask) {
-                        *score += m;
-                    }
-                }
-            }
-            let mut inverse = [0f32; QUERIES];
-            for (line, inverse) in scores.chunks_exact_mut(columns).zip(&mut inverse).take(count) {
-                *inverse = 1.0 / softmax::<S>(line, keys);
-            }
-            let results = Results { arena: memory.arena(), output, first, inverse: &inverse };
-            products::<S>(scores, keys, packed_values, channels, count, results);
+        if packed != Some(head) {
+            // keys lie by channel, values by pixel
+            pack(s, part_of(a.key), memory, packed_keys, columns, true);
+            pack(s, part_of(a.value), memory, packed_values, channels, false);
+            packed = Some(head);
         }
+        let count = QUERIES.min(queries - first);
+        for (q, to) in scaled.chunks_exact_mut(c).enumerate().take(count) {
+            let from = memory.arena().source().skip(query.at(first + q));
+            for (k, v) in to.iter_mut().enumerate() {
+                // SAFETY: the query's channels lie within the arena.
+                *v = unsafe { from.load::<f32>(k) } * a.scale;
+            }
+        }
+        products(s, scaled, c, packed_keys, columns, count, Scores { to: scores, columns });
+        if let Some(mask) = mask {
+            let lines = mask[first * keys..(first + count) * keys].chunks_exact(keys);
+            for (scores, mask) in scores.chunks_exact_mut(columns).zip(lines) {
+                for (score, m) in scores.iter_mut().zip(mask) {
+                    *score += m;
+                }
+            }
+        }
+        let mut inverse = [0f32; QUERIES];
+        for (line, inverse) in scores.chunks_exact_mut(columns).zip(&mut inverse).take(count) {
+            *inverse = 1.0 / softmax(s, line, keys);
+        }
+        let results = Results { memory, output, first, inverse: &inverse };
+        products(s, scores, keys, packed_values, channels, count, results);
     }
 }
 
 /// What is done with a vector of products. No closure: one that is not compiled into its caller lacks the CPU's features.
-trait Put<S: Simd>: Copy {
+trait Put<S: Simd> {
     /// With those of line `q`, from number `i` on.
-    ///
-    /// # Safety
-    /// The CPU must have the features of `S`, and there must be room for them.
-    unsafe fn put(self, q: usize, i: usize, products: S::F);
+    fn put(&mut self, s: S, q: usize, i: usize, products: S::F);
 }
 
 /// They are stored, in lines of `columns`.
-#[derive(Clone, Copy)]
-struct Scores {
-    to: *mut f32,
+struct Scores<'a> {
+    to: &'a mut [f32],
     columns: usize,
 }
 
-impl<S: Simd> Put<S> for Scores {
+impl<S: Simd> Put<S> for Scores<'_> {
     #[inline(always)]
-    unsafe fn put(self, q: usize, i: usize, products: S::F) {
-        // SAFETY: the caller's promise.
-        unsafe { S::store(self.to.add(q * self.columns + i), products) }
+    fn put(&mut self, s: S, q: usize, i: usize, products: S::F) {
+        s.write(self.to, q * self.columns + i, products);
     }
 }
 
-/// They are stored as the channels of pixels from number `first` on, times each pixel's factor.
-#[derive(Clone, Copy)]
+/// They are stored as the channels of pixels from number `first` on, times each pixel's factor. The output lies within the
+/// memory.
 struct Results<'a> {
-    arena: *mut f32,
+    memory: Memory<'a>,
     output: View,
     first: usize,
     inverse: &'a [f32; QUERIES],
@@ -129,13 +164,12 @@ struct Results<'a> {
 
 impl<S: Simd> Put<S> for Results<'_> {
     #[inline(always)]
-    unsafe fn put(self, q: usize, i: usize, products: S::F) {
-        if i < self.output.c {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let to = self.arena.add(self.output.at(self.first + q) + i);
-                store::<S>(to, self.output.c - i, S::mul(products, S::splat(self.inverse[q])));
-            }
+    fn put(&mut self, s: S, q: usize, i: usize, products: S::F) {
+        let (pixel, output) = (self.first + q, self.output);
+        if i < output.c && pixel < output.h * output.w {
+            let (at, values) = (output.at(pixel) + i, s.mul(products, s.splat(self.inverse[q])));
+            // SAFETY: the pixel is one of the output, which has so many channels left; other parts have other pixels.
+            unsafe { s.store_some(self.memory.arena(), at, output.c - i, values) }
         }
     }
 }
@@ -148,15 +182,14 @@ const fn vectors<S: Simd>() -> usize {
 /// Packs a picture's pixels as lines of `width`, in panels of as many vectors as a tile has: by channel, a line of all
 /// pixels for each channel, or by pixel; with zeros to the end of each line.
 ///
-/// # Safety
-/// The CPU must have the features of `S`; the picture must lie within the arena.
+/// # Panics
+/// When there is no room, or the picture does not lie within the arena.
 #[inline(always)]
-unsafe fn pack<S: Simd>(from: View, memory: Memory, to: &mut [f32], width: usize, by_channel: bool) {
+fn pack<S: Simd>(s: S, from: View, memory: Memory, to: &mut [f32], width: usize, by_channel: bool) {
     let (pixels, panel) = (from.h * from.w, vectors::<S>() * S::LANES);
     let lines = if by_channel { from.c } else { pixels };
     let used = if by_channel { pixels } else { from.c };
-    assert!(to.len() >= lines * width && width >= used);
-    let to = to.as_mut_ptr();
+    assert!(to.len() >= lines * width && width >= used && width.is_multiple_of(WIDEST) && from.fits(memory.len()));
     // where number i of line k lies
     let place = |k: usize, i: usize| {
         let first = i / panel * panel;
@@ -164,24 +197,26 @@ unsafe fn pack<S: Simd>(from: View, memory: Memory, to: &mut [f32], width: usize
     };
     for k in 0..lines {
         for i in used..width {
-            // SAFETY: k and i are within the lines that `to` has room for.
-            unsafe { *to.add(place(k, i)) = 0.0 };
+            to[place(k, i)] = 0.0;
         }
     }
+    let to = Target::of(to);
     for pixel in 0..pixels {
-        // SAFETY: the caller's promise; places as above.
-        unsafe {
-            let from_pixel = memory.arena().add(from.at(pixel));
-            if by_channel {
-                for c in 0..from.c {
-                    *to.add(place(c, pixel)) = *from_pixel.add(c);
-                }
-            } else {
-                // panels are of whole vectors
-                for c in (0..from.c).step_by(S::LANES) {
-                    let left = from.c - c;
-                    store::<S>(to.add(place(pixel, c)), left, load::<S>(from_pixel.add(c), left));
-                }
+        let from_pixel = memory.arena().source().skip(from.at(pixel));
+        if by_channel {
+            for c in 0..from.c {
+                // SAFETY: the picture lies within the arena.
+                let v: f32 = unsafe { from_pixel.load(c) };
+                // SAFETY: `to` has room for all lines.
+                unsafe { to.store(place(c, pixel), v) }
+            }
+        } else {
+            // panels are of whole vectors
+            for c in (0..from.c).step_by(S::LANES) {
+                // SAFETY: the picture lies within the arena.
+                let v = unsafe { s.load_some(from_pixel, c, from.c - c) };
+                // SAFETY: `to` has room for all lines.
+                unsafe { s.store_some(to, place(pixel, c), from.c - c, v) }
             }
         }
     }
@@ -189,13 +224,11 @@ unsafe fn pack<S: Simd>(from: View, memory: Memory, to: &mut [f32], width: usize
 
 /// For each of `count` lines of `x`, of which `depth` numbers are read and which follow each other as densely as
 /// they may, and each vector of the packed lines of `width`: puts `Σ_k x[line, k] · packed[k]`.
-///
-/// # Safety
-/// The CPU must have the features of `S`.
 #[inline(always)]
-unsafe fn products<S: Simd>(x: &[f32], depth: usize, packed: &[f32], width: usize, count: usize, put: impl Put<S>) {
+fn products<S: Simd>(s: S, x: &[f32], depth: usize, packed: &[f32], width: usize, count: usize, put: impl Put<S>) {
+    let mut put = put;
     let step = x.len() / QUERIES;
-    assert!(step >= depth && count <= QUERIES && packed.len() >= depth * width);
+    assert!(step >= depth && count <= QUERIES && packed.len() >= depth * width && width.is_multiple_of(WIDEST));
     let panel = vectors::<S>() * S::LANES;
     for first in (0..width).step_by(panel) {
         let weights = &packed[first * depth..];
@@ -203,67 +236,63 @@ unsafe fn products<S: Simd>(x: &[f32], depth: usize, packed: &[f32], width: usiz
         let mut q = 0;
         while q < count {
             let tile = S::PIXELS[vectors - 1].min(count - q);
-            // SAFETY: the caller's promise; `tile` lines are left, and a panel of weights for each of `depth`.
-            unsafe {
-                let from = x.as_ptr().add(q * step);
-                let to = (put, q, first);
-                match vectors {
-                    1 => lines_of::<S, 1>(weights, from, step, depth, tile, to),
-                    2 => lines_of::<S, 2>(weights, from, step, depth, tile, to),
-                    3 => lines_of::<S, 3>(weights, from, step, depth, tile, to),
-                    _ => lines_of::<S, 4>(weights, from, step, depth, tile, to),
-                }
+            let lines = Lines { x: &x[q * step..], step, depth, weights };
+            match vectors {
+                1 => lines_of::<S, 1>(s, lines, tile, (&mut put, q, first)),
+                2 => lines_of::<S, 2>(s, lines, tile, (&mut put, q, first)),
+                3 => lines_of::<S, 3>(s, lines, tile, (&mut put, q, first)),
+                _ => lines_of::<S, 4>(s, lines, tile, (&mut put, q, first)),
             }
             q += tile;
         }
     }
 }
 
-#[inline(always)]
-unsafe fn lines_of<S: Simd, const V: usize>(
-    weights: &[f32],
-    from: *const f32,
+/// Lines of `depth` numbers, `step` from one another, and a panel of weights for each of these.
+#[derive(Clone, Copy)]
+struct Lines<'a> {
+    x: &'a [f32],
     step: usize,
     depth: usize,
-    tile: usize,
-    to: (impl Put<S>, usize, usize),
-) {
-    if V > S::PIXELS.len() {
-        return;
-    }
-    // SAFETY: the caller's promise.
-    unsafe {
-        match tile {
-            1 => lines::<S, V, 1>(weights, from, step, depth, to),
-            2 => lines::<S, V, 2>(weights, from, step, depth, to),
-            3 => lines::<S, V, 3>(weights, from, step, depth, to),
-            4 => lines::<S, V, 4>(weights, from, step, depth, to),
-            5 => lines::<S, V, 5>(weights, from, step, depth, to),
-            6 => lines::<S, V, 6>(weights, from, step, depth, to),
-            7 => lines::<S, V, 7>(weights, from, step, depth, to),
-            _ => lines::<S, V, 8>(weights, from, step, depth, to),
-        }
-    }
+    weights: &'a [f32],
 }
 
 #[inline(always)]
-unsafe fn lines<S: Simd, const V: usize, const P: usize>(
-    weights: &[f32],
-    from: *const f32,
-    step: usize,
-    depth: usize,
-    (put, q, first): (impl Put<S>, usize, usize),
-) {
-    if V > S::PIXELS.len() || P > S::PIXELS[V - 1] {
+fn lines_of<S: Simd, const V: usize>(s: S, lines: Lines, tile: usize, to: (&mut impl Put<S>, usize, usize)) {
+    if V > S::PIXELS.len() {
         return;
     }
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut sums = [[S::splat(0.0); V]; P];
-        accumulate::<S, f32, V, P>(&mut sums, weights.as_ptr(), from, step, depth);
+    match tile {
+        1 => lines.multiply::<S, V, 1>(s, to),
+        2 => lines.multiply::<S, V, 2>(s, to),
+        3 => lines.multiply::<S, V, 3>(s, to),
+        4 => lines.multiply::<S, V, 4>(s, to),
+        5 => lines.multiply::<S, V, 5>(s, to),
+        6 => lines.multiply::<S, V, 6>(s, to),
+        7 => lines.multiply::<S, V, 7>(s, to),
+        _ => lines.multiply::<S, V, 8>(s, to),
+    }
+}
+
+impl Lines<'_> {
+    /// The products of the first P lines and V vectors.
+    #[inline(always)]
+    fn multiply<S: Simd, const V: usize, const P: usize>(
+        self,
+        s: S,
+        (put, q, first): (&mut impl Put<S>, usize, usize),
+    ) {
+        if V > S::PIXELS.len() || P > S::PIXELS[V - 1] {
+            return;
+        }
+        let Lines { x, step, depth, weights } = self;
+        assert!(x.len() >= (P - 1) * step + depth && weights.len() >= depth * V * S::LANES);
+        let mut sums = [[s.splat(0.0); V]; P];
+        // SAFETY: the assertion.
+        unsafe { accumulate::<S, f32, V, P>(s, &mut sums, Source::of(weights), Source::of(x), step, depth) };
         for (p, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
-                put.put(q + p, first + v * S::LANES, sum);
+                put.put(s, q + p, first + v * S::LANES, sum);
             }
         }
     }
@@ -272,37 +301,31 @@ unsafe fn lines<S: Simd, const V: usize, const P: usize>(
 /// Replaces the first `count` numbers of a line by their exponentials, over the greatest one's, and returns their sum,
 /// in an order that does not depend on the vectors' width. The others become zeros.
 ///
-/// # Safety
-/// The CPU must have the features of `S`; the line must be of whole vectors of the widest kind.
+/// # Panics
+/// When the line is not of whole vectors of the widest kind, or has fewer numbers.
 #[inline(always)]
-unsafe fn softmax<S: Simd>(line: &mut [f32], count: usize) -> f32 {
+fn softmax<S: Simd>(s: S, line: &mut [f32], count: usize) -> f32 {
     assert!(line.len().is_multiple_of(WIDEST) && count <= line.len() && count > 0);
     let first = line[0];
     line[count..].fill(first);
-    let len = line.len();
-    let base = line.as_mut_ptr();
     let mut lanes = [0f32; WIDEST];
-    // SAFETY: the caller's promise; the assertion.
-    unsafe {
-        let mut greatest = S::load(base);
-        for i in (0..len).step_by(S::LANES) {
-            greatest = S::max(greatest, S::load(base.add(i)));
+    let mut greatest = s.read(line, 0);
+    for vector in line.chunks_exact(S::LANES) {
+        greatest = s.max(greatest, s.read(vector, 0));
+    }
+    s.write(&mut lanes, 0, greatest);
+    let greatest = s.splat(lanes[..S::LANES].iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v)));
+    for vector in line.chunks_exact_mut(S::LANES) {
+        s.write(vector, 0, exp(s, s.sub(s.read(vector, 0), greatest)));
+    }
+    line[count..].fill(0.0);
+    // WIDEST sums, whatever the vectors' width
+    for first in (0..WIDEST).step_by(S::LANES) {
+        let mut total = s.splat(0.0);
+        for vectors in line.chunks_exact(WIDEST) {
+            total = s.add(total, s.read(vectors, first));
         }
-        S::store(lanes.as_mut_ptr(), greatest);
-        let greatest = S::splat(lanes[..S::LANES].iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v)));
-        for i in (0..len).step_by(S::LANES) {
-            S::store(base.add(i), exp::<S>(S::sub(S::load(base.add(i)), greatest)));
-        }
-        line[count..].fill(0.0);
-        let base = line.as_ptr();
-        // WIDEST sums, whatever the vectors' width
-        for first in (0..WIDEST).step_by(S::LANES) {
-            let mut total = S::splat(0.0);
-            for i in (first..len).step_by(WIDEST) {
-                total = S::add(total, S::load(base.add(i)));
-            }
-            S::store(lanes.as_mut_ptr().add(first), total);
-        }
+        s.write(&mut lanes, first, total);
     }
     lanes.iter().sum()
 }

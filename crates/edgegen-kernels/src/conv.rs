@@ -4,26 +4,26 @@
 //! kernel's taps and the input channels pass by: each input number is broadcast and multiplied with the weights of
 //! all the tile's output channels.
 
-use super::dense::{load, store};
 use super::memory::{Memory, Part};
-use super::simd::Simd;
+use super::pointer::{Plain, Source, Target};
+use super::simd::{Simd, WIDEST};
 use super::weights::{Number, Order, Stored, Weights};
 use super::winograd::{self, Square};
+use crate::Isa;
 use crate::arena::View;
-use half::f16;
 use std::ops::Range;
 
 /// Output channels that a tile works on, and where their weights are.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Block {
+pub(super) struct Block {
     /// The first output channel.
-    pub first: usize,
+    pub(super) first: usize,
     /// Output channels.
-    pub channels: usize,
+    pub(super) channels: usize,
     /// Vectors that hold them.
-    pub vectors: usize,
+    pub(super) vectors: usize,
     /// Where its weights start.
-    pub weights: usize,
+    pub(super) weights: usize,
 }
 
 impl Block {
@@ -64,6 +64,41 @@ pub struct Shape {
     pub padding: [usize; 2],
 }
 
+impl Shape {
+    /// Makes sure that none of the sizes is 0 but the padding, and that the weights and a tile's numbers can be counted.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let Shape { c_out, c_in, kernel: [rows, columns], stride, padding } = *self;
+        if [c_out, c_in, rows, columns, stride].contains(&0) {
+            return Err(format!("a convolution with a size of 0: {self:?}"));
+        }
+        // whole vectors of channels, of the widest kind, times the most numbers that a tap is transformed into
+        let padded = |c: usize| c.checked_next_multiple_of(WIDEST)?.checked_add(4 * WIDEST);
+        let taps = || rows.checked_mul(columns)?.checked_mul(padded(c_in)?)?.checked_mul(36);
+        let all =
+            taps().and_then(|taps| taps.checked_mul(padded(c_out)?)).filter(|all| *all <= isize::MAX as usize / 4);
+        if all.is_none() || padding.iter().any(|p| *p > isize::MAX as usize / 4) {
+            return Err(format!("a convolution of more weights than can be counted: {self:?}"));
+        }
+        Ok(())
+    }
+
+    /// The output's rows and columns for an input of `h` by `w`; none if the kernel does not fit into it.
+    pub(super) fn output(&self, sides: [usize; 2]) -> Option<[usize; 2]> {
+        let mut output = [0; 2];
+        for (i, output) in output.iter_mut().enumerate() {
+            let padded = sides[i].checked_add(self.padding[i].checked_mul(2)?)?;
+            *output = padded.checked_sub(self.kernel[i])? / self.stride + 1;
+        }
+        Some(output)
+    }
+
+    /// The rows and columns of the padded input that an output of `h` by `w` reads.
+    pub(super) fn window(&self, [h, w]: [usize; 2]) -> Option<[usize; 2]> {
+        let side = |n: usize, i: usize| n.checked_sub(1)?.checked_mul(self.stride)?.checked_add(self.kernel[i]);
+        Some([side(h, 0)?, side(w, 1)?])
+    }
+}
+
 /// How a convolution is worked out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -74,22 +109,22 @@ pub enum Method {
 }
 
 impl Method {
-    /// The numbers of 32 bits that a run works with, for an output of `h` by `w`.
-    pub fn work_len(self, shape: &Shape, h: usize, w: usize) -> usize {
+    /// The numbers of 32 bits that a run works with, for an output of `h` by `w`; none if that is more than can be counted.
+    pub fn work_len(self, shape: &Shape, h: usize, w: usize) -> Option<usize> {
         match self {
-            Method::Direct => 0,
+            Method::Direct => Some(0),
             Method::Winograd(square) => square.work_len(shape, h, w),
         }
     }
 }
 
-/// A convolution's weights in the order in which the kernel reads them.
+/// A convolution's weights in the order in which the kernel of one kind of CPU reads them.
 #[derive(Clone, Debug)]
 pub struct Packed {
-    /// The sizes.
-    pub shape: Shape,
-    /// How it is worked out.
-    pub method: Method,
+    shape: Shape,
+    method: Method,
+    /// The numbers of a vector, and the most vectors a tile: what the blocks are made for.
+    tile: (usize, usize),
     blocks: Vec<Block>,
     weights: Weights,
     bias: Vec<f32>,
@@ -123,20 +158,20 @@ impl Order for ByTap<'_> {
 }
 
 impl Packed {
-    /// Packs weights `[C_out, C_in, k, k]` for vectors of `lanes` numbers, at most `vectors` a tile.
+    /// Packs weights `[C_out, C_in, k, k]` for this kind of CPU.
     ///
-    /// # Panics
-    /// When there are not as many, or 8-bit ones are to be transformed.
-    pub fn new(
-        shape: Shape,
-        method: Method,
-        weights: Stored,
-        bias: Option<&[f32]>,
-        (lanes, vectors): (usize, usize),
-    ) -> Self {
+    /// # Errors
+    /// When there are not as many weights, scales or biases as the shape says, when a size is 0 or more than can be
+    /// counted, or when the weights cannot be transformed as the method wants.
+    pub fn new(shape: Shape, method: Method, weights: Stored, bias: Option<&[f32]>, isa: Isa) -> Result<Self, String> {
+        shape.check()?;
         let Shape { c_out, c_in, kernel, .. } = shape;
         let side = kernel[0] * kernel[1];
-        assert_eq!(weights.len(), c_out * c_in * side);
+        weights.check(c_out * c_in * side, c_out)?;
+        if bias.is_some_and(|b| b.len() != c_out) {
+            return Err(format!("a convolution with {c_out} output channels and another number of biases"));
+        }
+        let (lanes, vectors) = isa.tile();
         // the taps of a kernel, or what they are transformed into
         let taps = match method {
             Method::Direct => side,
@@ -147,14 +182,24 @@ impl Packed {
         let padded = c_out + lanes * vectors;
         let weights = match (method, weights) {
             (Method::Direct, stored) => Weights::new(stored, &ByTap { blocks: &blocks, lanes, c_in, taps }, padded),
-            (Method::Winograd(square), Stored::Float(weights)) => {
+            (Method::Winograd(square), Stored::Float(weights)) if winograd::can(&shape) => {
                 Weights::F32(winograd::float::pack(square, weights, &blocks, lanes, c_in))
             }
-            (Method::Winograd(_), Stored::Eight(..)) => panic!("8-bit weights are not transformed"),
+            _ => return Err(format!("weights that are not transformed by Winograd's method: {shape:?}")),
         };
         let mut bias = bias.map_or_else(|| vec![0.0; c_out], <[f32]>::to_vec);
         bias.resize(padded, 0.0);
-        Packed { shape, method, blocks, weights, bias }
+        Ok(Packed { shape, method, tile: (lanes, vectors), blocks, weights, bias })
+    }
+
+    /// The sizes.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// How it is worked out.
+    pub fn method(&self) -> Method {
+        self.method
     }
 
     /// Bytes of weights.
@@ -177,107 +222,121 @@ pub struct Run<'a> {
     pub residual: Option<View>,
 }
 
-impl Run<'_> {
-    /// What is added to the output channels of vector `v` of a block: those beyond the last get zeros.
+/// A run that was found to read and write within the memory and the weights alone. Only [`Run::check`] makes one.
+#[derive(Clone, Copy)]
+pub(super) struct Checked<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) memory: Memory<'a>,
+}
+
+impl<'a> Run<'a> {
+    /// Makes sure that all pictures lie within the arena, the input with what windows reach of its border, and that the
+    /// weights are packed for these vectors.
     ///
-    /// # Safety
-    /// The CPU must have the features of `S`.
+    /// # Panics
+    /// When that is not so, or a picture is of other sizes.
+    fn check<S: Simd>(&'a self, memory: Memory<'a>) -> Checked<'a> {
+        let shape = self.packed.shape;
+        let Shape { c_out, c_in, .. } = shape;
+        let (input, output) = (self.input, self.output);
+        assert!(self.packed.tile == (S::LANES, S::PIXELS.len()), "weights packed for another kind of CPU");
+        assert!(input.c == c_in && output.c == c_out && self.extra.is_none_or(|e| e.len() >= c_out));
+        let window = shape.window([output.h, output.w]);
+        assert!(window.is_some_and(|window| input.reaches(shape.padding, window, c_in, memory.len())));
+        assert!(output.fits(memory.len()) && output.is_apart());
+        let like = |r: View| r.fits(memory.len()) && (r.c, r.h, r.w) == (c_out, output.h, output.w);
+        assert!(self.residual.is_none_or(like));
+        Checked { run: self, memory }
+    }
+
+    /// What is added to the output channels of vector `v` of a block: those beyond the last get zeros.
     #[inline(always)]
-    pub(super) unsafe fn start<S: Simd>(&self, block: Block, v: usize) -> S::F {
+    pub(super) fn start<S: Simd>(&self, s: S, block: Block, v: usize) -> S::F {
         let first = block.first + v * S::LANES;
-        // SAFETY: the bias is padded to whole vectors; `extra` has a number for each output channel, as `run` checked.
-        unsafe {
-            let bias = S::load(self.packed.bias.as_ptr().add(first));
-            let left = block.channels - v * S::LANES;
-            match self.extra {
-                None => bias,
-                Some(extra) if left >= S::LANES => S::add(bias, S::load(extra.as_ptr().add(first))),
-                Some(extra) => S::add(bias, S::load_part(extra.as_ptr().add(first), left)),
-            }
-        }
+        let bias = s.read(&self.packed.bias, first);
+        let Some(extra) = self.extra else { return bias };
+        let left = block.channels - v * S::LANES;
+        // the last vector may be a part
+        let extra = &extra[first..first + left.min(S::LANES)];
+        // SAFETY: the slice has as many.
+        s.add(bias, unsafe { s.load_some(Source::of(extra), 0, extra.len()) })
     }
 }
 
-/// What stays the same over the tiles of one row.
+/// What stays the same over the tiles of one row of the output: a row that there is, since [`new`](Self::new) makes it of a
+/// checked run.
 #[derive(Clone, Copy)]
 struct Row<'a, W> {
-    weights: *const W,
+    weights: Source<'a, W>,
     block: Block,
-    input: *const f32,
-    output: *mut f32,
-    residual: *const f32,
+    /// The input from the window of the first pixel on.
+    input: Source<'a, f32>,
+    /// The block's channels of the output, and of the residual, from the first pixel on.
+    output: Target<'a, f32>,
+    residual: Option<Source<'a, f32>>,
     /// Numbers between the inputs of neighbouring output pixels.
     step: usize,
     run: &'a Run<'a>,
 }
 
+impl<'a, W: Number> Row<'a, W> {
+    #[inline(always)]
+    fn new(Checked { run, memory }: Checked<'a>, weights: &'a [W], block: Block, y: usize) -> Self {
+        let (Shape { stride, padding, .. }, input) = (run.packed.shape, run.input);
+        assert!(y < run.output.h);
+        // the border lies before the first row, and padding within it
+        let first = input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel;
+        let at = |v: View| v.start + y * v.row + block.first;
+        Row {
+            weights: Source::of(weights).skip(block.weights),
+            block,
+            input: memory.arena().source().skip(first),
+            output: memory.arena().skip(at(run.output)),
+            residual: run.residual.map(|r| memory.arena().source().skip(at(r))),
+            step: stride * input.pixel,
+            run,
+        }
+    }
+}
+
 /// Runs a convolution.
 ///
-/// # Safety
-/// The CPU must have the features of `S`.
+/// # Panics
+/// When a picture does not lie within the memory, or is of other sizes, or the work space is too small.
 #[inline(always)]
-pub(super) unsafe fn run<S: Simd>(run: &Run, part: Part, work: &mut [f32], memory: Memory) {
-    let Shape { c_out, c_in, stride, padding, kernel } = run.packed.shape;
-    let (input, output) = (run.input, run.output);
-    assert!(input.c == c_in && output.c == c_out && run.extra.is_none_or(|e| e.len() >= c_out));
-    let (height, width) = ((output.h - 1) * stride + kernel[0], (output.w - 1) * stride + kernel[1]);
-    assert!(input.reaches(padding, height, width, memory.len()));
-    assert!(output.fits(memory.len()));
-    assert!(run.residual.is_none_or(|r| r.fits(memory.len()) && (r.c, r.h, r.w) == (c_out, output.h, output.w)));
-    // SAFETY: the assertions above.
-    unsafe {
-        match (run.packed.method, &run.packed.weights) {
-            (Method::Winograd(square), Weights::F32(weights)) => {
-                winograd::float::run::<S>(square, run, (weights, &run.packed.blocks), part, work, memory);
-            }
-            (_, Weights::F32(weights) | Weights::Whole(weights, _)) => direct::<S, f32>(run, weights, part, memory),
-            (_, Weights::F16(weights)) => direct::<S, f16>(run, weights, part, memory),
-            (_, Weights::I8(weights, _)) => direct::<S, i8>(run, weights, part, memory),
+pub(super) fn run<S: Simd>(s: S, run: &Run, part: Part, work: &mut [f32], memory: Memory) {
+    let checked = run.check::<S>(memory);
+    match (run.packed.method, &run.packed.weights) {
+        (Method::Winograd(square), Weights::F32(weights)) => {
+            winograd::float::run(s, square, checked, (weights, &run.packed.blocks), part, work);
         }
+        (_, Weights::F32(weights) | Weights::Whole(weights, _)) => direct(s, checked, weights, part),
+        (_, Weights::F16(weights)) => direct(s, checked, weights, part),
+        (_, Weights::I8(weights, _)) => direct(s, checked, weights, part),
     }
 }
 
 /// Runs a convolution as it is defined.
-///
-/// # Safety
-/// The CPU must have the features of `S`; the views must lie within the arena.
 #[inline(always)]
-unsafe fn direct<S: Simd, W: Number>(run: &Run, weights: &[W], part: Part, memory: Memory) {
-    let Shape { stride, padding, .. } = run.packed.shape;
-    let (input, output) = (run.input, run.output);
-    let base = memory.arena();
-    let pixels = Block::pixels(&run.packed.blocks, S::PIXELS, output.w);
-    for (line, tiles) in part.lines(run.packed.blocks.len() * output.h, output.w.div_ceil(pixels)) {
-        let (block, y) = (run.packed.blocks[line / output.h], line % output.h);
+fn direct<S: Simd, W: Number>(s: S, checked: Checked, weights: &[W], part: Part) {
+    let (packed, output) = (checked.run.packed, checked.run.output);
+    let pixels = Block::pixels(&packed.blocks, S::PIXELS, output.w);
+    for (line, tiles) in part.lines(packed.blocks.len() * output.h, output.w.div_ceil(pixels)) {
+        let (block, y) = (packed.blocks[line / output.h], line % output.h);
         let pixels = (pixels, tiles.start * pixels..output.w.min(tiles.end * pixels));
-        // SAFETY: the assertions above: all rows of input, output and residual lie within the arena; the weights are
-        // padded to whole vectors.
-        unsafe {
-            let row = Row {
-                weights: weights.as_ptr().add(block.weights),
-                block,
-                input: base
-                    .add(input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel),
-                output: base.add(output.start + y * output.row + block.first),
-                residual: match run.residual {
-                    Some(r) => base.add(r.start + y * r.row + block.first),
-                    None => std::ptr::null(),
-                },
-                step: stride * input.pixel,
-                run,
-            };
-            match block.vectors {
-                1 => row_of::<S, W, 1>(row, pixels),
-                2 => row_of::<S, W, 2>(row, pixels),
-                3 => row_of::<S, W, 3>(row, pixels),
-                _ => row_of::<S, W, 4>(row, pixels),
-            }
+        let row = Row::new(checked, weights, block, y);
+        match block.vectors {
+            1 => row_of::<S, W, 1>(s, row, pixels),
+            2 => row_of::<S, W, 2>(s, row, pixels),
+            3 => row_of::<S, W, 3>(s, row, pixels),
+            _ => row_of::<S, W, 4>(s, row, pixels),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn row_of<S: Simd, W: Number, const V: usize>(
+fn row_of<S: Simd, W: Number, const V: usize>(
+    s: S,
     row: Row<W>,
     (pixels, Range { start, end }): (usize, Range<usize>),
 ) {
@@ -286,80 +345,79 @@ unsafe fn row_of<S: Simd, W: Number, const V: usize>(
     }
     let mut x = start;
     while x < end {
-        // SAFETY: the caller's promise, for the pixels that are left.
-        unsafe {
-            match pixels.min(end - x) {
-                1 => tile::<S, W, V, 1>(row, x),
-                2 => tile::<S, W, V, 2>(row, x),
-                3 => tile::<S, W, V, 3>(row, x),
-                4 => tile::<S, W, V, 4>(row, x),
-                5 => tile::<S, W, V, 5>(row, x),
-                6 => tile::<S, W, V, 6>(row, x),
-                7 => tile::<S, W, V, 7>(row, x),
-                _ => tile::<S, W, V, 8>(row, x),
-            }
+        match pixels.min(end - x) {
+            1 => tile::<S, W, V, 1>(s, row, x),
+            2 => tile::<S, W, V, 2>(s, row, x),
+            3 => tile::<S, W, V, 3>(s, row, x),
+            4 => tile::<S, W, V, 4>(s, row, x),
+            5 => tile::<S, W, V, 5>(s, row, x),
+            6 => tile::<S, W, V, 6>(s, row, x),
+            7 => tile::<S, W, V, 7>(s, row, x),
+            _ => tile::<S, W, V, 8>(s, row, x),
         }
         x += pixels;
     }
 }
 
+/// Works out P pixels from `x` on, of V vectors of output channels, which are the row's block.
 #[inline(always)]
-unsafe fn tile<S: Simd, W: Number, const V: usize, const P: usize>(row: Row<W>, x: usize) {
+fn tile<S: Simd, W: Number, const V: usize, const P: usize>(s: S, row: Row<W>, x: usize) {
     if V > S::PIXELS.len() || P > S::PIXELS[V - 1] {
         return;
     }
-    let Run { packed, input, .. } = row.run;
+    let Run { packed, input, output, .. } = row.run;
+    assert!(V == row.block.vectors && x + P <= output.w);
     let Shape { c_in, kernel, .. } = packed.shape;
-    // SAFETY: the caller's promise: pixels x to x + P of the row are within the views.
-    unsafe {
-        let mut start = [S::splat(0.0); V];
-        for (v, start) in start.iter_mut().enumerate() {
-            *start = row.run.start::<S>(row.block, v);
-        }
-        let scales = packed.weights.scales();
-        let mut sums = [if scales.is_some() { [S::splat(0.0); V] } else { start }; P];
-        let mut weights = row.weights;
-        let first = row.input.add(x * row.step);
-        // taps of a row whose channels lie together are as one
-        let (taps, count) = if input.pixel == c_in { (1, kernel[1] * c_in) } else { (kernel[1], c_in) };
-        for ky in 0..kernel[0] {
-            for kx in 0..taps {
-                let from = first.add(ky * input.row + kx * input.pixel);
-                weights = accumulate::<S, W, V, P>(&mut sums, weights, from, row.step, count);
-            }
-        }
-        if let Some(scales) = scales {
-            let scales = <f32 as Number>::load::<S, V>(scales.as_ptr().add(row.block.first));
-            for sums in &mut sums {
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    *sum = S::fma(*sum, scales[v], start[v]);
-                }
-            }
-        }
-        put::<S, W, V, P>(row, x, sums);
+    let mut start = [s.splat(0.0); V];
+    for (v, start) in start.iter_mut().enumerate() {
+        *start = row.run.start(s, row.block, v);
     }
+    let scales = packed.weights.scales();
+    let mut sums = [if scales.is_some() { [s.splat(0.0); V] } else { start }; P];
+    let mut weights = row.weights;
+    let first = row.input.skip(x * row.step);
+    // taps of a row whose channels lie together are as one
+    let (taps, count) = if input.pixel == c_in { (1, kernel[1] * c_in) } else { (kernel[1], c_in) };
+    for ky in 0..kernel[0] {
+        for kx in 0..taps {
+            let from = first.skip(ky * input.row + kx * input.pixel);
+            // SAFETY: a checked run has the windows of all pixels of the row within the arena, and these are some of
+            // them; the weights are packed in this order, for as many vectors.
+            weights = unsafe { accumulate::<S, W, V, P>(s, &mut sums, weights, from, row.step, count) };
+        }
+    }
+    if let Some(scales) = scales {
+        let mut scale = [s.splat(0.0); V];
+        for (v, scale) in scale.iter_mut().enumerate() {
+            *scale = s.read(scales, row.block.first + v * S::LANES);
+        }
+        for sums in &mut sums {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = s.fma(*sum, scale[v], start[v]);
+            }
+        }
+    }
+    put::<S, W, V, P>(s, row, x, sums);
 }
 
 /// Writes a tile's sums, plus the residual. It takes them by value: what is read by a running index lies in memory, where it
 /// must not keep the sums while they are made.
-///
-/// # Safety
-/// As [`tile`]'s.
 #[inline(always)]
-unsafe fn put<S: Simd, W: Number, const V: usize, const P: usize>(row: Row<W>, x: usize, sums: [[S::F; V]; P]) {
+fn put<S: Simd, W: Number, const V: usize, const P: usize>(s: S, row: Row<W>, x: usize, sums: [[S::F; V]; P]) {
     let Run { output, residual, .. } = row.run;
+    assert!(V == row.block.vectors && x + P <= output.w);
     for (p, sums) in sums.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let to = row.output.add((x + p) * output.pixel);
-            let add = residual.map(|r| row.residual.add((x + p) * r.pixel));
-            for (v, mut sum) in sums.iter().copied().enumerate() {
-                let (at, left) = (v * S::LANES, row.block.channels - v * S::LANES);
-                if let Some(add) = add {
-                    sum = S::add(sum, load::<S>(add.add(at), left));
-                }
-                store::<S>(to.add(at), left, sum);
+        let to = row.output.skip((x + p) * output.pixel);
+        let add = row.residual.zip(*residual).map(|(from, view)| from.skip((x + p) * view.pixel));
+        for (v, mut sum) in sums.iter().copied().enumerate() {
+            let (at, left) = (v * S::LANES, row.block.channels - v * S::LANES);
+            if let Some(add) = add {
+                // SAFETY: a checked run has the row within the residual, and this pixel is one of it, with so many
+                // channels left.
+                sum = s.add(sum, unsafe { s.load_some(add, at, left) });
             }
+            // SAFETY: as above, of the output; the pixels of other parts are others.
+            unsafe { s.store_some(to, at, left, sum) }
         }
     }
 }
@@ -368,39 +426,41 @@ unsafe fn put<S: Simd, W: Number, const V: usize, const P: usize>(row: Row<W>, x
 /// weights is returned.
 ///
 /// # Safety
-/// The CPU must have the features of `S`; all of the weights and pixels must be there.
+/// All of the weights and pixels must be there.
 #[inline(always)]
-pub(super) unsafe fn accumulate<S: Simd, W: Number, const V: usize, const P: usize>(
+pub(super) unsafe fn accumulate<'a, S: Simd, W: Number, const V: usize, const P: usize>(
+    s: S,
     sums: &mut [[S::F; V]; P],
-    weights: *const W,
-    from: *const f32,
+    weights: Source<'a, W>,
+    from: Source<f32>,
     step: usize,
     count: usize,
-) -> *const W {
+) -> Source<'a, W> {
     let (mut weights, mut c) = (weights, 0);
-    // SAFETY: the caller's promise.
-    unsafe {
-        if S::GROUP == 4 {
-            while c + 4 <= count {
-                let mut x = [S::group(from.add(c)); P];
-                for (p, x) in x.iter_mut().enumerate() {
-                    *x = S::group(from.add(p * step + c));
-                }
-                weights = add_lane::<S, W, V, P, 0>(sums, weights, &x);
-                weights = add_lane::<S, W, V, P, 1>(sums, weights, &x);
-                weights = add_lane::<S, W, V, P, 2>(sums, weights, &x);
-                weights = add_lane::<S, W, V, P, 3>(sums, weights, &x);
-                c += 4;
-            }
-        }
-        while c < count {
-            let mut x = [S::one(from.add(c)); P];
+    if S::GROUP == 4 {
+        while c + 4 <= count {
+            let mut x = [s.one(0.0); P];
             for (p, x) in x.iter_mut().enumerate() {
-                *x = S::one(from.add(p * step + c));
+                // SAFETY: the caller's promise.
+                *x = s.group(unsafe { from.load(p * step + c) });
             }
-            weights = add_lane::<S, W, V, P, 0>(sums, weights, &x);
-            c += 1;
+            macro_rules! add_lanes {
+                // SAFETY: the caller's promise: the weights of four channels are there.
+                ($($l:literal)*) => { $(weights = unsafe { add_lane::<S, W, V, P, $l>(s, sums, weights, &x) };)* };
+            }
+            add_lanes!(0 1 2 3);
+            c += 4;
         }
+    }
+    while c < count {
+        let mut x = [s.one(0.0); P];
+        for (p, x) in x.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *x = s.one(unsafe { from.load(p * step + c) });
+        }
+        // SAFETY: the caller's promise.
+        weights = unsafe { add_lane::<S, W, V, P, 0>(s, sums, weights, &x) };
+        c += 1;
     }
     weights
 }
@@ -411,27 +471,30 @@ const AHEAD: usize = 8192;
 
 /// Asks for the cache lines that lie so far ahead of the next `count` weights.
 #[inline(always)]
-pub(super) fn fetch_ahead<S: Simd, W>(weights: *const W, count: usize) {
+pub(super) fn fetch_ahead<S: Simd, W: Plain>(s: S, weights: Source<W>, count: usize) {
     for line in 0..(count * size_of::<W>()).div_ceil(64) {
-        S::prefetch(weights.cast::<u8>().wrapping_add(64 * line + AHEAD));
+        s.prefetch(weights.address().cast::<u8>().wrapping_add(64 * line + AHEAD));
     }
 }
 
+/// Adds the products of number L of P pixels and the next V vectors of weights. What lies after those is returned.
+///
+/// # Safety
+/// The weights must be there.
 #[inline(always)]
-unsafe fn add_lane<S: Simd, W: Number, const V: usize, const P: usize, const L: usize>(
+unsafe fn add_lane<'a, S: Simd, W: Number, const V: usize, const P: usize, const L: usize>(
+    s: S,
     sums: &mut [[S::F; V]; P],
-    weights: *const W,
+    weights: Source<'a, W>,
     x: &[S::X; P],
-) -> *const W {
+) -> Source<'a, W> {
     // SAFETY: the caller's promise.
-    unsafe {
-        let w = W::load::<S, V>(weights);
-        fetch_ahead::<S, W>(weights, V * S::LANES);
-        for (sums, x) in sums.iter_mut().zip(x) {
-            for (sum, w) in sums.iter_mut().zip(w) {
-                *sum = S::fma_lane::<L>(*x, w, *sum);
-            }
+    let w: [S::F; V] = unsafe { W::load(s, weights, 0) };
+    fetch_ahead(s, weights, V * S::LANES);
+    for (sums, x) in sums.iter_mut().zip(x) {
+        for (sum, w) in sums.iter_mut().zip(w) {
+            *sum = s.fma_lane::<L>(*x, w, *sum);
         }
-        weights.add(V * S::LANES)
     }
+    weights.skip(V * S::LANES)
 }

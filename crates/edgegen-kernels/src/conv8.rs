@@ -7,7 +7,9 @@
 use super::Isa;
 use super::conv::{Block, Method, Shape, fetch_ahead};
 use super::memory::{Memory, Part};
+use super::pointer::{Plain, Source, Target};
 use super::simd::{Dot, Order8, Simd, WIDEST, Words};
+use super::weights::Stored;
 use super::winograd::{self, Square};
 use crate::arena::View;
 use std::ops::Range;
@@ -15,36 +17,51 @@ use std::ops::Range;
 /// Where levels lie: a value is `(level - zero) · scale`, levels are from 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Levels {
-    /// The distance of two levels.
-    pub scale: f32,
-    /// The level of 0.
-    pub zero: u8,
+    scale: f32,
+    zero: u8,
 }
 
 impl Levels {
-    /// Values rounded to levels.
-    ///
-    /// # Safety
-    /// The CPU must have the features of `S`.
-    #[inline(always)]
-    pub(super) unsafe fn round_all<S: Simd>(self, value: S::F) -> S::F {
-        let low = -f32::from(self.zero);
-        // SAFETY: the caller's promise.
-        unsafe {
-            // between whole bounds, rounding is the same before and after clamping
-            let level = S::max(S::mul(value, S::splat(1.0 / self.scale)), S::splat(low));
-            S::mul(S::round(S::min(level, S::splat(255.0 + low))), S::splat(self.scale))
-        }
+    /// Levels `scale` from one another, of which `zero` is that of 0; none if the scale or its reciprocal is 0, or is not a
+    /// finite number.
+    pub fn new(scale: f32, zero: u8) -> Option<Self> {
+        let usable = |v: f32| v != 0.0 && v.is_finite();
+        (usable(scale) && usable(1.0 / scale)).then_some(Levels { scale, zero })
     }
 
-    /// Vectors of values as levels, in the form that `D` reads.
+    /// The distance of two levels.
+    pub fn scale(self) -> f32 {
+        self.scale
+    }
+
+    /// The level of 0.
+    pub fn zero(self) -> u8 {
+        self.zero
+    }
+
+    /// Values rounded to levels.
+    #[inline(always)]
+    pub(super) fn round_all<S: Simd>(self, s: S, value: S::F) -> S::F {
+        let low = -f32::from(self.zero);
+        // between whole bounds, rounding is the same before and after clamping
+        let level = s.max(s.mul(value, s.splat(1.0 / self.scale)), s.splat(low));
+        s.mul(s.round(s.min(level, s.splat(255.0 + low))), s.splat(self.scale))
+    }
+
+    /// Vectors of values as levels, in the form that `D` reads, to where they lie from `at` on.
     ///
     /// # Safety
-    /// The CPU must have the features of `D`; `to` must have room.
+    /// There must be room, which no other thread reads or writes.
     #[inline(always)]
-    pub(super) unsafe fn store<D: Dot, const V: usize>(self, to: *mut u8, values: [<D::S as Simd>::F; V]) {
+    pub(super) unsafe fn store<D: Dot, const V: usize>(
+        self,
+        d: D,
+        to: Target<u8>,
+        at: usize,
+        values: [<D::S as Simd>::F; V],
+    ) {
         // SAFETY: the caller's promise.
-        unsafe { D::S::store_levels(to, values, 1.0 / self.scale, self.zero, D::FLIP) }
+        unsafe { d.simd().store_levels(to, at, values, (1.0 / self.scale, self.zero, D::FLIP)) }
     }
 
     /// As [`store`](Self::store), for the first `n` < `LANES` values.
@@ -52,14 +69,13 @@ impl Levels {
     /// # Safety
     /// As there.
     #[inline(always)]
-    pub(super) unsafe fn store_part<D: Dot>(self, to: *mut u8, value: <D::S as Simd>::F, n: usize) {
+    pub(super) unsafe fn store_part<D: Dot>(self, d: D, to: Target<u8>, at: usize, value: <D::S as Simd>::F, n: usize) {
         let mut whole = [0; WIDEST];
-        // SAFETY: the caller's promise; no vector is wider.
-        unsafe {
-            self.store::<D, 1>(whole.as_mut_ptr(), [value]);
-            for (i, v) in whole.iter().enumerate().take(n) {
-                *to.add(i) = *v;
-            }
+        // SAFETY: no vector is wider.
+        unsafe { self.store(d, Target::of(&mut whole), 0, [value]) };
+        for (i, v) in whole.iter().enumerate().take(n) {
+            // SAFETY: the caller's promise.
+            unsafe { to.store(at + i, *v) }
         }
     }
 }
@@ -67,8 +83,9 @@ impl Levels {
 /// 8-bit weights in the order in which the kernel reads them.
 #[derive(Clone, Debug)]
 pub struct Packed8 {
-    /// The sizes.
-    pub shape: Shape,
+    shape: Shape,
+    /// What it is packed for.
+    tile: Tile8,
     blocks: Vec<Block>,
     /// Whether any weight is -128.
     least: bool,
@@ -88,7 +105,7 @@ const MOST: usize = i32::MAX as usize / (2 * 255 * 128);
 
 /// What a CPU's 8-bit convolutions want of weights and pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tile8 {
+pub(super) struct Tile8 {
     /// Lanes of a vector.
     pub lanes: usize,
     /// Vectors of output channels a tile.
@@ -154,10 +171,8 @@ impl Packed8 {
     /// Packs weights `[C_out, C_in, k, k]` with a scale an output channel, for inputs of these levels.
     ///
     /// # Errors
-    /// When a sum might not fit 32 bits.
-    ///
-    /// # Panics
-    /// When there are not as many weights, or this kind of CPU has no Winograd's way.
+    /// When a sum might not fit 32 bits; when there are not as many weights, scales or biases as the shape says; when a
+    /// size is 0 or more than can be counted; or when the weights cannot be transformed as the method wants.
     pub fn new(
         shape: Shape,
         method: Method,
@@ -166,13 +181,18 @@ impl Packed8 {
         input: Levels,
         isa: Isa,
     ) -> Result<Self, String> {
+        shape.check()?;
         let Shape { c_out, c_in, kernel, .. } = shape;
         let taps = kernel[0] * kernel[1];
-        assert_eq!(weights.len(), c_out * c_in * taps);
+        Stored::Eight(weights, scales).check(c_out * c_in * taps, c_out)?;
+        if bias.is_some_and(|b| b.len() != c_out) {
+            return Err(format!("a convolution with {c_out} output channels and another number of biases"));
+        }
         if c_in.next_multiple_of(CHANNELS) * taps > MOST {
             return Err(format!("8-bit sums of {} products do not fit 32 bits", c_in * taps));
         }
-        let Tile8 { lanes, vectors, flip, order } = isa.tile8();
+        let tile = isa.tile8();
+        let Tile8 { lanes, vectors, flip, order } = tile;
         let (blocks, packed) = match method {
             Method::Direct => {
                 let rooms = order.rooms(c_in);
@@ -181,7 +201,12 @@ impl Packed8 {
                 (blocks, Weights8::Bytes(packed))
             }
             Method::Winograd(square) => {
-                let (vectors, pair) = isa.tile_of_words().expect("a kind of CPU that multiplies words");
+                let tile = isa
+                    .tile_of_words()
+                    .filter(|_| winograd::can(&shape) && winograd::exact::holds(square, weights, c_out));
+                let Some((vectors, pair)) = tile else {
+                    return Err(format!("weights that are not transformed by Winograd's method: {shape:?}"));
+                };
                 let blocks = Block::split(c_out, (lanes, vectors), square.positions() * c_in);
                 let packed = winograd::exact::pack(square, weights, (&blocks, lanes, pair), c_in);
                 (blocks, Weights8::Words(square, packed))
@@ -198,7 +223,12 @@ impl Packed8 {
         start.resize(padded, 0);
         scale.resize(padded, 0.0);
         bias.resize(padded, 0.0);
-        Ok(Packed8 { shape, blocks, least: weights.contains(&i8::MIN), weights: packed, start, scale, bias })
+        Ok(Packed8 { shape, tile, blocks, least: weights.contains(&i8::MIN), weights: packed, start, scale, bias })
+    }
+
+    /// The sizes.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// How it is worked out.
@@ -219,13 +249,11 @@ impl Packed8 {
     }
 
     /// What the sums of vector `v` of a block start from.
-    ///
-    /// # Safety
-    /// The CPU must have the features of `D`.
     #[inline(always)]
-    pub(super) unsafe fn start<D: Dot>(&self, block: Block, v: usize) -> D::I {
-        // SAFETY: the caller's promise; the start is padded.
-        unsafe { D::load_sums(self.start.as_ptr().add(block.first + v * D::LANES)) }
+    pub(super) fn start<D: Dot>(&self, block: Block, v: usize) -> D::I {
+        let start = &self.start[block.first + v * D::LANES..][..D::LANES];
+        // SAFETY: the slice has as many.
+        unsafe { Source::of(start).load(0) }
     }
 }
 
@@ -273,142 +301,156 @@ pub struct Run8<'a> {
     pub residual: Option<View>,
 }
 
+/// A run that was found to read and write within the memory alone. Only [`Run8::check`] makes one.
 #[derive(Clone, Copy)]
-struct Row<'a> {
-    weights: *const i8,
-    input: *const u8,
-    block: Block,
-    y: usize,
-    run: &'a Run8<'a>,
-    memory: Memory<'a>,
+pub(super) struct Checked8<'a> {
+    pub(super) run: &'a Run8<'a>,
+    pub(super) memory: Memory<'a>,
+    /// The output's rows and columns.
+    pub(super) sides: [usize; 2],
+}
+
+impl<'a> Run8<'a> {
+    /// Makes sure that all pictures lie within the memory: every row of the input, rounded up to whole groups of channels,
+    /// within the bytes, and the other pictures within theirs; and that the weights are packed for this kind of CPU.
+    ///
+    /// # Panics
+    /// When that is not so, or a picture is of other sizes.
+    fn check<D: Dot>(&'a self, memory: Memory<'a>) -> Checked8<'a> {
+        let shape = self.packed.shape;
+        let Shape { c_out, c_in, padding, .. } = shape;
+        let input = self.input;
+        let sides = shape.output([input.h, input.w]).expect("an input that the kernel fits into");
+        let read = c_in.next_multiple_of(CHANNELS);
+        let Tile8 { lanes, flip, order, .. } = self.packed.tile;
+        assert!((lanes, flip, order) == (D::LANES, D::FLIP, D::ORDER), "weights packed for another kind of CPU");
+        assert!(input.c == c_in && input.pixel.is_multiple_of(CHANNELS) && input.start.is_multiple_of(CHANNELS));
+        assert!(input.pixel >= read && self.extra.is_none_or(|e| e.len() >= c_out));
+        let window = shape.window(sides);
+        assert!(window.is_some_and(|window| input.reaches(padding, window, read, memory.bytes_len())));
+        let fits = |v: View, len: usize| v.fits(len) && (v.c, v.h, v.w) == (c_out, sides[0], sides[1]);
+        assert!(self.residual.is_none_or(|v| fits(v, memory.len())));
+        assert!(self.output.is_none_or(|v| fits(v, memory.len()) && v.is_apart()));
+        assert!(self.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len()) && v.is_apart()));
+        Checked8 { run: self, memory, sides }
+    }
 }
 
 /// Runs an 8-bit convolution as it is defined.
 ///
-/// # Safety
-/// The CPU must have the features of `D`.
+/// # Panics
+/// When a picture does not lie within the memory, or is of other sizes.
 #[inline(always)]
-pub(super) unsafe fn run<D: Dot>(run: &Run8, part: Part, memory: Memory) {
-    // SAFETY: the caller's promise.
-    unsafe { if run.packed.least { run_all::<D::Wide>(run, part, memory) } else { run_all::<D>(run, part, memory) } }
+pub(super) fn run<D: Dot>(d: D, run: &Run8, part: Part, memory: Memory) {
+    if run.packed.least { run_all(d.wide(), run, part, memory) } else { run_all(d, run, part, memory) }
 }
 
 /// Runs an 8-bit convolution by [`winograd`].
 ///
-/// # Safety
-/// The CPU must have the features of `W`.
+/// # Panics
+/// As [`run`], and when the work space is too small.
 #[inline(always)]
-pub(super) unsafe fn run_words<W: Words>(run: &Run8, part: Part, work: &mut [f32], memory: Memory) {
-    let sides = run.check(memory);
+pub(super) fn run_words<W: Words>(w: W, run: &Run8, part: Part, work: &mut [f32], memory: Memory) {
     let Weights8::Words(square, weights) = &run.packed.weights else { panic!("weights that are not transformed") };
     let weights = (weights.as_slice(), run.packed.blocks.as_slice());
-    // SAFETY: the caller's promise, and the check.
-    unsafe { winograd::exact::run::<W>(*square, run, weights, sides, part, work, memory) }
+    winograd::exact::run(w, *square, run.check::<W>(memory), weights, part, work);
 }
 
-impl Run8<'_> {
-    /// Makes sure that all pictures lie within the memory: every row of the input, rounded up to whole groups of channels,
-    /// within the bytes, and the other pictures within theirs. Returns the output's rows and columns.
-    ///
-    /// # Panics
-    /// When one does not, or is of other sizes.
-    fn check(&self, memory: Memory) -> [usize; 2] {
-        let Shape { c_out, c_in, stride, padding, kernel } = self.packed.shape;
-        let input = self.input;
-        let side = |n: usize, i: usize| (n + 2 * padding[i] - kernel[i]) / stride + 1;
-        let (h, w) = (side(input.h, 0), side(input.w, 1));
-        assert!(input.c == c_in && input.pixel.is_multiple_of(CHANNELS) && input.start.is_multiple_of(CHANNELS));
-        assert!(input.pixel >= c_in.next_multiple_of(CHANNELS) && self.extra.is_none_or(|e| e.len() >= c_out));
-        let (height, width) = ((h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1]);
-        assert!(input.reaches(padding, height, width, memory.bytes_len()));
-        let fits = |v: View, len: usize| v.fits(len) && (v.c, v.h, v.w) == (c_out, h, w);
-        assert!(
-            self.output.is_none_or(|v| fits(v, memory.len())) && self.residual.is_none_or(|v| fits(v, memory.len()))
-        );
-        assert!(self.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len())));
-        [h, w]
+/// A row of the output that there is, since [`new`](Self::new) makes it of a checked run.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    weights: Source<'a, i8>,
+    /// The input from the window of the first pixel on.
+    input: Source<'a, u8>,
+    block: Block,
+    y: usize,
+    checked: Checked8<'a>,
+}
+
+impl<'a> Row<'a> {
+    #[inline(always)]
+    fn new(checked: Checked8<'a>, weights: &'a [i8], block: Block, y: usize) -> Self {
+        let (Shape { stride, padding, .. }, input) = (checked.run.packed.shape, checked.run.input);
+        assert!(y < checked.sides[0]);
+        // the border lies before the first row, and padding within it
+        let first = input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel;
+        let (weights, from) = (Source::of(weights).skip(block.weights), checked.memory.bytes().source());
+        Row { weights, input: from.skip(first), block, y, checked }
     }
 }
 
 #[inline(always)]
-unsafe fn run_all<D: Dot>(run: &Run8, part: Part, memory: Memory) {
-    let Shape { stride, padding, .. } = run.packed.shape;
-    let input = run.input;
-    let [h, w] = run.check(memory);
+fn run_all<D: Dot>(d: D, run: &Run8, part: Part, memory: Memory) {
+    let checked = run.check::<D>(memory);
+    let [h, w] = checked.sides;
     let Weights8::Bytes(weights) = &run.packed.weights else { panic!("weights that are transformed") };
     let pixels = Block::pixels(&run.packed.blocks, D::PIXELS, w);
     for (line, tiles) in part.lines(run.packed.blocks.len() * h, w.div_ceil(pixels)) {
         let (block, y) = (run.packed.blocks[line / h], line % h);
         let pixels = (pixels, tiles.start * pixels..w.min(tiles.end * pixels));
-        let at = input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel;
-        // SAFETY: the caller's promise, and the check.
-        unsafe {
-            let weights = weights.as_ptr().add(block.weights);
-            let row = Row { weights, input: memory.bytes().add(at), block, y, run, memory };
-            match block.vectors {
-                1 => row_of::<D, 1>(row, pixels),
-                2 => row_of::<D, 2>(row, pixels),
-                3 => row_of::<D, 3>(row, pixels),
-                _ => row_of::<D, 4>(row, pixels),
-            }
+        let row = Row::new(checked, weights, block, y);
+        match block.vectors {
+            1 => row_of::<D, 1>(d, row, pixels),
+            2 => row_of::<D, 2>(d, row, pixels),
+            3 => row_of::<D, 3>(d, row, pixels),
+            _ => row_of::<D, 4>(d, row, pixels),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn row_of<D: Dot, const V: usize>(row: Row, (pixels, Range { start, end }): (usize, Range<usize>)) {
+fn row_of<D: Dot, const V: usize>(d: D, row: Row, (pixels, Range { start, end }): (usize, Range<usize>)) {
     if V > D::PIXELS.len() {
         return;
     }
     let mut x = start;
     while x < end {
-        // SAFETY: the caller's promise, for the pixels that are left.
-        unsafe {
-            match pixels.min(end - x) {
-                1 => tile::<D, V, 1>(row, x),
-                2 => tile::<D, V, 2>(row, x),
-                3 => tile::<D, V, 3>(row, x),
-                4 => tile::<D, V, 4>(row, x),
-                5 => tile::<D, V, 5>(row, x),
-                6 => tile::<D, V, 6>(row, x),
-                7 => tile::<D, V, 7>(row, x),
-                _ => tile::<D, V, 8>(row, x),
-            }
+        match pixels.min(end - x) {
+            1 => tile::<D, V, 1>(d, row, x),
+            2 => tile::<D, V, 2>(d, row, x),
+            3 => tile::<D, V, 3>(d, row, x),
+            4 => tile::<D, V, 4>(d, row, x),
+            5 => tile::<D, V, 5>(d, row, x),
+            6 => tile::<D, V, 6>(d, row, x),
+            7 => tile::<D, V, 7>(d, row, x),
+            _ => tile::<D, V, 8>(d, row, x),
         }
         x += pixels;
     }
 }
 
+/// Works out P pixels from `x` on, of V vectors of output channels, which are the row's block.
 #[inline(always)]
-unsafe fn tile<D: Dot, const V: usize, const P: usize>(row: Row, x: usize) {
+fn tile<D: Dot, const V: usize, const P: usize>(d: D, row: Row, x: usize) {
     if V > D::PIXELS.len() || P > D::PIXELS[V - 1] {
         return;
     }
-    let Run8 { packed, input, .. } = row.run;
+    let Run8 { packed, input, .. } = row.checked.run;
+    assert!(V == row.block.vectors && x + P <= row.checked.sides[1]);
     let Shape { c_in, kernel, stride, .. } = packed.shape;
     let step = stride * input.pixel;
-    // SAFETY: the caller's promise: pixels x to x + P of the row are within the input; the start is padded.
-    unsafe {
-        let mut sums = [packed.start::<D>(row.block, 0); V];
-        for (v, sum) in sums.iter_mut().enumerate() {
-            *sum = packed.start::<D>(row.block, v);
-        }
-        let mut sums = [sums; P];
-        let mut weights = row.weights;
-        let from = row.input.add(x * step);
-        D::pair_sums(&mut sums);
-        // taps of a row whose channels lie together, in whole groups, are as one
-        let together = input.pixel == c_in && c_in.is_multiple_of(4 * CHANNELS);
-        let (taps, count) = if together { (1, kernel[1] * c_in) } else { (kernel[1], c_in) };
-        for ky in 0..kernel[0] {
-            for kx in 0..taps {
-                let from = from.add(ky * input.row + kx * input.pixel);
-                weights = accumulate::<D, V, P>(&mut sums, weights, from, step, count);
-            }
-        }
-        D::pair_sums(&mut sums);
-        store::<D, V, P>(row, x, sums);
+    let mut sums = [packed.start::<D>(row.block, 0); V];
+    for (v, sum) in sums.iter_mut().enumerate() {
+        *sum = packed.start::<D>(row.block, v);
     }
+    let mut sums = [sums; P];
+    let mut weights = row.weights;
+    let first = row.input.skip(x * step);
+    d.pair_sums(&mut sums);
+    // taps of a row whose channels lie together, in whole groups, are as one
+    let together = input.pixel == c_in && c_in.is_multiple_of(4 * CHANNELS);
+    let (taps, count) = if together { (1, kernel[1] * c_in) } else { (kernel[1], c_in) };
+    for ky in 0..kernel[0] {
+        for kx in 0..taps {
+            let from = first.skip(ky * input.row + kx * input.pixel);
+            // SAFETY: a checked run has the windows of all pixels of the row within the memory, with their channels
+            // rounded up to whole groups, and these are some of them; the weights are packed in this order, for as many
+            // vectors.
+            weights = unsafe { accumulate::<D, V, P>(d, &mut sums, weights, from, step, count) };
+        }
+    }
+    d.pair_sums(&mut sums);
+    store::<D, V, P>(d, row, x, sums);
 }
 
 /// As [`accumulate`](super::conv::accumulate), of bytes.
@@ -416,83 +458,85 @@ unsafe fn tile<D: Dot, const V: usize, const P: usize>(row: Row, x: usize) {
 /// # Safety
 /// As there; pixels must have their channels padded to a multiple of four.
 #[inline(always)]
-unsafe fn accumulate<D: Dot, const V: usize, const P: usize>(
+unsafe fn accumulate<'a, D: Dot, const V: usize, const P: usize>(
+    d: D,
     sums: &mut [[D::I; V]; P],
-    weights: *const i8,
-    from: *const u8,
+    weights: Source<'a, i8>,
+    from: Source<u8>,
     step: usize,
     count: usize,
-) -> *const i8 {
+) -> Source<'a, i8> {
     let (mut weights, mut c) = (weights, 0);
-    // SAFETY: the caller's promise.
-    unsafe {
-        if D::GROUP == 4 {
-            while c + 4 * CHANNELS <= count {
-                let mut x = [D::group(from.add(c)); P];
-                for (p, x) in x.iter_mut().enumerate() {
-                    *x = D::group(from.add(p * step + c));
-                }
-                D::pair(&mut x);
-                weights = add_four::<D, V, P, 0>(sums, weights, &x);
-                weights = add_four::<D, V, P, 1>(sums, weights, &x);
-                weights = add_four::<D, V, P, 2>(sums, weights, &x);
-                weights = add_four::<D, V, P, 3>(sums, weights, &x);
-                c += 4 * CHANNELS;
-            }
-        }
-        while c < count {
-            let mut x = [D::four(from.add(c)); P];
+    if D::GROUP == 4 {
+        while c + 4 * CHANNELS <= count {
+            let mut x = [d.four([0; 4]); P];
             for (p, x) in x.iter_mut().enumerate() {
-                *x = D::four(from.add(p * step + c));
+                // SAFETY: the caller's promise.
+                *x = d.group(unsafe { from.load(p * step + c) });
             }
-            D::pair(&mut x);
-            weights = add_four::<D, V, P, 0>(sums, weights, &x);
-            if D::ORDER == Order8::Eights {
-                weights = add_four::<D, V, P, 1>(sums, weights, &x);
+            d.pair(&mut x);
+            macro_rules! add_fours {
+                // SAFETY: the caller's promise: the weights of sixteen channels are there.
+                ($($l:literal)*) => { $(weights = unsafe { add_four::<D, V, P, $l>(d, sums, weights, &x) };)* };
             }
-            c += CHANNELS;
+            add_fours!(0 1 2 3);
+            c += 4 * CHANNELS;
         }
+    }
+    while c < count {
+        let mut x = [d.four([0; 4]); P];
+        for (p, x) in x.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *x = d.four(unsafe { from.load(p * step + c) });
+        }
+        d.pair(&mut x);
+        // SAFETY: the caller's promise.
+        weights = unsafe { add_four::<D, V, P, 0>(d, sums, weights, &x) };
+        if D::ORDER == Order8::Eights {
+            // SAFETY: the caller's promise: in this order, four channels have two rooms.
+            weights = unsafe { add_four::<D, V, P, 1>(d, sums, weights, &x) };
+        }
+        c += CHANNELS;
     }
     weights
 }
 
+/// Adds the products of four L of P pixels and the next V vectors of weights. What lies after those is returned.
+///
+/// # Safety
+/// The weights must be there.
 #[inline(always)]
-unsafe fn add_four<D: Dot, const V: usize, const P: usize, const L: usize>(
+unsafe fn add_four<'a, D: Dot, const V: usize, const P: usize, const L: usize>(
+    d: D,
     sums: &mut [[D::I; V]; P],
-    weights: *const i8,
+    weights: Source<'a, i8>,
     x: &[D::X; P],
-) -> *const i8 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut w = [D::load_weights(weights); V];
-        for (v, w) in w.iter_mut().enumerate() {
-            *w = D::load_weights(weights.add(v * D::LANES * CHANNELS));
-        }
-        fetch_ahead::<D::S, i8>(weights, V * D::LANES * CHANNELS);
-        D::add::<V, P, L>(sums, x, &w);
-        weights.add(V * D::LANES * CHANNELS)
+) -> Source<'a, i8> {
+    let mut w = [d.weights(D::Stored::zeroed()); V];
+    for (v, w) in w.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *w = d.weights(unsafe { weights.load(v * D::LANES * CHANNELS) });
     }
+    fetch_ahead(d.simd(), weights, V * D::LANES * CHANNELS);
+    d.add::<V, P, L>(sums, x, &w);
+    weights.skip(V * D::LANES * CHANNELS)
 }
 
 /// The results of a tile, from its sums.
-///
-/// # Safety
-/// As the tile's.
 #[inline(always)]
-unsafe fn store<D: Dot, const V: usize, const P: usize>(row: Row, x: usize, sums: [[D::I; V]; P]) {
+fn store<D: Dot, const V: usize, const P: usize>(d: D, row: Row, x: usize, sums: [[D::I; V]; P]) {
     let whole = row.block.channels >= V * D::LANES;
     for (p, &sums) in sums.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (y, x, first) = (row.y, x + p, row.block.first);
-            if whole {
-                finish::<D, V>(row.run, (y, x, first), sums, None, row.memory);
-            } else {
-                for (v, &sum) in sums.iter().enumerate() {
-                    let (c, left) = (v * D::LANES, row.block.channels - v * D::LANES);
-                    let part = (left < D::LANES).then_some(left);
-                    finish::<D, 1>(row.run, (y, x, first + c), [sum], part, row.memory);
-                }
+        let (y, x, first) = (row.y, x + p, row.block.first);
+        if whole {
+            // SAFETY: `tile` made sure that the pixel is there, and the block has as many channels.
+            unsafe { finish::<D, V>(d, row.checked, (y, x, first), sums, None) }
+        } else {
+            for (v, &sum) in sums.iter().enumerate() {
+                let (c, left) = (v * D::LANES, row.block.channels - v * D::LANES);
+                let part = (left < D::LANES).then_some(left);
+                // SAFETY: as above; so many channels are left.
+                unsafe { finish::<D, 1>(d, row.checked, (y, x, first + c), [sum], part) }
             }
         }
     }
@@ -501,70 +545,74 @@ unsafe fn store<D: Dot, const V: usize, const P: usize>(row: Row, x: usize, sums
 /// The results of the pixel at (y, x): of V whole vectors of channels from `first` on, or of a `part` of one.
 ///
 /// # Safety
-/// As the tile's; those channels must be there.
+/// The pixel must be one of the output, and the channels some of those that the weights are of.
 #[inline(always)]
 pub(super) unsafe fn finish<D: Dot, const V: usize>(
-    run: &Run8,
+    d: D,
+    Checked8 { run, memory, .. }: Checked8,
     (y, x, first): (usize, usize, usize),
     sums: [D::I; V],
     part: Option<usize>,
-    memory: Memory,
 ) {
     let Run8 { packed, output, output8, residual, round, extra, .. } = run;
+    let s = d.simd();
+    let count = part.unwrap_or(V * D::LANES);
     let at = |view: &View| view.start + y * view.row + x * view.pixel + first;
-    // SAFETY: the caller's promise; scale and bias are padded to whole vectors.
-    unsafe {
-        let (scale, bias) = (packed.scale.as_ptr().add(first), packed.bias.as_ptr().add(first));
-        let mut values = [D::S::splat(0.0); V];
-        for (v, value) in values.iter_mut().enumerate() {
-            let at = v * D::LANES;
-            *value = D::S::fma(D::to_float(sums[v]), D::S::load(scale.add(at)), D::S::load(bias.add(at)));
+    let mut values = [s.splat(0.0); V];
+    for (v, value) in values.iter_mut().enumerate() {
+        let at = first + v * D::LANES;
+        // SAFETY: there is a scale for each channel, padded to whole vectors.
+        let scale = unsafe { Source::of(&packed.scale).load(at) };
+        // SAFETY: so is there a bias.
+        let bias = unsafe { Source::of(&packed.bias).load(at) };
+        *value = s.fma(d.to_float(sums[v]), scale, bias);
+    }
+    if let Some(levels) = round {
+        for value in &mut values {
+            *value = levels.round_all(s, *value);
         }
-        if let Some(levels) = round {
-            for value in &mut values {
-                *value = levels.round_all::<D::S>(*value);
-            }
+    }
+    if let Some(extra) = extra {
+        // SAFETY: a checked run has one for each channel.
+        unsafe { add::<D, V>(d, &mut values, Source::of(extra).skip(first), part) }
+    }
+    if let Some(view) = residual {
+        // SAFETY: a checked run has the pixel within the arena.
+        unsafe { add::<D, V>(d, &mut values, memory.arena().source().skip(at(view)), part) }
+    }
+    if let Some(view) = output {
+        for (v, &value) in values.iter().enumerate() {
+            let left = count - v * D::LANES;
+            // SAFETY: a checked run has the pixel within the arena; those of other parts are others.
+            unsafe { s.store_some(memory.arena(), at(view) + v * D::LANES, left, value) }
         }
-        if let Some(extra) = extra {
-            add::<D, V>(&mut values, extra.as_ptr().add(first), part);
-        }
-        if let Some(view) = residual {
-            add::<D, V>(&mut values, memory.arena().add(at(view)), part);
-        }
-        if let Some(view) = output {
-            let to = memory.arena().add(at(view));
-            for (v, &value) in values.iter().enumerate() {
-                match part {
-                    None => D::S::store(to.add(v * D::LANES), value),
-                    Some(part) => D::S::store_part(to, value, part),
-                }
-            }
-        }
-        if let Some((view, levels)) = output8 {
-            let to = memory.bytes().add(at(view));
-            match part {
-                None => levels.store::<D, V>(to, values),
-                Some(part) => levels.store_part::<D>(to, values[0], part),
-            }
+    }
+    if let Some((view, levels)) = output8 {
+        match part {
+            // SAFETY: as above.
+            None => unsafe { levels.store(d, memory.bytes(), at(view), values) },
+            // SAFETY: as above.
+            Some(part) => unsafe { levels.store_part(d, memory.bytes(), at(view), values[0], part) },
         }
     }
 }
 
-/// Adds the numbers from `from` on to vectors, or a `part` of one.
+/// Adds numbers to vectors, or to a `part` of one.
 ///
 /// # Safety
-/// The CPU must have the features of `D`; the numbers must be there.
+/// As many must be there.
 #[inline(always)]
-unsafe fn add<D: Dot, const V: usize>(values: &mut [<D::S as Simd>::F; V], from: *const f32, part: Option<usize>) {
+unsafe fn add<D: Dot, const V: usize>(
+    d: D,
+    values: &mut [<D::S as Simd>::F; V],
+    from: Source<f32>,
+    part: Option<usize>,
+) {
+    let s = d.simd();
     for (v, value) in values.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        unsafe {
-            let other = match part {
-                None => D::S::load(from.add(v * D::LANES)),
-                Some(part) => D::S::load_part(from, part),
-            };
-            *value = D::S::add(*value, other);
-        }
+        let other = unsafe { s.load_some(from, v * D::LANES, part.unwrap_or(D::LANES)) };
+        *value = s.add(*value, other);
     }
 }
 
@@ -576,15 +624,13 @@ mod tests {
     #[test]
     fn levels_are_the_nearest_ones() {
         for zero in [0, 1, 77, 128, 254, 255] {
-            let levels = Levels { scale: 0.25, zero };
+            let levels = Levels::new(0.25, zero).unwrap();
             let check = |value: f32| {
                 let level = ((value * 4.0).round_ties_even() + f32::from(zero)).clamp(0.0, 255.0);
                 let mut bytes = [0; 4];
-                // SAFETY: every CPU has the portable vectors.
-                let rounded = unsafe {
-                    levels.store::<Portable, 1>(bytes.as_mut_ptr(), [[value; 4]]);
-                    levels.round_all::<Portable>([value; 4])
-                };
+                // SAFETY: a vector has four numbers.
+                unsafe { levels.store(Portable, Target::of(&mut bytes), 0, [[value; 4]]) };
+                let rounded = levels.round_all(Portable, [value; 4]);
                 assert_eq!(bytes, [level as u8; 4], "{zero} {value}");
                 assert_eq!(rounded, [(level - f32::from(zero)) * 0.25; 4], "{zero} {value}");
             };

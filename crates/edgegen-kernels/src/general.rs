@@ -2,6 +2,8 @@
 //! an entry point that enables the CPU's features.
 
 use super::memory::{Memory, Part};
+use super::pointer::Source;
+use crate::arena::apart;
 use std::ops::Range;
 
 /// What is done to each number.
@@ -54,26 +56,32 @@ pub enum Reduction {
 pub const RANK: usize = 6;
 
 /// Loops over the numbers of N values of one shape, the first being the result; a stride may be 0.
+///
+/// All numbers that they visit have places that a `usize` can count. Whether these lie in a certain buffer is for the
+/// kernels to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loops<const N: usize> {
-    /// Where each value starts.
-    pub starts: [usize; N],
+    starts: [usize; N],
     dims: [usize; RANK],
     strides: [[usize; RANK]; N],
 }
 
 impl<const N: usize> Loops<N> {
-    /// Over `dims`, with a start and strides for each value; `None` if that takes more loops than there are.
+    /// Over `dims`, with a start and strides for each value; `None` if that takes more loops than there are, if a value
+    /// has not as many strides, or if its last number lies further than can be counted.
     pub fn new(dims: &[usize], values: [(usize, &[usize]); N]) -> Option<Self> {
+        if values.iter().any(|(_, strides)| strides.len() != dims.len()) {
+            return None;
+        }
         let mut order: Vec<usize> = (0..dims.len()).filter(|d| dims[*d] != 1).collect();
         // the result's numbers that lie together come last
-        order.sort_by_key(|d| std::cmp::Reverse(values[0].1[*d]));
+        order.sort_by_key(|d| std::cmp::Reverse(values.first().map(|v| v.1[*d])));
         let mut merged: Vec<(usize, [usize; N])> = Vec::new();
         for d in order {
             let strides: [usize; N] = values.map(|(_, s)| s[d]);
             match merged.last_mut() {
-                Some((n, outer)) if (0..N).all(|v| outer[v] == strides[v] * dims[d]) => {
-                    *n *= dims[d];
+                Some((n, outer)) if (0..N).all(|v| strides[v].checked_mul(dims[d]) == Some(outer[v])) => {
+                    *n = n.checked_mul(dims[d])?;
                     *outer = strides;
                 }
                 _ => merged.push((dims[d], strides)),
@@ -85,7 +93,24 @@ impl<const N: usize> Loops<N> {
             loops.dims[first + i] = n;
             (0..N).for_each(|v| loops.strides[v][first + i] = strides[v]);
         }
-        Some(loops)
+        loops.counted()
+    }
+
+    /// Where each value starts.
+    pub fn starts(&self) -> [usize; N] {
+        self.starts
+    }
+
+    /// The same loops with values that start elsewhere; none if one then reaches further than can be counted.
+    pub fn with_starts(mut self, starts: [usize; N]) -> Option<Self> {
+        self.starts = starts;
+        self.counted()
+    }
+
+    /// These loops, if all that they visit can be counted.
+    fn counted(self) -> Option<Self> {
+        self.dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
+        (0..N).all(|v| self.end(v).is_some()).then_some(self)
     }
 
     /// The dimensions, and for each value where it starts and its strides.
@@ -93,9 +118,10 @@ impl<const N: usize> Loops<N> {
         (self.dims, std::array::from_fn(|v| (self.starts[v], self.strides[v])))
     }
 
-    /// Loops over these dimensions, with a start and strides for each value.
-    pub fn from_parts(dims: [usize; RANK], values: [(usize, [usize; RANK]); N]) -> Self {
-        Loops { starts: values.map(|v| v.0), dims, strides: values.map(|v| v.1) }
+    /// Loops over these dimensions, with a start and strides for each value; `None` if a value's last number lies further
+    /// than can be counted.
+    pub fn from_parts(dims: [usize; RANK], values: [(usize, [usize; RANK]); N]) -> Option<Self> {
+        Loops { starts: values.map(|v| v.0), dims, strides: values.map(|v| v.1) }.counted()
     }
 
     /// How many numbers the result has.
@@ -103,11 +129,29 @@ impl<const N: usize> Loops<N> {
         self.dims.iter().product()
     }
 
+    /// One past the last number of value `v`, or 0 if there is none; none if it cannot be counted.
+    fn end(&self, v: usize) -> Option<usize> {
+        if self.dims.contains(&0) {
+            return Some(0);
+        }
+        let mut sides = self.dims.iter().zip(&self.strides[v]);
+        let last = sides.try_fold(self.starts[v], |at, (d, s)| at.checked_add((d - 1).checked_mul(*s)?))?;
+        last.checked_add(1).filter(|end| *end <= isize::MAX as usize)
+    }
+
     /// Whether value `v` lies within a buffer of `len` numbers.
     fn fits(&self, v: usize, len: usize) -> bool {
-        let mut sides = self.dims.iter().zip(&self.strides[v]);
-        let mut last = || sides.try_fold(self.starts[v], |at, (d, s)| at.checked_add((d - 1).checked_mul(*s)?));
-        self.dims.contains(&0) || last().is_some_and(|last| last < len)
+        self.end(v).is_some_and(|end| end <= len)
+    }
+
+    /// Whether no number of the result lies where another one does, where each is a run of `length` numbers: threads may
+    /// then each write some of them.
+    fn is_apart(&self, length: usize) -> bool {
+        let mut sides = [(1, length); RANK + 1];
+        for (side, (stride, n)) in sides.iter_mut().zip(self.strides[0].iter().zip(&self.dims)) {
+            *side = (*stride, *n);
+        }
+        self.dims.contains(&0) || apart(sides)
     }
 
     /// The loops, and which part of their runs, that make this part: where there is but one run, some of its numbers,
@@ -115,7 +159,7 @@ impl<const N: usize> Loops<N> {
     #[inline(always)]
     fn part(&self, part: Part, together: usize) -> (Self, Part) {
         let n = self.dims[RANK - 1];
-        if part.of == 1 || self.dims[..RANK - 1].iter().any(|d| *d != 1) {
+        if part.is_whole() || self.dims[..RANK - 1].iter().any(|d| *d != 1) {
             return (*self, part);
         }
         let groups = part.range(n.div_ceil(together));
@@ -222,7 +266,7 @@ fn softplus(x: f32) -> f32 {
 /// Something to every number. Parts are of the runs of numbers that lie together, or of the one that there is.
 #[inline(always)]
 pub(super) fn unary(f: Unary, loops: &Loops<2>, part: Part, memory: Memory) {
-    assert!(loops.fits(0, memory.len()) && loops.fits(1, memory.len()));
+    assert!(loops.fits(0, memory.len()) && loops.fits(1, memory.len()) && loops.is_apart(1));
     let root_half = std::f32::consts::FRAC_1_SQRT_2;
     match f {
         Unary::Copy => each(loops, part, memory, |x| x),
@@ -262,23 +306,26 @@ fn each(loops: &Loops<2>, part: Part, memory: Memory, f: impl Fn(f32) -> f32) {
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
     for [o, x] in loops.runs(part) {
-        // SAFETY: the values lie within the memory; a chunk is read before it is written, since they may be one.
-        unsafe {
-            let mut i = 0;
-            if (to, from) == (1, 1) {
-                while i + CHUNK <= n {
-                    let mut values: [f32; CHUNK] = base.add(x + i).cast::<[f32; CHUNK]>().read_unaligned();
-                    for v in &mut values {
-                        *v = f(*v);
-                    }
-                    base.add(o + i).cast::<[f32; CHUNK]>().write_unaligned(values);
-                    i += CHUNK;
+        let mut i = 0;
+        if (to, from) == (1, 1) {
+            while i + CHUNK <= n {
+                // SAFETY: `unary` made sure that the values lie within the memory. A chunk is read before it is written,
+                // since the values may be one.
+                let mut values: [f32; CHUNK] = unsafe { base.source().load(x + i) };
+                for v in &mut values {
+                    *v = f(*v);
                 }
+                // SAFETY: as above; other parts write elsewhere.
+                unsafe { base.store(o + i, values) }
+                i += CHUNK;
             }
-            while i < n {
-                *base.add(o + i * to) = f(*base.add(x + i * from));
-                i += 1;
-            }
+        }
+        while i < n {
+            // SAFETY: as above.
+            let v = unsafe { base.source().load(x + i * from) };
+            // SAFETY: as above.
+            unsafe { base.store(o + i * to, f(v)) }
+            i += 1;
         }
     }
 }
@@ -286,7 +333,7 @@ fn each(loops: &Loops<2>, part: Part, memory: Memory, f: impl Fn(f32) -> f32) {
 /// Something of every two numbers. Parts are of the runs of numbers that lie together, or of the one that there is.
 #[inline(always)]
 pub(super) fn binary(f: Binary, loops: &Loops<3>, part: Part, memory: Memory) {
-    assert!((0..3).all(|v| loops.fits(v, memory.len())));
+    assert!((0..3).all(|v| loops.fits(v, memory.len())) && loops.is_apart(1));
     match f {
         Binary::Add => both(loops, part, memory, |a, b| a + b),
         Binary::Subtract => both(loops, part, memory, |a, b| a - b),
@@ -303,31 +350,45 @@ fn both(loops: &Loops<3>, part: Part, memory: Memory, f: impl Fn(f32, f32) -> f3
     let (n, [to, sa, sb]) = loops.last();
     let base = memory.arena();
     for [o, a, b] in loops.runs(part) {
-        // SAFETY: as in `each`.
-        unsafe {
-            let mut i = 0;
-            if to == 1 && sa <= 1 && sb <= 1 {
-                let chunk = |at: usize, stride: usize| -> [f32; CHUNK] {
-                    if stride == 1 {
-                        base.add(at).cast::<[f32; CHUNK]>().read_unaligned()
-                    } else {
-                        [*base.add(at); CHUNK]
-                    }
-                };
-                while i + CHUNK <= n {
-                    let (mut x, y) = (chunk(a + i * sa, sa), chunk(b + i * sb, sb));
-                    for (x, y) in x.iter_mut().zip(y) {
-                        *x = f(*x, y);
-                    }
-                    base.add(o + i).cast::<[f32; CHUNK]>().write_unaligned(x);
-                    i += CHUNK;
+        let mut i = 0;
+        if to == 1 && sa <= 1 && sb <= 1 {
+            while i + CHUNK <= n {
+                // SAFETY: `binary` made sure that the values lie within the memory.
+                let mut x = unsafe { chunk(base.source(), a + i * sa, sa) };
+                // SAFETY: as above.
+                let y = unsafe { chunk(base.source(), b + i * sb, sb) };
+                for (x, y) in x.iter_mut().zip(y) {
+                    *x = f(*x, y);
                 }
-            }
-            while i < n {
-                *base.add(o + i * to) = f(*base.add(a + i * sa), *base.add(b + i * sb));
-                i += 1;
+                // SAFETY: as above; other parts write elsewhere.
+                unsafe { base.store(o + i, x) }
+                i += CHUNK;
             }
         }
+        while i < n {
+            // SAFETY: as above.
+            let x = unsafe { base.source().load(a + i * sa) };
+            // SAFETY: as above.
+            let y = unsafe { base.source().load(b + i * sb) };
+            // SAFETY: as above.
+            unsafe { base.store(o + i * to, f(x, y)) }
+            i += 1;
+        }
+    }
+}
+
+/// A chunk of numbers from `at` on, or of the one there if the stride is 0.
+///
+/// # Safety
+/// They must be there.
+#[inline(always)]
+unsafe fn chunk(from: Source<f32>, at: usize, stride: usize) -> [f32; CHUNK] {
+    if stride == 1 {
+        // SAFETY: the caller's promise.
+        unsafe { from.load(at) }
+    } else {
+        // SAFETY: the caller's promise.
+        [unsafe { from.load(at) }; CHUNK]
     }
 }
 
@@ -338,29 +399,45 @@ pub(super) fn reduce(f: Reduction, loops: &Loops<2>, out: &Loops<1>, memory: Mem
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
     let factor = if f == Reduction::Mean { out.len() as f32 / loops.len() as f32 } else { 1.0 };
-    let each_result = |f: &dyn Fn(f32) -> f32| {
-        let (n, [step]) = out.last();
-        for [at] in out.runs(Part::WHOLE) {
-            // SAFETY: the values lie within the memory.
-            (0..n).for_each(|i| unsafe { *base.add(at + i * step) = f(*base.add(at + i * step)) });
-        }
-    };
-    each_result(&|_| 0.0);
+    each_result(out, memory, |_| 0.0);
     for [o, x] in loops.runs(Part::WHOLE) {
-        // SAFETY: as above.
-        unsafe {
-            if to == 0 {
-                let mut sums = [0f32; CHUNK];
-                for i in 0..n {
-                    sums[i % CHUNK] += *base.add(x + i * from);
-                }
-                *base.add(o) += sums.iter().sum::<f32>();
-            } else {
-                (0..n).for_each(|i| *base.add(o + i * to) += *base.add(x + i * from));
+        if to == 0 {
+            let mut sums = [0f32; CHUNK];
+            for i in 0..n {
+                // SAFETY: the assertion.
+                sums[i % CHUNK] += unsafe { base.source().load::<f32>(x + i * from) };
+            }
+            // SAFETY: the assertion.
+            let sum: f32 = unsafe { base.source().load(o) };
+            // SAFETY: the assertion.
+            unsafe { base.store(o, sum + sums.iter().sum::<f32>()) }
+        } else {
+            for i in 0..n {
+                // SAFETY: the assertion.
+                let v: f32 = unsafe { base.source().load(x + i * from) };
+                // SAFETY: the assertion.
+                let sum: f32 = unsafe { base.source().load(o + i * to) };
+                // SAFETY: the assertion.
+                unsafe { base.store(o + i * to, sum + v) }
             }
         }
     }
-    each_result(&|sum| sum * factor);
+    each_result(out, memory, |sum| sum * factor);
+}
+
+/// Does `f` to each number of a value, in place.
+#[inline(always)]
+fn each_result(out: &Loops<1>, memory: Memory, f: impl Fn(f32) -> f32) {
+    assert!(out.fits(0, memory.len()));
+    let (n, [step]) = out.last();
+    for [at] in out.runs(Part::WHOLE) {
+        for i in 0..n {
+            // SAFETY: the assertion.
+            let v = unsafe { memory.arena().source().load(at + i * step) };
+            // SAFETY: the assertion.
+            unsafe { memory.arena().store(at + i * step, f(v)) }
+        }
+    }
 }
 
 /// What is done to each row of numbers.
@@ -377,18 +454,20 @@ pub enum Rows {
 pub(super) fn rows(f: &Rows, loops: &Loops<2>, length: usize, part: Part, memory: Memory) {
     // the loops are over the rows' first numbers; the others follow them
     let left = length.checked_sub(1).and_then(|rest| memory.len().checked_sub(rest));
-    assert!(left.is_some_and(|left| loops.fits(0, left) && loops.fits(1, left)));
+    assert!(left.is_some_and(|left| loops.fits(0, left) && loops.fits(1, left)) && loops.is_apart(length));
+    if let Rows::Layer { scale, shift, .. } = f {
+        assert!(scale.len() == length && shift.len() == length);
+    }
     let (loops, part) = loops.part(part, 1);
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
     for [o, x] in loops.runs(part) {
         for i in 0..n {
-            // SAFETY: the assertion; input and result are different values, or the same.
-            let out = unsafe {
-                let o = base.add(o + i * to);
-                std::ptr::copy(base.add(x + i * from), o, length);
-                std::slice::from_raw_parts_mut(o, length)
-            };
+            let o = o + i * to;
+            // SAFETY: the assertion; other parts write other rows.
+            unsafe { base.copy_within(x + i * from, o, length) };
+            // SAFETY: as above; nothing else uses the row until the next one.
+            let out = unsafe { base.slice(o, length) };
             match f {
                 Rows::Softmax => {
                     let greatest = out.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
@@ -429,20 +508,71 @@ fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 /// factor start is looped over, and their strides by row and column are these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
-    pub batch: Loops<3>,
-    /// Rows of the result, columns of it, and what is summed over.
-    pub sizes: [usize; 3],
-    /// For the result, the first and the second factor: from a row to the next, and from a column to the next.
-    pub strides: [[usize; 2]; 3],
+    batch: Loops<3>,
+    sizes: [usize; 3],
+    strides: [[usize; 2]; 3],
+    /// From the first to the last number of each matrix.
+    reach: [usize; 3],
 }
 
 /// Rows of the result that are worked out together.
 const TOGETHER: usize = 4;
 
 impl Product {
+    /// Products of `sizes`: rows of the result, columns of it, and what is summed over. `strides` are, for the result, the
+    /// first and the second factor, from a row to the next, and from a column to the next. None if a matrix is empty, if
+    /// it lies further than can be counted, or if numbers of the result would lie in the same place.
+    pub fn new(batch: Loops<3>, sizes: [usize; 3], strides: [[usize; 2]; 3]) -> Option<Self> {
+        let [rows, columns, inner] = sizes;
+        let mut reach = [0; 3];
+        let shapes = [[rows, columns], [rows, inner], [inner, columns]];
+        for ((reach, [r, c]), [row, column]) in reach.iter_mut().zip(shapes).zip(strides) {
+            *reach = r.checked_sub(1)?.checked_mul(row)?.checked_add(c.checked_sub(1)?.checked_mul(column)?)?;
+        }
+        let mut sides = [(strides[0][0], rows); RANK + 2];
+        sides[1] = (strides[0][1], columns);
+        for (side, (stride, n)) in sides[2..].iter_mut().zip(batch.strides[0].iter().zip(&batch.dims)) {
+            *side = (*stride, *n);
+        }
+        inner.checked_mul(columns.checked_next_multiple_of(CHUNK)?)?;
+        batch.len().checked_mul(rows)?.checked_mul(columns)?.checked_mul(inner)?;
+        let product = Product { batch, sizes, strides, reach };
+        (apart(sides) && product.ends().is_some()).then_some(product)
+    }
+
+    /// The same products with matrices that start elsewhere; none if one then reaches further than can be counted.
+    pub fn with_starts(self, starts: [usize; 3]) -> Option<Self> {
+        let product = Product { batch: self.batch.with_starts(starts)?, ..self };
+        product.ends().map(|_| product)
+    }
+
+    /// Where the first matrices start.
+    pub fn starts(&self) -> [usize; 3] {
+        self.batch.starts
+    }
+
+    /// How many products there are.
+    pub fn count(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Rows of the result, columns of it, and what is summed over.
+    pub fn sizes(&self) -> [usize; 3] {
+        self.sizes
+    }
+
     /// The numbers that it works with.
     pub fn work_len(&self) -> usize {
         self.sizes[2] * self.sizes[1].next_multiple_of(CHUNK)
+    }
+
+    /// One past the last number of each value.
+    fn ends(&self) -> Option<[usize; 3]> {
+        let mut ends = self.reach;
+        for (v, end) in ends.iter_mut().enumerate() {
+            *end = end.checked_add(self.batch.end(v)?)?;
+        }
+        Some(ends)
     }
 }
 
@@ -450,14 +580,7 @@ impl Product {
 #[inline(always)]
 pub(super) fn product(p: &Product, part: Part, work: &mut [f32], memory: Memory) {
     let [rows, columns, inner] = p.sizes;
-    let ends = |v: usize, [r, c]: [usize; 2]| {
-        let [row, column] = p.strides[v];
-        r.checked_sub(1)?.checked_mul(row)?.checked_add(c.checked_sub(1)?.checked_mul(column)?)
-    };
-    for (v, size) in [[rows, columns], [rows, inner], [inner, columns]].into_iter().enumerate() {
-        let left = ends(v, size).and_then(|ends| memory.len().checked_sub(ends));
-        assert!(left.is_some_and(|left| p.batch.fits(v, left)));
-    }
+    assert!(p.ends().is_some_and(|ends| ends.iter().all(|end| *end <= memory.len())));
     let width = columns.next_multiple_of(CHUNK);
     let packed = &mut work[..inner * width];
     let base = memory.arena();
@@ -469,35 +592,36 @@ pub(super) fn product(p: &Product, part: Part, work: &mut [f32], memory: Memory)
     for starts in p.batch.runs(Part::WHOLE) {
         for i in 0..n {
             let [o, a, b]: [usize; 3] = std::array::from_fn(|v| starts[v] + i * steps[v]);
-            // SAFETY: the assertions.
-            unsafe {
-                for (k, line) in packed.chunks_exact_mut(width).enumerate() {
-                    let from = base.add(b + k * p.strides[2][0]);
-                    for (c, v) in line[..columns].iter_mut().enumerate() {
-                        *v = *from.add(c * p.strides[2][1]);
-                    }
-                    line[columns..].fill(0.0);
+            for (k, line) in packed.chunks_exact_mut(width).enumerate() {
+                let from = base.source().skip(b + k * p.strides[2][0]);
+                for (c, v) in line[..columns].iter_mut().enumerate() {
+                    // SAFETY: the assertion: the second factors lie within the memory.
+                    *v = unsafe { from.load(c * p.strides[2][1]) };
                 }
-                for first in mine.clone().map(|i| i * TOGETHER) {
-                    // the last row stands in for those beyond it
-                    let row: [usize; TOGETHER] = std::array::from_fn(|r| (first + r).min(rows - 1));
-                    for column in (0..columns).step_by(CHUNK) {
-                        let mut sums = [[0f32; CHUNK]; TOGETHER];
-                        for (k, line) in packed.chunks_exact(width).enumerate() {
-                            let line: &[f32; CHUNK] = line[column..column + CHUNK].try_into().expect("whole chunks");
-                            for (sums, row) in sums.iter_mut().zip(row) {
-                                let x = *base.add(a + row * p.strides[1][0] + k * p.strides[1][1]);
-                                for (sum, v) in sums.iter_mut().zip(line) {
-                                    *sum += x * v;
-                                }
+                line[columns..].fill(0.0);
+            }
+            for first in mine.clone().map(|i| i * TOGETHER) {
+                // the last row stands in for those beyond it
+                let row: [usize; TOGETHER] = std::array::from_fn(|r| (first + r).min(rows - 1));
+                for column in (0..columns).step_by(CHUNK) {
+                    let mut sums = [[0f32; CHUNK]; TOGETHER];
+                    for (k, line) in packed.chunks_exact(width).enumerate() {
+                        let line: &[f32; CHUNK] = line[column..column + CHUNK].try_into().expect("whole chunks");
+                        for (sums, row) in sums.iter_mut().zip(row) {
+                            let at = a + row * p.strides[1][0] + k * p.strides[1][1];
+                            // SAFETY: the assertion: the first factors lie within the memory.
+                            let x: f32 = unsafe { base.source().load(at) };
+                            for (sum, v) in sums.iter_mut().zip(line) {
+                                *sum += x * v;
                             }
                         }
-                        for (sums, row) in sums.iter().zip(row) {
-                            let to = base.add(o + row * p.strides[0][0]);
-                            let used = (columns - column).min(CHUNK);
-                            for (c, sum) in sums[..used].iter().enumerate() {
-                                *to.add((column + c) * p.strides[0][1]) = *sum;
-                            }
+                    }
+                    for (sums, row) in sums.iter().zip(row) {
+                        let to = base.skip(o + row * p.strides[0][0]);
+                        let used = (columns - column).min(CHUNK);
+                        for (c, sum) in sums[..used].iter().enumerate() {
+                            // SAFETY: the assertion: the results lie within the memory; other parts write other rows.
+                            unsafe { to.store((column + c) * p.strides[0][1], *sum) }
                         }
                     }
                 }
@@ -556,7 +680,7 @@ mod tests {
                 let (from, to) = (Place::row_major(0, &[x.len()]), Place::row_major(x.len(), &[x.len()]));
                 for index in 0..3 {
                     let m = Memory::new(&mut memory, &mut []);
-                    crate::unary(isa, *f, &loops([&to, &from]), Part { index, of: 3 }, m);
+                    crate::unary(isa, *f, &loops([&to, &from]), Part::new(index, 3).unwrap(), m);
                 }
                 for (x, y) in x.iter().zip(&memory[x.len()..]) {
                     let exact = exact(f64::from(*x));
@@ -580,14 +704,14 @@ mod tests {
                 let mut memory = before.clone();
                 for index in 0..of {
                     let m = Memory::new(&mut memory, &mut []);
-                    crate::binary(isa, Binary::Subtract, &loops([&o, &a, &b]), Part { index, of }, m);
+                    crate::binary(isa, Binary::Subtract, &loops([&o, &a, &b]), Part::new(index, of).unwrap(), m);
                 }
                 let expected: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x - y).collect();
                 assert_eq!(read(&o, &memory), expected, "{isa:?}");
                 // in place
                 for index in 0..of {
                     let m = Memory::new(&mut memory, &mut []);
-                    crate::binary(isa, Binary::Multiply, &loops([&a, &a, &b]), Part { index, of }, m);
+                    crate::binary(isa, Binary::Multiply, &loops([&a, &a, &b]), Part::new(index, of).unwrap(), m);
                 }
                 let expected: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x * y).collect();
                 assert_eq!(read(&a, &memory), expected, "{isa:?}");
@@ -618,7 +742,7 @@ mod tests {
                 let mut memory = before.clone();
                 let m = Memory::new(&mut memory, &mut []);
                 for index in 0..2 {
-                    crate::rows(isa, &f, &loops([&first(&out), &first(&x)]), 37, Part { index, of: 2 }, m);
+                    crate::rows(isa, &f, &loops([&first(&out), &first(&x)]), 37, Part::new(index, 2).unwrap(), m);
                 }
                 for (x, y) in values.chunks(37).zip(read(&out, &memory).chunks(37)) {
                     let x: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
@@ -645,17 +769,14 @@ mod tests {
         let b = Place { start: 300, dims: vec![3, 19, 21], strides: vec![500, 1, 20], border: [0, 0] };
         let o = Place::row_major(3000, &[3, 7, 21]);
         let head = |p: &Place| Place { dims: vec![3], strides: vec![p.strides[0]], ..p.clone() };
-        let product = Product {
-            batch: loops([&head(&o), &head(&a), &head(&b)]),
-            sizes: [7, 21, 19],
-            strides: [&o, &a, &b].map(|p| [p.strides[1], p.strides[2]]),
-        };
+        let strides = [&o, &a, &b].map(|p| [p.strides[1], p.strides[2]]);
+        let product = Product::new(loops([&head(&o), &head(&a), &head(&b)]), [7, 21, 19], strides).unwrap();
         let (x, y) = (read(&a, &before), read(&b, &before));
         for isa in Isa::available() {
             let mut memory = before.clone();
             let mut work = vec![f32::NAN; product.work_len()];
             for index in 0..2 {
-                let part = Part { index, of: 2 };
+                let part = Part::new(index, 2).unwrap();
                 crate::product(isa, &product, part, &mut work, Memory::new(&mut memory, &mut []));
             }
             for (i, got) in read(&o, &memory).into_iter().enumerate() {

@@ -12,6 +12,7 @@ pub mod conv8;
 pub mod dense;
 pub mod general;
 mod memory;
+mod pointer;
 mod simd;
 pub mod weights;
 pub mod winograd;
@@ -22,9 +23,13 @@ use conv8::Tile8;
 pub use memory::{Memory, Part};
 use simd::{Dot, Simd, Words};
 
-/// The kinds of vectors that there are kernels for.
+/// A kind of vectors that there are kernels for, and the proof that this CPU has it: a value is only to be had from
+/// detection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Isa(Kind);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
+enum Kind {
     /// AVX-512 with VNNI (x86-64).
     #[cfg(target_arch = "x86_64")]
     Vnni,
@@ -50,7 +55,16 @@ pub enum Isa {
     Portable,
 }
 
+impl std::fmt::Debug for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl Isa {
+    /// What every CPU of the target has.
+    pub const PORTABLE: Self = Isa(Kind::Portable);
+
     /// The best that this CPU has.
     pub fn detect() -> Self {
         Isa::available()[0]
@@ -62,69 +76,100 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
             if is_x86_feature_detected!("avx512f") {
-                all.extend(is_x86_feature_detected!("avx512vnni").then_some(Isa::Vnni));
-                all.push(Isa::Avx512);
+                all.extend(is_x86_feature_detected!("avx512vnni").then_some(Kind::Vnni));
+                all.push(Kind::Avx512);
             }
-            all.extend(is_x86_feature_detected!("avxvnni").then_some(Isa::AvxVnni));
-            all.push(Isa::Avx2);
+            all.extend(is_x86_feature_detected!("avxvnni").then_some(Kind::AvxVnni));
+            all.push(Kind::Avx2);
         }
         #[cfg(target_arch = "aarch64")]
-        {
-            all.extend(std::arch::is_aarch64_feature_detected!("i8mm").then_some(Isa::I8mm));
-            all.extend(std::arch::is_aarch64_feature_detected!("dotprod").then_some(Isa::Sdot));
-            all.push(Isa::Neon);
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            all.extend(std::arch::is_aarch64_feature_detected!("i8mm").then_some(Kind::I8mm));
+            all.extend(std::arch::is_aarch64_feature_detected!("dotprod").then_some(Kind::Sdot));
+            all.push(Kind::Neon);
         }
-        all.push(Isa::Portable);
-        all
+        all.push(Kind::Portable);
+        all.into_iter().map(Isa).collect()
+    }
+
+    /// Whether it is what every CPU of the target has.
+    pub fn is_portable(self) -> bool {
+        self == Isa::PORTABLE
+    }
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Vnni => "AVX-512 VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::AvxVnni => "AVX-VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "AVX2",
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm => "NEON I8MM",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Sdot => "NEON DotProd",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "NEON",
+            Kind::Portable => "portable",
+        }
     }
 
     /// Numbers in a vector, and vectors of output channels a convolution's tile.
     pub fn tile(self) -> (usize, usize) {
-        match self {
+        match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Isa::Vnni | Isa::Avx512 => tile_of::<simd::Avx512>(),
+            Kind::Vnni | Kind::Avx512 => tile_of::<simd::Avx512>(),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni | Isa::Avx2 => tile_of::<simd::Avx2>(),
+            Kind::AvxVnni | Kind::Avx2 => tile_of::<simd::Avx2>(),
             #[cfg(target_arch = "aarch64")]
-            Isa::I8mm | Isa::Sdot | Isa::Neon => tile_of::<simd::Neon>(),
-            Isa::Portable => tile_of::<simd::Portable>(),
+            Kind::I8mm | Kind::Sdot | Kind::Neon => tile_of::<simd::Neon>(),
+            Kind::Portable => tile_of::<simd::Portable>(),
         }
     }
 
     /// What 8-bit convolutions want.
-    pub fn tile8(self) -> Tile8 {
-        match self {
+    pub(crate) fn tile8(self) -> Tile8 {
+        match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Isa::Vnni => tile8_of::<simd::Vnni>(),
+            Kind::Vnni => tile8_of::<simd::Vnni>(),
             // without VNNI, 512-bit vectors multiply bytes no better than 256-bit ones
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx2 => tile8_of::<simd::Avx2>(),
+            Kind::Avx512 | Kind::Avx2 => tile8_of::<simd::Avx2>(),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => tile8_of::<simd::AvxVnni>(),
+            Kind::AvxVnni => tile8_of::<simd::AvxVnni>(),
             #[cfg(target_arch = "aarch64")]
-            Isa::I8mm => tile8_of::<simd::I8mm>(),
+            Kind::I8mm => tile8_of::<simd::I8mm>(),
             #[cfg(target_arch = "aarch64")]
-            Isa::Sdot => tile8_of::<simd::Sdot>(),
+            Kind::Sdot => tile8_of::<simd::Sdot>(),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => tile8_of::<simd::Neon>(),
-            Isa::Portable => tile8_of::<simd::Portable>(),
+            Kind::Neon => tile8_of::<simd::Neon>(),
+            Kind::Portable => tile8_of::<simd::Portable>(),
         }
     }
 
     /// For kinds of CPU that multiply bytes no faster than words: vectors of output channels a tile, and input channels whose
     /// weights lie together. Vectors are as long as those of [`tile8`](Self::tile8).
-    pub fn tile_of_words(self) -> Option<(usize, usize)> {
-        match self {
+    pub(crate) fn tile_of_words(self) -> Option<(usize, usize)> {
+        match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Isa::Vnni | Isa::AvxVnni => None,
+            Kind::Vnni | Kind::AvxVnni => None,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx2 => Some(tile_of_words::<simd::Avx2>()),
+            Kind::Avx512 | Kind::Avx2 => Some(tile_of_words::<simd::Avx2>()),
             #[cfg(target_arch = "aarch64")]
-            Isa::I8mm | Isa::Sdot => None,
+            Kind::I8mm | Kind::Sdot => None,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => Some(tile_of_words::<simd::Neon>()),
-            Isa::Portable => Some(tile_of_words::<simd::Portable>()),
+            Kind::Neon => Some(tile_of_words::<simd::Neon>()),
+            Kind::Portable => Some(tile_of_words::<simd::Portable>()),
         }
+    }
+
+    /// Numbers in a vector of what 8-bit convolutions add up.
+    pub fn lanes_of_bytes(self) -> usize {
+        self.tile8().lanes
     }
 
     /// The byte that stands for a level in 8-bit pictures.
@@ -137,7 +182,7 @@ fn tile_of<S: Simd>() -> (usize, usize) {
     (S::LANES, S::PIXELS.len())
 }
 
-fn tile8_of<D: Dot>() -> Tile8 {
+pub(crate) fn tile8_of<D: Dot>() -> Tile8 {
     Tile8 { lanes: D::LANES, vectors: D::PIXELS.len(), flip: D::FLIP, order: D::ORDER }
 }
 
@@ -145,69 +190,64 @@ fn tile_of_words<W: Words>() -> (usize, usize) {
     (W::PIXELS_OF_WORDS.len(), W::PAIR)
 }
 
-/// Defines a safe function that runs `$body` compiled for the CPU's features, with the CPU's vectors as `S`, and as `D`
-/// for 8 bits. Without `D`, kinds that differ by what they do with bytes share a function.
+/// Defines a safe function that runs `$body` compiled for the CPU's features, with a token of the CPU's vectors as `$s`, or
+/// of those for 8 bits as `$d`. Kinds that differ by what they do with bytes alone share a function of the first form.
 macro_rules! dispatched {
-    ($(#[$doc:meta])* $name:ident<$s:ident> $args:tt $body:block) => {
-        dispatched!(@ $(#[$doc])* $name, $s, Bytes, $args, $args, $body;
-            #[cfg(target_arch = "x86_64")] Vnni | Avx512: "avx512f,avx2,fma,f16c" avx512 Avx512 Avx2;
-            #[cfg(target_arch = "x86_64")] AvxVnni | Avx2: "avx2,fma,f16c" avx2 Avx2 Avx2;
-            #[cfg(target_arch = "aarch64")] I8mm | Sdot | Neon: "neon" neon Neon Neon;
+    ($(#[$doc:meta])* $name:ident[$s:ident] $args:tt $body:expr) => {
+        dispatched!(@ $(#[$doc])* $name, $s, $args, $args, $body;
+            #[cfg(target_arch = "x86_64")] Vnni | Avx512: "avx512f,avx2,fma,f16c" avx512 Avx512;
+            #[cfg(target_arch = "x86_64")] AvxVnni | Avx2: "avx2,fma,f16c" avx2 Avx2;
+            #[cfg(target_arch = "aarch64")] I8mm | Sdot | Neon: "neon" neon Neon;
         );
     };
-    ($(#[$doc:meta])* $name:ident<$s:ident, $d:ident> $args:tt $body:block) => {
-        dispatched!(@ $(#[$doc])* $name, $s, $d, $args, $args, $body;
-            #[cfg(target_arch = "x86_64")] Vnni: "avx512f,avx512vnni,avx2,fma,f16c" vnni Avx512 Vnni;
-            #[cfg(target_arch = "x86_64")] Avx512: "avx512f,avx2,fma,f16c" avx512 Avx512 Avx2;
-            #[cfg(target_arch = "x86_64")] AvxVnni: "avx2,fma,f16c,avxvnni" avx_vnni Avx2 AvxVnni;
-            #[cfg(target_arch = "x86_64")] Avx2: "avx2,fma,f16c" avx2 Avx2 Avx2;
-            #[cfg(target_arch = "aarch64")] I8mm: "neon,i8mm" i8mm Neon I8mm;
-            #[cfg(target_arch = "aarch64")] Sdot: "neon,dotprod" sdot Neon Sdot;
-            #[cfg(target_arch = "aarch64")] Neon: "neon" neon Neon Neon;
+    ($(#[$doc:meta])* $name:ident[8: $d:ident] $args:tt $body:expr) => {
+        dispatched!(@ $(#[$doc])* $name, $d, $args, $args, $body;
+            #[cfg(target_arch = "x86_64")] Vnni: "avx512f,avx512vnni,avx2,fma,f16c" vnni Vnni;
+            // without VNNI, 512-bit vectors multiply bytes no better than 256-bit ones
+            #[cfg(target_arch = "x86_64")] Avx512: "avx512f,avx2,fma,f16c" avx512 Avx2;
+            #[cfg(target_arch = "x86_64")] AvxVnni: "avx2,fma,f16c,avxvnni" avx_vnni AvxVnni;
+            #[cfg(target_arch = "x86_64")] Avx2: "avx2,fma,f16c" avx2 Avx2;
+            #[cfg(target_arch = "aarch64")] I8mm: "neon,i8mm" i8mm I8mm;
+            #[cfg(target_arch = "aarch64")] Sdot: "neon,dotprod" sdot Sdot;
+            #[cfg(target_arch = "aarch64")] Neon: "neon" neon Neon;
         );
     };
     // the arguments come twice: to be named one by one, and to be handed on whole
-    (@ $(#[$doc:meta])* $name:ident, $s:ident, $d:ident, ($($arg:ident: $t:ty),*), $args:tt, $body:block;
-        $(#[$cfg:meta] $($isa:ident)|+: $features:literal $function:ident $vectors:ident $bytes:ident;)*) => {
+    (@ $(#[$doc:meta])* $name:ident, $token:ident, ($($arg:ident: $t:ty),*), $args:tt, $body:expr;
+        $(#[$cfg:meta] $($isa:ident)|+: $features:literal $function:ident $vectors:ident;)*) => {
         $(#[$doc])*
         pub fn $name(isa: Isa, $($arg: $t),*) {
             $(
                 #[$cfg]
                 #[target_feature(enable = $features)]
-                unsafe fn $function $args {
-                    dispatched!(@types $s = $vectors, $d = $bytes);
+                fn $function $args {
+                    let $token = simd::$vectors::new();
                     $body
                 }
             )*
             fn portable $args {
-                dispatched!(@types $s = Portable, $d = Portable);
+                let $token = simd::Portable;
                 $body
             }
-            match isa {
+            match isa.0 {
                 $(
-                    // SAFETY: `Isa::available` found the features.
+                    // SAFETY: `Isa::available` found the features, or there would be no such value.
                     #[$cfg]
-                    $(Isa::$isa)|+ => unsafe { dispatched!(@call $function $args) },
+                    $(Kind::$isa)|+ => unsafe { dispatched!(@call $function $args) },
                 )*
-                Isa::Portable => portable($($arg),*),
+                Kind::Portable => portable($($arg),*),
             }
         }
-    };
-    (@types $s:ident = $vectors:ident, $d:ident = $bytes:ident) => {
-        #[allow(dead_code)]
-        type $s = simd::$vectors;
-        #[allow(dead_code)]
-        type $d = simd::$bytes;
     };
     (@call $function:ident ($($arg:ident: $t:ty),*)) => { $function($($arg),*) };
 }
 
 dispatched! {
-    /// Runs a convolution.
-    convolve<S>(run: &conv::Run, part: Part, work: &mut [f32], memory: Memory) {
-        // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
-        unsafe { conv::run::<S>(run, part, work, memory) }
-    }
+    /// Runs a convolution, with as much `work` as its [`method`](conv::Packed::method) wants.
+    ///
+    /// # Panics
+    /// When a picture does not lie within the memory, when sizes do not fit one another, or when `work` is too small.
+    convolve[s](run: &conv::Run, part: Part, work: &mut [f32], memory: Memory) conv::run(s, run, part, work, memory)
 }
 
 /// Runs an 8-bit convolution, with as much `work` as its [`method`](conv8::Packed8::method) wants.
@@ -220,94 +260,104 @@ pub fn convolve8(isa: Isa, run: &conv8::Run8, part: Part, work: &mut [f32], memo
 
 dispatched! {
     /// Runs an 8-bit convolution as it is defined.
-    convolve_bytes<S, D>(run: &conv8::Run8, part: Part, memory: Memory) {
-        // SAFETY: the CPU has the features of D here; the kernel checks the views itself.
-        unsafe { conv8::run::<D>(run, part, memory) }
-    }
+    convolve_bytes[8: d](run: &conv8::Run8, part: Part, memory: Memory) conv8::run(d, run, part, memory)
 }
 
 dispatched! {
     /// Runs an 8-bit convolution by Winograd's filtering.
-    convolve_words<S>(run: &conv8::Run8, part: Part, work: &mut [f32], memory: Memory) {
-        // SAFETY: the CPU has the features of S here, and so those of its words; the kernel checks the views itself.
-        unsafe { conv8::run_words::<<S as Simd>::Words>(run, part, work, memory) }
-    }
+    convolve_words[s](run: &conv8::Run8, part: Part, work: &mut [f32], memory: Memory)
+        conv8::run_words(s.words(), run, part, work, memory)
 }
 
 dispatched! {
     /// Runs a group normalisation, with `work` of twice the channels.
-    normalise<S, D>(n: &dense::Norm, input: View, output: dense::Output, part: Part, work: &mut [f32], memory: Memory) {
-        // SAFETY: the CPU has the features of D here; the kernel checks the views itself.
-        unsafe { dense::norm::<D>(n, input, output, part, work, memory) }
-    }
+    ///
+    /// # Panics
+    /// As [`convolve`].
+    normalise[8: d](n: &dense::Norm, input: View, output: dense::Output, part: Part, work: &mut [f32], memory: Memory)
+        dense::norm(d, n, input, output, part, work, memory)
 }
 
 dispatched! {
     /// Does something to every number of a picture.
-    map<S, D>(op: dense::Map, input: View, output: dense::Output, part: Part, memory: Memory) {
-        // SAFETY: the CPU has the features of D here; the kernel checks the views itself.
-        unsafe { dense::map::<D>(op, input, output, part, memory) }
-    }
+    ///
+    /// # Panics
+    /// As [`convolve`].
+    map[8: d](op: dense::Map, input: View, output: dense::Output, part: Part, memory: Memory)
+        dense::map(d, op, input, output, part, memory)
 }
 
 dispatched! {
     /// Makes every pixel a square of four.
-    upsample<S>(input: View, output: View, part: Part, memory: Memory) {
-        // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
-        unsafe { dense::upsample::<S>(input, output, part, memory) }
-    }
+    ///
+    /// # Panics
+    /// As [`convolve`].
+    upsample[s](input: View, output: View, part: Part, memory: Memory) dense::upsample(s, input, output, part, memory)
 }
 
 dispatched! {
     /// Runs an attention, with `work` of its [`work_len`](attention::Attention::work_len).
-    attend<S>(a: &attention::Attention, mask: Option<&[f32]>, part: Part, work: &mut [f32], memory: Memory) {
-        // SAFETY: the CPU has the features of S here; the kernel checks the views itself.
-        unsafe { attention::run::<S>(a, mask, part, work, memory) }
-    }
+    ///
+    /// # Panics
+    /// As [`convolve`].
+    attend[s](a: &attention::Attention, mask: Option<&[f32]>, part: Part, work: &mut [f32], memory: Memory)
+        attention::run(s, a, mask, part, work, memory)
 }
 
 dispatched! {
     /// Multiplies a matrix with a vector.
-    multiply<S>(matrix: &dense::Matrix, x: &[f32], out: &mut [f32]) {
-        // SAFETY: the CPU has the features of S here.
-        unsafe { dense::matrix_vector::<S>(matrix, x, out) }
-    }
+    ///
+    /// # Panics
+    /// When the vectors are not of the matrix's sizes.
+    multiply[s](matrix: &dense::Matrix, x: &[f32], out: &mut [f32]) dense::matrix_vector(s, matrix, x, out)
 }
 
 dispatched! {
-    /// Something to every number of a value.
-    unary<S>(f: general::Unary, loops: &general::Loops<2>, part: Part, memory: Memory) {
+    /// Does something to every number of a value.
+    ///
+    /// # Panics
+    /// When a value does not lie within the memory, or numbers of the result lie in the same place.
+    unary[_s](f: general::Unary, loops: &general::Loops<2>, part: Part, memory: Memory)
         general::unary(f, loops, part, memory)
-    }
 }
 
 dispatched! {
-    /// Something of every two numbers of two values.
-    binary<S>(f: general::Binary, loops: &general::Loops<3>, part: Part, memory: Memory) {
+    /// Makes one number of every two of two values.
+    ///
+    /// # Panics
+    /// As [`unary`].
+    binary[_s](f: general::Binary, loops: &general::Loops<3>, part: Part, memory: Memory)
         general::binary(f, loops, part, memory)
-    }
 }
 
 dispatched! {
     /// Makes one of many numbers; the loops over the result alone are `out`.
-    reduce<S>(f: general::Reduction, loops: &general::Loops<2>, out: &general::Loops<1>, memory: Memory) {
+    ///
+    /// # Panics
+    /// When a value does not lie within the memory.
+    reduce[_s](f: general::Reduction, loops: &general::Loops<2>, out: &general::Loops<1>, memory: Memory)
         general::reduce(f, loops, out, memory)
-    }
 }
 
 dispatched! {
-    /// Something to each run of `length` numbers.
-    rows<S>(f: &general::Rows, loops: &general::Loops<2>, length: usize, part: Part, memory: Memory) {
+    /// Does something to each run of `length` numbers.
+    ///
+    /// # Panics
+    /// As [`unary`].
+    rows[_s](f: &general::Rows, loops: &general::Loops<2>, length: usize, part: Part, memory: Memory)
         general::rows(f, loops, length, part, memory)
-    }
 }
 
 dispatched! {
     /// Multiplies matrices, with `work` of their [`work_len`](general::Product::work_len).
-    product<S>(product: &general::Product, part: Part, work: &mut [f32], memory: Memory) {
+    ///
+    /// # Panics
+    /// When a matrix does not lie within the memory, or `work` is too small.
+    product[_s](product: &general::Product, part: Part, work: &mut [f32], memory: Memory)
         general::product(product, part, work, memory)
-    }
 }
 
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The buffers that kernels work in, and how threads share them.
 
-use std::marker::PhantomData;
+use super::pointer::Target;
 use std::ops::Range;
 
 /// The part of a step's output that one call makes: number `index` of `of`.
@@ -9,20 +9,35 @@ use std::ops::Range;
 /// writes, and so that what it computes is the same bits for any number of parts. Parts may be empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Which part, from 0.
-    pub index: usize,
-    /// The number of parts.
-    pub of: usize,
+    index: usize,
+    of: usize,
 }
 
 impl Part {
     /// All of it.
     pub const WHOLE: Self = Part { index: 0, of: 1 };
 
+    /// Part number `index`, from 0, out of `of`; none if there are not as many, or more than a `u32` counts.
+    pub fn new(index: usize, of: usize) -> Option<Self> {
+        (index < of && u32::try_from(of).is_ok()).then_some(Part { index, of })
+    }
+
+    /// Which part this is, from 0.
+    pub fn index(self) -> usize {
+        self.index
+    }
+
+    /// Whether it is all of it.
+    pub(super) fn is_whole(self) -> bool {
+        self.of == 1
+    }
+
     /// Which of `count` things belong to this part.
     pub fn range(self, count: usize) -> Range<usize> {
-        debug_assert!(self.index < self.of);
-        count * self.index / self.of..count * (self.index + 1) / self.of
+        // `count · index / of`, rounded down, with no product that is greater than can be counted
+        let (each, rest) = (count / self.of, count % self.of);
+        let start = |index: usize| each * index + rest * index / self.of;
+        start(self.index)..start(self.index + 1)
     }
 
     /// Which of `lines` lines of `each` things belong to this part: for each line that has any, its number and which of
@@ -44,23 +59,17 @@ impl Part {
 /// through pointers after they have checked that their views lie within.
 #[derive(Clone, Copy)]
 pub struct Memory<'a> {
-    arena: *mut f32,
+    arena: Target<'a, f32>,
     len: usize,
-    bytes: *mut u8,
+    bytes: Target<'a, u8>,
     bytes_len: usize,
-    owner: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> Memory<'a> {
     /// Of these buffers.
     pub fn new(arena: &'a mut [f32], bytes: &'a mut [u8]) -> Self {
-        Memory {
-            arena: arena.as_mut_ptr(),
-            len: arena.len(),
-            bytes: bytes.as_mut_ptr(),
-            bytes_len: bytes.len(),
-            owner: PhantomData,
-        }
+        let (len, bytes_len) = (arena.len(), bytes.len());
+        Memory { arena: Target::of(arena), len, bytes: Target::of(bytes), bytes_len }
     }
 
     /// Numbers in the arena.
@@ -78,9 +87,12 @@ impl<'a> Memory<'a> {
     /// # Panics
     /// When they do not lie within.
     pub fn read(self, start: usize, to: &mut [f32]) {
-        assert!(start <= self.len && to.len() <= self.len - start);
-        // SAFETY: the assertion; `to` is not of the arena, which is borrowed.
-        unsafe { std::ptr::copy_nonoverlapping(self.arena.add(start), to.as_mut_ptr(), to.len()) };
+        assert!(start <= self.len() && to.len() <= self.len() - start);
+        let from = self.arena.source();
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the assertion; threads that share the arena do not write what this one reads.
+            *to = unsafe { from.load(start + i) };
+        }
     }
 
     /// Copies numbers to those from `start` on.
@@ -89,8 +101,10 @@ impl<'a> Memory<'a> {
     /// When they do not lie within.
     pub fn write(self, start: usize, from: &[f32]) {
         assert!(start <= self.len && from.len() <= self.len - start);
-        // SAFETY: the assertion; `from` is not of the arena, which is borrowed.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.arena.add(start), from.len()) };
+        for (i, from) in from.iter().enumerate() {
+            // SAFETY: the assertion; threads that share the arena write elsewhere.
+            unsafe { self.arena.store(start + i, *from) }
+        }
     }
 
     /// The number at `at`.
@@ -99,8 +113,8 @@ impl<'a> Memory<'a> {
     /// When it does not lie within.
     pub fn get(self, at: usize) -> f32 {
         assert!(at < self.len);
-        // SAFETY: the assertion.
-        unsafe { *self.arena.add(at) }
+        // SAFETY: the assertion; threads that share the arena do not write what this one reads.
+        unsafe { self.arena.source().load(at) }
     }
 
     /// Makes the number at `at` another.
@@ -109,8 +123,8 @@ impl<'a> Memory<'a> {
     /// When it does not lie within.
     pub fn set(self, at: usize, value: f32) {
         assert!(at < self.len);
-        // SAFETY: the assertion.
-        unsafe { *self.arena.add(at) = value };
+        // SAFETY: the assertion; threads that share the arena write elsewhere.
+        unsafe { self.arena.store(at, value) }
     }
 
     /// Makes so many numbers from `start` on the same.
@@ -119,8 +133,10 @@ impl<'a> Memory<'a> {
     /// When they do not lie within.
     pub fn fill(self, start: usize, len: usize, value: f32) {
         assert!(start <= self.len && len <= self.len - start);
-        // SAFETY: the assertion.
-        (0..len).for_each(|i| unsafe { *self.arena.add(start + i) = value });
+        for i in start..start + len {
+            // SAFETY: the assertion; threads that share the arena write elsewhere.
+            unsafe { self.arena.store(i, value) }
+        }
     }
 
     /// Makes so many bytes from `start` on the same.
@@ -129,17 +145,21 @@ impl<'a> Memory<'a> {
     /// When they do not lie within.
     pub fn fill_bytes(self, start: usize, len: usize, value: u8) {
         assert!(start <= self.bytes_len && len <= self.bytes_len - start);
-        // SAFETY: the assertion.
-        unsafe { std::ptr::write_bytes(self.bytes.add(start), value, len) };
+        for i in start..start + len {
+            // SAFETY: the assertion; threads that share the bytes write elsewhere.
+            unsafe { self.bytes.store(i, value) }
+        }
     }
 
-    /// The start of the arena.
-    pub(super) fn arena(self) -> *mut f32 {
+    /// The numbers of the arena.
+    #[inline(always)]
+    pub(super) fn arena(self) -> Target<'a, f32> {
         self.arena
     }
 
-    /// The start of the arena of 8-bit pictures.
-    pub(super) fn bytes(self) -> *mut u8 {
+    /// Those of the arena of 8-bit pictures.
+    #[inline(always)]
+    pub(super) fn bytes(self) -> Target<'a, u8> {
         self.bytes
     }
 
@@ -176,13 +196,15 @@ mod tests {
     #[test]
     fn parts_are_the_whole() {
         for (count, of) in [(0, 1), (1, 3), (7, 2), (14, 4), (100, 7)] {
-            let all: Vec<usize> = (0..of).flat_map(|index| Part { index, of }.range(count)).collect();
+            let all: Vec<usize> = (0..of).flat_map(|index| Part::new(index, of).unwrap().range(count)).collect();
             assert_eq!(all, (0..count).collect::<Vec<_>>());
         }
         assert_eq!(Part::WHOLE.range(9), 0..9);
+        assert_eq!(Part::new(2, 3).unwrap().range(usize::MAX).end, usize::MAX);
+        assert!(Part::new(0, 0).is_none() && Part::new(3, 3).is_none() && Part::new(0, usize::MAX).is_none());
         for (lines, each, of) in [(3, 5, 2), (1, 7, 3), (4, 1, 3), (2, 3, 9), (0, 3, 2), (3, 0, 2)] {
             let all: Vec<usize> = (0..of)
-                .flat_map(|index| Part { index, of }.lines(lines, each))
+                .flat_map(|index| Part::new(index, of).unwrap().lines(lines, each))
                 .flat_map(|(line, things)| things.map(move |i| line * each + i))
                 .collect();
             assert_eq!(all, (0..lines * each).collect::<Vec<_>>());

@@ -25,7 +25,7 @@ impl Noise {
 
 /// Runs all parts, as two threads might.
 fn in_parts(mut run: impl FnMut(Part)) {
-    [1, 0].into_iter().for_each(|index| run(Part { index, of: 2 }));
+    [1, 0].into_iter().for_each(|index| run(Part::new(index, 2).unwrap()));
 }
 
 /// A convolution as it is defined, in f64.
@@ -82,10 +82,10 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
             let shape = conv::Shape { c_out, c_in, kernel, stride, padding };
             let mut layout = Layout::default();
             // input and output are parts of wider pictures, as in a concatenation
-            let input = layout.place([c_in + 3, h, w], padding).channels(2, c_in);
+            let input = layout.place([c_in + 3, h, w], padding).unwrap().channels(2, c_in).unwrap();
             let side = |n: usize, i: usize| (n + 2 * padding[i] - kernel[i]) / stride + 1;
-            let output = layout.place([c_out + 2, side(h, 0), side(w, 1)], [1, 1]).channels(1, c_out);
-            let residual = layout.place([c_out, side(h, 0), side(w, 1)], [0, 0]);
+            let output = layout.place([c_out + 2, side(h, 0), side(w, 1)], [1, 1]).unwrap().channels(1, c_out).unwrap();
+            let residual = layout.place([c_out, side(h, 0), side(w, 1)], [0, 0]).unwrap();
             let mut arena = vec![0.0; layout.len()];
             for at in input.pixels() {
                 noise.fill(&mut arena[at..at + c_in]);
@@ -98,17 +98,17 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
             noise.fill(&mut weights);
             noise.fill(&mut bias);
             let stored = Stored::Float(&weights);
-            let mut packed = vec![conv::Packed::new(shape, conv::Method::Direct, stored, Some(&bias), isa.tile())];
+            let mut packed = vec![conv::Packed::new(shape, conv::Method::Direct, stored, Some(&bias), isa).unwrap()];
             let (h, w) = (side(h, 0), side(w, 1));
             if winograd::suits(&shape, h, w, 0).next().is_some() {
                 for square in [Square::Two, Square::Four] {
                     let method = conv::Method::Winograd(square);
-                    packed.push(conv::Packed::new(shape, method, stored, Some(&bias), isa.tile()));
+                    packed.push(conv::Packed::new(shape, method, stored, Some(&bias), isa).unwrap());
                 }
             }
             winograds += packed.len() - 1;
             // what an earlier step left in the work space is not read
-            let len = [Square::Two, Square::Four].map(|s| s.work_len(&shape, h, w)).into_iter().max().unwrap();
+            let len = [Square::Two, Square::Four].map(|s| s.work_len(&shape, h, w).unwrap()).into_iter().max().unwrap();
             let mut work = vec![f32::NAN; len];
             for (packed, residual) in packed.iter().flat_map(|p| [(p, None), (p, Some(residual))]) {
                 let expected = reference(shape, &weights, &bias, input, output, &arena);
@@ -140,7 +140,10 @@ fn group_norms_are_right_for_every_kind_of_cpu() {
     for isa in Isa::available() {
         for (c, groups, h, w) in [(48, 8, 14, 14), (6, 3, 1, 2), (100, 4, 7, 5), (4, 1, 3, 3), (19, 1, 2, 3)] {
             let mut layout = Layout::default();
-            let (input, output) = (layout.place([c, h, w], [0, 0]), layout.place([c + 1, h, w], [1, 1]).channels(1, c));
+            let (input, output) = (
+                layout.place([c, h, w], [0, 0]).unwrap(),
+                layout.place([c + 1, h, w], [1, 1]).unwrap().channels(1, c).unwrap(),
+            );
             let mut arena = vec![0.0; layout.len()];
             let mut noise = Noise::new(2, c as u64);
             for at in input.pixels() {
@@ -180,15 +183,17 @@ fn attention_is_right_for_every_kind_of_cpu() {
     for isa in Isa::available() {
         for (c, h, w) in [(96, 7, 7), (1, 1, 1), (5, 3, 2), (70, 4, 4), (64, 5, 1)] {
             let mut layout = Layout::default();
-            let (input, output) =
-                (layout.place([3 * c, h, w], [1, 1]), layout.place([c + 3, h, w], [1, 1]).channels(2, c));
+            let (input, output) = (
+                layout.place([3 * c, h, w], [1, 1]).unwrap(),
+                layout.place([c + 3, h, w], [1, 1]).unwrap().channels(2, c).unwrap(),
+            );
             let mut arena = vec![0.0; layout.len()];
             let mut noise = Noise::new(3, c as u64);
             input.pixels().for_each(|at| noise.fill(&mut arena[at..at + 3 * c]));
             let before = arena.clone();
             // what an earlier step left in the work space is not read
-            let [query, key, value] = [0, 1, 2].map(|i| input.channels(i * c, c));
-            let a = attention::Attention { query, key, value, output, heads: 1, scale: 1.0 };
+            let [query, key, value] = [0, 1, 2].map(|i| input.channels(i * c, c).unwrap());
+            let a = attention::Attention::new([query, key, value, output], 1, 1.0).unwrap();
             let mut work = vec![f32::NAN; a.work_len()];
             // the keys after a query are masked, but for the first time around
             let mask: Vec<f32> =
@@ -239,12 +244,16 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
     for extreme in [true, false] {
         for (c_in, c_out, kernel, stride, padding, h, w) in cases {
             let shape = conv::Shape { c_out, c_in, kernel, stride, padding };
-            let levels = conv8::Levels { scale: 0.125, zero: if extreme { 255 } else { 77 } };
+            let levels = conv8::Levels::new(0.125, if extreme { 255 } else { 77 }).unwrap();
             let output_side = |n: usize, i: usize| (n + 2 * padding[i] - kernel[i]) / stride + 1;
             let mut layout8 = Layout::default();
-            let input = layout8.place([c_in.next_multiple_of(4), h, w], padding).channels(0, c_in);
-            let output8 = layout8.place([c_out + 3, output_side(h, 0), output_side(w, 1)], [1, 1]).channels(1, c_out);
-            let mut bytes = vec![levels.zero; layout8.len()];
+            let input = layout8.place([c_in.next_multiple_of(4), h, w], padding).unwrap().channels(0, c_in).unwrap();
+            let output8 = layout8
+                .place([c_out + 3, output_side(h, 0), output_side(w, 1)], [1, 1])
+                .unwrap()
+                .channels(1, c_out)
+                .unwrap();
+            let mut bytes = vec![levels.zero(); layout8.len()];
             let mut byte = || (noise.sample() * 80.0 + 128.0).clamp(0.0, 255.0) as u8;
             for at in input.pixels() {
                 bytes[at..at + c_in].iter_mut().for_each(|b| *b = if extreme { 0 } else { byte() });
@@ -255,7 +264,11 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
             let scales: Vec<f32> = (0..c_out).map(|o| 0.25 * (o % 3 + 1) as f32).collect();
             let bias: Vec<f32> = (0..c_out).map(|o| o as f32).collect();
             let mut layout = Layout::default();
-            let output = layout.place([c_out + 2, output_side(h, 0), output_side(w, 1)], [1, 1]).channels(1, c_out);
+            let output = layout
+                .place([c_out + 2, output_side(h, 0), output_side(w, 1)], [1, 1])
+                .unwrap()
+                .channels(1, c_out)
+                .unwrap();
             // what it should be, in integers and powers of two, which f32 holds exactly
             let mut expected = Vec::new();
             for (y, x) in (0..output.h).flat_map(|y| (0..output.w).map(move |x| (y, x))) {
@@ -268,18 +281,18 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                             let at = input.start + (iy - padding[0]) * input.row + (ix - padding[1]) * input.pixel;
                             for c in 0..c_in {
                                 let weight = i64::from(weights[(o * c_in + c) * taps + ky * kernel[1] + kx]);
-                                sum += weight * (i64::from(bytes[at + c]) - i64::from(levels.zero));
+                                sum += weight * (i64::from(bytes[at + c]) - i64::from(levels.zero()));
                             }
                         }
                     }
-                    expected.push(sum as f32 * (levels.scale * scales[o]) + bias[o]);
+                    expected.push(sum as f32 * (levels.scale() * scales[o]) + bias[o]);
                 }
             }
             for (isa, method) in methods(&shape, &weights, [output.h, output.w]) {
                 winograds += usize::from(method != conv::Method::Direct);
                 let eight = (&*weights, &*scales);
                 let packed = conv8::Packed8::new(shape, method, eight, Some(&bias), levels, isa).unwrap();
-                let mut work = vec![f32::NAN; method.work_len(&shape, output.h, output.w)];
+                let mut work = vec![f32::NAN; method.work_len(&shape, output.h, output.w).unwrap()];
                 let mut bytes: Vec<u8> = bytes.iter().map(|b| isa.byte(*b)).collect();
                 let mut arena = vec![f32::NAN; layout.len()];
                 let run = conv8::Run8 {
@@ -296,8 +309,8 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                     assert_eq!(arena[at..at + c_out], expected[i * c_out..][..c_out], "{isa:?} {shape:?}");
                 }
                 // rounded, with both sums, and rounded again to 8 bits; the residual is what was written before
-                let round = conv8::Levels { scale: 2.0, zero: 9 };
-                let after = conv8::Levels { scale: 4.0, zero: 250 };
+                let round = conv8::Levels::new(2.0, 9).unwrap();
+                let after = conv8::Levels::new(4.0, 250).unwrap();
                 let extra: Vec<f32> = (0..c_out).map(|o| 0.5 * o as f32).collect();
                 let residual = Some(output);
                 let run = conv8::Run8 {
@@ -343,20 +356,20 @@ fn methods(shape: &conv::Shape, weights: &[i8], [h, w]: [usize; 2]) -> Vec<(Isa,
 
 #[test]
 fn pictures_are_mapped_alike_by_every_kind_of_cpu() {
-    let levels = conv8::Levels { scale: 0.25, zero: 77 };
+    let levels = conv8::Levels::new(0.25, 77).unwrap();
     for isa in Isa::available() {
         for (c, h, w) in [(1, 1, 1), (5, 3, 2), (16, 2, 2), (21, 1, 7), (40, 4, 1)] {
             let mut layout = Layout::default();
-            let input = layout.place([c + 3, h, w], [1, 1]).channels(1, c);
-            let other = layout.place([c, h, w], [0, 0]);
-            let output = layout.place([c + 5, h, w], [0, 1]).channels(2, c);
-            let twice = layout.place([c, 2 * h, 2 * w], [0, 0]);
+            let input = layout.place([c + 3, h, w], [1, 1]).unwrap().channels(1, c).unwrap();
+            let other = layout.place([c, h, w], [0, 0]).unwrap();
+            let output = layout.place([c + 5, h, w], [0, 1]).unwrap().channels(2, c).unwrap();
+            let twice = layout.place([c, 2 * h, 2 * w], [0, 0]).unwrap();
             let mut arena = vec![0.0; layout.len()];
             Noise::new(5, c as u64).fill(&mut arena);
             arena.iter_mut().for_each(|v| *v *= 30.0);
             let before = arena.clone();
             let mut layout8 = Layout::default();
-            let output8 = layout8.place([c + 3, h, w], [1, 1]).channels(0, c);
+            let output8 = layout8.place([c + 3, h, w], [1, 1]).unwrap().channels(0, c).unwrap();
             let mut bytes = vec![1; layout8.len()];
             let rounded = |x: f32| (((x * 4.0).round_ties_even() + 77.0).clamp(0.0, 255.0) - 77.0) / 4.0;
             type Exact = Box<dyn Fn(f32, f32) -> f32>;
@@ -416,7 +429,7 @@ fn matrices_are_right_for_every_kind_of_cpu() {
                     (Stored::Eight(&bytes, &scales), each(&|r| scales[r], by_column), 8),
                     (Stored::Eight(&bytes, &[0.02]), each(&|_| 0.02, by_column), 8),
                 ] {
-                    let matrix = dense::Matrix::new(stored, rows, columns, by_column, Some(&b));
+                    let matrix = dense::Matrix::new(stored, rows, columns, by_column, Some(&b)).unwrap();
                     let kept = if bits == 8 && rows * columns <= weights::FEW { 32 } else { bits };
                     assert!(matrix.bytes() >= rows * columns * kept / 8);
                     assert!(matrix.bytes() <= rows.next_multiple_of(16) * (columns * kept / 8 + 8));
@@ -468,7 +481,7 @@ impl Draw {
             for index in 0..of {
                 let run = &run;
                 // what an earlier step left in the work space is not read
-                scope.spawn(move || run(Part { index, of }, &mut vec![f32::NAN; work], shared.memory()));
+                scope.spawn(move || run(Part::new(index, of).unwrap(), &mut vec![f32::NAN; work], shared.memory()));
             }
         });
     }
@@ -482,7 +495,7 @@ impl Draw {
     fn picture(&mut self, layout: &mut Layout, [c, h, w]: [usize; 3], border: [usize; 2]) -> View {
         let (before, after) = (self.from(0, 3), self.from(0, 3));
         let border = border.map(|b| b + self.from(0, 1));
-        layout.place([before + c + after, h, w], border).channels(before, c)
+        layout.place([before + c + after, h, w], border).unwrap().channels(before, c).unwrap()
     }
 
     /// A convolution, and the sides of its input and output.
@@ -564,12 +577,12 @@ fn convolutions_of_any_shape_are_right() {
                 let method = square.map_or(conv::Method::Direct, conv::Method::Winograd);
                 let eight = bits == 8 && square.is_none();
                 let stored = if eight { Stored::Eight(&bytes, &scales) } else { Stored::Float(&weights) };
-                let packed = &conv::Packed::new(shape, method, stored, bias, isa.tile());
+                let packed = &conv::Packed::new(shape, method, stored, bias, isa).unwrap();
                 assert!(square.is_some() || (packed.bytes() < 3 * weights.len()) || bits > 8 || weights.len() < 10_000);
                 let mut arena = before.clone();
                 let run = conv::Run { packed, extra, input, output, residual };
                 let memory = Memory::new(&mut arena, &mut []);
-                draw.in_parts(memory, method.work_len(&shape, oh, ow), |part, work, m| {
+                draw.in_parts(memory, method.work_len(&shape, oh, ow).unwrap(), |part, work, m| {
                     convolve(isa, &run, part, work, m)
                 });
                 let mut written = vec![false; arena.len()];
@@ -606,13 +619,17 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
         let (shape, [h, w], [oh, ow]) = draw.convolution(if cfg!(miri) { 20 } else { 70 });
         let [c_in, c_out] = [shape.c_in, shape.c_out];
         let border = shape.padding.map(|p| p + draw.from(0, 1));
-        let levels = conv8::Levels { scale: draw.power(20), zero: draw.one(&[0, 1, 77, 128, 254, 255]) };
+        let levels = conv8::Levels::new(draw.power(20), draw.one(&[0, 1, 77, 128, 254, 255])).unwrap();
         let mut layout8 = Layout::default();
-        let input = layout8.place([c_in.next_multiple_of(4) + 4 * draw.from(0, 1), h, w], border).channels(0, c_in);
+        let input = layout8
+            .place([c_in.next_multiple_of(4) + 4 * draw.from(0, 1), h, w], border)
+            .unwrap()
+            .channels(0, c_in)
+            .unwrap();
         let output8 = draw.picture(&mut layout8, [c_out, oh, ow], [0, 0]);
         let mut layout = Layout::default();
         let output = draw.picture(&mut layout, [c_out, oh, ow], [0, 0]);
-        let mut bytes = vec![levels.zero; layout8.len()];
+        let mut bytes = vec![levels.zero(); layout8.len()];
         // all at one end, where sums are greatest, at either, or anywhere
         let of_bytes: &[u8] = draw.one(&[&[0], &[255], &[0, 255], &[0, 1, 17, 128, 200, 254, 255]]);
         let of_weights: &[i8] =
@@ -621,9 +638,9 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
         let taps = shape.kernel[0] * shape.kernel[1];
         let weights: Vec<i8> = (0..c_out * c_in * taps).map(|_| draw.one(of_weights)).collect();
         let scales: Vec<f32> = (0..draw.one(&[1, c_out])).map(|_| draw.power(20)).collect();
-        let bias: Vec<f32> = (0..c_out).map(|_| draw.number() * levels.scale).collect();
-        let round = conv8::Levels { scale: draw.power(30), zero: draw.one(&[0, 3, 128, 255]) };
-        let after = conv8::Levels { scale: draw.power(30), zero: draw.one(&[0, 3, 128, 255]) };
+        let bias: Vec<f32> = (0..c_out).map(|_| draw.number() * levels.scale()).collect();
+        let round = conv8::Levels::new(draw.power(30), draw.one(&[0, 3, 128, 255])).unwrap();
+        let after = conv8::Levels::new(draw.power(30), draw.one(&[0, 3, 128, 255])).unwrap();
         // a sum in integers, its product with a power of two, and one rounding: every kind of CPU must agree
         let mut expected = Vec::new();
         for (y, x, o) in (0..oh).flat_map(|y| (0..ow).flat_map(move |x| (0..c_out).map(move |o| (y, x, o)))) {
@@ -634,12 +651,14 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
                     - shape.padding[1] * input.pixel;
                 for c in 0..c_in {
                     let weight = i32::from(weights[(o * c_in + c) * taps + ky * shape.kernel[1] + kx]);
-                    sum += weight * (i32::from(bytes[at + c]) - i32::from(levels.zero));
+                    sum += weight * (i32::from(bytes[at + c]) - i32::from(levels.zero()));
                 }
             }
-            expected.push((sum as f32).mul_add(levels.scale * scales[if scales.len() == 1 { 0 } else { o }], bias[o]));
+            expected
+                .push((sum as f32).mul_add(levels.scale() * scales[if scales.len() == 1 { 0 } else { o }], bias[o]));
         }
-        let level = |l: conv8::Levels, v: f32| ((v / l.scale).round_ties_even() + f32::from(l.zero)).clamp(0.0, 255.0);
+        let level =
+            |l: conv8::Levels, v: f32| ((v / l.scale()).round_ties_even() + f32::from(l.zero())).clamp(0.0, 255.0);
         for (isa, method) in methods(&shape, &weights, [oh, ow]) {
             let eight = (&*weights, &*scales);
             let packed = &conv8::Packed8::new(shape, method, eight, Some(&bias), levels, isa).unwrap();
@@ -656,7 +675,7 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
                     residual: None,
                 };
                 let memory = Memory::new(&mut arena, &mut bytes);
-                draw.in_parts(memory, method.work_len(&shape, oh, ow), |part, work, m| {
+                draw.in_parts(memory, method.work_len(&shape, oh, ow).unwrap(), |part, work, m| {
                     convolve8(isa, &run, part, work, m)
                 });
                 let mut written = vec![false; bytes.len()];
@@ -664,7 +683,7 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
                     for c in 0..c_out {
                         let mut value = expected[i * c_out + c];
                         if rounded.is_some() {
-                            value = (level(round, value) - f32::from(round.zero)) * round.scale;
+                            value = (level(round, value) - f32::from(round.zero())) * round.scale();
                         }
                         let about = |what: &str| {
                             format!("{seed} {isa:?} {method:?} {shape:?} {what}: {value} {}", arena[at + c])
@@ -701,7 +720,7 @@ fn attention_of_any_shape_is_right() {
         let mask = draw.one(&[None, Some(&*mask)]);
         let before = arena.clone();
         for isa in Isa::available() {
-            let a = attention::Attention { query, key, value, output, heads, scale };
+            let a = attention::Attention::new([query, key, value, output], heads, scale).unwrap();
             let memory = Memory::new(&mut arena, &mut []);
             draw.in_parts(memory, a.work_len(), |part, work, m| attend(isa, &a, mask, part, work, m));
             for (q, head) in (0..queries).flat_map(|q| (0..heads).map(move |head| (q, head))) {
@@ -741,7 +760,7 @@ fn pictures_of_any_shape_and_size_of_numbers_are_normalised_and_mapped() {
         let (scale, shift) = (draw.numbers(c), draw.numbers(c));
         let norm = dense::Norm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: draw.from(0, 1) == 1 };
         let power = draw.power(12);
-        let levels = conv8::Levels { scale: power, zero: draw.one(&[0, 9, 128, 255]) };
+        let levels = conv8::Levels::new(power, draw.one(&[0, 9, 128, 255])).unwrap();
         for isa in Isa::available() {
             let (mut arena, mut bytes) = (before.clone(), vec![3; layout8.len()]);
             let to = dense::Output::Float(output);
@@ -771,7 +790,7 @@ fn pictures_of_any_shape_and_size_of_numbers_are_normalised_and_mapped() {
             let mut written = vec![false; bytes.len()];
             for (from, to) in input.pixels().zip(output8.pixels()) {
                 for k in 0..c {
-                    let level = (before[from + k] / power).round_ties_even() + f32::from(levels.zero);
+                    let level = (before[from + k] / power).round_ties_even() + f32::from(levels.zero());
                     assert_eq!(bytes[to + k], isa.byte(level.clamp(0.0, 255.0) as u8), "{seed} {isa:?}");
                     written[to + k] = true;
                 }

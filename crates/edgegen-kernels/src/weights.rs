@@ -1,6 +1,7 @@
 //! Weights as they are kept: in f32, or smaller and widened as a kernel reads them. A large network whose weights do not
 //! stay in the cache waits for them, the less the smaller they are.
 
+use super::pointer::{Plain, Source};
 use super::simd::Simd;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -24,9 +25,24 @@ impl Stored<'_> {
     }
 }
 
+impl Stored<'_> {
+    /// Makes sure that there are `count` of them, and a scale for each of `channels`, or one for all.
+    pub(super) fn check(self, count: usize, channels: usize) -> Result<(), String> {
+        if self.len() != count {
+            return Err(format!("{} weights where there should be {count}", self.len()));
+        }
+        match self {
+            Stored::Eight(_, scales) if scales.len() != 1 && scales.len() != channels => {
+                Err(format!("{} scales of weights for {channels} channels", scales.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Weights in the order in which a kernel reads them.
 #[derive(Clone, Debug)]
-pub enum Weights {
+pub(super) enum Weights {
     /// In 32 bits.
     F32(Vec<f32>),
     /// In 16 bits: those that lose nothing by it.
@@ -43,7 +59,7 @@ pub(super) const FEW: usize = 8192;
 impl Weights {
     /// Arranges weights in as few bits as keep them. `order` gives, for numbers of any type, those that it gets in the order
     /// of the kernel, with zeros where there are none; scales are padded to `channels`.
-    pub fn new(stored: Stored, order: &impl Order, channels: usize) -> Self {
+    pub(super) fn new(stored: Stored, order: &impl Order, channels: usize) -> Self {
         match stored {
             Stored::Eight(all, scales) => {
                 let one = if scales.len() == 1 { scales[0] } else { 0.0 };
@@ -66,12 +82,12 @@ impl Weights {
     }
 
     /// What results are multiplied with, if they are.
-    pub fn scales(&self) -> Option<&[f32]> {
+    pub(super) fn scales(&self) -> Option<&[f32]> {
         if let Weights::I8(_, scales) | Weights::Whole(_, scales) = self { Some(scales) } else { None }
     }
 
     /// Bytes that they take.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Weights::F32(all) => size_of_val(all.as_slice()),
             Weights::F16(all) => size_of_val(all.as_slice()),
@@ -89,56 +105,58 @@ fn is_half(v: f32) -> bool {
 }
 
 /// An order of weights, whatever their type.
-pub trait Order {
+pub(super) trait Order {
     /// The weights in this order.
     fn arrange<T: Copy + Default>(&self, weights: &[T]) -> Vec<T>;
 }
 
 /// A type that weights are kept in.
-pub(super) trait Number: Copy {
-    /// A vector of them as f32.
-    ///
-    /// # Safety
-    /// The CPU must have the features of `S`, and so many numbers must be there.
-    unsafe fn vector<S: Simd>(from: *const Self) -> S::F;
+pub(super) trait Number: Plain {
+    /// A vector of them as they are loaded.
+    type Vector<S: Simd>: Plain;
 
-    /// V vectors of them that lie together.
+    /// A vector of them as f32.
+    fn widen<S: Simd>(s: S, vector: Self::Vector<S>) -> S::F;
+
+    /// V vectors that lie together from `at` on, as f32.
     ///
     /// # Safety
-    /// As [`vector`](Self::vector)'s.
+    /// As many numbers must be there.
     #[inline(always)]
-    unsafe fn load<S: Simd, const V: usize>(from: *const Self) -> [S::F; V] {
-        // SAFETY: the caller's promise. No closure: one that is not compiled into its caller lacks the CPU's features.
-        unsafe {
-            let mut values = [S::splat(0.0); V];
-            for (v, value) in values.iter_mut().enumerate() {
-                *value = Self::vector::<S>(from.add(v * S::LANES));
-            }
-            values
+    unsafe fn load<S: Simd, const V: usize>(s: S, from: Source<Self>, at: usize) -> [S::F; V] {
+        // no closure: one that is not compiled into its caller lacks the CPU's features
+        let mut values = [s.splat(0.0); V];
+        for (v, value) in values.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *value = Self::widen(s, unsafe { from.load(at + v * S::LANES) });
         }
+        values
     }
 }
 
 impl Number for f32 {
+    type Vector<S: Simd> = S::F;
+
     #[inline(always)]
-    unsafe fn vector<S: Simd>(from: *const f32) -> S::F {
-        // SAFETY: the caller's promise.
-        unsafe { S::load(from) }
+    fn widen<S: Simd>(_: S, vector: S::F) -> S::F {
+        vector
     }
 }
 
 impl Number for f16 {
+    type Vector<S: Simd> = S::Halves;
+
     #[inline(always)]
-    unsafe fn vector<S: Simd>(from: *const f16) -> S::F {
-        // SAFETY: the caller's promise.
-        unsafe { S::load_f16(from) }
+    fn widen<S: Simd>(s: S, vector: S::Halves) -> S::F {
+        s.widen_halves(vector)
     }
 }
 
 impl Number for i8 {
+    type Vector<S: Simd> = S::Bytes;
+
     #[inline(always)]
-    unsafe fn vector<S: Simd>(from: *const i8) -> S::F {
-        // SAFETY: the caller's promise.
-        unsafe { S::load_i8(from) }
+    fn widen<S: Simd>(s: S, vector: S::Bytes) -> S::F {
+        s.widen_bytes(vector)
     }
 }

@@ -7,9 +7,9 @@
 
 use crate::tune::Tuner;
 use anyhow::{Result, bail};
+use edgegen::Network;
 use edgegen::config::{FittedStep, PredictionType, Threshold};
 use edgegen::schedule::Level;
-use edgegen::Network;
 use nalgebra::{DMatrix, DVector};
 
 /// Fits runs on a tuner's samples.

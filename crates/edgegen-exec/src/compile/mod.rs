@@ -22,6 +22,9 @@ use onnx::budget::Budget;
 use onnx::pb::GraphProto;
 use std::collections::{HashMap, HashSet};
 
+/// Why a graph is refused whose values have no place.
+const NO_PLACE: &str = "a value that is empty, or of more numbers than can be counted";
+
 /// What the inputs of a graph are called, and their shapes.
 pub struct Inputs<'a> {
     /// The noisy sample.
@@ -290,7 +293,8 @@ impl<'c, 'a> Compiler<'c, 'a> {
 
     /// A new place whose numbers lie together.
     pub fn row_major(&mut self, dims: &[usize]) -> Result<StridedView, Reason> {
-        Ok(StridedView::row_major(self.memory.storage(constant::count(dims)?), dims))
+        let start = self.memory.storage(constant::count(dims)?).ok_or(NO_PLACE)?;
+        Ok(StridedView::row_major(start, dims))
     }
 
     /// A place for a value whose dimensions lie in the order that those of `like` do.
@@ -333,10 +337,8 @@ impl<'c, 'a> Compiler<'c, 'a> {
         for (part, first) in chain.into_iter().rev() {
             let dims = self.dims(part)?;
             let view = whole.view().ok_or("a concatenation that is no image")?;
-            if first.checked_add(dims[1]).is_none_or(|end| end > view.c) {
-                return Err("a part that is not within its concatenation".into());
-            }
-            whole = StridedView::of_view(view.channels(first, dims[1]), dims);
+            let part_of = view.channels(first, dims[1]).ok_or("a part that is not within its concatenation")?;
+            whole = StridedView::of_view(part_of, dims);
             if part != name {
                 self.places.insert(part, whole.clone());
             }
@@ -347,7 +349,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
     /// A new image in f32 with a border of zeros, which a step clears.
     fn new_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<View, Reason> {
         check_image(sides, border)?;
-        let view = self.memory.place(sides, border);
+        let view = self.memory.place(sides, border).ok_or(NO_PLACE)?;
         self.clear_border(view, None);
         Ok(view)
     }
@@ -360,7 +362,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
     /// A new image all of which is cleared, with a border around it.
     pub fn cleared_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<View, Reason> {
         check_image(sides, border)?;
-        let view = self.memory.place(sides, border);
+        let view = self.memory.place(sides, border).ok_or(NO_PLACE)?;
         self.clear(view.start);
         Ok(view)
     }
@@ -504,8 +506,9 @@ impl<'c, 'a> Compiler<'c, 'a> {
         };
         let padded = c.checked_next_multiple_of(conv8::CHANNELS).ok_or("too many channels")?;
         check_image([padded, h, w], border)?;
-        let view = self.bytes.place([padded, h, w], border).channels(0, c);
-        self.clear_border(view, Some(self.isa.byte(params.zero)));
+        let whole = self.bytes.place([padded, h, w], border);
+        let view = whole.and_then(|whole| whole.channels(0, c)).ok_or(NO_PLACE)?;
+        self.clear_border(view, Some(self.isa.byte(params.zero())));
         self.quantized.insert((name, layout), view);
         Ok(view)
     }

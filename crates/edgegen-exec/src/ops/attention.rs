@@ -8,10 +8,10 @@ use crate::compile::{Compiler, inverse};
 use crate::constant::{Constant, broadcast_strides};
 use crate::lower::{Lowered, Lowering, Matrices};
 use crate::node::{axis, int};
-use crate::place::{Access, Handle, Places};
+use crate::place::{Access, Handle, PROVEN, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
-use kernels::arena::{Place as StridedView, View, row_major};
+use kernels::arena::{Extent, Place as StridedView, View, row_major};
 use kernels::attention::Attention;
 use onnx::pb::NodeProto;
 
@@ -148,8 +148,8 @@ fn heads_as_view(place: &StridedView, heads: usize) -> Option<View> {
     let row = rows.checked_mul(pixel)?;
     // pixels that overlap are no image
     let apart = rows == 1 || pixel >= channels;
-    let view = View { c: channels, h: 1, w: rows, start: place.start, pixel, row, border: [0, 0] };
-    (together && apart).then_some(view)
+    let extent = Extent { c: channels, h: 1, w: rows, start: place.start, pixel, row, border: [0, 0] };
+    if together && apart { View::new(extent) } else { None }
 }
 
 impl<'a> Operation<'a> for AttentionOperation<'a> {
@@ -185,15 +185,9 @@ impl<'a> Operation<'a> for AttentionOperation<'a> {
         let channels = value.c / heads;
         let dims: Vec<usize> = [query.w].into_iter().chain(batch.iter().copied()).chain([channels]).collect();
         let place = c.row_major(&dims)?;
-        let output = View {
-            c: value.c,
-            h: 1,
-            w: query.w,
-            start: place.start,
-            pixel: value.c,
-            row: place.len(),
-            border: [0, 0],
-        };
+        let (c_out, row) = (value.c, place.len());
+        let extent = Extent { c: c_out, h: 1, w: query.w, start: place.start, pixel: c_out, row, border: [0, 0] };
+        let output = View::new(extent).ok_or("an attention without a result")?;
         let mut places = Places::default();
         let step = AttentionStep {
             heads,
@@ -225,9 +219,10 @@ struct AttentionStep {
 }
 
 impl AttentionStep {
-    fn attention(&self, places: &Places) -> Attention {
+    /// The attention to these places, if they fit one another.
+    fn attention(&self, places: &Places) -> Option<Attention> {
         let [query, key, value] = self.operands.map(|view| places.get(view));
-        Attention { query, key, value, output: places.get(self.output), heads: self.heads, scale: self.scale }
+        Attention::new([query, key, value, places.get(self.output)], self.heads, self.scale)
     }
 }
 
@@ -237,17 +232,17 @@ impl Kernel for AttentionStep {
     }
 
     fn sizes(&self, places: &Places) -> (String, u64) {
-        let a = self.attention(places);
-        let (queries, keys) = (product(&[a.query.h, a.query.w]), product(&[a.key.h, a.key.w]));
-        let text = format!("{} heads, {queries} × {keys}, {} channels", a.heads, a.query.c);
-        (text, product(&[queries, keys, a.query.c.saturating_add(a.value.c)]) as u64)
+        let [query, key, value] = self.operands.map(|view| places.get(view));
+        let (queries, keys) = (product(&[query.h, query.w]), product(&[key.h, key.w]));
+        let text = format!("{} heads, {queries} × {keys}, {} channels", self.heads, query.c);
+        (text, product(&[queries, keys, query.c.saturating_add(value.c)]) as u64)
     }
 
     fn cost(&self, places: &Places) -> Option<usize> {
-        let a = self.attention(places);
+        let [query, key, _] = self.operands.map(|view| places.get(view));
         // with an exponential a score
-        let each = a.query.c.saturating_mul(2).saturating_add(a.heads.saturating_mul(50));
-        Some(product(&[a.query.w, a.query.h, a.key.w, a.key.h, each]))
+        let each = query.c.saturating_mul(2).saturating_add(self.heads.saturating_mul(50));
+        Some(product(&[query.w, query.h, key.w, key.h, each]))
     }
 
     fn bytes(&self) -> usize {
@@ -255,23 +250,20 @@ impl Kernel for AttentionStep {
     }
 
     fn scratch(&self, places: &Places) -> ScratchLen {
-        ScratchLen { work: self.attention(places).work_len(), copied: 0 }
+        // none is wanted for what `check` refuses
+        ScratchLen { work: self.attention(places).map_or(0, |a| a.work_len()), copied: 0 }
     }
 
     fn check(&self, places: &Places) -> Result<(), Reason> {
-        let a = self.attention(places);
-        let pixels = |v: &View| v.h.checked_mul(v.w);
-        let (queries, keys) = (pixels(&a.query), pixels(&a.key));
-        let heads = a.heads > 0 && a.query.c.is_multiple_of(a.heads) && a.value.c.is_multiple_of(a.heads);
-        let sizes = a.query.c == a.key.c && a.value.c == a.output.c;
-        let rows = pixels(&a.value) == keys && pixels(&a.output) == queries && keys.is_some_and(|k| k > 0);
-        let scores = queries.zip(keys).and_then(|(q, k)| q.checked_mul(k));
-        let mask = self.mask.as_ref().is_none_or(|mask| Some(mask.len()) == scores);
-        if heads && sizes && rows && mask { Ok(()) } else { Err("an attention that does not fit its operands".into()) }
+        let fits = self.attention(places).is_some_and(|a| {
+            let scores = product(&[a.query().h, a.query().w, a.key().h, a.key().w]);
+            self.mask.as_ref().is_none_or(|mask| mask.len() == scores)
+        });
+        if fits { Ok(()) } else { Err("an attention that does not fit its operands".into()) }
     }
 
     fn run(&self, Call { isa, part, places, memory }: Call<'_>, scratch: &mut Scratch) {
-        let attention = self.attention(places);
+        let attention = self.attention(places).expect(PROVEN);
         kernels::attend(isa, &attention, self.mask.as_deref(), part, &mut scratch.work, memory);
     }
 }

@@ -7,7 +7,7 @@ use crate::compile::Compiler;
 use crate::constant::{Constant, broadcast, made};
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering, Operand};
-use crate::place::{Access, Handle, Places, Strided};
+use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
 use kernels::general::{Binary, Unary};
@@ -153,6 +153,6 @@ impl Kernel for BinaryStep {
 
     fn run(&self, Call { isa, part, places, memory }: Call<'_>, _: &mut Scratch) {
         let [a, b] = self.from.map(|x| places.get(x));
-        kernels::binary(isa, self.f, &Strided::loops([places.get(self.to), a, b]), part, memory);
+        kernels::binary(isa, self.f, &Strided::loops([places.get(self.to), a, b]).expect(PROVEN), part, memory);
     }
 }

@@ -9,7 +9,7 @@ use crate::node::{int, ints, pair, text};
 use crate::place::{Access, Handle, Places, Slice};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
-use kernels::arena::View;
+use kernels::arena::{Extent, View};
 use kernels::conv::{self, Method, Shape};
 use kernels::conv8::{self, Levels as QuantParams, Packed8};
 use kernels::weights::Stored;
@@ -195,7 +195,7 @@ pub fn convolve(
         return Err("weights of another number".into());
     }
     take_packed(c, &shape, method, (c.isa.tile().0, 1), 4)?;
-    let packed = conv::Packed::new(shape, method, weights, bias.map(|b| b.values.as_slice()), c.isa.tile());
+    let packed = conv::Packed::new(shape, method, weights, bias.map(|b| b.values.as_slice()), c.isa)?;
     let mut places = Places::default();
     let step = ConvStep {
         packed,
@@ -254,7 +254,7 @@ pub fn convolve_8bit<'a>(
     let method = conv8::method(c.isa, &shape, weights, [to.h, to.w]);
     let bias = bias.map(|b| b.values.as_slice());
     let bytes = if method == Method::Direct { 1 } else { 2 };
-    take_packed(c, &shape, method, (c.isa.tile8().lanes, conv8::CHANNELS), bytes)?;
+    take_packed(c, &shape, method, (c.isa.lanes_of_bytes(), conv8::CHANNELS), bytes)?;
     let packed = Packed8::new(shape, method, (weights, scales), bias, params, c.isa)?;
     let mut places = Places::default();
     let step = QuantizedConvStep {
@@ -296,12 +296,12 @@ fn reaches(shape: &Shape, input: &View, h: usize, w: usize) -> bool {
     let Shape { kernel, stride, padding, .. } = *shape;
     let side = |n: usize, kernel: usize| n.checked_sub(1)?.checked_mul(stride)?.checked_add(kernel);
     let sides = side(h, kernel[0]).zip(side(w, kernel[1]));
-    sides.is_some_and(|(height, width)| input.reaches(padding, height, width, usize::MAX))
+    sides.is_some_and(|(height, width)| input.reaches(padding, [height, width], input.c, usize::MAX))
 }
 
 /// What is said of a convolution's sizes, and its multiply-adds.
 fn describe(shape: &Shape, input: &View, output: &View) -> (String, u64) {
-    let ([kh, kw], View { h, w, .. }) = (shape.kernel, *output);
+    let ([kh, kw], Extent { h, w, .. }) = (shape.kernel, **output);
     let text = format!(
         "{}×{}×{} → {}×{h}×{w}, {kh}×{kw}, stride {}",
         input.c, input.h, input.w, shape.c_out, shape.stride
@@ -325,7 +325,7 @@ struct ConvStep {
 
 impl Kernel for ConvStep {
     fn name(&self, _: &Places) -> &'static str {
-        match (self.packed.method, self.residual) {
+        match (self.packed.method(), self.residual) {
             (Method::Direct, None) => "convolution",
             (Method::Direct, Some(_)) => "convolution + residual",
             (Method::Winograd(_), None) => "Winograd convolution",
@@ -334,11 +334,11 @@ impl Kernel for ConvStep {
     }
 
     fn sizes(&self, places: &Places) -> (String, u64) {
-        describe(&self.packed.shape, &places.get(self.input), &places.get(self.output))
+        describe(self.packed.shape(), &places.get(self.input), &places.get(self.output))
     }
 
     fn cost(&self, places: &Places) -> Option<usize> {
-        Some(work(&self.packed.shape, &places.get(self.output)))
+        Some(work(self.packed.shape(), &places.get(self.output)))
     }
 
     fn bytes(&self) -> usize {
@@ -347,12 +347,12 @@ impl Kernel for ConvStep {
 
     fn scratch(&self, places: &Places) -> ScratchLen {
         let output = places.get(self.output);
-        let work = self.packed.method.work_len(&self.packed.shape, output.h, output.w);
+        let work = self.packed.method().work_len(self.packed.shape(), output.h, output.w).unwrap_or(usize::MAX);
         ScratchLen { work, copied: self.bias.map_or(0, |bias| places.get(bias).len) }
     }
 
     fn check(&self, places: &Places) -> Result<(), Reason> {
-        let (shape, input, output) = (&self.packed.shape, places.get(self.input), places.get(self.output));
+        let (shape, input, output) = (self.packed.shape(), places.get(self.input), places.get(self.output));
         let right = input.c == shape.c_in
             && output.c == shape.c_out
             && reaches(shape, &input, output.h, output.w)
@@ -420,11 +420,11 @@ impl Kernel for QuantizedConvStep {
 
     fn sizes(&self, places: &Places) -> (String, u64) {
         let input = places.get(self.input);
-        describe(&self.packed.shape, &input, &self.result(places).unwrap_or(input))
+        describe(self.packed.shape(), &input, &self.result(places).unwrap_or(input))
     }
 
     fn cost(&self, places: &Places) -> Option<usize> {
-        Some(work(&self.packed.shape, &self.result(places)?) / 4)
+        Some(work(self.packed.shape(), &self.result(places)?) / 4)
     }
 
     fn bytes(&self) -> usize {
@@ -432,12 +432,14 @@ impl Kernel for QuantizedConvStep {
     }
 
     fn scratch(&self, places: &Places) -> ScratchLen {
-        let work = self.result(places).map_or(0, |to| self.packed.method().work_len(&self.packed.shape, to.h, to.w));
+        let work = self.result(places).map_or(0, |to| {
+            self.packed.method().work_len(self.packed.shape(), to.h, to.w).unwrap_or(usize::MAX)
+        });
         ScratchLen { work, copied: self.bias.map_or(0, |bias| places.get(bias).len) }
     }
 
     fn check(&self, places: &Places) -> Result<(), Reason> {
-        let (shape, input) = (&self.packed.shape, places.get(self.input));
+        let (shape, input) = (self.packed.shape(), places.get(self.input));
         let unfit = || Reason::from("an 8-bit convolution that does not fit its input or its output");
         let to = self.result(places).ok_or_else(unfit)?;
         // the output has all the pixels that the kernel makes of the input

@@ -137,7 +137,7 @@ impl<'a> Linear<'a> {
         let bias = self.bias.map(|b| b.values.as_slice());
         // rows are packed in whole vectors, of at most 16 numbers
         c.graph.take_numbers(n.saturating_add(16).saturating_mul(k))?;
-        let matrix = dense::Matrix::new(stored, n, k, self.by_column, bias);
+        let matrix = dense::Matrix::new(stored, n, k, self.by_column, bias)?;
         let mut places = Places::default();
         let from = places.slice(Access::Read, Slice { start: input.start, len: k });
         let to = places.slice(Access::Write, Slice { start: output.start, len: n });

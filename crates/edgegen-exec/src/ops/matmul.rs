@@ -6,7 +6,7 @@ use crate::compile::{Compiler, inverse};
 use crate::constant::broadcast;
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowering, Matrices, Operand};
-use crate::place::{Access, Handle, Places, Strided};
+use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
 use kernels::general::Product;
@@ -75,14 +75,12 @@ struct MatMulStep {
 }
 
 impl MatMulStep {
-    fn product(&self, places: &Places) -> Product {
+    /// The products of these places, if they fit one another.
+    fn product(&self, places: &Places) -> Option<Product> {
         let all = [places.get(self.to), places.get(self.from[0]), places.get(self.from[1])];
         let [[(rows, _), (columns, _)], [_, (inner, _)], _] = all.map(|m| m.matrix());
-        Product {
-            batch: Strided::loops(all),
-            sizes: [rows, columns, inner],
-            strides: all.map(|m| m.matrix().map(|(_, stride)| stride)),
-        }
+        let strides = all.map(|m| m.matrix().map(|(_, stride)| stride));
+        Product::new(Strided::loops(all)?, [rows, columns, inner], strides)
     }
 }
 
@@ -92,18 +90,20 @@ impl Kernel for MatMulStep {
     }
 
     fn sizes(&self, places: &Places) -> (String, u64) {
-        let Product { batch, sizes: [rows, columns, inner], .. } = self.product(places);
-        let batch = batch.len();
+        let Some(all) = self.product(places) else { return Default::default() };
+        let (batch, [rows, columns, inner]) = (all.count(), all.sizes());
         (format!("{batch} × {rows}×{inner} · {inner}×{columns}"), product(&[batch, rows, columns, inner]) as u64)
     }
 
     fn cost(&self, places: &Places) -> Option<usize> {
-        let Product { batch, sizes: [rows, columns, inner], .. } = self.product(places);
-        Some(product(&[batch.len(), rows, columns, inner, 4]))
+        let all = self.product(places)?;
+        let [rows, columns, inner] = all.sizes();
+        Some(product(&[all.count(), rows, columns, inner, 4]))
     }
 
     fn scratch(&self, places: &Places) -> ScratchLen {
-        ScratchLen { work: self.product(places).work_len(), copied: 0 }
+        // none is wanted for what `check` refuses
+        ScratchLen { work: self.product(places).map_or(0, |all| all.work_len()), copied: 0 }
     }
 
     fn check(&self, places: &Places) -> Result<(), Reason> {
@@ -112,11 +112,13 @@ impl Kernel for MatMulStep {
         let [[rows, columns], [a_rows, inner], [b_rows, b_columns]] = sizes;
         let outer = |m: &Strided| m.dims[..kernels::general::RANK].to_vec();
         let batch = all.iter().all(|m| outer(m) == outer(&all[0]));
-        let fits = batch && (a_rows, b_rows, b_columns) == (rows, inner, columns) && rows > 0 && columns > 0 && inner > 0;
+        let fits = batch && (a_rows, b_rows, b_columns) == (rows, inner, columns);
+        let fits = fits && self.product(places).is_some();
         if fits { Ok(()) } else { Err("matrices that do not fit each other".into()) }
     }
 
     fn run(&self, Call { isa, part, places, memory }: Call<'_>, scratch: &mut Scratch) {
-        kernels::product(isa, &self.product(places), part, &mut scratch.work, memory);
+        let product = self.product(places).expect(PROVEN);
+        kernels::product(isa, &product, part, &mut scratch.work, memory);
     }
 }

@@ -78,7 +78,7 @@ fn rounding<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     if !(scale.is_finite() && *scale > 0.0) {
         return None;
     }
-    let params = QuantParams { scale: *scale, zero };
+    let params = QuantParams::new(*scale, zero)?;
     l.fused(Rounding { x: l.value(quantize, 0)?, params }, &back.output, vec![i, j])
 }
 

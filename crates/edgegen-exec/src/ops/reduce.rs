@@ -7,7 +7,7 @@ use crate::constant::Constant;
 use crate::graph::Inference;
 use crate::lower::{Lowered, Lowering};
 use crate::node::{axis, int};
-use crate::place::{Access, Handle, Places, Strided};
+use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch};
 use kernels::general::Reduction;
@@ -103,7 +103,7 @@ impl Kernel for ReduceStep {
     }
 
     fn run(&self, Call { isa, places, memory, .. }: Call<'_>, _: &mut Scratch) {
-        let loops = Strided::loops([places.get(self.sums), places.get(self.from)]);
-        kernels::reduce(isa, self.f, &loops, &Strided::loops([places.get(self.to)]), memory);
+        let loops = Strided::loops([places.get(self.sums), places.get(self.from)]).expect(PROVEN);
+        kernels::reduce(isa, self.f, &loops, &Strided::loops([places.get(self.to)]).expect(PROVEN), memory);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Operation;
 use crate::compile::Compiler;
-use crate::place::{Access, Handle, Places, Strided};
+use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
 use kernels::general::Rows as RowFunction;
@@ -98,6 +98,6 @@ impl Kernel for RowStep {
     fn run(&self, Call { isa, part, places, memory }: Call<'_>, _: &mut Scratch) {
         let (to, from) = (places.get(self.to), places.get(self.from));
         let length = to.matrix()[1].0;
-        kernels::rows(isa, &self.function, &Strided::loops([to, from]), length, part, memory);
+        kernels::rows(isa, &self.function, &Strided::loops([to, from]).expect(PROVEN), length, part, memory);
     }
 }

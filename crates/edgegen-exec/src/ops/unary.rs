@@ -6,7 +6,7 @@ use crate::compile::Compiler;
 use crate::constant::Constant;
 use crate::lower::{Lowered, Lowering};
 use crate::node::{float, text};
-use crate::place::{Access, Handle, Places, Strided};
+use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
 use kernels::general::Unary;
@@ -198,7 +198,7 @@ impl Kernel for Function {
     }
 
     fn run(&self, Call { isa, part, places, memory }: Call<'_>, _: &mut Scratch) {
-        let loops = Strided::loops([places.get(self.to), places.get(self.from)]);
+        let loops = Strided::loops([places.get(self.to), places.get(self.from)]).expect(PROVEN);
         kernels::unary(isa, self.f, &loops, part, memory);
     }
 }

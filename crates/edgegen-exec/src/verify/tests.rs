@@ -23,7 +23,7 @@ fn numbers(place: &Place) -> Option<Vec<i128>> {
         all.push(at);
         (all.len() <= MOST).then_some(())
     };
-    let image = |v: &View, rows: i128, pixels: i128, c: i128, add: &mut dyn FnMut(i128, i128, i128) -> Option<()>| {
+    let image = |v: &Extent, rows: i128, pixels: i128, c: i128, add: &mut dyn FnMut(i128, i128, i128) -> Option<()>| {
         if (v.h as i128 + 2 * rows) * (v.w as i128 + 2 * pixels) * c > MOST as i128 {
             return None;
         }
@@ -36,7 +36,7 @@ fn numbers(place: &Place) -> Option<Vec<i128>> {
         }
         Some(())
     };
-    let at = |v: &View, y: i128, x: i128, i: i128| v.start as i128 + y * v.row as i128 + x * v.pixel as i128 + i;
+    let at = |v: &Extent, y: i128, x: i128, i: i128| v.start as i128 + y * v.row as i128 + x * v.pixel as i128 + i;
     match &place.region {
         Region::Slice(s) => {
             (s.len <= MOST).then_some(())?;

@@ -6,9 +6,10 @@
 //! where the multiple itself, but for what divides out, fits; [`holds`] tells from the weights.
 
 use super::super::conv::{Block, Shape, fetch_ahead};
-use super::super::conv8::{Run8, finish};
-use super::super::memory::{Memory, Part};
-use super::super::simd::{Words, inlined};
+use super::super::conv8::{Checked8, finish};
+use super::super::memory::Part;
+use super::super::pointer::Source;
+use super::super::simd::Words;
 use super::{Sizes, Square, Way, transform_weights};
 use std::marker::PhantomData;
 
@@ -26,14 +27,19 @@ pub fn holds(square: Square, weights: &[i8], c_out: usize) -> bool {
         let of = |sign: i32| weights.iter().map(|w| (sign * i32::from(*w)).max(0)).sum::<i32>();
         256 * i64::from(of(1).max(of(-1)))
     };
-    let each = (weights.len() / c_out).max(1);
+    let each = weights.len().checked_div(c_out).unwrap_or(usize::MAX).max(1);
     // as many as these sums hold
     each < 1 << 22 && weights.chunks(each).all(|of| greatest(of) < 1 << (bits - 1))
 }
 
 /// Transforms the weights `[C_out, C_in, 3, 3]`, and arranges them by blocks of output channels, positions and input channels,
 /// of which `pair` lie together for each output channel.
-pub fn pack(square: Square, weights: &[i8], (blocks, lanes, pair): (&[Block], usize, usize), c_in: usize) -> Vec<i16> {
+pub(in super::super) fn pack(
+    square: Square,
+    weights: &[i8],
+    (blocks, lanes, pair): (&[Block], usize, usize),
+    c_in: usize,
+) -> Vec<i16> {
     fn of<T: Transform<N, M>, const N: usize, const M: usize>(kernel: [i8; 9]) -> [[i16; N]; N] {
         transform_weights(kernel.map(i16::from), T::weights)
     }
@@ -51,20 +57,11 @@ trait Transform<const N: usize, const M: usize>: Copy {
     /// `G g`, each number times another constant, which `line_out` makes up for. Of 8 bits, these are 49 · 128 at most.
     fn weights(g: [i16; 3]) -> [i16; N];
     /// `Bᵀ d`. Of bytes, these are 68 · 255 at most.
-    ///
-    /// # Safety
-    /// The CPU must have the features of `W`.
-    unsafe fn line_in<W: Words>(d: [W::Words; N]) -> [W::Words; N];
+    fn line_in<W: Words>(w: W, d: [W::Words; N]) -> [W::Words; N];
     /// `Aᵀ m`, times a constant.
-    ///
-    /// # Safety
-    /// The CPU must have the features of `W`.
-    unsafe fn line_out<W: Words>(m: [W::I; N]) -> [W::I; M];
+    fn line_out<W: Words>(w: W, m: [W::I; N]) -> [W::I; M];
     /// What is left of a sum by the square of that constant.
-    ///
-    /// # Safety
-    /// The CPU must have the features of `W`.
-    unsafe fn divide<W: Words>(sum: W::I) -> W::I;
+    fn divide<W: Words>(w: W, sum: W::I) -> W::I;
 }
 
 /// By polynomials' values at 0, 1, -1 and infinity; times 2.
@@ -79,24 +76,19 @@ impl Transform<4, 2> for Two {
     }
 
     #[inline(always)]
-    unsafe fn line_in<W: Words>([a, b, c, d]: [W::Words; 4]) -> [W::Words; 4] {
-        // SAFETY: the caller's promise.
-        unsafe { [W::sub_words(a, c), W::add_words(b, c), W::sub_words(c, b), W::sub_words(b, d)] }
+    fn line_in<W: Words>(w: W, [a, b, c, d]: [W::Words; 4]) -> [W::Words; 4] {
+        [w.sub_words(a, c), w.add_words(b, c), w.sub_words(c, b), w.sub_words(b, d)]
     }
 
     #[inline(always)]
-    unsafe fn line_out<W: Words>([a, b, c, d]: [W::I; 4]) -> [W::I; 2] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (a, d) = (W::shift_sums::<1>(a), W::shift_sums::<1>(d));
-            [W::add_sums(a, W::add_sums(b, c)), W::sub_sums(W::sub_sums(b, c), d)]
-        }
+    fn line_out<W: Words>(w: W, [a, b, c, d]: [W::I; 4]) -> [W::I; 2] {
+        let (a, d) = (w.shift_sums::<1>(a), w.shift_sums::<1>(d));
+        [w.add_sums(a, w.add_sums(b, c)), w.sub_sums(w.sub_sums(b, c), d)]
     }
 
     #[inline(always)]
-    unsafe fn divide<W: Words>(sum: W::I) -> W::I {
-        // SAFETY: the caller's promise.
-        unsafe { W::shift_sums_down::<2>(sum) }
+    fn divide<W: Words>(w: W, sum: W::I) -> W::I {
+        w.shift_sums_down::<2>(sum)
     }
 }
 
@@ -112,90 +104,75 @@ impl Transform<6, 4> for Four {
     }
 
     #[inline(always)]
-    unsafe fn line_in<W: Words>([a, b, c, d, e, f]: [W::Words; 6]) -> [W::Words; 6] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (four_b, four_c) = (W::shift_words::<2>(b), W::shift_words::<2>(c));
-            let (even_1, odd_1) = (W::sub_words(e, four_c), W::sub_words(d, four_b));
-            let (even_2, odd_2) = (W::sub_words(e, c), W::shift_words::<1>(W::sub_words(d, b)));
-            let four_a = W::shift_words::<2>(a);
-            [
-                W::add_words(W::sub_words(four_a, c), even_1),
-                W::add_words(even_1, odd_1),
-                W::sub_words(even_1, odd_1),
-                W::add_words(even_2, odd_2),
-                W::sub_words(even_2, odd_2),
-                W::add_words(W::sub_words(four_b, d), W::sub_words(f, W::shift_words::<2>(d))),
-            ]
-        }
+    fn line_in<W: Words>(w: W, [a, b, c, d, e, f]: [W::Words; 6]) -> [W::Words; 6] {
+        let (four_b, four_c) = (w.shift_words::<2>(b), w.shift_words::<2>(c));
+        let (even_1, odd_1) = (w.sub_words(e, four_c), w.sub_words(d, four_b));
+        let (even_2, odd_2) = (w.sub_words(e, c), w.shift_words::<1>(w.sub_words(d, b)));
+        let four_a = w.shift_words::<2>(a);
+        [
+            w.add_words(w.sub_words(four_a, c), even_1),
+            w.add_words(even_1, odd_1),
+            w.sub_words(even_1, odd_1),
+            w.add_words(even_2, odd_2),
+            w.sub_words(even_2, odd_2),
+            w.add_words(w.sub_words(four_b, d), w.sub_words(f, w.shift_words::<2>(d))),
+        ]
     }
 
     #[inline(always)]
-    unsafe fn line_out<W: Words>([a, b, c, d, e, f]: [W::I; 6]) -> [W::I; 4] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            // 6 a, 24 f, and the values at ±1 times -4
-            let a = W::add_sums(W::shift_sums::<2>(a), W::shift_sums::<1>(a));
-            let f = W::add_sums(W::shift_sums::<4>(f), W::shift_sums::<3>(f));
-            let (even_1, odd_1) = (W::shift_sums::<2>(W::add_sums(b, c)), W::shift_sums::<2>(W::sub_sums(b, c)));
-            let (even_2, odd_2) = (W::add_sums(d, e), W::shift_sums::<1>(W::sub_sums(d, e)));
-            [
-                W::add_sums(W::sub_sums(a, even_1), even_2),
-                W::sub_sums(odd_2, odd_1),
-                W::sub_sums(W::shift_sums::<2>(even_2), even_1),
-                W::add_sums(W::sub_sums(W::shift_sums::<2>(odd_2), odd_1), f),
-            ]
-        }
+    fn line_out<W: Words>(w: W, [a, b, c, d, e, f]: [W::I; 6]) -> [W::I; 4] {
+        // 6 a, 24 f, and the values at ±1 times -4
+        let a = w.add_sums(w.shift_sums::<2>(a), w.shift_sums::<1>(a));
+        let f = w.add_sums(w.shift_sums::<4>(f), w.shift_sums::<3>(f));
+        let (even_1, odd_1) = (w.shift_sums::<2>(w.add_sums(b, c)), w.shift_sums::<2>(w.sub_sums(b, c)));
+        let (even_2, odd_2) = (w.add_sums(d, e), w.shift_sums::<1>(w.sub_sums(d, e)));
+        [
+            w.add_sums(w.sub_sums(a, even_1), even_2),
+            w.sub_sums(odd_2, odd_1),
+            w.sub_sums(w.shift_sums::<2>(even_2), even_1),
+            w.add_sums(w.sub_sums(w.shift_sums::<2>(odd_2), odd_1), f),
+        ]
     }
 
     /// 576 = 64 · 9: the 26 bits that 64 leaves are multiplied with what is the inverse of 9 modulo 2³².
     #[inline(always)]
-    unsafe fn divide<W: Words>(sum: W::I) -> W::I {
+    fn divide<W: Words>(w: W, sum: W::I) -> W::I {
         const INVERSE: i32 = 0x38e3_8e39;
         const { assert!(INVERSE.wrapping_mul(9) == 1) };
-        // SAFETY: the caller's promise.
-        unsafe {
-            let bits = W::multiply_sums(W::shift_sums_down::<6>(sum), INVERSE);
-            W::shift_sums_down::<6>(W::shift_sums::<6>(bits))
-        }
+        let bits = w.multiply_sums(w.shift_sums_down::<6>(sum), INVERSE);
+        w.shift_sums_down::<6>(w.shift_sums::<6>(bits))
     }
 }
 
-/// Runs a convolution that [`suits`](super::suits) this square. The caller has checked that the pictures lie within the
-/// memory.
+/// Runs a convolution that [`suits`](super::suits) this square.
 ///
-/// # Safety
-/// The CPU must have the features of `W`, and the views must lie within the memory.
+/// # Panics
+/// When the work space is too small.
 #[inline(always)]
-pub(in super::super) unsafe fn run<W: Words>(
+pub(in super::super) fn run<W: Words>(
+    w: W,
     square: Square,
-    run: &Run8,
+    checked: Checked8,
     weights: (&[i16], &[Block]),
-    [h, w]: [usize; 2],
     part: Part,
     work: &mut [f32],
-    memory: Memory,
 ) {
-    let Shape { c_in, c_out, .. } = run.packed.shape;
-    let input = (run.input, Sizes { h, w, c_in, c_out });
-    // SAFETY: the caller's promise.
-    unsafe {
-        match square {
-            Square::Two => super::run(Integers::<W, Two> { run, of: PhantomData }, input, weights, part, work, memory),
-            Square::Four => {
-                super::run(Integers::<W, Four> { run, of: PhantomData }, input, weights, part, work, memory)
-            }
-        }
+    let Shape { c_in, c_out, .. } = *checked.run.packed.shape();
+    let [height, width] = checked.sides;
+    let input = (checked.run.input, Sizes { h: height, w: width, c_in, c_out });
+    match square {
+        Square::Two => super::run(Integers { w, checked, of: PhantomData::<Two> }, input, weights, part, work),
+        Square::Four => super::run(Integers { w, checked, of: PhantomData::<Four> }, input, weights, part, work),
     }
 }
 
 #[derive(Clone, Copy)]
 struct Integers<'a, W, T> {
-    run: &'a Run8<'a>,
-    of: PhantomData<(W, T)>,
+    w: W,
+    checked: Checked8<'a>,
+    of: PhantomData<T>,
 }
 
-// SAFETY of every body: the caller's promise.
 impl<W: Words, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for Integers<'_, W, T> {
     type Number = i16;
     type Window = W::Words;
@@ -206,39 +183,44 @@ impl<W: Words, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for
     const LANES: usize = W::LANES;
     const PIXELS: &'static [usize] = W::PIXELS_OF_WORDS;
 
-    inlined! {
-        fn read(memory: Memory, at: usize) -> W::Words { W::widen(memory.bytes().add(at)) }
-        fn write(to: *mut i16, v: W::Words) { W::store_words(to, v) }
-        fn line_in(d: [W::Words; N]) -> [W::Words; N] { T::line_in::<W>(d) }
+    #[inline(always)]
+    unsafe fn read(self, at: usize) -> W::Words {
+        // SAFETY: the caller's promise.
+        self.w.widen(unsafe { self.checked.memory.bytes().source().load(at) })
+    }
+    #[inline(always)]
+    fn line_in(self, d: [W::Words; N]) -> [W::Words; N] {
+        T::line_in(self.w, d)
     }
     #[inline(always)]
     unsafe fn multiply<const V: usize, const P: usize>(
-        weights: *const i16,
-        from: *const i16,
+        self,
+        weights: Source<i16>,
+        from: Source<i16>,
         c_in: usize,
     ) -> [[W::I; V]; P] {
-        unsafe {
-            let mut sums = [[W::no_sums(); V]; P];
-            for c in (0..c_in).step_by(W::STEP) {
-                let weights = weights.add(c * V * W::LANES);
-                fetch_ahead::<W::S, i16>(weights, W::STEP * V * W::LANES);
-                W::add_products(&mut sums, weights, from.add(c), c_in);
-            }
-            sums
+        let mut sums = [[self.w.no_sums(); V]; P];
+        for c in (0..c_in).step_by(W::STEP) {
+            let weights = weights.skip(c * V * W::LANES);
+            fetch_ahead(self.w.simd(), weights, W::STEP * V * W::LANES);
+            // SAFETY: the caller's promise: `STEP` channels are left, since channels are whole vectors.
+            unsafe { self.w.add_products(&mut sums, weights, from.skip(c), c_in) };
         }
-    }
-    inlined! {
-        fn store(to: *mut i32, v: W::I) { W::store_sums(to, v) }
-        fn load(from: *const i32) -> W::I { W::load_sums(from) }
-        fn line_out(m: [W::I; N]) -> [W::I; M] { T::line_out::<W>(m) }
+        sums
     }
     #[inline(always)]
-    unsafe fn start(self, block: Block, v: usize) -> W::I {
-        unsafe { self.run.packed.start::<W>(block, v) }
+    fn line_out(self, m: [W::I; N]) -> [W::I; M] {
+        T::line_out(self.w, m)
     }
     #[inline(always)]
-    unsafe fn finish(self, start: W::I, sum: W::I, at: (usize, usize, usize), memory: Memory) {
-        unsafe { finish::<W, 1>(self.run, at, [W::add_sums(start, T::divide::<W>(sum))], None, memory) }
+    fn start(self, block: Block, v: usize) -> W::I {
+        self.checked.run.packed.start::<W>(block, v)
+    }
+    #[inline(always)]
+    unsafe fn finish(self, start: W::I, sum: W::I, at: (usize, usize, usize)) {
+        let sum = self.w.add_sums(start, T::divide(self.w, sum));
+        // SAFETY: the caller's promise.
+        unsafe { finish::<W, 1>(self.w, self.checked, at, [sum], None) }
     }
 }
 
@@ -257,10 +239,7 @@ mod tests {
         }
         for k in (0..1000).chain((1 << 25) - 1000..1 << 25) {
             for y in [k, -k] {
-                // SAFETY: every CPU has the portable vectors.
-                let divided = unsafe {
-                    [Two::divide::<Portable>([4 * y; 4]), Four::divide::<Portable>([576i32.wrapping_mul(y); 4])]
-                };
+                let divided = [Two::divide(Portable, [4 * y; 4]), Four::divide(Portable, [576i32.wrapping_mul(y); 4])];
                 assert_eq!(divided, [[y; 4]; 2]);
             }
         }

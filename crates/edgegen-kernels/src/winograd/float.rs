@@ -1,8 +1,9 @@
 //! Winograd's filtering of pictures in f32.
 
-use super::super::conv::{Block, Run, Shape, accumulate};
-use super::super::memory::{Memory, Part};
-use super::super::simd::{Simd, inlined};
+use super::super::conv::{Block, Checked, Shape, accumulate};
+use super::super::memory::Part;
+use super::super::pointer::Source;
+use super::super::simd::Simd;
 use super::{Sizes, Square, Way, transform_weights};
 use std::marker::PhantomData;
 
@@ -10,7 +11,7 @@ use std::marker::PhantomData;
 pub const MANY: usize = 48;
 
 /// Transforms the weights `[C_out, C_in, 3, 3]`, and arranges them by blocks of output channels, positions and input channels.
-pub fn pack(square: Square, weights: &[f32], blocks: &[Block], lanes: usize, c_in: usize) -> Vec<f32> {
+pub(in super::super) fn pack(square: Square, weights: &[f32], blocks: &[Block], lanes: usize, c_in: usize) -> Vec<f32> {
     fn of<T: Transform<N, M>, const N: usize, const M: usize>(kernel: [f32; 9]) -> [[f32; N]; N] {
         transform_weights(kernel.map(f64::from), T::weights).map(|line| line.map(|v| v as f32))
     }
@@ -26,15 +27,9 @@ trait Transform<const N: usize, const M: usize>: Copy {
     /// `G g`.
     fn weights(g: [f64; 3]) -> [f64; N];
     /// `Bᵀ d`.
-    ///
-    /// # Safety
-    /// The CPU must have the features of `S`.
-    unsafe fn line_in<S: Simd>(d: [S::F; N]) -> [S::F; N];
+    fn line_in<S: Simd>(s: S, d: [S::F; N]) -> [S::F; N];
     /// `Aᵀ m`.
-    ///
-    /// # Safety
-    /// The CPU must have the features of `S`.
-    unsafe fn line_out<S: Simd>(m: [S::F; N]) -> [S::F; M];
+    fn line_out<S: Simd>(s: S, m: [S::F; N]) -> [S::F; M];
 }
 
 /// By polynomials' values at 0, 1, -1 and infinity.
@@ -47,15 +42,13 @@ impl Transform<4, 2> for Two {
     }
 
     #[inline(always)]
-    unsafe fn line_in<S: Simd>([a, b, c, d]: [S::F; 4]) -> [S::F; 4] {
-        // SAFETY: the caller's promise.
-        unsafe { [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)] }
+    fn line_in<S: Simd>(s: S, [a, b, c, d]: [S::F; 4]) -> [S::F; 4] {
+        [s.sub(a, c), s.add(b, c), s.sub(c, b), s.sub(b, d)]
     }
 
     #[inline(always)]
-    unsafe fn line_out<S: Simd>([a, b, c, d]: [S::F; 4]) -> [S::F; 2] {
-        // SAFETY: the caller's promise.
-        unsafe { [S::add(S::add(a, b), c), S::sub(S::sub(b, c), d)] }
+    fn line_out<S: Simd>(s: S, [a, b, c, d]: [S::F; 4]) -> [S::F; 2] {
+        [s.add(s.add(a, b), c), s.sub(s.sub(b, c), d)]
     }
 }
 
@@ -75,72 +68,62 @@ impl Transform<6, 4> for Four {
     }
 
     #[inline(always)]
-    unsafe fn line_in<S: Simd>([a, b, c, d, e, f]: [S::F; 6]) -> [S::F; 6] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let both = S::splat(-(A * A + B * B));
-            let all = S::splat(A * A * B * B);
-            let (even_a, odd_a) = (S::fma(c, S::splat(-B * B), e), S::fma(b, S::splat(-B * B), d));
-            let (even_b, odd_b) = (S::fma(c, S::splat(-A * A), e), S::fma(b, S::splat(-A * A), d));
-            [
-                S::fma(a, all, S::fma(c, both, e)),
-                S::fma(odd_a, S::splat(A), even_a),
-                S::fma(odd_a, S::splat(-A), even_a),
-                S::fma(odd_b, S::splat(B), even_b),
-                S::fma(odd_b, S::splat(-B), even_b),
-                S::fma(b, all, S::fma(d, both, f)),
-            ]
-        }
+    fn line_in<S: Simd>(s: S, [a, b, c, d, e, f]: [S::F; 6]) -> [S::F; 6] {
+        let both = s.splat(-(A * A + B * B));
+        let all = s.splat(A * A * B * B);
+        let (even_a, odd_a) = (s.fma(c, s.splat(-B * B), e), s.fma(b, s.splat(-B * B), d));
+        let (even_b, odd_b) = (s.fma(c, s.splat(-A * A), e), s.fma(b, s.splat(-A * A), d));
+        [
+            s.fma(a, all, s.fma(c, both, e)),
+            s.fma(odd_a, s.splat(A), even_a),
+            s.fma(odd_a, s.splat(-A), even_a),
+            s.fma(odd_b, s.splat(B), even_b),
+            s.fma(odd_b, s.splat(-B), even_b),
+            s.fma(b, all, s.fma(d, both, f)),
+        ]
     }
 
     #[inline(always)]
-    unsafe fn line_out<S: Simd>([a, b, c, d, e, f]: [S::F; 6]) -> [S::F; 4] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (even_a, odd_a) = (S::add(b, c), S::sub(b, c));
-            let (even_b, odd_b) = (S::add(d, e), S::sub(d, e));
-            [
-                S::add(a, S::add(even_a, even_b)),
-                S::fma(odd_b, S::splat(B), S::mul(odd_a, S::splat(A))),
-                S::fma(even_b, S::splat(B * B), S::mul(even_a, S::splat(A * A))),
-                S::fma(odd_b, S::splat(B * B * B), S::fma(odd_a, S::splat(A * A * A), f)),
-            ]
-        }
+    fn line_out<S: Simd>(s: S, [a, b, c, d, e, f]: [S::F; 6]) -> [S::F; 4] {
+        let (even_a, odd_a) = (s.add(b, c), s.sub(b, c));
+        let (even_b, odd_b) = (s.add(d, e), s.sub(d, e));
+        [
+            s.add(a, s.add(even_a, even_b)),
+            s.fma(odd_b, s.splat(B), s.mul(odd_a, s.splat(A))),
+            s.fma(even_b, s.splat(B * B), s.mul(even_a, s.splat(A * A))),
+            s.fma(odd_b, s.splat(B * B * B), s.fma(odd_a, s.splat(A * A * A), f)),
+        ]
     }
 }
 
-/// Runs a convolution that [`suits`](super::suits) this square. The caller has checked that input, output and residual lie
-/// within the arena.
+/// Runs a convolution that [`suits`](super::suits) this square.
 ///
-/// # Safety
-/// The CPU must have the features of `S`, and the views must lie within the arena.
+/// # Panics
+/// When the work space is too small.
 #[inline(always)]
-pub(in super::super) unsafe fn run<S: Simd>(
+pub(in super::super) fn run<S: Simd>(
+    s: S,
     square: Square,
-    run: &Run,
+    checked: Checked,
     weights: (&[f32], &[Block]),
     part: Part,
     work: &mut [f32],
-    memory: Memory,
 ) {
-    let (Shape { c_in, c_out, .. }, output) = (run.packed.shape, run.output);
-    let input = (run.input, Sizes { h: output.h, w: output.w, c_in, c_out });
-    // SAFETY: the caller's promise.
-    unsafe {
-        match square {
-            Square::Two => super::run(Floats::<S, Two> { run, of: PhantomData }, input, weights, part, work, memory),
-            Square::Four => super::run(Floats::<S, Four> { run, of: PhantomData }, input, weights, part, work, memory),
-        }
+    let (Shape { c_in, c_out, .. }, output) = (*checked.run.packed.shape(), checked.run.output);
+    let input = (checked.run.input, Sizes { h: output.h, w: output.w, c_in, c_out });
+    match square {
+        Square::Two => super::run(Floats { s, checked, of: PhantomData::<Two> }, input, weights, part, work),
+        Square::Four => super::run(Floats { s, checked, of: PhantomData::<Four> }, input, weights, part, work),
     }
 }
 
 #[derive(Clone, Copy)]
 struct Floats<'a, S, T> {
-    run: &'a Run<'a>,
-    of: PhantomData<(S, T)>,
+    s: S,
+    checked: Checked<'a>,
+    of: PhantomData<T>,
 }
 
-// SAFETY of every body: the caller's promise.
 impl<S: Simd, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for Floats<'_, S, T> {
     type Number = f32;
     type Window = S::F;
@@ -151,41 +134,45 @@ impl<S: Simd, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for 
     const LANES: usize = S::LANES;
     const PIXELS: &'static [usize] = S::PIXELS;
 
-    inlined! {
-        fn read(memory: Memory, at: usize) -> S::F { S::load(memory.arena().add(at)) }
-        fn write(to: *mut f32, v: S::F) { S::store(to, v) }
-        fn line_in(d: [S::F; N]) -> [S::F; N] { T::line_in::<S>(d) }
+    #[inline(always)]
+    unsafe fn read(self, at: usize) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { self.checked.memory.arena().source().load(at) }
+    }
+    #[inline(always)]
+    fn line_in(self, d: [S::F; N]) -> [S::F; N] {
+        T::line_in(self.s, d)
     }
     #[inline(always)]
     unsafe fn multiply<const V: usize, const P: usize>(
-        weights: *const f32,
-        from: *const f32,
+        self,
+        weights: Source<f32>,
+        from: Source<f32>,
         c_in: usize,
     ) -> [[S::F; V]; P] {
-        unsafe {
-            let mut sums = [[S::splat(0.0); V]; P];
-            accumulate::<S, f32, V, P>(&mut sums, weights, from, c_in, c_in);
-            sums
-        }
-    }
-    inlined! {
-        fn store(to: *mut f32, v: S::F) { S::store(to, v) }
-        fn load(from: *const f32) -> S::F { S::load(from) }
-        fn line_out(m: [S::F; N]) -> [S::F; M] { T::line_out::<S>(m) }
+        let mut sums = [[self.s.splat(0.0); V]; P];
+        // SAFETY: the caller's promise.
+        unsafe { accumulate::<S, f32, V, P>(self.s, &mut sums, weights, from, c_in, c_in) };
+        sums
     }
     #[inline(always)]
-    unsafe fn start(self, block: Block, v: usize) -> S::F {
-        unsafe { self.run.start::<S>(block, v) }
+    fn line_out(self, m: [S::F; N]) -> [S::F; M] {
+        T::line_out(self.s, m)
     }
     #[inline(always)]
-    unsafe fn finish(self, start: S::F, sum: S::F, (y, x, c): (usize, usize, usize), memory: Memory) {
+    fn start(self, block: Block, v: usize) -> S::F {
+        self.checked.run.start(self.s, block, v)
+    }
+    #[inline(always)]
+    unsafe fn finish(self, start: S::F, sum: S::F, (y, x, c): (usize, usize, usize)) {
+        let Checked { run, memory } = self.checked;
         let at = |v: super::View| v.start + y * v.row + x * v.pixel + c;
-        unsafe {
-            let mut sum = S::add(sum, start);
-            if let Some(residual) = self.run.residual {
-                sum = S::add(sum, S::load(memory.arena().add(at(residual))));
-            }
-            S::store(memory.arena().add(at(self.run.output)), sum);
+        let mut sum = self.s.add(sum, start);
+        if let Some(residual) = run.residual {
+            // SAFETY: the caller's promise: a checked run has the pixel within the arena.
+            sum = self.s.add(sum, unsafe { memory.arena().source().load(at(residual)) });
         }
+        // SAFETY: as above; the pixels of other parts are others.
+        unsafe { memory.arena().store(at(run.output), sum) }
     }
 }

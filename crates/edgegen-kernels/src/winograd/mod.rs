@@ -11,7 +11,8 @@ pub mod exact;
 pub mod float;
 
 use super::conv::{Block, Shape};
-use super::memory::{Memory, Part};
+use super::memory::Part;
+use super::pointer::{Plain, Source, Target};
 use super::simd::WIDEST;
 use crate::arena::View;
 
@@ -45,10 +46,11 @@ impl Square {
         (h.div_ceil(self.side()), w.div_ceil(self.side()))
     }
 
-    /// The numbers of 32 bits that a run works with, for an output of `h` by `w`.
-    pub fn work_len(self, shape: &Shape, h: usize, w: usize) -> usize {
+    /// The numbers of 32 bits that a run works with, for an output of `h` by `w`; none if that is more than can be counted.
+    pub fn work_len(self, shape: &Shape, h: usize, w: usize) -> Option<usize> {
         let (rows, columns) = self.windows(h, w);
-        self.positions() * band(columns).min(rows) * columns * (shape.c_in + shape.c_out)
+        let windows = band(columns).min(rows).checked_mul(columns)?;
+        windows.checked_mul(self.positions())?.checked_mul(shape.c_in.checked_add(shape.c_out)?)
     }
 }
 
@@ -57,17 +59,24 @@ impl Square {
 /// larger square is for pictures of as `many` windows, which share the loading of its weights, four times as many as there
 /// were. The shape alone decides, so that every CPU rounds alike.
 pub fn suits(shape: &Shape, h: usize, w: usize, many: usize) -> impl Iterator<Item = Square> {
-    let whole = shape.c_in.is_multiple_of(WIDEST) && shape.c_out.is_multiple_of(WIDEST);
-    let fits = whole && (shape.kernel, shape.stride, shape.padding) == ([3, 3], 1, [1, 1]);
-    let count = move |s: Square| s.windows(h, w).0 * s.windows(h, w).1;
-    let saves = move |s: Square| 3 * s.positions() * count(s) < 2 * 9 * h * w;
+    let fits = can(shape);
+    let count = move |s: Square| s.windows(h, w).0.saturating_mul(s.windows(h, w).1);
+    let saves =
+        move |s: Square| (3 * s.positions()).saturating_mul(count(s)) < 18usize.saturating_mul(h).saturating_mul(w);
     let many = count(Square::Four) >= many;
     [many.then_some(Square::Four), Some(Square::Two)].into_iter().flatten().filter(move |s| fits && saves(*s))
 }
 
+/// Whether a convolution can be worked out so: the kernel is 3×3 with the border that this needs, and the channels are
+/// whole vectors, even of the widest.
+pub(super) fn can(shape: &Shape) -> bool {
+    let whole = shape.c_in.is_multiple_of(WIDEST) && shape.c_out.is_multiple_of(WIDEST);
+    whole && (shape.kernel, shape.stride, shape.padding) == ([3, 3], 1, [1, 1])
+}
+
 /// The rows of windows of a band.
 fn band(columns: usize) -> usize {
-    WINDOWS.div_ceil(columns)
+    WINDOWS.div_ceil(columns.max(1))
 }
 
 /// Transforms a 3×3 kernel, `G g Gᵀ`, given what `G` makes of a line.
@@ -109,17 +118,13 @@ fn pack<K: Copy, T: Copy + Default, const N: usize>(
 }
 
 /// The arithmetic for windows of N×N that make squares of M×M, and where a run's results go.
-///
-/// # Safety
-/// Of every function: the CPU must have the features of the vectors. Pointers and places must be good for what is said
-/// of them.
 trait Way<const N: usize, const M: usize>: Copy {
     /// A number of a transformed window, or of the weights, and a vector of [`CHANNELS`](Self::CHANNELS) of them.
-    type Number;
-    type Window: Copy;
+    type Number: Plain;
+    type Window: Plain;
     /// A sum of products, and a vector of [`LANES`](Self::LANES) of them.
-    type Sum;
-    type Sums: Copy;
+    type Sum: Plain;
+    type Sums: Plain;
     /// What is added to a vector of output channels.
     type Start: Copy;
     const CHANNELS: usize;
@@ -127,25 +132,32 @@ trait Way<const N: usize, const M: usize>: Copy {
     /// The windows that a tile of 1, 2, … vectors of output channels may have without spilling registers.
     const PIXELS: &'static [usize];
 
-    /// Channels of the input, from number `at` on.
-    unsafe fn read(memory: Memory, at: usize) -> Self::Window;
-    unsafe fn write(to: *mut Self::Number, v: Self::Window);
+    /// Channels of the input, from number `at` of the memory on.
+    ///
+    /// # Safety
+    /// They must be there.
+    unsafe fn read(self, at: usize) -> Self::Window;
     /// `Bᵀ d`.
-    unsafe fn line_in(d: [Self::Window; N]) -> [Self::Window; N];
+    fn line_in(self, d: [Self::Window; N]) -> [Self::Window; N];
     /// The sums of `c_in` products for V vectors of output channels and P windows, which lie one after the other.
+    ///
+    /// # Safety
+    /// All of these weights and windows must be there.
     unsafe fn multiply<const V: usize, const P: usize>(
-        weights: *const Self::Number,
-        from: *const Self::Number,
+        self,
+        weights: Source<Self::Number>,
+        from: Source<Self::Number>,
         c_in: usize,
     ) -> [[Self::Sums; V]; P];
-    unsafe fn store(to: *mut Self::Sum, v: Self::Sums);
-    unsafe fn load(from: *const Self::Sum) -> Self::Sums;
     /// `Aᵀ m`.
-    unsafe fn line_out(m: [Self::Sums; N]) -> [Self::Sums; M];
+    fn line_out(self, m: [Self::Sums; N]) -> [Self::Sums; M];
     /// For vector `v` of a block.
-    unsafe fn start(self, block: Block, v: usize) -> Self::Start;
+    fn start(self, block: Block, v: usize) -> Self::Start;
     /// Makes a vector of output channels, from `c` on, of the pixel at (y, x).
-    unsafe fn finish(self, start: Self::Start, sums: Self::Sums, at: (usize, usize, usize), memory: Memory);
+    ///
+    /// # Safety
+    /// The output must have that pixel, with as many channels.
+    unsafe fn finish(self, start: Self::Start, sums: Self::Sums, at: (usize, usize, usize));
 }
 
 /// The sizes of a run: of its output in pixels, and of its channels.
@@ -157,201 +169,193 @@ struct Sizes {
     c_out: usize,
 }
 
-/// Runs a convolution that [`suits`] such squares.
-///
-/// # Safety
-/// The CPU must have the features of the vectors; `input` must lie within the memory, as must what `way` writes to.
-#[inline(always)]
-unsafe fn run<Y: Way<N, M>, const N: usize, const M: usize>(
+/// The windows of a band, and where their transformed numbers and the sums of products lie in the work space: by position,
+/// and in each of them by window, of which there is room for `windows`.
+#[derive(Clone, Copy)]
+struct Band<'a, Y: Way<N, M>, const N: usize, const M: usize> {
     way: Y,
-    (input, Sizes { h, w, c_in, c_out }): (View, Sizes),
+    /// The first window, and how many there are.
+    first: usize,
+    count: usize,
+    /// Windows of a row of them.
+    columns: usize,
+    windows: usize,
+    sizes: Sizes,
+    inputs: Target<'a, Y::Number>,
+    results: Target<'a, Y::Sum>,
+}
+
+/// Runs a convolution that [`suits`] such squares. `way` is of a checked run, whose input is this one.
+///
+/// # Panics
+/// When the work space is too small.
+#[inline(always)]
+fn run<Y: Way<N, M>, const N: usize, const M: usize>(
+    way: Y,
+    (input, sizes): (View, Sizes),
     (weights, blocks): (&[Y::Number], &[Block]),
     part: Part,
     work: &mut [f32],
-    memory: Memory,
 ) {
+    let Sizes { h, w, c_in, c_out } = sizes;
     let (rows, columns) = (h.div_ceil(M), w.div_ceil(M));
     let windows = band(columns).min(rows) * columns;
-    let positions = N * N;
+    let numbers = windows.checked_mul(N * N).and_then(|all| Some((all.checked_mul(c_in)?, all.checked_mul(c_out)?)));
+    let (of_inputs, of_results) = numbers.expect("sizes that can be counted");
     assert!(c_in.is_multiple_of(WIDEST) && c_out.is_multiple_of(WIDEST) && input.border.iter().all(|b| *b >= 1));
     assert!(c_in.is_multiple_of(Y::CHANNELS) && c_out.is_multiple_of(Y::LANES));
-    assert!(weights.len() >= positions * c_in * c_out && work.len() >= positions * windows * (c_in + c_out));
+    assert!(weights.len() / c_in / c_out >= N * N && of_results <= work.len() && of_inputs <= work.len() - of_results);
     assert!(size_of::<Y::Number>() <= 4 && size_of::<Y::Sum>() == 4);
-    let (inputs, results) = work.split_at_mut(positions * windows * c_in);
-    let (inputs, results) = (inputs.as_mut_ptr().cast::<Y::Number>(), results.as_mut_ptr().cast::<Y::Sum>());
+    let (inputs, results) = work.split_at_mut(of_inputs);
+    let (inputs, results) = (Target::of(inputs).cast(), Target::of(results).cast());
     let mine = part.range(rows * columns);
     for first in mine.clone().step_by(windows) {
         let count = windows.min(mine.end - first);
-        // SAFETY: the assertions and the caller's promise: all windows of the band lie within the picture and its
-        // border, and `inputs` and `results` have room for as many.
-        unsafe {
-            for i in 0..count {
-                let (y, x) = (M * ((first + i) / columns), M * ((first + i) % columns));
-                window::<Y, N, M>(input, (y, x), memory, inputs.add(i * c_in), windows * c_in, c_in);
+        let band = Band { way, first, count, columns, windows, sizes, inputs, results };
+        for i in 0..count {
+            // SAFETY: a checked run has its input within the memory, with a border; window `i` is one of the band.
+            unsafe { band.transform(input, i) }
+        }
+        // a block's weights lie in this order, so that fetching them ahead pays
+        for (block, position) in blocks.iter().flat_map(|b| (0..N * N).map(move |p| (b, p))) {
+            let weights = Source::of(weights).skip(block.weights + position * c_in * block.vectors * Y::LANES);
+            match block.vectors {
+                1 => band.products::<1>(weights, *block, position),
+                2 => band.products::<2>(weights, *block, position),
+                3 => band.products::<3>(weights, *block, position),
+                _ => band.products::<4>(weights, *block, position),
             }
-            // a block's weights lie in this order, so that fetching them ahead pays
-            for (block, position) in blocks.iter().flat_map(|b| (0..positions).map(move |p| (b, p))) {
-                let lanes = block.vectors * Y::LANES;
-                let weights = weights.as_ptr().add(block.weights + position * c_in * lanes);
-                let from = inputs.add(position * windows * c_in);
-                let to = results.add(position * windows * c_out + block.first);
-                match block.vectors {
-                    1 => products::<Y, N, M, 1>(weights, from, to, (count, c_in, c_out)),
-                    2 => products::<Y, N, M, 2>(weights, from, to, (count, c_in, c_out)),
-                    3 => products::<Y, N, M, 3>(weights, from, to, (count, c_in, c_out)),
-                    _ => products::<Y, N, M, 4>(weights, from, to, (count, c_in, c_out)),
-                }
-            }
-            for block in blocks {
-                for v in 0..block.vectors {
-                    let start = way.start(*block, v);
-                    let c = block.first + v * Y::LANES;
-                    for i in 0..count {
-                        let (y, x) = (M * ((first + i) / columns), M * ((first + i) % columns));
-                        let sides = [(h - y).min(M), (w - x).min(M)];
-                        outputs::<Y, N, M>(
-                            way,
-                            (y, x, c),
-                            sides,
-                            start,
-                            results.add(i * c_out + c),
-                            windows * c_out,
-                            memory,
-                        );
-                    }
+        }
+        for block in blocks {
+            for v in 0..block.vectors {
+                let start = way.start(*block, v);
+                for i in 0..count {
+                    // SAFETY: window `i` is one of the band, and the block has as many whole vectors, since channels are
+                    // such.
+                    unsafe { band.outputs(i, block.first + v * Y::LANES, start) }
                 }
             }
         }
     }
 }
 
-/// Transforms the window whose outputs begin at (y, x): `Bᵀ d B`, its numbers `apart` from one another.
-///
-/// # Safety
-/// As [`run`]'s; the window must lie within the picture and its border, and `to` have room.
-#[inline(always)]
-unsafe fn window<Y: Way<N, M>, const N: usize, const M: usize>(
-    input: View,
-    (y, x): (usize, usize),
-    memory: Memory,
-    to: *mut Y::Number,
-    apart: usize,
-    c_in: usize,
-) {
-    // one row and one column of the border are zeros: they stand for all beyond
-    let row: [usize; N] = std::array::from_fn(|i| (y + i).min(input.h + 1));
-    let column: [usize; N] = std::array::from_fn(|i| (x + i).min(input.w + 1));
-    let corner = input.start - input.row - input.pixel;
-    // SAFETY: the caller's promise.
-    unsafe {
+impl<Y: Way<N, M>, const N: usize, const M: usize> Band<'_, Y, N, M> {
+    /// Where the outputs of window `i` begin.
+    #[inline(always)]
+    fn corner(&self, i: usize) -> (usize, usize) {
+        (M * ((self.first + i) / self.columns), M * ((self.first + i) % self.columns))
+    }
+
+    /// Transforms a window: `Bᵀ d B`.
+    ///
+    /// # Safety
+    /// The input must lie within the memory, with a border; the window must be one of the band.
+    #[inline(always)]
+    unsafe fn transform(&self, input: View, i: usize) {
+        let (way, Sizes { c_in, .. }) = (self.way, self.sizes);
+        let ((y, x), to, apart) = (self.corner(i), self.inputs.skip(i * c_in), self.windows * c_in);
+        // one row and one column of the border are zeros: they stand for all beyond
+        let row: [usize; N] = std::array::from_fn(|i| (y + i).min(input.h + 1));
+        let column: [usize; N] = std::array::from_fn(|i| (x + i).min(input.w + 1));
+        let corner = input.start - input.row - input.pixel;
         for c in (0..c_in).step_by(Y::CHANNELS) {
-            let mut lines = [[Y::read(memory, corner + row[0] * input.row + column[0] * input.pixel + c); N]; N];
+            let mut lines = [[Y::Window::zeroed(); N]; N];
             for (r, line) in lines.iter_mut().enumerate() {
                 for (k, d) in line.iter_mut().enumerate() {
-                    *d = Y::read(memory, corner + row[r] * input.row + column[k] * input.pixel + c);
+                    // SAFETY: the caller's promise; channels are whole vectors.
+                    *d = unsafe { way.read(corner + row[r] * input.row + column[k] * input.pixel + c) };
                 }
-                *line = Y::line_in(*line);
+                *line = way.line_in(*line);
             }
             for k in 0..N {
                 let mut of = [lines[0][k]; N];
                 for (v, line) in of.iter_mut().zip(&lines) {
                     *v = line[k];
                 }
-                for (r, &v) in Y::line_in(of).iter().enumerate() {
-                    Y::write(to.add((N * r + k) * apart + c), v);
+                for (r, &v) in way.line_in(of).iter().enumerate() {
+                    // SAFETY: the work space has room for all positions of all windows of the band.
+                    unsafe { to.store((N * r + k) * apart + c, v) }
                 }
             }
         }
     }
-}
 
-/// Windows times weights, for V vectors of output channels.
-///
-/// # Safety
-/// As [`run`]'s; all of the weights, windows and results must be there.
-#[inline(always)]
-unsafe fn products<Y: Way<N, M>, const N: usize, const M: usize, const V: usize>(
-    weights: *const Y::Number,
-    from: *const Y::Number,
-    to: *mut Y::Sum,
-    (count, c_in, c_out): (usize, usize, usize),
-) {
-    if V > Y::PIXELS.len() {
-        return;
-    }
-    let mut first = 0;
-    let each = count.div_ceil(count.div_ceil(Y::PIXELS[V - 1]));
-    while first < count {
-        // SAFETY: the caller's promise, for the windows that are left.
-        unsafe {
-            let (from, to) = (from.add(first * c_in), to.add(first * c_out));
-            match each.min(count - first) {
-                1 => tile::<Y, N, M, V, 1>(weights, from, to, c_in, c_out),
-                2 => tile::<Y, N, M, V, 2>(weights, from, to, c_in, c_out),
-                3 => tile::<Y, N, M, V, 3>(weights, from, to, c_in, c_out),
-                4 => tile::<Y, N, M, V, 4>(weights, from, to, c_in, c_out),
-                5 => tile::<Y, N, M, V, 5>(weights, from, to, c_in, c_out),
-                6 => tile::<Y, N, M, V, 6>(weights, from, to, c_in, c_out),
-                7 => tile::<Y, N, M, V, 7>(weights, from, to, c_in, c_out),
-                _ => tile::<Y, N, M, V, 8>(weights, from, to, c_in, c_out),
-            }
+    /// Windows times the weights of a position, for the V vectors of output channels of a block.
+    #[inline(always)]
+    fn products<const V: usize>(&self, weights: Source<Y::Number>, block: Block, position: usize) {
+        if V > Y::PIXELS.len() {
+            return;
         }
-        first += each;
+        let mut first = 0;
+        let each = self.count.div_ceil(self.count.div_ceil(Y::PIXELS[V - 1]));
+        while first < self.count {
+            let at = (position, first);
+            match each.min(self.count - first) {
+                1 => self.tile::<V, 1>(weights, block, at),
+                2 => self.tile::<V, 2>(weights, block, at),
+                3 => self.tile::<V, 3>(weights, block, at),
+                4 => self.tile::<V, 4>(weights, block, at),
+                5 => self.tile::<V, 5>(weights, block, at),
+                6 => self.tile::<V, 6>(weights, block, at),
+                7 => self.tile::<V, 7>(weights, block, at),
+                _ => self.tile::<V, 8>(weights, block, at),
+            }
+            first += each;
+        }
     }
-}
 
-#[inline(always)]
-unsafe fn tile<Y: Way<N, M>, const N: usize, const M: usize, const V: usize, const P: usize>(
-    weights: *const Y::Number,
-    from: *const Y::Number,
-    to: *mut Y::Sum,
-    c_in: usize,
-    c_out: usize,
-) {
-    if V > Y::PIXELS.len() || P > Y::PIXELS[V - 1] {
-        return;
-    }
-    // SAFETY: the caller's promise.
-    unsafe {
-        for (p, sums) in Y::multiply::<V, P>(weights, from, c_in).iter().enumerate() {
+    /// As [`products`](Self::products), for P windows from `first` on.
+    #[inline(always)]
+    fn tile<const V: usize, const P: usize>(
+        &self,
+        weights: Source<Y::Number>,
+        block: Block,
+        (position, first): (usize, usize),
+    ) {
+        if V > Y::PIXELS.len() || P > Y::PIXELS[V - 1] {
+            return;
+        }
+        let Sizes { c_in, c_out, .. } = self.sizes;
+        assert!(V == block.vectors && first + P <= self.count && position < N * N);
+        let from = self.inputs.source().skip((position * self.windows + first) * c_in);
+        let to = self.results.skip((position * self.windows + first) * c_out + block.first);
+        // SAFETY: the assertion: the windows are some of the band's, and a block's weights are packed for as many vectors.
+        let sums = unsafe { self.way.multiply::<V, P>(weights, from, c_in) };
+        for (p, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
-                Y::store(to.add(p * c_out + v * Y::LANES), sum);
+                // SAFETY: the work space has room for all positions of all windows of the band.
+                unsafe { to.store(p * c_out + v * Y::LANES, sum) }
             }
         }
     }
-}
 
-/// The outputs at (y, x) and beside and below it, as far as there are any, of a vector of channels from c: `Aᵀ m A`.
-///
-/// # Safety
-/// As [`run`]'s; `from` must hold the results.
-#[inline(always)]
-unsafe fn outputs<Y: Way<N, M>, const N: usize, const M: usize>(
-    way: Y,
-    (y, x, c): (usize, usize, usize),
-    [height, width]: [usize; 2],
-    start: Y::Start,
-    from: *const Y::Sum,
-    apart: usize,
-    memory: Memory,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut lines = [[Y::load(from); M]; N];
+    /// The outputs of window `i`, as far as there are any, of a vector of channels from c on: `Aᵀ m A`.
+    ///
+    /// # Safety
+    /// The window must be one of the band, and the output must have so many channels.
+    #[inline(always)]
+    unsafe fn outputs(&self, i: usize, c: usize, start: Y::Start) {
+        let (way, Sizes { h, w, c_out, .. }) = (self.way, self.sizes);
+        let (y, x) = self.corner(i);
+        let [height, width] = [(h - y).min(M), (w - x).min(M)];
+        let (from, apart) = (self.results.source().skip(i * c_out + c), self.windows * c_out);
+        let mut lines = [[Y::Sums::zeroed(); M]; N];
         for (r, line) in lines.iter_mut().enumerate() {
-            let mut of = [Y::load(from.add(N * r * apart)); N];
+            let mut of = [Y::Sums::zeroed(); N];
             for (k, v) in of.iter_mut().enumerate() {
-                *v = Y::load(from.add((N * r + k) * apart));
+                // SAFETY: the work space has the sums of all positions of all windows of the band.
+                *v = unsafe { from.load((N * r + k) * apart) };
             }
-            *line = Y::line_out(of);
+            *line = way.line_out(of);
         }
         for k in 0..width {
             let mut of = [lines[0][k]; N];
             for (v, line) in of.iter_mut().zip(&lines) {
                 *v = line[k];
             }
-            for (r, &sum) in Y::line_out(of).iter().enumerate().take(height) {
-                way.finish(start, sum, (y + r, x + k, c), memory);
+            for (r, &sum) in way.line_out(of).iter().enumerate().take(height) {
+                // SAFETY: the output reaches so far, by its height and width.
+                unsafe { way.finish(start, sum, (y + r, x + k, c)) }
             }
         }
     }
