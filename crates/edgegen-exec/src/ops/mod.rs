@@ -18,6 +18,8 @@ mod rearrange;
 mod row_op;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod zeros;
 
 /// The files of operators.

@@ -1,0 +1,231 @@
+//! Fragments of graphs, and the steps that they become. (What the steps compute is tested beside each operator, and against
+//! onnxruntime in `tests/random_graphs.rs` and `tests/exports.rs`.)
+
+use crate::testing::{Attribute, Builder, kernel, steps_and_result};
+use kernels::Isa;
+
+/// A fragment by its name, the sample's shape, what makes it, and the steps that it should become.
+type Row = (&'static str, &'static [usize], fn(&mut Builder) -> String, &'static [&'static str]);
+
+const IMAGE: &[usize] = &[1, 4, 6, 6];
+const ROWS: &[usize] = &[1, 5, 8];
+
+fn silu(b: &mut Builder, x: &str) -> String {
+    let sigmoid = b.op("Sigmoid", &[x], &[]);
+    b.op("Mul", &[x, &sigmoid], &[])
+}
+
+fn conv(b: &mut Builder, x: &str, stride: i64) -> String {
+    let (weights, bias) = (b.weights(&[4, 4, 1, 1]), b.weights(&[4]));
+    b.op("Conv", &[x, &weights, &bias], &[Attribute::Ints("strides", &[stride; 2])])
+}
+
+fn gelu(b: &mut Builder, x: &str) -> String {
+    let (root, one, half) = (b.stored(&[], &[2f32.sqrt()]), b.stored(&[], &[1.0]), b.stored(&[], &[0.5]));
+    let scaled = b.op("Div", &[x, &root], &[]);
+    let erf = b.op("Erf", &[&scaled], &[]);
+    let sum = b.op("Add", &[&erf, &one], &[]);
+    let product = b.op("Mul", &[x, &sum], &[]);
+    b.op("Mul", &[&product, &half], &[])
+}
+
+/// Group norm as exporters write it before opset 18.
+fn group_norm(b: &mut Builder, x: &str) -> String {
+    let (cut, back) = (b.list(&[1, 2, -1]), b.list(&[1, 4, 6, 6]));
+    let (one, zero) = (b.stored(&[2], &[1.0; 2]), b.stored(&[2], &[0.0; 2]));
+    let (scale, shift) = (b.weights(&[4, 1, 1]), b.weights(&[4, 1, 1]));
+    let groups = b.op("Reshape", &[x, &cut], &[]);
+    let unit = b.op("InstanceNormalization", &[&groups, &one, &zero], &[]);
+    let whole = b.op("Reshape", &[&unit, &back], &[]);
+    let scaled = b.op("Mul", &[&whole, &scale], &[]);
+    b.op("Add", &[&scaled, &shift], &[])
+}
+
+fn attention(b: &mut Builder, x: &str, mask: Option<&[f32]>) -> String {
+    let keys = b.op("Transpose", &[x], &[Attribute::Ints("perm", &[0, 2, 1])]);
+    let mut scores = b.op("MatMul", &[x, &keys], &[]);
+    if let Some(mask) = mask {
+        let mask = b.stored(&[5, 5], mask);
+        scores = b.op("Add", &[&scores, &mask], &[]);
+    }
+    let weights = b.op("Softmax", &[&scores], &[Attribute::Int("axis", -1)]);
+    b.op("MatMul", &[&weights, x], &[])
+}
+
+const TABLE: &[Row] = &[
+    ("what changes nothing is no step", IMAGE, |b| b.op("Identity", &["x"], &[]), &[]),
+    (
+        "a reshape is no step",
+        IMAGE,
+        |b| {
+            let (flat, back) = (b.list(&[1, -1]), b.list(&[1, 4, 6, 6]));
+            let flat = b.op("Reshape", &["x", &flat], &[]);
+            b.op("Reshape", &[&flat, &back], &[])
+        },
+        &["copy"],
+    ),
+    (
+        "two transposes are no step",
+        ROWS,
+        |b| {
+            let turned = b.op("Transpose", &["x"], &[Attribute::Ints("perm", &[0, 2, 1])]);
+            b.op("Transpose", &[&turned], &[Attribute::Ints("perm", &[0, 2, 1])])
+        },
+        &[],
+    ),
+    ("x · sigmoid(x) is SiLU", IMAGE, |b| silu(b, "x"), &["SiLU"]),
+    ("the form of GELU with erf", ROWS, |b| gelu(b, "x"), &["function"]),
+    ("a convolution with its bias", IMAGE, |b| conv(b, "x", 1), &["convolution"]),
+    (
+        "a convolution of 3 by 3 pixels",
+        IMAGE,
+        |b| {
+            let weights = b.weights(&[4, 4, 3, 3]);
+            b.op("Conv", &["x", &weights], &[Attribute::Ints("pads", &[1; 4])])
+        },
+        &["convolution"],
+    ),
+    (
+        "a residual is added by the convolution",
+        IMAGE,
+        |b| {
+            let made = conv(b, "x", 1);
+            b.op("Add", &[&made, "x"], &[])
+        },
+        &["convolution + residual"],
+    ),
+    (
+        "group norm as exporters write it, with the SiLU after it",
+        IMAGE,
+        |b| {
+            let norm = group_norm(b, "x");
+            silu(b, &norm)
+        },
+        &["group norm + SiLU"],
+    ),
+    (
+        "a linear layer of several rows, with its bias",
+        ROWS,
+        |b| {
+            let (weights, bias) = (b.weights(&[8, 8]), b.weights(&[8]));
+            let product = b.op("MatMul", &["x", &weights], &[]);
+            b.op("Add", &[&product, &bias], &[])
+        },
+        &["convolution"],
+    ),
+    (
+        "a linear layer of one row",
+        &[1, 8],
+        |b| {
+            let (weights, bias) = (b.weights(&[8, 8]), b.weights(&[8]));
+            b.op("Gemm", &["x", &weights, &bias], &[Attribute::Int("transB", 1)])
+        },
+        &["matrix × vector"],
+    ),
+    ("attention", ROWS, |b| attention(b, "x", None), &["attention"]),
+    ("attention with a stored mask", ROWS, |b| attention(b, "x", Some(&[0.5; 25])), &["masked attention"]),
+    (
+        "parts are made in the place of their concatenation",
+        IMAGE,
+        |b| {
+            let (a, c) = (conv(b, "x", 1), conv(b, "x", 1));
+            let both = b.op("Concat", &[&a, &c], &[Attribute::Int("axis", 1)]);
+            let weights = b.weights(&[4, 8, 1, 1]);
+            b.op("Conv", &[&both, &weights], &[])
+        },
+        &["convolution", "convolution", "convolution"],
+    ),
+    (
+        "a mean over pixels",
+        IMAGE,
+        |b| {
+            let axes = b.list(&[2, 3]);
+            let mean = b.op("ReduceMean", &["x", &axes], &[]);
+            b.op("Sub", &["x", &mean], &[])
+        },
+        &["reduction", "sum or product"],
+    ),
+    (
+        "pooled and enlarged again",
+        IMAGE,
+        |b| {
+            let pooled = b.op("AveragePool", &["x"], &[kernel(&[2, 2]), Attribute::Ints("strides", &[2, 2])]);
+            let (empty, scales) = (String::new(), b.stored(&[4], &[1.0, 1.0, 2.0, 2.0]));
+            let floor = [
+                Attribute::Text("coordinate_transformation_mode", "asymmetric"),
+                Attribute::Text("nearest_mode", "floor"),
+            ];
+            b.op("Resize", &[&pooled, &empty, &scales], &floor)
+        },
+        &["pooling", "upsample"],
+    ),
+];
+
+#[test]
+fn fragments_become_the_steps_that_are_meant() {
+    for (name, dims, make, expected) in TABLE {
+        let mut b = Builder::new(1);
+        let result = make(&mut b);
+        let (steps, numbers) = steps_and_result(&mut b, dims, &result);
+        assert_eq!(steps, *expected, "{name}");
+        assert!(numbers.iter().all(|v| v.is_finite()), "{name}");
+    }
+}
+
+/// A fragment that must be refused, and a word of the reason.
+type Refused = (&'static str, fn(&mut Builder) -> String, &'static str);
+
+const REFUSED: &[Refused] = &[
+    ("an operator that there is not", |b| b.op("Bernoulli", &["x"], &[]), "no kernel"),
+    (
+        "a kernel of other sides than its weights",
+        |b| {
+            let weights = b.weights(&[4, 4, 3, 3]);
+            b.op("Conv", &["x", &weights], &[kernel(&[1, 1])])
+        },
+        "unknown form",
+    ),
+    (
+        "pads that no image has",
+        |b| {
+            let weights = b.weights(&[4, 4, 1, 1]);
+            b.op("Conv", &["x", &weights], &[Attribute::Ints("pads", &[1 << 62; 4])])
+        },
+        "unknown form",
+    ),
+    ("an order that is none", |b| b.op("Transpose", &["x"], &[Attribute::Ints("perm", &[0, 2, 2, 1])]), "permutation"),
+    (
+        "a dimension that is not 1 taken out",
+        |b| {
+            let axes = b.list(&[1]);
+            b.op("Squeeze", &["x", &axes], &[])
+        },
+        "not 1",
+    ),
+    (
+        "sums over dimensions of several sizes",
+        |b| {
+            let weights = b.weights(&[1, 4, 6, 5]);
+            b.op("Einsum", &["x", &weights], &[Attribute::Text("equation", "bchw,bchw->bchw")])
+        },
+        "several sizes",
+    ),
+    (
+        "more numbers than a value may have",
+        |b| {
+            let shape = b.list(&[1 << 20, 1 << 20]);
+            b.op("Expand", &["x", &shape], &[])
+        },
+        "",
+    ),
+];
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    for (name, make, words) in REFUSED {
+        let mut b = Builder::new(1);
+        let result = make(&mut b);
+        let reason = b.plan(Isa::detect(), IMAGE, 1, &result).err().unwrap_or_else(|| panic!("{name} passed"));
+        assert!(reason.to_string().contains(words), "{name}: {reason}");
+    }
+}
