@@ -208,7 +208,7 @@ impl GeneratorBuilder {
         self
     }
 
-    /// A condition of guidance's unconditional half: see [`Settings::unconditional`].
+    /// A condition of guidance's unconditional half: see [`Settings`]'s `unconditional`.
     pub fn unconditional(mut self, name: impl Into<String>, values: impl Into<Vec<f32>>) -> Self {
         self.unconditional.insert(name.into(), values.into());
         self

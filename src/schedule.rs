@@ -98,7 +98,7 @@ pub enum Start {
 /// The steps of a run, from the noisiest on.
 ///
 /// Each step begins where the last ended, except that diffusers' DDIM and PNDM label the levels of some
-/// spacings so that a step may begin a little away from there (see [`crate::scheduler`]).
+/// spacings so that a step may begin a little away from there (see [`Grid::of_scheduler`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     pub(crate) steps: Vec<Transition>,

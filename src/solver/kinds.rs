@@ -12,7 +12,7 @@ use super::{consistency, ddim, fitted};
 use crate::schedule::{Grid, Marginal};
 use crate::{Error, Result};
 
-/// A solver of the reverse process. [`SOLVERS`] lists them under their names.
+/// A solver of the reverse process. [`SOLVERS`](super::SOLVERS) lists them under their names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Solver {

@@ -39,5 +39,6 @@ pub use kinds::{OwnSolver, Solver};
 pub use resample::Resample;
 pub use runge_kutta::Churn;
 pub use stochastic::Langevin;
-pub use table::{Prediction, Program, Register, SAMPLE, Stage, Table, Term, Update};
+pub use table::{Prediction, Program, Register, SAMPLE, Table};
+pub(crate) use table::{Stage, Update};
 pub use unipc::{BFunction, UniPc};

@@ -13,8 +13,7 @@ pub const SAMPLE: Register = 0;
 
 /// A term `coefficient · register` of a linear combination.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Term {
+pub(crate) struct Term {
     /// What is read.
     pub register: Register,
     /// What it is multiplied by.
@@ -23,8 +22,7 @@ pub struct Term {
 
 /// `dest ← Σ terms + noise · z` with z a fresh standard normal number for each element.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Update {
+pub(crate) struct Update {
     /// What is written.
     pub dest: Register,
     /// The terms of the sum.
@@ -35,8 +33,7 @@ pub struct Update {
 
 /// One network evaluation and what is made of it.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Stage {
+pub(crate) struct Stage {
     /// Where the network is evaluated.
     pub level: Level,
     /// On what.
@@ -77,11 +74,6 @@ impl Program {
     /// Whether the program draws noise of its own, beyond x_T.
     pub fn is_stochastic(&self) -> bool {
         self.stages.iter().flat_map(|s| &s.updates).any(|u| u.noise != 0.0)
-    }
-
-    /// The stages, in their order.
-    pub fn stages(&self) -> &[Stage] {
-        &self.stages
     }
 
     /// The level at which a run begins.
