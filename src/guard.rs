@@ -32,3 +32,37 @@ pub(crate) fn guarded<T>(f: impl FnOnce() -> T) -> Option<T> {
     GUARDED.set(outer);
     result.ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guarded_panic_is_silent_and_the_hosts_hook_stays_for_others() {
+        const CHILD: &str = "EDGEGEN_TEST_OF_GUARDED";
+        if std::env::var_os(CHILD).is_none() {
+            // in a process of its own: hooks are the process's
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["a_guarded_panic_is_silent_and_the_hosts_hook_stays_for_others", "--nocapture"])
+                .env(CHILD, "1")
+                .output()
+                .unwrap();
+            let words = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{words}");
+            assert_eq!(words.trim(), "the host's hook: before\nthe host's hook: after\nthe host's hook: beside");
+            return;
+        }
+        std::panic::set_hook(Box::new(|info| {
+            eprintln!("the host's hook: {}", info.payload().downcast_ref::<&str>().unwrap_or(&"?"));
+        }));
+        assert!(catch_unwind(|| std::panic::panic_any("before")).is_err());
+        assert_eq!(guarded(|| 7), Some(7));
+        let inner = || guarded(|| std::panic::panic_any("inside of another")).is_none();
+        assert_eq!(guarded(|| assert!(inner())), Some(()));
+        assert_eq!(guarded(|| std::panic::panic_any("inside")), None::<()>);
+        assert!(catch_unwind(|| std::panic::panic_any("after")).is_err());
+        // another thread is not guarded while this one is
+        let beside = || std::thread::spawn(|| std::panic::panic_any("beside")).join().is_err();
+        assert_eq!(guarded(beside), Some(true));
+    }
+}

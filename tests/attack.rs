@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Folder, fixture, fixtures};
-use edgegen::{Model, ModelOptions, Network};
+use edgegen::{ModelOptions, Network};
 use onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use onnx::pb::{self, AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use prost::Message;
@@ -83,7 +83,6 @@ fn models_that_hurt_are_refused_in_one_line() {
         let said = refused(&["-m", &path, "-n", "2", "-q", &out]);
         assert!(said.contains(words), "{name}: {said:?} does not say {words:?}");
         assert!(!Path::new(&out).exists());
-        refused(&["inspect", &path]);
     }
 }
 
@@ -92,6 +91,7 @@ fn models_of_other_numbers_are_computed_as_by_onnxruntime_or_refused() {
     let text = std::fs::read_to_string(fixtures().join("attack/onnxruntime.json")).unwrap();
     let all: BTreeMap<String, Vec<f32>> = serde_json::from_str(&text).unwrap();
     assert!(all.len() > 10);
+    let mut wrong = Vec::new();
     for (name, expected) in all {
         let path = fixtures().join(format!("attack/{name}.onnx"));
         let run = || -> edgegen::Result<Vec<f32>> {
@@ -107,8 +107,11 @@ fn models_of_other_numbers_are_computed_as_by_onnxruntime_or_refused() {
         let Ok(out) = run() else { continue };
         let scale = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
         let off = out.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max) / scale;
-        assert!(off < 1e-4, "{name}: {off} off");
+        if off.is_nan() || off > 1e-4 {
+            wrong.push(format!("{name}: {off} off"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// A model of a sample `x [1, 2, 4]` and a time, with these nodes.
@@ -280,7 +283,7 @@ fn arrays_and_pictures_that_promise_too_much_are_refused() {
     assert!(limited(&["-n", "1", &picture]).status.success());
     let jpeg = std::fs::read(&picture).unwrap();
     init("whole-again.png", b"no picture", "cannot read");
-    for cut in [jpeg.len() - 2, jpeg.len() - 20, jpeg.len() * 3 / 4, 700, 20] {
+    for cut in [jpeg.len() - 2, jpeg.len() - 20, jpeg.len() * 3 / 4, jpeg.len() / 2, 20] {
         init("cut.jpg", &jpeg[..cut], "cut.jpg");
     }
     // a PNG of a few bytes that says it has 65,535 by 65,535 pixels
@@ -322,7 +325,9 @@ fn pipes_folders_and_closed_outputs_do_not_keep_the_program() {
     // a configuration beside the model that cannot be read is not passed over
     let own = Folder::new();
     let path = own.path("model.onnx");
-    std::fs::write(&path, fixture("models/picture.onnx")).unwrap();
+    let mut without = ModelProto::decode(graph(vec![node("Tanh", &["x"], "out", &[])], vec![]).as_slice()).unwrap();
+    without.metadata_props.clear();
+    std::fs::write(&path, without.encode_to_vec()).unwrap();
     std::fs::create_dir(own.path("scheduler_config.json")).unwrap();
     let said = refused(&["-m", &path, &out]);
     assert!(said.contains("scheduler_config.json") && said.contains("folder"), "{said}");
@@ -355,32 +360,4 @@ fn an_output_that_is_a_link_is_written_through() {
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(std::fs::metadata(&target).unwrap().len() > 1000);
     }
-}
-
-/// A library's caller sees no text on its standard error, and keeps its own panic hook for everything else.
-#[test]
-fn the_library_is_silent_and_leaves_the_hosts_panic_hook_in_place() {
-    let Ok(only) = std::env::var("EDGEGEN_TEST_OF_PANICS") else {
-        // in a process of its own: hooks are the process's
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_library_is_silent_and_leaves_the_hosts_panic_hook_in_place", "--nocapture"])
-            .env("EDGEGEN_TEST_OF_PANICS", "1")
-            .output()
-            .unwrap();
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words}");
-        assert_eq!(words.trim(), "the host's hook: 1");
-        return;
-    };
-    assert_eq!(only, "1");
-    std::panic::set_hook(Box::new(|info| {
-        eprintln!("the host's hook: {}", info.payload().downcast_ref::<&str>().unwrap_or(&"?"));
-    }));
-    for name in ["tract_panics", "gather_from_empty_table", "squeeze_of_nine"] {
-        let bytes = fixture(&format!("attack/{name}.onnx"));
-        let model = ModelOptions::new().read(&bytes).and_then(|m: Model| m.network().map(|_| ()));
-        assert!(model.is_err(), "{name}");
-    }
-    let panic = std::panic::catch_unwind(|| panic!("1"));
-    assert!(panic.is_err());
 }

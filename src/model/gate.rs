@@ -19,11 +19,15 @@ const RULES: &[fn(&Seen) -> Result<()>] = &[
     windows_are_of_a_networks_size,
     what_makes_more_of_less_is_of_a_known_size,
     all_values_that_are_needed_at_a_time_fit_the_budget,
-    nothing_is_taken_from_a_constant_after_a_dilated_convolution,
+    nothing_is_gathered_from_nothing,
+    no_convolution_is_taken_from_a_constant,
+    nothing_is_taken_modulo_but_by_a_constant,
     only_constant_padding_has_a_value,
-    one_number_is_not_spread_by_expand,
+    one_number_is_not_spread,
     resize_does_not_align_corners_by_fractions,
     slices_go_forward,
+    no_transposed_convolution_is_given_its_output_shape,
+    nothing_recurs_backward,
 ];
 
 /// A graph, and what is known of its values.
@@ -107,7 +111,6 @@ const HARMLESS: &[&str] = &[
     "Atanh",
     "BatchNormalization",
     "Ceil",
-    "Celu",
     "Cosh",
     "CumSum",
     "Elu",
@@ -216,28 +219,44 @@ fn all_values_that_are_needed_at_a_time_fit_the_budget(seen: &Seen) -> Result<()
     seen.budget.fits(most).map_err(|e| model_error(e).with_hint(Hint::MaxMemory))
 }
 
-/// tract swaps the operands of a difference or a quotient that follows a dilated convolution.
-fn nothing_is_taken_from_a_constant_after_a_dilated_convolution(seen: &Seen) -> Result<()> {
-    let dilated = |node: &NodeProto| {
-        matches!(node.op_type.as_str(), "Conv" | "ConvTranspose")
-            && attribute(node, "dilations").is_some_and(|a| a.ints.iter().any(|d| *d != 1))
-    };
-    let swapped = ["Sub", "Div", "Pow", "Mod", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "PRelu", "Where"];
-    let mut after: HashSet<&str> = HashSet::new();
+/// tract finds out while it runs.
+fn nothing_is_gathered_from_nothing(seen: &Seen) -> Result<()> {
+    let empty = |node: &&NodeProto| seen.shape(node, 0).is_some_and(|dims| dims.contains(&0));
+    match seen.nodes(&["Gather"]).find(empty) {
+        Some(node) => Err(refused(node, "its table is empty")),
+        None => Ok(()),
+    }
+}
+
+/// tract swaps the operands of a difference or a quotient of a constant for each channel and a convolution.
+fn no_convolution_is_taken_from_a_constant(seen: &Seen) -> Result<()> {
+    // what is a convolution, also after nodes that change nothing
+    let mut convolved: HashSet<&str> = HashSet::new();
     for node in &seen.graph.node {
-        let follows = node.input.iter().any(|name| after.contains(name.as_str()));
+        let second = input(node, 1).is_some_and(|name| convolved.contains(name));
         let from_constant = input(node, 0).is_some_and(|name| seen.shapes.is_constant(name));
-        if follows && from_constant && swapped.contains(&node.op_type.as_str()) {
-            return Err(refused(
-                node,
-                "it comes after a dilated convolution, where the engine for it gives wrong numbers",
-            ));
-        }
-        if follows || dilated(node) {
-            after.extend(node.output.iter().map(String::as_str));
+        match node.op_type.as_str() {
+            "Sub" | "Div" if second && from_constant => {
+                return Err(refused(node, "of a constant and a convolution, for which the engine gives wrong numbers"));
+            }
+            "Conv" | "ConvTranspose" => convolved.extend(node.output.iter().map(String::as_str)),
+            "Identity" | "Dropout" | "Cast" if input(node, 0).is_some_and(|name| convolved.contains(name)) => {
+                convolved.extend(node.output.iter().map(String::as_str));
+            }
+            _ => {}
         }
     }
     Ok(())
+}
+
+/// tract swaps the operands, too.
+fn nothing_is_taken_modulo_but_by_a_constant(seen: &Seen) -> Result<()> {
+    let by_value =
+        |node: &&NodeProto| !seen.is_folded(node) && !input(node, 1).is_some_and(|name| seen.shapes.is_constant(name));
+    match seen.nodes(&["Mod"]).find(by_value) {
+        Some(node) => Err(refused(node, "by what is no constant, for which the engine gives wrong numbers")),
+        None => Ok(()),
+    }
 }
 
 /// tract takes the value, which only constant padding has, for something else.
@@ -252,14 +271,14 @@ fn only_constant_padding_has_a_value(seen: &Seen) -> Result<()> {
     }
 }
 
-/// tract leaves it as one number.
-fn one_number_is_not_spread_by_expand(seen: &Seen) -> Result<()> {
+/// tract takes one number that stands for many for one again, where a product sums over these.
+fn one_number_is_not_spread(seen: &Seen) -> Result<()> {
     let wrong = |node: &&NodeProto| {
         let one = seen.shape(node, 0).is_some_and(|dims| dims.iter().all(|d| *d == 1));
         let many = seen.shapes.of(&node.output[0]).is_some_and(|dims| dims.iter().any(|d| *d > 1));
         one && many && !seen.is_folded(node)
     };
-    match seen.nodes(&["Expand"]).find(wrong) {
+    match seen.nodes(&["Expand", "Tile"]).find(wrong) {
         Some(node) => Err(refused(node, "one number spread over many, for which the engine gives wrong numbers")),
         None => Ok(()),
     }
@@ -289,5 +308,178 @@ fn slices_go_forward(seen: &Seen) -> Result<()> {
     match seen.nodes(&["Slice"]).find(backward) {
         Some(node) => Err(refused(node, "a slice that goes backward, for which the engine gives wrong numbers")),
         None => Ok(()),
+    }
+}
+
+/// tract works out other pads than ONNX.
+fn no_transposed_convolution_is_given_its_output_shape(seen: &Seen) -> Result<()> {
+    match seen.nodes(&["ConvTranspose"]).find(|node| attribute(node, "output_shape").is_some()) {
+        Some(node) => Err(refused(node, "an output_shape, for which the engine gives wrong numbers")),
+        None => Ok(()),
+    }
+}
+
+/// tract gives the results of such a layer in another order.
+fn nothing_recurs_backward(seen: &Seen) -> Result<()> {
+    let backward = |node: &&NodeProto| text(node, "direction").is_some_and(|direction| direction == "reverse");
+    match seen.nodes(&["LSTM", "GRU", "RNN"]).find(backward) {
+        Some(node) => Err(refused(node, "a layer that goes backward, for which the engine gives wrong numbers")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Role;
+    use ::onnx::pb::TensorProto;
+    use ::onnx::pb::tensor_proto::DataType;
+
+    fn node(op_type: &str, input: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: op_type.into(),
+            input: input.iter().map(|s| s.to_string()).collect(),
+            output: vec![output.into()],
+            ..Default::default()
+        }
+    }
+
+    fn with(mut node: NodeProto, attribute: AttributeProto) -> NodeProto {
+        node.attribute.push(attribute);
+        node
+    }
+
+    fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+        AttributeProto { name: name.into(), ints: ints.to_vec(), ..Default::default() }
+    }
+
+    fn axis(i: i64) -> AttributeProto {
+        AttributeProto { name: "axis".into(), i, ..Default::default() }
+    }
+
+    fn word(name: &str, text: &str) -> AttributeProto {
+        AttributeProto { name: name.into(), s: text.as_bytes().to_vec().into(), ..Default::default() }
+    }
+
+    fn floats(name: &str, dims: &[i64]) -> TensorProto {
+        let count = dims.iter().product::<i64>() as usize;
+        let float_data = vec![1.5; count];
+        TensorProto {
+            name: name.into(),
+            dims: dims.to_vec(),
+            data_type: DataType::Float as i32,
+            float_data,
+            ..Default::default()
+        }
+    }
+
+    fn list(name: &str, all: &[i64]) -> TensorProto {
+        TensorProto {
+            name: name.into(),
+            dims: vec![all.len() as i64],
+            data_type: DataType::Int64 as i32,
+            int64_data: all.to_vec(),
+            ..Default::default()
+        }
+    }
+
+    /// What the gate says of a graph over `x [1, 4, 8, 8]`.
+    fn said(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> String {
+        let input = Input { name: "x".into(), role: Role::Sample, shape: vec![1, 4, 8, 8], element: DataType::Float };
+        let graph = GraphProto { node, initializer, ..Default::default() };
+        check(&graph, &[input], &Budget::new(1 << 24)).map_or_else(|e| e.to_string(), |()| "nothing".into())
+    }
+
+    #[test]
+    fn each_rule_refuses_what_it_is_for_and_nothing_beside_it() {
+        let weights = || floats("w", &[4, 4, 3, 3]);
+        let conv = || with(node("Conv", &["x", "w"], "a"), ints("dilations", &[2, 2]));
+        let resize = |scale: f32, mode: &str| {
+            let scales = TensorProto { float_data: vec![1.0, 1.0, scale, scale], ..floats("s", &[4]) };
+            said(
+                vec![with(node("Resize", &["x", "", "s"], "y"), word("coordinate_transformation_mode", mode))],
+                vec![scales],
+            )
+        };
+        let slice = |step: i64| {
+            let lists = [list("f", &[6]), list("e", &[1]), list("ax", &[3]), list("st", &[step])];
+            said(vec![node("Slice", &["x", "f", "e", "ax", "st"], "y")], lists.into())
+        };
+        let mean = || with(node("ReduceMean", &["x"], "m"), ints("axes", &[0, 1, 2, 3]));
+        let cases = [
+            (said(vec![node("Elu", &["x"], "y"); 10_001], vec![]), "is too large"),
+            (said(vec![node("Elu", &["x"], "y")], vec![]), "nothing"),
+            (
+                said(vec![node("Loop", &["x"], "y"), node("NonZero", &["x"], "z")], vec![]),
+                "not supported: Loop, NonZero",
+            ),
+            (said(vec![with(conv(), ints("pads", &[1025; 4]))], vec![weights()]), "has 1025 among its pads"),
+            (said(vec![node("Transpose", &["x"], "y")], vec![]), "nothing"),
+            (said(vec![node("Elu", &["x"], "n"), node("Tile", &["x", "n"], "y")], vec![]), "cannot be told"),
+            (said(vec![node("Tile", &["x", "l"], "y")], vec![list("l", &[1, 1, 100, 300])]), "takes more than"),
+            (
+                said(vec![conv(), node("Sub", &["b", "a"], "y")], vec![weights(), floats("b", &[4, 1, 1])]),
+                "a convolution",
+            ),
+            (said(vec![conv(), node("Sub", &["a", "b"], "y")], vec![weights(), floats("b", &[4, 1, 1])]), "nothing"),
+            (
+                said(
+                    vec![conv(), node("Identity", &["a"], "i"), node("Div", &["b", "i"], "y")],
+                    vec![weights(), floats("b", &[4, 1, 1])],
+                ),
+                "a convolution",
+            ),
+            (said(vec![node("Gather", &["w", "x"], "y")], vec![floats("w", &[0, 4])]), "its table is empty"),
+            (
+                said(
+                    vec![node("Clip", &["x", "", "b"], "a"), with(node("Gather", &["a", "l"], "y"), axis(1))],
+                    vec![floats("b", &[]), list("l", &[-3, -2])],
+                ),
+                "nothing",
+            ),
+            (said(vec![node("Mod", &["b", "x"], "y")], vec![floats("b", &[1])]), "no constant"),
+            (said(vec![node("Mod", &["x", "b"], "y")], vec![floats("b", &[1])]), "nothing"),
+            (
+                said(
+                    vec![with(node("Pad", &["x", "p", "v"], "y"), word("mode", "edge"))],
+                    vec![list("p", &[0, 0, 1, 1, 0, 0, 1, 1]), floats("v", &[])],
+                ),
+                "not constant has a value",
+            ),
+            (said(vec![mean(), node("Expand", &["m", "l"], "y")], vec![list("l", &[3, 1, 1, 1])]), "one number"),
+            (said(vec![mean(), node("Tile", &["m", "l"], "y")], vec![list("l", &[3, 1, 1, 1])]), "one number"),
+            (said(vec![node("Tile", &["x", "l"], "y")], vec![list("l", &[3, 1, 1, 1])]), "nothing"),
+            (resize(1.3, "align_corners"), "corners aligned"),
+            (resize(2.0, "align_corners"), "nothing"),
+            (resize(1.3, "half_pixel"), "nothing"),
+            (slice(-1), "goes backward"),
+            (
+                said(
+                    vec![with(node("ConvTranspose", &["x", "w"], "y"), ints("output_shape", &[8, 8]))],
+                    vec![weights()],
+                ),
+                "an output_shape",
+            ),
+            (
+                said(vec![with(node("LSTM", &["x", "w", "w"], "y"), word("direction", "reverse"))], vec![weights()]),
+                "backward",
+            ),
+        ];
+        for (i, (said, words)) in cases.iter().enumerate() {
+            assert!(said.contains(words), "case {i}: {said:?} does not say {words:?}");
+        }
+    }
+
+    #[test]
+    fn values_of_one_time_are_summed() {
+        // 64 values of 64 KiB each, all of which are needed until the end, do not fit; one after the other they do
+        let tile = |i: usize| node("Tile", &["x", "l"], &format!("t{i}"));
+        let twice = || list("l", &[64, 1, 1, 1]);
+        let together: Vec<String> = (0..512).map(|i| format!("t{i}")).collect();
+        let names: Vec<&str> = together.iter().map(String::as_str).collect();
+        let all = with(node("Concat", &names, "y"), axis(0));
+        let one_by_one = (0..512).flat_map(|i| [tile(i), node("Elu", &[&format!("t{i}")], &format!("e{i}"))]).collect();
+        assert!(said((0..512).map(tile).chain([all]).collect(), vec![twice()]).contains("takes more than"));
+        assert_eq!(said(one_by_one, vec![twice()]), "nothing");
     }
 }
