@@ -92,9 +92,11 @@ impl Pool {
     pub fn run(&mut self, of: usize, task: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
         assert!(of > 0 && of >> HALF == 0);
-        // SAFETY: no part of the task before is left, so that no worker reads it. The lifetime that is forgotten here is
-        // that of a borrow which outlives this call, and no part is left when this returns.
-        unsafe { *shared.task.get() = Some(std::mem::transmute::<&(dyn Fn(usize) + Sync), *const Task>(task)) };
+        // SAFETY: only a lifetime is forgotten: that of a borrow which outlives this call, and no part is left when this
+        // returns.
+        let task = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), *const Task>(task) };
+        // SAFETY: no part of the task before is left, so that no worker reads it.
+        unsafe { *shared.task.get() = Some(task) };
         shared.left.0.store(of, SeqCst);
         shared.parts.0.store(of << HALF, SeqCst);
         // One that is just going to sleep may be missed: it is there for the next task.
@@ -132,8 +134,10 @@ impl Shared {
     fn take_part(&self) -> bool {
         let next = |parts: usize| (parts & ((1 << HALF) - 1) < parts >> HALF).then_some(parts + 1);
         let Ok(parts) = self.parts.0.fetch_update(SeqCst, SeqCst, next) else { return false };
-        // SAFETY: the caller has put a task there before there were parts to take, and keeps it until all are done.
-        let task = unsafe { &*(*self.task.get()).expect("a part of a task") };
+        // SAFETY: the caller has put a task there before there were parts to take, and writes it while there is none.
+        let task = unsafe { *self.task.get() }.expect("a part of a task");
+        // SAFETY: the caller keeps the task until all parts are done.
+        let task = unsafe { &*task };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(parts & ((1 << HALF) - 1)))) {
             locked(&self.panic).get_or_insert(panic);
         }
