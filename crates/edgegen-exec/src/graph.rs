@@ -212,7 +212,10 @@ impl<'a> Graph<'a> {
             let left = self.foldable.checked_sub(numbers);
             self.foldable = left.ok_or_else(|| named(Reason::TooLarge("its result is too large".into())))?;
             self.constants.extend(node.output.iter().map(String::as_str).zip(results));
-            self.forget_inputs(node);
+            // where only shapes are asked for, they are asked for of every value
+            if !self.partial {
+                self.forget_inputs(node);
+            }
             return Ok(());
         }
         let inference = Inference { node, graph: self };

@@ -9,6 +9,8 @@ use crate::reason::Reason;
 use crate::step::{Kernel, ScratchLen, Share, Step};
 use kernels::arena::{Extent, View};
 use kernels::conv8;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 
 /// The most numbers that an arena may have: 2 GiB of them.
@@ -195,24 +197,38 @@ fn stage(draft: &Draft, step: usize) -> usize {
 /// Storages that overlap are needed at different times of one stage's run, or each in one stage alone; what one stage hands
 /// to a later one, and what does not change, overlaps nothing; and nothing is read before it is written.
 fn live_values_do_not_overlap(draft: &Draft) -> Result<(), String> {
-    let mut used: Vec<(Storage, Option<Life>)> = Vec::new();
+    // each with the first and the last step at which it must be left alone
+    let mut used: Vec<(usize, usize, Storage)> = Vec::new();
     for (storage, life) in draft.storages.iter().zip(lives(draft)) {
         if let Some(life) = life {
             ensure(storage.constant || life.written_first, || format!("{storage:?} is read before it is written"))?;
         }
+        let shares = life.filter(|l| !storage.constant && stage(draft, l.first) == stage(draft, l.last));
         if storage.len > 0 && (storage.constant || life.is_some()) {
-            used.push((*storage, life));
+            let (first, last) = shares.map_or((0, usize::MAX), |life| (life.first, life.last));
+            used.push((first, last, *storage));
         }
     }
-    let shares = |(storage, life): &(Storage, Option<Life>)| {
-        life.filter(|l| !storage.constant && stage(draft, l.first) == stage(draft, l.last))
-    };
-    used.sort_by_key(|(s, _)| (s.buffer == Buffer::Bytes, s.start));
-    for (i, a) in used.iter().enumerate() {
-        for b in used[i + 1..].iter().take_while(|b| b.0.buffer == a.0.buffer && b.0.start < a.0.range().end) {
-            let apart = shares(a).zip(shares(b)).is_some_and(|(a, b)| a.last < b.first || b.last < a.first);
-            ensure(apart, || format!("{:?} and {:?} overlap", a.0, b.0))?;
+    used.sort_by_key(|(first, ..)| *first);
+    // the storages that are live at the step that is looked at lie apart, so that a further one need only be compared with
+    // the two beside it: in time that grows with their number, and not with its square
+    let place = |storage: &Storage| (storage.buffer == Buffer::Bytes, storage.start);
+    let (mut live, mut ends) = (BTreeMap::new(), BinaryHeap::new());
+    for (first, last, storage) in used {
+        while let Some(Reverse((_, gone))) = ends.peek().copied().filter(|Reverse((end, _))| *end < first) {
+            ends.pop();
+            live.remove(&gone);
         }
+        let before = live.range(..=place(&storage)).next_back();
+        let after = live.range(place(&storage)..).next();
+        for (_, other) in [before, after].into_iter().flatten() {
+            let other: &Storage = other;
+            let (a, b) = (storage.range(), other.range());
+            let apart = other.buffer != storage.buffer || a.end <= b.start || b.end <= a.start;
+            ensure(apart, || format!("{storage:?} and {other:?} overlap"))?;
+        }
+        live.insert(place(&storage), storage);
+        ends.push(Reverse((last, place(&storage))));
     }
     Ok(())
 }
