@@ -87,7 +87,8 @@ pub(super) fn plan(isa: exec::Isa, file: &File, budget: &Budget) -> std::result:
     let conditions =
         of(Role::Condition).map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, exec::Reason>>()?;
     let graph = file.proto.graph.as_ref().expect("reading found one");
-    exec::compile(isa, graph, &exec::Inputs { sample, time, class: one(Role::Class)?, conditions }, budget)
+    let opset = signature::opset(&file.proto)?;
+    exec::compile(isa, graph, &exec::Inputs { opset, sample, time, class: one(Role::Class)?, conditions }, budget)
 }
 
 fn count_names(names: impl Iterator<Item = impl Into<String>>) -> Vec<(String, usize)> {

@@ -41,10 +41,10 @@ struct Seen<'a> {
 ///
 /// # Errors
 /// What in it speaks against it.
-pub(super) fn check(graph: &GraphProto, inputs: &[Input], budget: &Budget) -> Result<()> {
+pub(super) fn check(graph: &GraphProto, opset: i64, inputs: &[Input], budget: &Budget) -> Result<()> {
     let shaped: Vec<GraphInput> =
         inputs.iter().map(|i| GraphInput { name: &i.name, dims: i.shape.clone(), integer: i.is_whole() }).collect();
-    let shapes = Shapes::new(graph, &shaped, budget).map_err(|reason| match reason {
+    let shapes = Shapes::new(graph, opset, &shaped, budget).map_err(|reason| match reason {
         exec::Reason::TooLarge(_) => model_error(reason.to_string()).with_hint(Hint::MaxMemory),
         _ => model_error(format!("the graph is malformed: {reason}")),
     })?;

@@ -126,7 +126,12 @@ impl Network for ModelNetwork {
             State::Plan { engine, workspace, classes } => {
                 let plan = engine.plan().expect("made for a plan");
                 let class = classes.get(slot).copied().flatten().ok_or_else(|| unbound(slot))?;
-                guarded(|| plan.run(workspace, exec::At { x, t, class, slot }, out)).ok_or_else(failed)
+                guarded(|| plan.run(workspace, exec::At { x, t, class, slot }, out)).ok_or_else(failed)?;
+                if plan.looks_up() && out.iter().any(|v| v.is_nan()) {
+                    let what = "the network gave no numbers: perhaps one of its tables has no row for this time";
+                    return Err(Error::new(ErrorKind::Network, what));
+                }
+                Ok(())
             }
         }
     }

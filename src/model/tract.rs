@@ -36,7 +36,7 @@ impl Tract {
         // what was taken for a plan has been dropped
         budget.restore();
         if let Some(graph) = &proto.graph {
-            gate::check(graph, inputs, budget)?;
+            gate::check(graph, ::onnx::signature::opset(proto).map_err(model_error)?, inputs, budget)?;
         }
         let onnx = tract_onnx::onnx().with_ignore_value_info(true);
         let unsupported = proto.graph.as_ref().map(|graph| unsupported_operators(graph, &onnx)).unwrap_or_default();

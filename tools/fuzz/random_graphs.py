@@ -20,7 +20,7 @@ from onnx import TensorProto as T
 
 from graphs import Builder, Rejected, fold_matrix, measure, write
 
-OPSETS = [9, 11, 12, 13, 17, 18, 20, 21, 21]
+OPSETS = [9, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 21, 22, 23, 24]
 SHAPES = [(1, 4, 4, 4), (1, 2, 5, 3), (1, 4, 6), (1, 3, 7), (1, 6), (1, 16, 3, 3), (1, 8, 2), (1, 1, 6, 5)]
 RULES = []
 

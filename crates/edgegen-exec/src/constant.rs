@@ -16,8 +16,11 @@ use std::sync::{Arc, OnceLock};
 pub struct Constant {
     /// Its dimensions.
     pub dims: Vec<usize>,
-    /// Its numbers; whole numbers, which are shapes and indices, are exact up to 2^24.
+    /// Its numbers.
     pub values: Values,
+    /// Whether the values are those of the file, which integers beyond 2^24 need not be. Nothing computes with such: they are
+    /// ends of slices, or are converted to floats.
+    pub exact: bool,
     /// What it is stored as.
     pub kind: DataType,
     /// If it was stored in 8 bits around zero: those.
@@ -133,13 +136,24 @@ impl Constant {
     /// Of these numbers.
     pub fn of(dims: Vec<usize>, values: Vec<f32>, kind: DataType) -> Self {
         debug_assert_eq!(dims.iter().product::<usize>(), values.len());
-        Constant { dims, values: Values::of(values), kind, levels: None }
+        Constant { dims, values: Values::of(values), exact: true, kind, levels: None }
+    }
+
+    /// Of these integers.
+    pub fn whole(dims: Vec<usize>, integers: impl IntoIterator<Item = i64>, kind: DataType) -> Self {
+        let mut exact = true;
+        let values = integers.into_iter().map(|v| {
+            exact &= is_exact(v);
+            v as f32
+        });
+        let values = values.collect();
+        Constant { exact, ..Constant::of(dims, values, kind) }
     }
 
     /// A list of whole numbers.
     pub fn list(values: impl IntoIterator<Item = i64>) -> Self {
-        let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
-        Constant::of(vec![values.len()], values, DataType::Int64)
+        let values: Vec<i64> = values.into_iter().collect();
+        Constant::whole(vec![values.len()], values, DataType::Int64)
     }
 
     /// Reads a stored tensor, if it holds numbers of a kind that weights and shapes are made of.
@@ -147,14 +161,22 @@ impl Constant {
         let dims = tensor.dims.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>()?;
         let stored = DataType::try_from(tensor.data_type).ok()?;
         // what is stored in 16 bits is computed with in 32
-        let kind = if is_integer(stored) { stored } else { DataType::Float };
+        let kind = if is_integer(stored) || stored == DataType::Double { stored } else { DataType::Float };
         let count = count(&dims).ok()?;
         if bytes_of(stored).is_some_and(|bytes| count >= LARGE && tensor.raw_data.len() == bytes * count) {
             let source = Some(Source::Raw(tensor.raw_data.clone(), stored));
-            return Some(Constant { dims, values: Values { source, ..Values::default() }, kind, levels: None });
+            let values = Values { source, ..Values::default() };
+            return Some(Constant { dims, values, exact: true, kind, levels: None });
         }
         let values = numbers(tensor, stored)?;
-        (values.len() == count).then(|| Constant::of(dims, values, kind))
+        let exact = match stored {
+            DataType::Int64 if tensor.raw_data.is_empty() => tensor.int64_data.iter().all(|v| is_exact(*v)),
+            DataType::Int64 => tensor.raw_data.as_chunks().0.iter().all(|b| is_exact(i64::from_le_bytes(*b))),
+            DataType::Int32 if tensor.raw_data.is_empty() => tensor.int32_data.iter().all(|v| is_exact(i64::from(*v))),
+            DataType::Int32 => tensor.raw_data.as_chunks().0.iter().all(|b| is_exact(i32::from_le_bytes(*b).into())),
+            _ => true,
+        };
+        (values.len() == count).then(|| Constant { exact, ..Constant::of(dims, values, kind) })
     }
 
     /// The same numbers with other dimensions.
@@ -172,7 +194,7 @@ impl Constant {
         let levels = Arc::new(levels);
         let source = Some(Source::Levels(levels.clone(), each));
         let values = Values { source, ..Values::default() };
-        Constant { dims, values, kind: DataType::Float, levels: Some(levels) }
+        Constant { dims, values, exact: true, kind: DataType::Float, levels: Some(levels) }
     }
 
     /// How many numbers it has.
@@ -209,7 +231,7 @@ impl Constant {
                 index[axis + 1..].fill(0);
             }
         }
-        Constant::of(dims, values, self.kind)
+        Constant { exact: self.exact, ..Constant::of(dims, values, self.kind) }
     }
 
     /// With its dimensions in the order `perm`.
@@ -224,6 +246,11 @@ impl Constant {
         let strides = broadcast_strides(&self.dims, &row_major(&self.dims), dims);
         self.strided(dims.to_vec(), 0, &strides.iter().map(|s| *s as isize).collect::<Vec<_>>())
     }
+}
+
+/// Whether f32 holds this integer.
+fn is_exact(integer: i64) -> bool {
+    (integer as f32) as i128 == i128::from(integer)
 }
 
 /// Whether numbers of this kind are whole (or true or false).

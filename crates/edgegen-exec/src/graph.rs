@@ -5,7 +5,9 @@ use crate::constant::{Constant, count};
 use crate::ops::{Operator, operator};
 use crate::reason::Reason;
 use onnx::budget::Budget;
+use onnx::pb::tensor_proto::DataType;
 use onnx::pb::{GraphProto, NodeProto};
+use onnx::signature::{is_default, types_as_computed};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
@@ -25,7 +27,10 @@ pub struct Graph<'a> {
     pub nodes: Vec<&'a NodeProto>,
     constants: HashMap<&'a str, Constant>,
     shapes: HashMap<&'a str, Vec<usize>>,
-    integers: HashSet<&'a str>,
+    /// What values are made of, computed ones too.
+    types: HashMap<&'a str, DataType>,
+    /// The version of ONNX's operators that the nodes are of.
+    pub opset: i64,
     consumers: HashMap<&'a str, Vec<usize>>,
     /// The node that makes a value.
     makers: HashMap<&'a str, usize>,
@@ -60,6 +65,11 @@ impl<'n> Inference<'n> {
         self.graph.dims(name).ok_or_else(|| format!("the shape of its input '{name}' is not known").into())
     }
 
+    /// The version of ONNX's operators that the node is of.
+    pub fn opset(&self) -> i64 {
+        self.graph.opset
+    }
+
     /// Input `i`, if it is a stored tensor.
     pub fn stored(&self, i: usize) -> Option<&'n Constant> {
         self.graph.constant_input(self.node, i)
@@ -77,11 +87,6 @@ impl<'n> Inference<'n> {
     pub fn all_stored(&self) -> Vec<Option<&'n Constant>> {
         (0..self.node.input.len()).map(|i| self.stored(i)).collect()
     }
-
-    /// Whether input `i` holds whole numbers.
-    pub fn is_integer(&self, i: usize) -> bool {
-        self.node.input.get(i).is_some_and(|name| self.graph.is_integer(name))
-    }
 }
 
 /// What is said of a form of an operator for which there is no rule.
@@ -90,13 +95,18 @@ pub fn unknown_form() -> Reason {
 }
 
 impl<'a> Graph<'a> {
-    /// Reads `graph`, whose inputs are of these shapes, in time that grows with its size. Stored tensors, and those that are
+    /// Reads `graph` of this opset, whose inputs are of these shapes, in time that grows with its size. Stored tensors, and those that are
     /// made of them, are taken from the budget.
     ///
     /// # Errors
     /// The first node whose result's shape cannot be told.
-    pub fn new(graph: &'a GraphProto, inputs: &[GraphInput<'a>], budget: &'a Budget) -> Result<Self, Reason> {
-        Self::read_all(graph, inputs, budget, false)
+    pub fn new(
+        graph: &'a GraphProto,
+        opset: i64,
+        inputs: &[GraphInput<'a>],
+        budget: &'a Budget,
+    ) -> Result<Self, Reason> {
+        Self::read_all(graph, opset, inputs, budget, false)
     }
 
     /// The same of a graph with nodes of which nothing is known: the shapes of their results, and of what depends on these,
@@ -104,12 +114,18 @@ impl<'a> Graph<'a> {
     ///
     /// # Errors
     /// When the graph contradicts itself, or makes too much of its stored tensors.
-    pub fn known_part(graph: &'a GraphProto, inputs: &[GraphInput<'a>], budget: &'a Budget) -> Result<Self, Reason> {
-        Self::read_all(graph, inputs, budget, true)
+    pub fn known_part(
+        graph: &'a GraphProto,
+        opset: i64,
+        inputs: &[GraphInput<'a>],
+        budget: &'a Budget,
+    ) -> Result<Self, Reason> {
+        Self::read_all(graph, opset, inputs, budget, true)
     }
 
     fn read_all(
         graph: &'a GraphProto,
+        opset: i64,
         inputs: &[GraphInput<'a>],
         budget: &'a Budget,
         partial: bool,
@@ -118,7 +134,8 @@ impl<'a> Graph<'a> {
             nodes: Vec::new(),
             constants: HashMap::new(),
             shapes: inputs.iter().map(|i| (i.name, i.dims.clone())).collect(),
-            integers: inputs.iter().filter(|i| i.integer).map(|i| i.name).collect(),
+            types: types_as_computed(graph, opset),
+            opset,
             consumers: HashMap::new(),
             makers: HashMap::new(),
             readers: HashMap::new(),
@@ -206,6 +223,7 @@ impl<'a> Graph<'a> {
             return Err(named("it has no first result".into()));
         }
         let operator = operator(&node.op_type).ok_or_else(|| named("there is no kernel for this operator".into()))?;
+        self.check_attributes(operator, node).map_err(named)?;
         if let Some(results) = self.fold(operator, node).map_err(named)? {
             let numbers = results.iter().map(Constant::len).sum();
             self.take_numbers(numbers).map_err(named)?;
@@ -223,7 +241,10 @@ impl<'a> Graph<'a> {
             self.constants.insert(&node.output[0], constant);
             return Ok(());
         }
-        let (shapes, integer) = ((operator.infer)(&inference).map_err(named)?, (operator.integer)(&inference));
+        let shapes = (operator.infer)(&inference).map_err(named)?;
+        if !self.partial {
+            self.check_types(operator, node).map_err(named)?;
+        }
         for dims in &shapes {
             if count(dims).map_err(named)? == 0 {
                 return Err(named("its result is empty".into()));
@@ -231,11 +252,43 @@ impl<'a> Graph<'a> {
         }
         for (name, dims) in node.output.iter().zip(shapes) {
             self.shapes.insert(name, dims);
-            if integer {
-                self.integers.insert(name);
-            }
         }
         self.nodes.push(node);
+        Ok(())
+    }
+
+    /// Whether the operator's file reads all that the node's attributes say: one that it does not know of might mean
+    /// anything, unless it says what would hold without it.
+    fn check_attributes(&self, operator: &Operator, node: &NodeProto) -> Result<(), Reason> {
+        let unread = node
+            .attribute
+            .iter()
+            .find(|given| !operator.attributes.contains(&given.name.as_str()) && !is_default(node, given, self.opset));
+        match unread {
+            Some(given) => Err(format!("its attribute {} is not supported", given.name).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the node's values may be computed with as f32: integers and doubles may not, but where they are only moved
+    /// or converted, and stored integers that f32 does not hold.
+    fn check_types(&self, operator: &Operator, node: &NodeProto) -> Result<(), Reason> {
+        // as exporters give a time the batch's length
+        let by_one = |i: usize| self.constant_input(node, i).and_then(Constant::uniform) == Some(1.0);
+        if operator.any_type || (node.op_type == "Mul" && (by_one(0) || by_one(1))) {
+            return Ok(());
+        }
+        for name in node.input.iter().filter(|name| !name.is_empty()) {
+            match (self.constant(name), self.types.get(name.as_str())) {
+                (Some(stored), _) if !stored.exact => {
+                    return Err("it computes with integers beyond 2^24".into());
+                }
+                (None, Some(element)) if *element != DataType::Float => {
+                    return Err(format!("it computes with values of the type {element:?}").into());
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -248,6 +301,14 @@ impl<'a> Graph<'a> {
         // operators make no more of stored tensors than they have, but for a bounded number (`made`)
         let largest = input.iter().flatten().map(|stored| stored.len()).max();
         self.budget.fits(largest.unwrap_or(0).saturating_mul(4)).map_err(Reason::TooLarge)?;
+        if !operator.any_type {
+            if input.iter().flatten().any(|stored| !stored.exact) {
+                return Err("it computes with integers beyond 2^24".into());
+            }
+            if input.iter().flatten().any(|stored| stored.kind == DataType::Double) {
+                return Err("it computes with doubles".into());
+            }
+        }
         (operator.fold)(node, &input)
     }
 
@@ -293,9 +354,9 @@ impl<'a> Graph<'a> {
         self.shapes.get(name).or_else(|| self.constants.get(name).map(|c| &c.dims)).map(Vec::as_slice)
     }
 
-    /// Whether the value of this name holds whole numbers.
-    pub fn is_integer(&self, name: &str) -> bool {
-        self.integers.contains(name) || self.constants.get(name).is_some_and(Constant::is_integer)
+    /// What the value of this name is made of.
+    pub fn type_of(&self, name: &str) -> Option<DataType> {
+        self.constants.get(name).map(|c| c.kind).or_else(|| self.types.get(name).copied())
     }
 
     /// The node that makes the value of this name.

@@ -34,7 +34,10 @@ pub fn text<'a>(node: &'a NodeProto, name: &str) -> Option<&'a str> {
 pub fn axis(value: i64, rank: usize) -> Result<usize, Reason> {
     let signed = i64::try_from(rank).unwrap_or(i64::MAX);
     let a = if value < 0 { value.saturating_add(signed) } else { value };
-    usize::try_from(a).ok().filter(|a| *a < rank).ok_or_else(|| format!("there is no dimension {value}").into())
+    usize::try_from(a)
+        .ok()
+        .filter(|a| *a < rank)
+        .ok_or_else(|| Reason::Malformed(format!("there is no dimension {value}")))
 }
 
 /// Lengths as a file gives them.

@@ -15,6 +15,7 @@ pub struct Plan {
     isa: Isa,
     verified: Verified,
     classes: Option<usize>,
+    looks_up: bool,
 }
 
 /// A step of a plan, as it is shown.
@@ -85,10 +86,19 @@ struct Cache {
 /// The times that a workspace remembers.
 const TIMES: usize = 64;
 
+/// What is known of the tables that a plan reads rows of.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tables {
+    /// The number of classes, with the one for none, that those of classes have rows for.
+    pub classes: Option<usize>,
+    /// Whether there are others.
+    pub looks_up: bool,
+}
+
 impl Plan {
     /// A plan of what has been verified.
-    pub(crate) fn new(isa: Isa, verified: Verified, classes: Option<usize>) -> Self {
-        Plan { isa, verified, classes }
+    pub(crate) fn new(isa: Isa, verified: Verified, Tables { classes, looks_up }: Tables) -> Self {
+        Plan { isa, verified, classes, looks_up }
     }
 
     /// What was verified, to be changed.
@@ -186,6 +196,12 @@ impl Plan {
     /// The length of each condition.
     pub fn conditions(&self) -> &[usize] {
         &self.verified.conditions
+    }
+
+    /// Whether it reads rows of a table by an index that it computes, such as one of the time: where the table has no such
+    /// row, what depends on it is no number.
+    pub fn looks_up(&self) -> bool {
+        self.looks_up
     }
 
     /// The number of classes, with the one for none, that the network has a row for.

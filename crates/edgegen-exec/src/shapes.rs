@@ -11,12 +11,17 @@ use onnx::pb::{GraphProto, NodeProto};
 pub struct Shapes<'a>(Graph<'a>);
 
 impl<'a> Shapes<'a> {
-    /// Those of `graph`, whose inputs are of these shapes. What is made of stored tensors is taken from the budget.
+    /// Those of `graph` of this opset, whose inputs are of these shapes. What is made of stored tensors is taken from the budget.
     ///
     /// # Errors
     /// When the graph contradicts itself, when a value is too large, or when too much is made of stored tensors.
-    pub fn new(graph: &'a GraphProto, inputs: &[GraphInput<'a>], budget: &'a Budget) -> Result<Self, Reason> {
-        Graph::known_part(graph, inputs, budget).map(Shapes)
+    pub fn new(
+        graph: &'a GraphProto,
+        opset: i64,
+        inputs: &[GraphInput<'a>],
+        budget: &'a Budget,
+    ) -> Result<Self, Reason> {
+        Graph::known_part(graph, opset, inputs, budget).map(Shapes)
     }
 
     /// The shape of the value of this name.

@@ -104,6 +104,7 @@ impl Builder {
             time: input("t", &[1]),
             class: None,
             conditions: vec![input("c", &[1, condition])],
+            opset: 21,
         };
         compile(isa, &self.graph, &inputs, &Budget::new(1 << 28))
     }

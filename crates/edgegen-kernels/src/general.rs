@@ -273,7 +273,8 @@ pub(super) fn unary(f: Unary, loops: &Loops<2>, part: Part, memory: Memory) {
         Unary::Silu => each(loops, part, memory, |x| x * sigmoid(x)),
         Unary::Sigmoid => each(loops, part, memory, sigmoid),
         Unary::Tanh => each(loops, part, memory, tanh),
-        Unary::Relu => each(loops, part, memory, |x| x.max(0.0)),
+        // what is no number stays so
+        Unary::Relu => each(loops, part, memory, |x| if x < 0.0 { 0.0 } else { x }),
         Unary::Gelu => each(loops, part, memory, |x| 0.5 * x * libm::erfcf(-x * root_half)),
         Unary::GeluTanh => {
             let scale = (2.0 / std::f32::consts::PI).sqrt();
@@ -296,7 +297,10 @@ pub(super) fn unary(f: Unary, loops: &Loops<2>, part: Part, memory: Memory) {
         Unary::Absolute => each(loops, part, memory, f32::abs),
         Unary::Floor => each(loops, part, memory, f32::floor),
         Unary::Truncate => each(loops, part, memory, f32::trunc),
-        Unary::Clamp(least, most) => each(loops, part, memory, |x| x.max(least).min(most)),
+        Unary::Clamp(least, most) => each(loops, part, memory, |x| {
+            let x = if x < least { least } else { x };
+            if x > most { most } else { x }
+        }),
     }
 }
 
@@ -339,8 +343,8 @@ pub(super) fn binary(f: Binary, loops: &Loops<3>, part: Part, memory: Memory) {
         Binary::Subtract => both(loops, part, memory, |a, b| a - b),
         Binary::Multiply => both(loops, part, memory, |a, b| a * b),
         Binary::Divide => both(loops, part, memory, |a, b| a / b),
-        Binary::Least => both(loops, part, memory, f32::min),
-        Binary::Greatest => both(loops, part, memory, f32::max),
+        Binary::Least => both(loops, part, memory, |a, b| if a < b || a.is_nan() { a } else { b }),
+        Binary::Greatest => both(loops, part, memory, |a, b| if a > b || a.is_nan() { a } else { b }),
     }
 }
 

@@ -120,14 +120,14 @@ impl Rewriting<'_> {
         self.initializers.push(number(&bound, 20.0));
         let (x, out) = (&self.node.input[0], &self.node.output[0]);
         self.push("Greater", &[x, &bound], &test);
-        self.made.push(NodeProto { output: vec![small.clone()], ..self.node.clone() });
+        self.made.push(NodeProto { name: small.clone(), output: vec![small.clone()], ..self.node.clone() });
         self.push("Where", &[&test, x, &small], out);
     }
 
     /// tract makes numbers of NaN by cutting it off: where one of the first inputs is NaN, the result is that.
     fn keep_what_is_no_number(&mut self, inputs: usize) {
         let mut result = self.name("cut");
-        self.made.push(NodeProto { output: vec![result.clone()], ..self.node.clone() });
+        self.made.push(NodeProto { name: result.clone(), output: vec![result.clone()], ..self.node.clone() });
         for (i, x) in self.node.input[..inputs].iter().enumerate() {
             let (test, last) = (self.name(&format!("test{i}")), i + 1 == inputs);
             let out = if last { self.node.output[0].clone() } else { self.name(&format!("cut{i}")) };

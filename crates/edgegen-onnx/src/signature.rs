@@ -81,6 +81,7 @@ struct Attribute {
     name: &'static str,
     kind: AttributeType,
     required: bool,
+    default: Option<&'static str>,
 }
 
 /// An operator from some opset on, until its next form.
@@ -159,7 +160,7 @@ fn element_type(name: &str) -> Option<DataType> {
 
 fn attribute(text: &'static str) -> Option<Attribute> {
     let (name, kind) = text.split_once(':')?;
-    let kind = kind.split_once('=').map_or(kind, |(kind, _)| kind);
+    let (kind, default) = kind.split_once('=').map_or((kind, None), |(kind, default)| (kind, Some(default)));
     let required = kind.ends_with('!');
     let kind = match kind.trim_end_matches('!') {
         "int" => AttributeType::Int,
@@ -172,7 +173,7 @@ fn attribute(text: &'static str) -> Option<Attribute> {
         "sparse" => AttributeType::SparseTensor,
         _ => return None,
     };
-    Some(Attribute { name, kind, required })
+    Some(Attribute { name, kind, required, default })
 }
 
 /// A name from a file as a part of a line: short, and without line breaks.
@@ -344,19 +345,60 @@ pub fn result_types(node: &NodeProto, opset: i64, type_of: impl Fn(&str) -> Opti
     if !(least..=most).contains(&node.output.len()) || node.output[..least.min(1)].iter().any(String::is_empty) {
         return Err(wrong(format!("it has {} outputs, which opset {} does not know", node.output.len(), form.since)));
     }
-    let result = |i: usize| -> Result<DataType> {
-        let parameter = form.outputs.get(i).or(form.outputs.last()).expect("every operator has an output");
-        let element = match element_type(parameter.of).or_else(|| known.get(parameter.of).copied()) {
-            Some(element) => element,
-            None => chosen_type(node, form, parameter.of)?,
-        };
-        let allowed = form.variables.get(parameter.of);
-        match allowed.is_none_or(|all| all.contains(&element)) {
-            true => Ok(element),
-            false => Err(format!("its result cannot be of type {element:?}")),
-        }
+    (0..node.output.len()).map(|i| result_type(node, form, i, &known)).collect::<Result<_>>().map_err(wrong)
+}
+
+/// The element type of result `i`, where the variables of the inputs are known.
+fn result_type(node: &NodeProto, form: &Form, i: usize, known: &HashMap<&str, DataType>) -> Result<DataType> {
+    let parameter = form.outputs.get(i).or(form.outputs.last()).expect("every operator has an output");
+    let element = match element_type(parameter.of).or_else(|| known.get(parameter.of).copied()) {
+        Some(element) => element,
+        None => chosen_type(node, form, parameter.of)?,
     };
-    (0..node.output.len()).map(result).collect::<Result<_>>().map_err(wrong)
+    let allowed = form.variables.get(parameter.of);
+    match allowed.is_none_or(|all| all.contains(&element)) {
+        true => Ok(element),
+        false => Err(format!("its result cannot be of type {element:?}")),
+    }
+}
+
+/// The element types of a graph's values, as far as they are known, once [passes](crate::mend) have rewritten it: its nodes
+/// are then of no single opset any more, and numbers of 16 bits are computed with in 32.
+pub fn types_as_computed(graph: &GraphProto, opset: i64) -> HashMap<&str, DataType> {
+    let single = |element| match element {
+        DataType::Float16 | DataType::Bfloat16 => DataType::Float,
+        other => other,
+    };
+    let mut types = stored_types(graph).unwrap_or_default();
+    types.values_mut().for_each(|element| *element = single(*element));
+    for node in &graph.node {
+        let newest = || form(node, table().opsets[1]);
+        let Some(form) = form(node, opset).or_else(newest) else { continue };
+        let mut known = HashMap::new();
+        for (i, name) in node.input.iter().enumerate() {
+            let parameter = form.inputs.get(i).or(form.inputs.last());
+            if let Some((parameter, element)) = parameter.zip(types.get(name.as_str())) {
+                known.entry(parameter.of).or_insert(*element);
+            }
+        }
+        for (i, name) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            if let Ok(element) = result_type(node, form, i, &known) {
+                types.insert(name, single(element));
+            }
+        }
+    }
+    types
+}
+
+/// Whether an attribute says what would hold without it.
+pub fn is_default(node: &NodeProto, given: &AttributeProto, opset: i64) -> bool {
+    let known = form(node, opset).and_then(|form| form.attributes.iter().find(|a| a.name == given.name));
+    known.and_then(|known| Some((known.kind, known.default?))).is_some_and(|(kind, default)| match kind {
+        AttributeType::Int => default.parse() == Ok(given.i),
+        AttributeType::Float => default.parse() == Ok(given.f),
+        AttributeType::String => default.as_bytes() == given.s,
+        _ => false,
+    })
 }
 
 /// The type of a result that does not follow from inputs: attributes say it.

@@ -88,7 +88,7 @@ impl Compiler<'_, '_> {
             scratch,
             conditions: self.conditions,
         };
-        let plan = Plan::new(self.isa, verify(draft)?, self.classes);
+        let plan = Plan::new(self.isa, verify(draft)?, self.tables);
         self.graph.take_bytes(plan.workspace_bytes())?;
         Ok(plan)
     }

@@ -11,7 +11,7 @@ use crate::graph::{Graph, GraphInput};
 use crate::lower::{Named, Operand, lower, resolve};
 use crate::ops::{Fusion, unary, zeros};
 use crate::place::{Access, Buffer, Handle, Places, Slice, Strided};
-use crate::plan::Plan;
+use crate::plan::{Plan, Tables};
 use crate::reason::Reason;
 use crate::step::{Boundary, Kernel, Step};
 use kernels::Isa;
@@ -27,6 +27,8 @@ const NO_PLACE: &str = "a value that is empty, or of more numbers than can be co
 
 /// What the inputs of a graph are called, and their shapes.
 pub struct Inputs<'a> {
+    /// The version of ONNX's operators that the graph is of.
+    pub opset: i64,
     /// The noisy sample.
     pub sample: GraphInput<'a>,
     /// The time.
@@ -53,7 +55,7 @@ pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs, budget: &Budget) -
     let output = graph.output.first().ok_or("the graph has no output")?;
     let all: Vec<GraphInput> =
         inputs.all().map(|i| GraphInput { name: i.name, dims: i.dims.clone(), integer: i.integer }).collect();
-    let read = Graph::new(graph, &all, budget)?;
+    let read = Graph::new(graph, inputs.opset, &all, budget)?;
     if read.dims(&output.name) != Some(&inputs.sample.dims) {
         return Err("the result is not of the sample's shape".into());
     }
@@ -119,8 +121,8 @@ pub struct Compiler<'c, 'a> {
     /// Values in 8 bits.
     quantized: HashMap<(&'a str, Layout8), View>,
     constants: Vec<(usize, Vec<f32>)>,
-    /// The number of classes, with the one for none, that tables of them have rows for.
-    classes: Option<usize>,
+    /// The tables that rows are read of.
+    tables: Tables,
     conditions: Vec<usize>,
     class: Option<&'a str>,
     /// The stage of what is being compiled, and the steps of each.
@@ -153,7 +155,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
             images: HashMap::new(),
             quantized: HashMap::new(),
             constants: Vec::new(),
-            classes: None,
+            tables: Tables::default(),
             conditions: Vec::new(),
             class: None,
             stage: Stage::Sample,
@@ -284,10 +286,12 @@ impl<'c, 'a> Compiler<'c, 'a> {
         self.places.insert(name, place);
     }
 
-    /// Says that tables of classes have no more rows than these, if that is what `index` is.
-    pub fn limit_classes(&mut self, index: &str, rows: usize) {
+    /// Notes a table of so many rows, which `index` says the rows of.
+    pub fn table(&mut self, index: &str, rows: usize) {
         if self.class == Some(index) {
-            self.classes = Some(self.classes.map_or(rows, |classes| classes.min(rows)));
+            self.tables.classes = Some(self.tables.classes.map_or(rows, |classes| classes.min(rows)));
+        } else {
+            self.tables.looks_up = true;
         }
     }
 

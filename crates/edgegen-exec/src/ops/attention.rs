@@ -2,12 +2,12 @@
 //! dimensions, and a product that sums over that dimension.
 
 use super::matmul::{MatMul, product_of};
+use super::softmax::softmax_axis;
 use super::transpose::permutation;
 use super::{Operation, Operator};
 use crate::compile::{Compiler, inverse};
 use crate::constant::{Constant, broadcast_strides};
 use crate::lower::{Lowered, Lowering, Matrices};
-use crate::node::{axis, int};
 use crate::place::{Access, Handle, PROVEN, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
@@ -51,7 +51,7 @@ pub fn attention<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let (j, softmax) = l.then(last, "Softmax")?;
     covered.push(j);
     let rank = scores_order.len();
-    let mut over = axis(int(softmax, "axis").unwrap_or(-1), rank).ok()?;
+    let mut over = softmax_axis(l, softmax)?;
     // keys are what the weights are over
     let (queries, keys) = match scores_order.iter().position(|o| *o == over)? {
         p if p == rank - 1 => (a, swapped(b)),

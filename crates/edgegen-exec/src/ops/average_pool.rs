@@ -12,7 +12,11 @@ use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch};
 use kernels::arena::View;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("AveragePool").infer(infer).lower(lower)];
+pub static OPERATORS: &[Operator] = &[Operator::new("AveragePool")
+    // without pads it is one whether zeros count
+    .attributes(&["auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides"])
+    .infer(infer)
+    .lower(lower)];
 
 /// The shape of what windows make of an image: the rule of every pooling.
 pub fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {

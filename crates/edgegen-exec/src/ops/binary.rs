@@ -7,6 +7,7 @@ use crate::compile::Compiler;
 use crate::constant::{Constant, broadcast, made};
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering, Operand};
+use crate::node::int;
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
@@ -21,7 +22,7 @@ pub static OPERATORS: &[Operator] = &[
     Operator::new("Div").infer(infer).fold(fold).lower(|l, i| gelu(l, i).or_else(|| one(l, i, Binary::Divide))),
     Operator::new("Min").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Least)),
     Operator::new("Max").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Greatest)),
-    Operator::new("Mod").fold(fold),
+    Operator::new("Mod").attributes(&["fmod"]).fold(fold),
     Operator::new("Pow").infer(infer).fold(fold).lower(pow),
 ];
 
@@ -34,19 +35,52 @@ fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
 
 fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
     let &[Some(a), Some(b)] = input else { return Ok(None) };
-    let whole = a.is_integer() && b.is_integer();
+    let like_c = int(node, "fmod") == Some(1);
+    if a.is_integer() {
+        let result = whole(&node.op_type, like_c, a, b)?;
+        return Ok(Some(vec![result]));
+    }
     let f = |x: f32, y: f32| match node.op_type.as_str() {
         "Add" => x + y,
         "Sub" => x - y,
         "Mul" => x * y,
-        "Div" if whole => (x / y).trunc(),
         "Div" => x / y,
         "Pow" => libm::powf(x, y),
-        "Min" => x.min(y),
-        "Max" => x.max(y),
-        _ => x - y * (x / y).floor(),
+        // of two of which one is no number, that
+        "Min" => if x < y || x.is_nan() { x } else { y },
+        "Max" => if x > y || x.is_nan() { x } else { y },
+        // fmod, as floats need it
+        _ => x % y,
     };
     Ok(Some(vec![zip(a, b, a.kind, f)?]))
+}
+
+/// What an operator makes of two stored tensors of integers, which f32 holds.
+fn whole(op: &str, like_c: bool, a: &Constant, b: &Constant) -> Result<Constant, Reason> {
+    let unknown = || Reason::from("it computes with integers that are too large");
+    if !b.is_integer() {
+        return Err("it computes with integers and floats".into());
+    }
+    let f = |x: i64, y: i64| match op {
+        "Add" => x.checked_add(y).ok_or_else(unknown),
+        "Sub" => x.checked_sub(y).ok_or_else(unknown),
+        "Mul" => x.checked_mul(y).ok_or_else(unknown),
+        "Div" | "Mod" if y == 0 => Err(Reason::Malformed("it divides by zero".into())),
+        "Div" => x.checked_div(y).ok_or_else(unknown),
+        "Mod" if like_c => Ok(x % y),
+        "Mod" => Ok((x % y + y) % y),
+        "Pow" => u32::try_from(y).ok().and_then(|y| x.checked_pow(y)).ok_or_else(unknown),
+        "Min" => Ok(x.min(y)),
+        "Max" => Ok(x.max(y)),
+        _ => Err(unknown()),
+    };
+    let dims = broadcast(&a.dims, &b.dims)?;
+    made(&dims, a.values.len().saturating_add(b.values.len()))?;
+    let (x, y) = (a.expanded(&dims).integers(), b.expanded(&dims).integers());
+    let results = x.into_iter().zip(y).map(|(x, y)| f(x, y)).collect::<Result<Vec<i64>, Reason>>()?;
+    // in others they would wrap
+    let fits = a.kind == DataType::Int64 || (a.kind == DataType::Int32 && results.iter().all(|v| i32::try_from(*v).is_ok()));
+    if fits { Ok(Constant::whole(dims, results, a.kind)) } else { Err(unknown()) }
 }
 
 /// A number of every two of two stored tensors that are broadcast together.

@@ -13,14 +13,12 @@ use onnx::pb::tensor_proto::DataType;
 
 pub static OPERATORS: &[Operator] = &[
     Operator::new("Cast")
+        // the others are of types that are not read here
+        .attributes(&["to", "saturate", "round_mode"])
+        .any_type()
         .infer(same_shape)
-        .integer(|n| target(n.node).is_some_and(is_integer))
         .fold(fold)
         .lower(truncate),
-    Operator::new("CastLike").fold(|_, input| match *input {
-        [Some(a), Some(b)] => Ok(Some(vec![Constant { kind: b.kind, ..a.clone() }])),
-        _ => Ok(None),
-    }),
 ];
 
 /// The type that a Cast makes.
@@ -30,21 +28,52 @@ fn target(node: &NodeProto) -> Option<DataType> {
 
 /// Whether a Cast of `x` leaves its numbers as they are.
 pub fn changes_nothing(graph: &Graph, node: &NodeProto, x: &str) -> bool {
-    target(node).is_some_and(|to| graph.is_integer(x) || !is_integer(to))
+    let Some(to) = target(node) else { return false };
+    match graph.type_of(x) {
+        // those of a run are small: times, labels, and floats that were cut off
+        Some(from) if is_integer(from) => !is_integer(to) || from == to || is_wide(to),
+        _ => !is_integer(to),
+    }
+}
+
+/// Integers that hold all that a run has of such.
+fn is_wide(kind: DataType) -> bool {
+    matches!(kind, DataType::Int32 | DataType::Int64)
 }
 
 fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
     let &[Some(a)] = input else { return Ok(None) };
-    let kind = target(node).unwrap_or(DataType::Float);
-    if !is_integer(kind) && !a.is_integer() {
-        return Ok(Some(vec![Constant { kind, levels: None, ..a.clone() }]));
+    let kind = target(node).ok_or("of an unknown type")?;
+    // a float is the nearest one, as a conversion of an integer gives it
+    let exact = a.exact || !is_integer(kind);
+    let kept = || Ok(Some(vec![Constant { kind, exact, levels: None, ..a.clone() }]));
+    if !is_integer(kind) || kind == a.kind {
+        return kept();
     }
-    let cut = is_integer(kind) && !a.is_integer();
-    let cast = a.map(|v| if cut { v.trunc() } else { v });
-    Ok(Some(vec![Constant { kind, ..cast }]))
+    if kind == DataType::Bool {
+        return Ok(Some(vec![Constant { kind, exact: true, ..a.map(|v| f32::from(v != 0.0)) }]));
+    }
+    // beyond the range of their type integers wrap, and what floats become is left open
+    let [least, greatest] = match kind {
+        DataType::Int64 if a.is_integer() => return kept(),
+        DataType::Int64 => [-(2f32.powi(62)), 2f32.powi(62)],
+        DataType::Int32 => [-(2f32.powi(30)), 2f32.powi(30)],
+        DataType::Int16 => [-32768.0, 32767.0],
+        DataType::Int8 => [-128.0, 127.0],
+        DataType::Uint8 => [0.0, 255.0],
+        _ => return Err("integers of an unknown type".into()),
+    };
+    let cut = a.map(f32::trunc);
+    if !a.exact || !cut.values.iter().all(|v| (least..=greatest).contains(v)) {
+        return Err("it converts numbers beyond the range of their type".into());
+    }
+    Ok(Some(vec![Constant { kind, ..cut }]))
 }
 
 /// Floats to whole numbers: other conversions are no steps.
 fn truncate<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
-    l.one(i, UnaryOperation { f: Unary::Truncate, x: l.value(l.node(i), 0)? })
+    let node = l.node(i);
+    let x = l.value(node, 0)?;
+    let truncated = l.graph.type_of(x) == Some(DataType::Float) && target(node).is_some_and(is_wide);
+    if truncated { l.one(i, UnaryOperation { f: Unary::Truncate, x }) } else { None }
 }

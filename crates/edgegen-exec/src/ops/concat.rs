@@ -9,7 +9,7 @@ use crate::node::{axis, int};
 use crate::reason::Reason;
 use onnx::pb::NodeProto;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("Concat").infer(infer).fold(fold).lower(lower)];
+pub static OPERATORS: &[Operator] = &[Operator::new("Concat").attributes(&["axis"]).any_type().infer(infer).fold(fold).lower(lower)];
 
 fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
     let x = n.shape(0)?;
@@ -44,7 +44,8 @@ fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Cons
             values.extend_from_slice(&c.values[o * each..(o + 1) * each]);
         }
     }
-    Ok(Some(vec![Constant::of(dims, values, a.kind)]))
+    let exact = all.iter().all(|c| c.exact);
+    Ok(Some(vec![Constant { exact, ..Constant::of(dims, values, a.kind) }]))
 }
 
 fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {

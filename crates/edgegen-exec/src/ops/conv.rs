@@ -16,7 +16,10 @@ use kernels::weights::Stored;
 use kernels::winograd;
 use onnx::pb::NodeProto;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("Conv").infer(infer).lower(lower)];
+pub static OPERATORS: &[Operator] = &[Operator::new("Conv").attributes(WINDOW).infer(infer).lower(lower)];
+
+/// The attributes that a convolution's window is read from.
+const WINDOW: &[&str] = &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"];
 
 /// The moving window of a convolution or pooling, without dilation.
 pub struct Window {

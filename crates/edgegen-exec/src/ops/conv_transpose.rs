@@ -11,7 +11,19 @@ use crate::reason::Reason;
 use kernels::arena::Place as StridedView;
 use kernels::conv::Shape;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("ConvTranspose").infer(infer).lower(lower)];
+pub static OPERATORS: &[Operator] = &[Operator::new("ConvTranspose")
+    .attributes(&[
+        "auto_pad",
+        "dilations",
+        "group",
+        "kernel_shape",
+        "output_padding",
+        "output_shape",
+        "pads",
+        "strides",
+    ])
+    .infer(infer)
+    .lower(lower)];
 
 fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
     let (x, weights) = (n.shape(0)?, n.shape(1)?);

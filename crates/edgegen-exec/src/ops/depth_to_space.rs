@@ -6,7 +6,7 @@ use crate::graph::{Inference, unknown_form};
 use crate::node::{int, text};
 use crate::reason::Reason;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("DepthToSpace").infer(infer).lower(|l, i| {
+pub static OPERATORS: &[Operator] = &[Operator::new("DepthToSpace").attributes(&["blocksize", "mode"]).any_type().infer(infer).lower(|l, i| {
     let node = l.node(i);
     let block = usize::try_from(int(node, "blocksize")?).ok()?;
     view(l, i, Rearrange::DepthToSpace { block, channels_first: text(node, "mode") == Some("CRD") })

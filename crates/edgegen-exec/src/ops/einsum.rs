@@ -11,7 +11,7 @@ use crate::reason::Reason;
 use onnx::pb::NodeProto;
 use std::collections::HashMap;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("Einsum").infer(infer).lower(lower)];
+pub static OPERATORS: &[Operator] = &[Operator::new("Einsum").attributes(&["equation"]).infer(infer).lower(lower)];
 
 /// The letters of an Einsum's operands and of its result.
 fn terms(node: &NodeProto) -> Option<(Vec<Vec<char>>, Vec<char>)> {

@@ -1,7 +1,7 @@
 //! Expand and Tile: numbers that stand for many.
 
 use super::rearrange::{Rearrange, view};
-use super::{Operator, same_type};
+use super::Operator;
 use crate::constant::{Constant, broadcast, made};
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
@@ -12,10 +12,10 @@ use onnx::pb::NodeProto;
 pub static OPERATORS: &[Operator] = &[
     Operator::new("Expand")
         .infer(|n| Ok(vec![broadcast(n.shape(0)?, &lengths(&n.required(1)?.integers())?)?]))
-        .integer(same_type)
+        .any_type()
         .fold(expand)
         .lower(|l, i| view(l, i, Rearrange::Expand)),
-    Operator::new("Tile").infer(infer_tile).fold(tile).lower(lower_tile),
+    Operator::new("Tile").any_type().infer(infer_tile).fold(tile).lower(lower_tile),
 ];
 
 fn expand(_: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {

@@ -12,7 +12,7 @@ use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch};
 use onnx::pb::NodeProto;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("Gather").infer(infer).fold(fold).lower(lower)];
+pub static OPERATORS: &[Operator] = &[Operator::new("Gather").attributes(&["axis"]).any_type().infer(infer).fold(fold).lower(lower)];
 
 fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
     let x = n.shape(0)?;
@@ -40,7 +40,7 @@ fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Cons
             values.extend_from_slice(&a.values[(o * length + i) * inner..][..inner]);
         }
     }
-    Ok(Some(vec![Constant::of(dims, values, a.kind)]))
+    Ok(Some(vec![Constant { exact: a.exact, ..Constant::of(dims, values, a.kind) }]))
 }
 
 fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
@@ -77,7 +77,7 @@ impl<'a> Operation<'a> for Rows<'a> {
         let index = c.value(self.index)?;
         let index = c.contiguous(&index, |p| p.run().is_some())?;
         let output = c.row_major(c.dims(out)?)?;
-        c.limit_classes(self.index, self.table.dims[0]);
+        c.table(self.index, self.table.dims[0]);
         c.graph.take_numbers(self.table.len())?;
         let mut places = Places::default();
         let row = self.table.values.len() / self.table.dims[0];
@@ -120,10 +120,17 @@ impl Kernel for GatherRows {
 
     fn run(&self, Call { places, memory, .. }: Call<'_>, _: &mut Scratch) {
         let (index, to) = (places.get(self.index), places.get(self.to));
-        let last = self.table.len() / self.row - 1;
+        let rows = self.table.len() / self.row;
         for i in 0..index.len {
-            let row = (memory.get(index.start + i).max(0.0) as usize).min(last);
-            memory.write(to.start + i * self.row, &self.table[row * self.row..][..self.row]);
+            let to = to.start + i * self.row;
+            // whole, but for what is no number at all
+            let index = memory.get(index.start + i);
+            let row = if index.is_nan() { None } else { index_within(index as i64, rows) };
+            match row {
+                Some(row) => memory.write(to, &self.table[row * self.row..][..self.row]),
+                // what there is no row for must not become the numbers of another
+                None => (to..to + self.row).for_each(|place| memory.write(place, &[f32::NAN])),
+            }
         }
     }
 }

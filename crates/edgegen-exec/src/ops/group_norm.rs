@@ -15,9 +15,10 @@ use kernels::dense;
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[
-    Operator::new("GroupNormalization").infer(same_shape).lower(lower),
+    Operator::new("GroupNormalization")
+        .attributes(&["num_groups", "epsilon", "stash_type"]).infer(same_shape).lower(lower),
     // on its own there is no kernel for it; see `group_norm`
-    Operator::new("InstanceNormalization").infer(same_shape),
+    Operator::new("InstanceNormalization").attributes(&["epsilon"]).infer(same_shape),
 ];
 
 fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
@@ -30,8 +31,8 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let each = |k: usize| -> Option<Vec<f32>> {
         let values = &l.constant(node, k)?.values;
         match values.len() {
-            n if n == channels => Some(values.to_vec()),
-            n if n == groups => Some((0..channels).map(|c| values[c / (channels / groups)]).collect()),
+            n if n == channels && (groups == channels || l.graph.opset >= 21) => Some(values.to_vec()),
+            n if n == groups && l.graph.opset < 21 => Some((0..channels).map(|c| values[c / (channels / groups)]).collect()),
             _ => None,
         }
     };

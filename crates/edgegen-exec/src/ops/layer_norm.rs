@@ -8,6 +8,8 @@ use crate::node::{axis, float, int};
 use kernels::general::Rows as RowFunction;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("LayerNormalization")
+    // statistics are f32 whatever they are kept in
+    .attributes(&["axis", "epsilon", "stash_type"])
     .infer(|n| if n.node.output.len() == 1 { same_shape(n) } else { Err(unknown_form()) })
     .lower(lower)];
 

@@ -15,7 +15,7 @@ use kernels::dense;
 use kernels::weights::Stored;
 use std::borrow::Cow;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("Gemm").infer(infer).lower(lower_gemm)];
+pub static OPERATORS: &[Operator] = &[Operator::new("Gemm").attributes(&["alpha", "beta", "transA", "transB"]).infer(infer).lower(lower_gemm)];
 
 fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
     let (x, y) = (n.shape(0)?, n.shape(1)?);

@@ -13,7 +13,10 @@ use crate::step::{Call, Kernel, Scratch, product};
 use kernels::arena::View;
 use std::ops::Range;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("MaxPool").infer(average_pool::infer).lower(lower)];
+pub static OPERATORS: &[Operator] = &[Operator::new("MaxPool")
+    .attributes(&["auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides"])
+    .infer(average_pool::infer)
+    .lower(lower)];
 
 fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);

@@ -87,8 +87,11 @@ pub struct Operator {
     pub lower: LowerFn,
     /// What is known of it from shapes alone.
     pub known_from_shapes: KnownFromShapesFn,
-    /// Whether its results hold whole numbers.
-    pub integer: fn(&Inference) -> bool,
+    /// The attributes that its rules read, or that change nothing of what they make. A node with another is not run.
+    pub attributes: &'static [&'static str],
+    /// Whether it takes values of any type, since it moves or converts them, or reads them as indices. Others take f32 alone,
+    /// and stored integers that f32 holds.
+    pub any_type: bool,
 }
 
 impl Operator {
@@ -100,7 +103,8 @@ impl Operator {
             fold: |_, _| Ok(None),
             lower: |_, _| None,
             known_from_shapes: |_| Ok(None),
-            integer: |_| false,
+            attributes: &[],
+            any_type: false,
         }
     }
 
@@ -124,9 +128,14 @@ impl Operator {
         Operator { known_from_shapes, ..self }
     }
 
-    /// With whether its results hold whole numbers.
-    pub const fn integer(self, integer: fn(&Inference) -> bool) -> Self {
-        Operator { integer, ..self }
+    /// With the attributes that its rules read, or that change nothing of what they make.
+    pub const fn attributes(self, attributes: &'static [&'static str]) -> Self {
+        Operator { attributes, ..self }
+    }
+
+    /// With values of any type.
+    pub const fn any_type(self) -> Self {
+        Operator { any_type: true, ..self }
     }
 }
 
@@ -147,11 +156,6 @@ pub fn passes_on(graph: &Graph, node: &NodeProto, x: &str) -> bool {
 /// The same shape as the first input's: the shape rule of most functions.
 pub fn same_shape(inference: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
     Ok(vec![inference.shape(0)?.to_vec()])
-}
-
-/// Whole numbers where the first input has them: what moves numbers about.
-pub fn same_type(inference: &Inference) -> bool {
-    inference.is_integer(0)
 }
 
 /// An operation on named values, as recognised in a graph.

@@ -8,7 +8,7 @@ use crate::lower::{Lowered, Lowering};
 use crate::node::{ints, text};
 use crate::reason::Reason;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("Pad").infer(infer).lower(lower)];
+pub static OPERATORS: &[Operator] = &[Operator::new("Pad").attributes(&["mode", "pads"]).infer(infer).lower(lower)];
 
 fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
     let x = n.shape(0)?;

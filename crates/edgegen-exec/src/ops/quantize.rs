@@ -14,8 +14,8 @@ use onnx::pb::NodeProto;
 use onnx::pb::tensor_proto::DataType;
 
 pub static OPERATORS: &[Operator] = &[
-    Operator::new("QuantizeLinear").infer(same_shape).fold(quantize).lower(rounding),
-    Operator::new("DequantizeLinear").infer(same_shape).fold(dequantize),
+    Operator::new("QuantizeLinear").attributes(&["axis", "saturate"]).any_type().infer(same_shape).fold(quantize).lower(rounding),
+    Operator::new("DequantizeLinear").attributes(&["axis"]).any_type().infer(same_shape).fold(dequantize),
 ];
 
 fn quantize(_: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {

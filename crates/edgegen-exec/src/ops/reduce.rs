@@ -14,11 +14,15 @@ use kernels::general::Reduction;
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[
-    Operator::new("ReduceMean").infer(infer).lower(|l, i| lower(l, i, Reduction::Mean)),
-    Operator::new("ReduceSum").infer(infer).lower(|l, i| lower(l, i, Reduction::Sum)),
+    reduction("ReduceMean").lower(|l, i| lower(l, i, Reduction::Mean)),
+    reduction("ReduceSum").lower(|l, i| lower(l, i, Reduction::Sum)),
     // the shape alone: there is no kernel for it yet
-    Operator::new("ReduceMax").infer(infer),
+    reduction("ReduceMax"),
 ];
+
+const fn reduction(name: &'static str) -> Operator {
+    Operator::new(name).attributes(&["axes", "keepdims", "noop_with_empty_axes"]).infer(infer)
+}
 
 /// The dimensions that are reduced: none at all where the node says that no axes mean none.
 fn reduced(node: &NodeProto, given: Option<&Constant>, rank: usize) -> Result<Vec<usize>, Reason> {

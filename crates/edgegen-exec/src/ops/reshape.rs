@@ -2,7 +2,7 @@
 
 use super::group_norm::group_norm;
 use super::rearrange::{Rearrange, view};
-use super::{Operator, same_type};
+use super::Operator;
 use crate::constant::{Constant, count};
 use crate::graph::Inference;
 use crate::node::{axis, int, ints, lengths};
@@ -11,25 +11,30 @@ use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[
     Operator::new("Reshape")
+        .attributes(&["allowzero"])
         .infer(|n| Ok(vec![reshape(n.node, n.shape(0)?, &n.required(1)?.integers())?]))
-        .integer(same_type)
+        .any_type()
         .fold(|node, input| match *input {
             [Some(a), Some(to)] => Ok(Some(vec![a.reshaped(reshape(node, &a.dims, &to.integers())?)])),
             _ => Ok(None),
         })
         .lower(|l, i| group_norm(l, i).or_else(|| view(l, i, Rearrange::Reshape))),
     Operator::new("Flatten")
+        .attributes(&["axis"])
+        .any_type()
         .infer(|n| Ok(vec![flatten(n.node, n.shape(0)?)?]))
         .fold(|node, input| fold(input, |dims, _| flatten(node, dims)))
         .lower(|l, i| view(l, i, Rearrange::Reshape)),
     Operator::new("Unsqueeze")
+        .attributes(&["axes"])
         .infer(|n| Ok(vec![unsqueeze(n.node, n.shape(0)?, axes_input(n))?]))
-        .integer(same_type)
+        .any_type()
         .fold(|node, input| fold(input, |dims, axes| unsqueeze(node, dims, axes)))
         .lower(|l, i| view(l, i, Rearrange::Reshape)),
     Operator::new("Squeeze")
+        .attributes(&["axes"])
         .infer(|n| Ok(vec![squeeze(n.node, n.shape(0)?, axes_input(n))?]))
-        .integer(same_type)
+        .any_type()
         .fold(|node, input| fold(input, |dims, axes| squeeze(node, dims, axes)))
         .lower(|l, i| view(l, i, Rearrange::Reshape)),
 ];

@@ -13,8 +13,10 @@ use crate::step::{Call, Kernel, Scratch, product};
 use kernels::arena::{Place as StridedView, View};
 
 pub static OPERATORS: &[Operator] = &[
-    Operator::new("Resize").infer(|n| infer(n, 2)).lower(lower),
-    Operator::new("Upsample").infer(|n| infer(n, 1)).lower(lower),
+    Operator::new("Resize")
+        .attributes(&["mode", "coordinate_transformation_mode", "nearest_mode"])
+        .infer(|n| if n.opset() < 11 { Err(unknown_form()) } else { infer(n, 2) }).lower(lower),
+    Operator::new("Upsample").attributes(&["mode"]).infer(|n| infer(n, 1)).lower(lower),
 ];
 
 fn infer(n: &Inference, scales: usize) -> Result<Vec<Vec<usize>>, Reason> {

@@ -6,7 +6,7 @@ use crate::node::text;
 use crate::reason::Reason;
 use onnx::pb::NodeProto;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("ScatterND").fold(fold)];
+pub static OPERATORS: &[Operator] = &[Operator::new("ScatterND").attributes(&["reduction"]).fold(fold)];
 
 fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
     let &[Some(a), Some(index), Some(updates)] = input else { return Ok(None) };

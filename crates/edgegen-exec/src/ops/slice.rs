@@ -10,6 +10,8 @@ use kernels::arena::row_major;
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("Slice")
+    .attributes(&["starts", "ends", "axes"])
+    .any_type()
     .infer(|n| Ok(vec![slice(n.node, n.shape(0)?, &n.all_stored())?.into_iter().map(|p| p.count).collect()]))
     .fold(fold)
     .lower(lower)];

@@ -5,13 +5,30 @@ use super::{Operator, same_shape};
 use crate::lower::{Lowered, Lowering};
 use crate::node::{axis, int};
 use kernels::general::Rows as RowFunction;
+use onnx::pb::NodeProto;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("Softmax").infer(same_shape).lower(lower)];
+pub static OPERATORS: &[Operator] = &[Operator::new("Softmax").attributes(&["axis"]).infer(|n| {
+    axis(int(n.node, "axis").unwrap_or(0), n.shape(0)?.len())?;
+    same_shape(n)
+}).lower(lower)];
+
+/// The dimension that a Softmax is over. Before opset 13 it is over that and all after it, which is one only if these are 1.
+pub fn softmax_axis(l: &Lowering, node: &NodeProto) -> Option<usize> {
+    let dims = l.dims(node.input.first()?)?;
+    let old = l.graph.opset < 13;
+    let at = axis(int(node, "axis").unwrap_or(if old { 1 } else { -1 }), dims.len()).ok()?;
+    let longer = |all: &[usize]| all.iter().any(|d| *d != 1);
+    match old {
+        false => Some(at),
+        true if !longer(&dims[at + 1..]) => Some(at),
+        true if dims[at..].iter().filter(|d| **d != 1).count() == 1 => (at..dims.len()).find(|i| dims[*i] != 1),
+        true => None,
+    }
+}
 
 fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
     let x = l.value(node, 0)?;
     let rank = l.dims(x)?.len();
-    let last = axis(int(node, "axis").unwrap_or(-1), rank).ok()? + 1 == rank;
-    if last { l.one(i, RowOperation { x, function: RowFunction::Softmax }) } else { None }
+    if softmax_axis(l, node)? + 1 == rank { l.one(i, RowOperation { x, function: RowFunction::Softmax }) } else { None }
 }

@@ -10,6 +10,8 @@ use kernels::arena::row_major;
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("Split")
+    .attributes(&["axis", "split", "num_outputs"])
+    .any_type()
     .infer(|n| {
         let x = n.shape(0)?;
         let at = axis(int(n.node, "axis").unwrap_or(0), x.len())?;

@@ -9,6 +9,8 @@ use crate::reason::Reason;
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("Transpose")
+    .attributes(&["perm"])
+    .any_type()
     .infer(|n| {
         let x = n.shape(0)?;
         Ok(vec![permutation(n.node, x.len())?.into_iter().map(|p| x[p]).collect()])

@@ -42,20 +42,20 @@ pub static OPERATORS: &[Operator] = &[
     Operator::new("Ceil").infer(same_shape).fold(|_, input| Ok(first(input).map(|x| vec![x.map(f32::ceil)]))),
     Operator::new("Sigmoid").infer(same_shape).lower(|l, i| silu(l, i).or_else(|| one(l, i, Unary::Sigmoid))),
     Operator::new("Softplus").infer(same_shape).lower(|l, i| mish(l, i).or_else(|| one(l, i, Unary::Softplus))),
-    Operator::new("Swish").infer(same_shape).lower(|l, i| {
+    Operator::new("Swish").attributes(&["alpha"]).infer(same_shape).lower(|l, i| {
         let plain = float(l.node(i), "alpha").unwrap_or(1.0) == 1.0;
         if plain { one(l, i, Unary::Silu) } else { None }
     }),
-    Operator::new("Gelu").infer(same_shape).lower(|l, i| {
+    Operator::new("Gelu").attributes(&["approximate"]).infer(same_shape).lower(|l, i| {
         let tanh = text(l.node(i), "approximate") == Some("tanh");
         one(l, i, if tanh { Unary::GeluTanh } else { Unary::Gelu })
     }),
-    Operator::new("Clip").infer(same_shape).lower(clip),
+    Operator::new("Clip").attributes(&["max", "min"]).infer(same_shape).lower(clip),
     // shapes alone: there are no kernels for these yet
-    Operator::new("Elu").infer(same_shape),
-    Operator::new("HardSigmoid").infer(same_shape),
+    Operator::new("Elu").attributes(&["alpha"]).infer(same_shape),
+    Operator::new("HardSigmoid").attributes(&["alpha", "beta"]).infer(same_shape),
     Operator::new("HardSwish").infer(same_shape),
-    Operator::new("LeakyRelu").infer(same_shape),
+    Operator::new("LeakyRelu").attributes(&["alpha"]).infer(same_shape),
     Operator::new("Round").infer(same_shape),
 ];
 
@@ -69,11 +69,12 @@ fn one<'a>(l: &Lowering<'a>, i: usize, f: Unary) -> Option<Lowered<'a>> {
 
 fn clip<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
-    let bound = |k: usize, none: f32| match node.input.get(k).filter(|n| !n.is_empty()) {
+    // attributes once, inputs since opset 11
+    let bound = |k: usize, name: &str, none: f32| match node.input.get(k).filter(|n| !n.is_empty()) {
         Some(_) => l.constant(node, k)?.values.first().copied(),
-        None => Some(none),
+        None => Some(float(node, name).unwrap_or(none)),
     };
-    one(l, i, Unary::Clamp(bound(1, f32::MIN)?, bound(2, f32::MAX)?))
+    one(l, i, Unary::Clamp(bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?))
 }
 
 /// x · sigmoid(x).

@@ -78,7 +78,8 @@ fn observer(model: &ModelProto, network: &NetworkConfig, names: &[String]) -> Re
         NetworkConfig::Sequence(_) => (None, Vec::new()),
     };
     let time = input(1, &[], false)?;
-    let inputs = Inputs { sample: input(0, network.shape(), false)?, time, class, conditions };
+    let opset = onnx::signature::opset(model).map_err(anyhow::Error::msg)?;
+    let inputs = Inputs { sample: input(0, network.shape(), false)?, time, class, conditions, opset };
     exec::compile(Isa::detect(), &graph, &inputs, &Budget::new(usize::MAX))
         .map_err(|reason| anyhow::anyhow!("the network cannot be observed: {reason}"))
 }
