@@ -387,7 +387,7 @@ mod tests {
     fn said(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> String {
         let input = Input { name: "x".into(), role: Role::Sample, shape: vec![1, 4, 8, 8], element: DataType::Float };
         let graph = GraphProto { node, initializer, ..Default::default() };
-        check(&graph, &[input], &Budget::new(1 << 24)).map_or_else(|e| e.to_string(), |()| "nothing".into())
+        check(&graph, 17, &[input], &Budget::new(1 << 24)).map_or_else(|e| e.to_string(), |()| "nothing".into())
     }
 
     #[test]
