@@ -208,9 +208,10 @@ impl Output {
     unsafe fn put<D: Dot, const V: usize>(self, d: D, memory: Memory, at: usize, values: [<D::S as Simd>::F; V]) {
         match self {
             Output::Float(_) => {
+                let to = memory.arena().skip(at);
                 for (v, &value) in values.iter().enumerate() {
                     // SAFETY: the caller's promise.
-                    unsafe { memory.arena().store(at + v * D::LANES, value) }
+                    unsafe { to.store(v * D::LANES, value) }
                 }
             }
             // SAFETY: the caller's promise.
@@ -235,14 +236,20 @@ impl Output {
 
 /// Something that is done to numbers one by one.
 trait Each<S: Simd>: Copy {
-    /// To a vector of channels of the pixel at (y, x) from `c` on, of which `part` are there, or all.
+    /// What is done to the pixel at (y, x).
+    #[inline(always)]
+    fn at(self, _y: usize, _x: usize) -> Self {
+        self
+    }
+
+    /// To a vector of channels from `c` on, of which `part` are there, or all.
     ///
     /// # Safety
     /// What else is read of those channels must be there.
-    unsafe fn each(self, s: S, v: S::F, at: (usize, usize, usize), part: Option<usize>) -> S::F;
+    unsafe fn each(self, s: S, v: S::F, c: usize, part: Option<usize>) -> S::F;
 }
 
-/// Does `f` to the `count` channels of the pixel at (y, x), the first of which is number `from`, into those from number
+/// Does `f` to the `count` channels of a pixel, the first of which is number `from`, into those from number
 /// `to` on.
 ///
 /// # Safety
@@ -251,7 +258,6 @@ trait Each<S: Simd>: Copy {
 unsafe fn channels<D: Dot>(
     d: D,
     f: impl Each<D::S>,
-    (y, x): (usize, usize),
     from: usize,
     (output, to): (Output, usize),
     count: usize,
@@ -263,7 +269,7 @@ unsafe fn channels<D: Dot>(
         let mut values: [<D::S as Simd>::F; 4] = unsafe { f32::load(s, from, c) };
         for (v, value) in values.iter_mut().enumerate() {
             // SAFETY: as above.
-            *value = unsafe { f.each(s, *value, (y, x, c + v * D::LANES), None) };
+            *value = unsafe { f.each(s, *value, c + v * D::LANES, None) };
         }
         // SAFETY: as above.
         unsafe { output.put(d, memory, to + c, values) }
@@ -273,7 +279,7 @@ unsafe fn channels<D: Dot>(
         // SAFETY: as above.
         let value = unsafe { from.load(c) };
         // SAFETY: as above.
-        let value = unsafe { f.each(s, value, (y, x, c), None) };
+        let value = unsafe { f.each(s, value, c, None) };
         // SAFETY: as above.
         unsafe { output.put(d, memory, to + c, [value]) }
         c += D::LANES;
@@ -283,7 +289,7 @@ unsafe fn channels<D: Dot>(
         // SAFETY: as above.
         let value = unsafe { s.load_part(from, c, left) };
         // SAFETY: as above.
-        let value = unsafe { f.each(s, value, (y, x, c), Some(left)) };
+        let value = unsafe { f.each(s, value, c, Some(left)) };
         // SAFETY: as above.
         unsafe { output.put_part(d, memory, to + c, value, left) }
     }
@@ -308,7 +314,7 @@ struct Copied;
 struct Silu;
 #[derive(Clone, Copy)]
 struct Rounded(Levels);
-/// The numbers of this picture are added.
+/// The numbers of this picture are added, from its pixel on.
 #[derive(Clone, Copy)]
 struct Added<'a>(Source<'a, f32>, View);
 /// `x · factor + offset` of each channel, then SiLU if that is asked for.
@@ -320,37 +326,41 @@ struct Scaled<'a, const SILU: bool> {
 
 impl<S: Simd> Each<S> for Copied {
     #[inline(always)]
-    unsafe fn each(self, _: S, v: S::F, _: (usize, usize, usize), _: Option<usize>) -> S::F {
+    unsafe fn each(self, _: S, v: S::F, _: usize, _: Option<usize>) -> S::F {
         v
     }
 }
 
 impl<S: Simd> Each<S> for Silu {
     #[inline(always)]
-    unsafe fn each(self, s: S, v: S::F, _: (usize, usize, usize), _: Option<usize>) -> S::F {
+    unsafe fn each(self, s: S, v: S::F, _: usize, _: Option<usize>) -> S::F {
         silu(s, v)
     }
 }
 
 impl<S: Simd> Each<S> for Rounded {
     #[inline(always)]
-    unsafe fn each(self, s: S, v: S::F, _: (usize, usize, usize), _: Option<usize>) -> S::F {
+    unsafe fn each(self, s: S, v: S::F, _: usize, _: Option<usize>) -> S::F {
         self.0.round_all(s, v)
     }
 }
 
 impl<S: Simd> Each<S> for Added<'_> {
     #[inline(always)]
-    unsafe fn each(self, s: S, v: S::F, (y, x, c): (usize, usize, usize), part: Option<usize>) -> S::F {
-        let at = self.1.start + y * self.1.row + x * self.1.pixel + c;
+    fn at(self, y: usize, x: usize) -> Self {
+        Added(self.0.skip(self.1.start + y * self.1.row + x * self.1.pixel), self.1)
+    }
+
+    #[inline(always)]
+    unsafe fn each(self, s: S, v: S::F, c: usize, part: Option<usize>) -> S::F {
         // SAFETY: the caller's promise.
-        s.add(v, unsafe { s.load_some(self.0, at, part.unwrap_or(S::LANES)) })
+        s.add(v, unsafe { s.load_some(self.0, c, part.unwrap_or(S::LANES)) })
     }
 }
 
 impl<S: Simd, const SILU: bool> Each<S> for Scaled<'_, SILU> {
     #[inline(always)]
-    unsafe fn each(self, s: S, v: S::F, (_, _, c): (usize, usize, usize), part: Option<usize>) -> S::F {
+    unsafe fn each(self, s: S, v: S::F, c: usize, part: Option<usize>) -> S::F {
         let count = part.unwrap_or(S::LANES);
         // SAFETY: the caller's promise.
         let factor = unsafe { s.load_some(self.factor, c, count) };
@@ -398,7 +408,7 @@ unsafe fn every<D: Dot>(d: D, f: impl Each<D::S>, input: View, output: Output, p
         for x in columns {
             let at = |v: View| v.start + y * v.row + x * v.pixel;
             // SAFETY: the caller's promise.
-            unsafe { channels(d, f, (y, x), at(input), (output, at(view)), view.c, memory) }
+            unsafe { channels(d, f.at(y, x), at(input), (output, at(view)), view.c, memory) }
         }
     }
 }

@@ -94,10 +94,11 @@ pub(super) trait Simd: Copy {
         values: [Self::F; V],
         (inverse, zero, flip): (f32, u8, u8),
     ) {
+        let to = to.skip(at);
         for (v, value) in values.into_iter().enumerate() {
             let bytes = self.levels(value, inverse, zero, flip);
             // SAFETY: the caller's promise.
-            unsafe { to.store(at + v * Self::LANES, bytes) }
+            unsafe { to.store(v * Self::LANES, bytes) }
         }
     }
 

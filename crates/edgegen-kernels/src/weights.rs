@@ -125,10 +125,10 @@ pub(super) trait Number: Plain {
     #[inline(always)]
     unsafe fn load<S: Simd, const V: usize>(s: S, from: Source<Self>, at: usize) -> [S::F; V] {
         // no closure: one that is not compiled into its caller lacks the CPU's features
-        let mut values = [s.splat(0.0); V];
+        let (from, mut values) = (from.skip(at), [s.splat(0.0); V]);
         for (v, value) in values.iter_mut().enumerate() {
             // SAFETY: the caller's promise.
-            *value = Self::widen(s, unsafe { from.load(at + v * S::LANES) });
+            *value = Self::widen(s, unsafe { from.load(v * S::LANES) });
         }
         values
     }

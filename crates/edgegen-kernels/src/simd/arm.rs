@@ -95,14 +95,14 @@ impl Simd for Neon {
         values: [float32x4_t; V],
         (inverse, zero, flip): (f32, u8, u8),
     ) {
-        let (fours, rest) = values.as_chunks::<4>();
+        let (to, (fours, rest)) = (to.skip(at), values.as_chunks::<4>());
         for (i, four) in fours.iter().enumerate() {
             // SAFETY: the caller's promise.
-            unsafe { to.store(at + 16 * i, self.levels_of_four(*four, inverse, zero, flip)) }
+            unsafe { to.store(16 * i, self.levels_of_four(*four, inverse, zero, flip)) }
         }
         for (v, value) in rest.iter().enumerate() {
             // SAFETY: the caller's promise.
-            unsafe { to.store(at + 16 * fours.len() + 4 * v, self.levels(*value, inverse, zero, flip)) }
+            unsafe { to.store(16 * fours.len() + 4 * v, self.levels(*value, inverse, zero, flip)) }
         }
     }
 }

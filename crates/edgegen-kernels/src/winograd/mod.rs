@@ -286,40 +286,52 @@ impl<Y: Way<N, M>, const N: usize, const M: usize> Band<'_, Y, N, M> {
         if V > Y::PIXELS.len() {
             return;
         }
+        let Sizes { c_in, c_out, .. } = self.sizes;
+        assert!(V == block.vectors && position < N * N);
+        let from = self.inputs.source().skip(position * self.windows * c_in);
+        let to = self.results.skip(position * self.windows * c_out + block.first);
         let mut first = 0;
         let each = self.count.div_ceil(self.count.div_ceil(Y::PIXELS[V - 1]));
         while first < self.count {
-            let at = (position, first);
+            let (from, to) = (from.skip(first * c_in), to.skip(first * c_out));
             match each.min(self.count - first) {
-                1 => self.tile::<V, 1>(weights, block, at),
-                2 => self.tile::<V, 2>(weights, block, at),
-                3 => self.tile::<V, 3>(weights, block, at),
-                4 => self.tile::<V, 4>(weights, block, at),
-                5 => self.tile::<V, 5>(weights, block, at),
-                6 => self.tile::<V, 6>(weights, block, at),
-                7 => self.tile::<V, 7>(weights, block, at),
-                _ => self.tile::<V, 8>(weights, block, at),
+                // SAFETY: so many windows of the band are left, and the block has V vectors.
+                1 => unsafe { self.tile::<V, 1>(weights, from, to) },
+                // SAFETY: so many windows of the band are left, and the block has V vectors.
+                2 => unsafe { self.tile::<V, 2>(weights, from, to) },
+                // SAFETY: so many windows of the band are left, and the block has V vectors.
+                3 => unsafe { self.tile::<V, 3>(weights, from, to) },
+                // SAFETY: so many windows of the band are left, and the block has V vectors.
+                4 => unsafe { self.tile::<V, 4>(weights, from, to) },
+                // SAFETY: so many windows of the band are left, and the block has V vectors.
+                5 => unsafe { self.tile::<V, 5>(weights, from, to) },
+                // SAFETY: so many windows of the band are left, and the block has V vectors.
+                6 => unsafe { self.tile::<V, 6>(weights, from, to) },
+                // SAFETY: so many windows of the band are left, and the block has V vectors.
+                7 => unsafe { self.tile::<V, 7>(weights, from, to) },
+                // SAFETY: so many windows of the band are left, and the block has V vectors.
+                _ => unsafe { self.tile::<V, 8>(weights, from, to) },
             }
             first += each;
         }
     }
 
-    /// As [`products`](Self::products), for P windows from `first` on.
+    /// As [`products`](Self::products), for P windows, whose numbers begin at `from` and whose sums go to `to`.
+    ///
+    /// # Safety
+    /// So many windows must be there, and the weights of as many vectors.
     #[inline(always)]
-    fn tile<const V: usize, const P: usize>(
+    unsafe fn tile<const V: usize, const P: usize>(
         &self,
         weights: Source<Y::Number>,
-        block: Block,
-        (position, first): (usize, usize),
+        from: Source<Y::Number>,
+        to: Target<Y::Sum>,
     ) {
         if V > Y::PIXELS.len() || P > Y::PIXELS[V - 1] {
             return;
         }
         let Sizes { c_in, c_out, .. } = self.sizes;
-        assert!(V == block.vectors && first + P <= self.count && position < N * N);
-        let from = self.inputs.source().skip((position * self.windows + first) * c_in);
-        let to = self.results.skip((position * self.windows + first) * c_out + block.first);
-        // SAFETY: the assertion: the windows are some of the band's, and a block's weights are packed for as many vectors.
+        // SAFETY: the caller's promise.
         let sums = unsafe { self.way.multiply::<V, P>(weights, from, c_in) };
         for (p, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
