@@ -2,7 +2,8 @@
 //! doubled or put in each other's place. Each is read or refused in one line; edgegen's own code never panics on
 //! the way (panics of tract's are caught), nor asks for much memory, nor takes long.
 //!
-//! `EDGEGEN_MUTATIONS=20 cargo test --release --test damaged` makes twenty times as many.
+//! 26,000 damaged models take 17 seconds of processor time. `EDGEGEN_MUTATIONS=10 cargo test --workspace --test damaged`
+//! makes ten times as many: 260,000 took 175 seconds of it, and none did harm.
 
 mod common;
 #[path = "common/allocations.rs"]

@@ -407,7 +407,7 @@ mod tests {
         };
         let mean = || with(node("ReduceMean", &["x"], "m"), ints("axes", &[0, 1, 2, 3]));
         let cases = [
-            (said(vec![node("Elu", &["x"], "y"); 10_001], vec![]), "is too large"),
+            (said((0..10_001).map(|i| node("Elu", &["x"], &i.to_string())).collect(), vec![]), "is too large"),
             (said(vec![node("Elu", &["x"], "y")], vec![]), "nothing"),
             (
                 said(vec![node("Loop", &["x"], "y"), node("NonZero", &["x"], "z")], vec![]),
@@ -465,9 +465,9 @@ mod tests {
                 "backward",
             ),
         ];
-        for (i, (said, words)) in cases.iter().enumerate() {
-            assert!(said.contains(words), "case {i}: {said:?} does not say {words:?}");
-        }
+        let wrong = cases.iter().enumerate().filter(|(_, (said, words))| !said.contains(words));
+        let wrong: Vec<_> = wrong.map(|(i, (said, words))| format!("case {i}: {said:?}, not {words:?}")).collect();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     #[test]
