@@ -548,6 +548,8 @@ for op in ("Sub", "Div", "Mul", "Add", "Min", "Max"):
         w=weights(4, 2, 3, 3), b=np.float32(3))
     row(f"{op} of a number and a Gemm with a factor", f"r = Reshape (x, s) g = Gemm <alpha = 0.5> (r, w, c) y = {op} (b, g)", 13,
         s=np.int64([16, 4]), w=weights(4, 4), c=weights(4), b=np.float32(3))
+row("Slice by steps after a dilated Conv", "c = Conv <dilations = [2], pads = [2, 2]> (x, w) y = Slice (c, s, e, a, p)", 13, shape=(1, 8, 4),
+    w=weights(4, 8, 3), s=np.int64([-1]), e=np.int64([2**62]), a=np.int64([-1]), p=np.int64([2]))
 for op in ("AveragePool", "MaxPool"):
     for name, attributes in (("", ""), (", strided", ", strides = [2, 2]"), (", padded", ", pads = [1, 1, 1, 1]"),
                              (", as at the top", ', auto_pad = "SAME_UPPER"'), (", rounded up", ", ceil_mode = 1, strides = [3, 3]"),

@@ -353,7 +353,7 @@ fn result_type(node: &NodeProto, form: &Form, i: usize, known: &HashMap<&str, Da
     let parameter = form.outputs.get(i).or(form.outputs.last()).expect("every operator has an output");
     let element = match element_type(parameter.of).or_else(|| known.get(parameter.of).copied()) {
         Some(element) => element,
-        None => chosen_type(node, form, parameter.of)?,
+        None => chosen_type(node, form, parameter.of, known)?,
     };
     let allowed = form.variables.get(parameter.of);
     match allowed.is_none_or(|all| all.contains(&element)) {
@@ -402,7 +402,7 @@ pub fn is_default(node: &NodeProto, given: &AttributeProto, opset: i64) -> bool 
 }
 
 /// The type of a result that does not follow from inputs: attributes say it.
-fn chosen_type(node: &NodeProto, form: &Form, variable: &str) -> Result<DataType> {
+fn chosen_type(node: &NodeProto, form: &Form, variable: &str, known: &HashMap<&str, DataType>) -> Result<DataType> {
     let given = |name: &str| node.attribute.iter().find(|a| a.name == name);
     let named = |a: &AttributeProto| i32::try_from(a.i).ok().and_then(|i| DataType::try_from(i).ok());
     let tensor = |a: &AttributeProto| a.t.as_ref().and_then(|t| DataType::try_from(t.data_type).ok());
@@ -418,6 +418,11 @@ fn chosen_type(node: &NodeProto, form: &Form, variable: &str) -> Result<DataType
         "QuantizeLinear" => match given("output_dtype").filter(|a| a.i != 0) {
             Some(element) => named(element),
             None => Some(DataType::Uint8),
+        },
+        // that of its scales
+        "DequantizeLinear" => match given("output_dtype").filter(|a| a.i != 0) {
+            Some(element) => named(element),
+            None => known.get("T2").copied(),
         },
         // what statistics are computed in
         "LayerNormalization" => given("stash_type").map_or(Some(DataType::Float), named),
@@ -590,6 +595,7 @@ mod tests {
             (13, "QuantizeLinear(f, f)", Ok(Uint8)),
             (21, "QuantizeLinear(f, f) output_dtype=3", Ok(Int8)),
             (13, "DequantizeLinear(u, f, u)", Ok(Float)),
+            (23, "DequantizeLinear(u, f, u)", Ok(Float)),
             (13, "DequantizeLinear(u, f, f)", Err("cannot be of type Float")),
             (19, "Resize(f, , f) mode=bilinear", Err("is one of nearest, linear, cubic, not 'bilinear'")),
             (17, "Resize(f, , f) axes=[2,3]", Err("no attribute 'axes'")),
