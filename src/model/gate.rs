@@ -358,7 +358,7 @@ mod tests {
     }
 
     fn word(name: &str, text: &str) -> AttributeProto {
-        AttributeProto { name: name.into(), s: text.as_bytes().to_vec().into(), ..Default::default() }
+        AttributeProto { name: name.into(), s: text.as_bytes().to_vec(), ..Default::default() }
     }
 
     fn floats(name: &str, dims: &[i64]) -> TensorProto {

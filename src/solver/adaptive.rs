@@ -1,4 +1,4 @@
-//! The solvers that choose their own steps, as data; [`crate::adaptive`] runs them.
+//! The solvers that choose their own steps, as data; [`AdaptiveSampler`](crate::sampler::AdaptiveSampler) runs them.
 
 use crate::{Error, Result};
 

@@ -32,6 +32,8 @@ pub struct Graph<'a> {
     /// The version of ONNX's operators that the nodes are of.
     pub opset: i64,
     consumers: HashMap<&'a str, Vec<usize>>,
+    /// What the caller gets.
+    results: HashSet<&'a str>,
     /// The node that makes a value.
     makers: HashMap<&'a str, usize>,
     /// How many nodes and results have yet to read a value.
@@ -137,6 +139,7 @@ impl<'a> Graph<'a> {
             types: types_as_computed(graph, opset),
             opset,
             consumers: HashMap::new(),
+            results: graph.output.iter().map(|output| output.name.as_str()).collect(),
             makers: HashMap::new(),
             readers: HashMap::new(),
             budget,
@@ -369,10 +372,10 @@ impl<'a> Graph<'a> {
         self.consumers.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The one node that reads `name`, if it is one.
+    /// The one node that reads `name`, if it is one, and the caller does not get the value too.
     pub fn sole_consumer(&self, name: &str) -> Option<(usize, &'a NodeProto)> {
         match self.consumers(name) {
-            [one] => Some((*one, self.nodes[*one])),
+            [one] if !self.results.contains(name) => Some((*one, self.nodes[*one])),
             _ => None,
         }
     }

@@ -639,18 +639,20 @@ mod tests {
         let relu = node("Relu(f)");
         let elsewhere = NodeProto { domain: "nowhere".into(), ..relu.clone() };
         let unknown = node("Loop(f)");
-        let cases: &[(&[(&str, i64)], &[NodeProto], &[&str], &str)] = &[
-            (&[("", 17)], &[relu.clone()], &["f"], ""),
-            (&[("ai.onnx", 17), ("com.microsoft", 1)], &[relu.clone()], &["f"], ""),
-            (&[], &[relu.clone()], &["f"], "does not say which opset"),
-            (&[("", 17), ("ai.onnx", 18)], &[relu.clone()], &["f"], "two opsets"),
-            (&[("", 6)], &[relu.clone()], &["f"], "opset 6"),
-            (&[("", 99)], &[relu.clone()], &["f"], "opset 99"),
-            (&[("", 17)], &[relu.clone()], &["f", "f"], "stores two tensors as 'f'"),
-            (&[("", 17)], &[relu.clone()], &["f", "y"], "makes 'y' twice"),
+        // opsets, nodes, stored tensors, and what is said of them
+        type Case<'a> = (&'a [(&'a str, i64)], &'a [NodeProto], &'a [&'a str], &'a str);
+        let cases: &[Case] = &[
+            (&[("", 17)], std::slice::from_ref(&relu), &["f"], ""),
+            (&[("ai.onnx", 17), ("com.microsoft", 1)], std::slice::from_ref(&relu), &["f"], ""),
+            (&[], std::slice::from_ref(&relu), &["f"], "does not say which opset"),
+            (&[("", 17), ("ai.onnx", 18)], std::slice::from_ref(&relu), &["f"], "two opsets"),
+            (&[("", 6)], std::slice::from_ref(&relu), &["f"], "opset 6"),
+            (&[("", 99)], std::slice::from_ref(&relu), &["f"], "opset 99"),
+            (&[("", 17)], std::slice::from_ref(&relu), &["f", "f"], "stores two tensors as 'f'"),
+            (&[("", 17)], std::slice::from_ref(&relu), &["f", "y"], "makes 'y' twice"),
             (&[("", 17)], &[relu.clone(), relu.clone()], &["f"], "makes 'y' twice"),
             (&[("", 17)], &[], &["f"], "nothing in the graph makes its output 'y'"),
-            (&[("", 17)], &[relu.clone()], &[], "makes its input 'f'"),
+            (&[("", 17)], std::slice::from_ref(&relu), &[], "makes its input 'f'"),
             (&[("", 17)], &[elsewhere, unknown], &["f"], "not supported in opset 17: Loop, nowhere.Relu"),
         ];
         for (opsets, nodes, stored, words) in cases {

@@ -85,7 +85,7 @@ fn predictions(model: &Model, calls: &[Call]) -> Vec<f32> {
     let mut all = Vec::new();
     for call in calls {
         let mut out = vec![0.0; call.x.len()];
-        let mut condition = Condition::class(call.class);
+        let mut condition = if model.takes_class() { Condition::class(call.class) } else { Condition::default() };
         if model.inputs().iter().any(|i| i.name == "global_cond") {
             condition.named.insert("global_cond".into(), call.numbers.clone());
         }
