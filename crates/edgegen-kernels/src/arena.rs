@@ -337,7 +337,7 @@ impl Layout {
 
 /// Where storages are to lie so that those that are needed at the same time do not overlap: each has a first and a last
 /// step at which it is needed. The greatest are laid first, each as low as it can be; that takes time by the square of their
-/// number, so [many](MANY) are laid in the order of their first steps. Gives the starts, and the end.
+/// number, so more than some thousands are laid in the order of their first steps. Gives the starts, and the end.
 pub fn share(storages: &[(usize, Option<(usize, usize)>)]) -> (Vec<usize>, usize) {
     if storages.len() > MANY {
         return share_many(storages);
