@@ -160,7 +160,12 @@ const NARROW: [i64; 6] = [
 
 /// Refuses nodes that tract gives other numbers for, and that have no other form here.
 fn refuse(graph: &GraphProto, opset: i64, element: &dyn Fn(&str) -> Option<DataType>) -> Result<()> {
-    let stored: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    let of_nodes = graph.node.iter().filter(|n| n.op_type == "Constant").filter_map(|n| {
+        let tensor = n.attribute.first()?.t.as_ref()?;
+        Some((n.output.first()?.as_str(), tensor))
+    });
+    let stored: HashMap<&str, &TensorProto> =
+        graph.initializer.iter().map(|t| (t.name.as_str(), t)).chain(of_nodes).collect();
     let read: HashSet<&str> = graph.node.iter().flat_map(|n| &n.input).map(String::as_str).collect();
     let convolves = graph.node.iter().any(|n| n.op_type == "Conv");
     for node in &graph.node {

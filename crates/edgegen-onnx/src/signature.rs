@@ -10,7 +10,6 @@ use crate::pb::tensor_proto::DataType;
 use crate::pb::type_proto::Value;
 use crate::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
-use std::sync::OnceLock;
 
 /// The quantized operators of onnxruntime's own domain, which [`qoperator`](crate::qoperator) rewrites as standard ones.
 const QUANTIZED: [&str; 6] = ["QGemm", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSigmoid", "QLinearSoftmax"];
@@ -94,39 +93,58 @@ struct Form {
     attributes: Vec<Attribute>,
 }
 
-struct Table {
-    opsets: [i64; 2],
-    /// The forms of each operator, the oldest first; `None` from where on there is no such operator.
-    operators: HashMap<&'static str, Vec<(i64, Option<Form>)>>,
+/// The operators of ONNX, in the order of their names, each form on a line of its own. It is read where it is asked for: a
+/// table in memory would take as long to make as a small model takes to load.
+const SIGNATURES: &str = include_str!("signatures.txt");
+
+/// The first and the last opset that the table knows.
+fn opsets() -> [i64; 2] {
+    let line = SIGNATURES.lines().find_map(|line| line.strip_prefix("opsets "));
+    let ends = line.and_then(|line| line.split_once(" to ")).map(|(a, b)| [a, b].map(|n| n.parse().unwrap_or(0)));
+    ends.unwrap_or([0, 0])
 }
 
-fn table() -> &'static Table {
-    static TABLE: OnceLock<Table> = OnceLock::new();
-    TABLE.get_or_init(|| parse(include_str!("signatures.txt")).expect("the table is well formed"))
-}
-
-fn parse(text: &'static str) -> Option<Table> {
-    let mut lines = text.lines().filter(|line| !line.starts_with('#'));
-    let (first, last) = lines.next()?.strip_prefix("opsets ")?.split_once(" to ")?;
-    let mut table = Table { opsets: [first.parse().ok()?, last.parse().ok()?], operators: HashMap::new() };
-    for line in lines {
-        let mut columns = line.split('|').map(str::trim);
-        let (op, since) = columns.next()?.split_once(' ')?;
-        let since = since.parse().ok()?;
-        let [inputs, outputs, variables, attributes] = std::array::from_fn(|_| columns.next().unwrap_or_default());
-        let form = match inputs {
-            "none" => None,
-            _ => Some(Form {
-                since,
-                inputs: inputs.split_whitespace().map(parameter).collect(),
-                outputs: outputs.split_whitespace().map(parameter).collect(),
-                variables: variables.split(';').filter(|v| !v.is_empty()).map(variable).collect::<Option<_>>()?,
-                attributes: attributes.split_whitespace().map(attribute).collect::<Option<_>>()?,
-            }),
-        };
-        table.operators.entry(op).or_default().push((since, form));
+/// The lines of an operator, the oldest form first: each opset that a form is from, and the rest of the line.
+fn lines_of(op: &str) -> impl Iterator<Item = (i64, &'static str)> {
+    let body = SIGNATURES.find("opsets ").and_then(|at| Some(&SIGNATURES[at + SIGNATURES[at..].find('\n')? + 1..]));
+    let body = body.unwrap_or_default();
+    let name = |line: &'static str| line.split(' ').next().unwrap_or_default();
+    // the first line whose name is not less, between two starts of lines
+    let (mut low, mut high) = (0, body.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let start = body[..middle].rfind('\n').map_or(0, |at| at + 1);
+        let line = body[start..].lines().next().unwrap_or_default();
+        if name(line) < op {
+            low = start + line.len() + 1;
+        } else {
+            high = start;
+        }
     }
-    Some(table)
+    let lines = body.get(low..).unwrap_or_default().lines();
+    let op = op.to_string();
+    lines.take_while(move |line| name(line) == op).filter_map(|line| {
+        let (operator, rest) = line.split_once('|')?;
+        Some((operator.split(' ').nth(1)?.parse().ok()?, rest))
+    })
+}
+
+/// The line of the form that an operator has in an opset; `None` where there is no such operator.
+fn line_of(op: &str, opset: i64) -> Option<(i64, &'static str)> {
+    let newest = lines_of(op).take_while(|(since, _)| *since <= opset).last()?;
+    Some(newest).filter(|(_, line)| line.trim() != "none")
+}
+
+fn parse((since, line): (i64, &'static str)) -> Option<Form> {
+    let mut columns = line.split('|').map(str::trim);
+    let [inputs, outputs, variables, attributes] = std::array::from_fn(|_| columns.next().unwrap_or_default());
+    Some(Form {
+        since,
+        inputs: inputs.split_whitespace().map(parameter).collect(),
+        outputs: outputs.split_whitespace().map(parameter).collect(),
+        variables: variables.split(';').filter(|v| !v.is_empty()).map(variable).collect::<Option<_>>()?,
+        attributes: attributes.split_whitespace().map(attribute).collect::<Option<_>>()?,
+    })
 }
 
 fn parameter(text: &'static str) -> Parameter {
@@ -200,7 +218,7 @@ pub fn opset(model: &ModelProto) -> Result<i64> {
     if versions.any(|other| other != version) {
         return Err("the model says two opsets of ONNX that it is written in".into());
     }
-    let [first, last] = table().opsets;
+    let [first, last] = opsets();
     if (first..=last).contains(&version) {
         Ok(version)
     } else {
@@ -265,7 +283,8 @@ fn check_dropout(node: &NodeProto, graph: &GraphProto) -> Result<()> {
 fn check_operators(graph: &GraphProto, opset: i64) -> Result<()> {
     let mut unknown: Vec<String> = Vec::new();
     for node in &graph.node {
-        if form(node, opset).is_none() && !is_quantized(node) {
+        let is_known = is_standard(&node.domain) && line_of(&node.op_type, opset).is_some();
+        if !is_known && !is_quantized(node) {
             let domain = if is_standard(&node.domain) { String::new() } else { format!("{}.", shown(&node.domain)) };
             let name = format!("{domain}{}", shown(&node.op_type));
             if !unknown.contains(&name) && unknown.len() < 10 {
@@ -285,9 +304,8 @@ fn is_quantized(node: &NodeProto) -> bool {
 }
 
 /// The form that a node's operator has in this opset.
-fn form(node: &NodeProto, opset: i64) -> Option<&'static Form> {
-    let forms = table().operators.get(node.op_type.as_str()).filter(|_| is_standard(&node.domain))?;
-    forms.iter().rev().find(|(since, _)| *since <= opset)?.1.as_ref()
+fn form(node: &NodeProto, opset: i64) -> Option<Form> {
+    parse(line_of(&node.op_type, opset).filter(|_| is_standard(&node.domain))?)
 }
 
 /// The element types of inputs and stored tensors.
@@ -333,6 +351,7 @@ pub fn result_types(node: &NodeProto, opset: i64, type_of: impl Fn(&str) -> Opti
         return Ok(vec![level; node.output.len()]);
     }
     let form = form(node, opset).ok_or_else(|| wrong(format!("there is no such operator in opset {opset}")))?;
+    let form = &form;
     check_attributes(node, form).map_err(wrong)?;
     let mut known = HashMap::new();
     check_inputs(node, form, type_of, &mut known).map_err(wrong)?;
@@ -372,8 +391,9 @@ pub fn types_as_computed(graph: &GraphProto, opset: i64) -> HashMap<&str, DataTy
     let mut types = stored_types(graph).unwrap_or_default();
     types.values_mut().for_each(|element| *element = single(*element));
     for node in &graph.node {
-        let newest = || form(node, table().opsets[1]);
+        let newest = || form(node, opsets()[1]);
         let Some(form) = form(node, opset).or_else(newest) else { continue };
+        let form = &form;
         let mut known = HashMap::new();
         for (i, name) in node.input.iter().enumerate() {
             let parameter = form.inputs.get(i).or(form.inputs.last());
@@ -392,7 +412,7 @@ pub fn types_as_computed(graph: &GraphProto, opset: i64) -> HashMap<&str, DataTy
 
 /// Whether an attribute says what would hold without it.
 pub fn is_default(node: &NodeProto, given: &AttributeProto, opset: i64) -> bool {
-    let known = form(node, opset).and_then(|form| form.attributes.iter().find(|a| a.name == given.name));
+    let known = form(node, opset).and_then(|form| form.attributes.into_iter().find(|a| a.name == given.name));
     known.and_then(|known| Some((known.kind, known.default?))).is_some_and(|(kind, default)| match kind {
         AttributeType::Int => default.parse() == Ok(given.i),
         AttributeType::Float => default.parse() == Ok(given.f),

@@ -1,19 +1,20 @@
-//! Comparisons, logic and choices, of stored tensors alone.
+//! Comparisons, logic and choices: worked out of stored tensors alone; of other values the shapes are known.
 
-use super::Operator;
+use super::{Operator, same_shape};
 use super::binary::zip;
 use crate::constant::{Constant, broadcast, made};
+use crate::graph::Inference;
 use crate::reason::Reason;
 use onnx::pb::NodeProto;
 use onnx::pb::tensor_proto::DataType;
 
 pub static OPERATORS: &[Operator] = &[
-    Operator::new("Equal").fold(compare),
-    Operator::new("Less").fold(compare),
-    Operator::new("Greater").fold(compare),
-    Operator::new("And").fold(compare),
-    Operator::new("Or").fold(compare),
-    Operator::new("Not").fold(|_, input| {
+    Operator::new("Equal").infer(infer).fold(compare),
+    Operator::new("Less").infer(infer).fold(compare),
+    Operator::new("Greater").infer(infer).fold(compare),
+    Operator::new("And").infer(infer).fold(compare),
+    Operator::new("Or").infer(infer).fold(compare),
+    Operator::new("Not").infer(same_shape).fold(|_, input| {
         let x = input.first().copied().flatten();
         Ok(x.map(|x| vec![x.map(|v| f32::from(v == 0.0))]))
     }),
@@ -21,6 +22,10 @@ pub static OPERATORS: &[Operator] = &[
         .infer(|n| Ok(vec![broadcast(n.shape(0)?, &broadcast(n.shape(1)?, n.shape(2)?)?)?]))
         .fold(choose),
 ];
+
+fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
+    Ok(vec![broadcast(n.shape(0)?, n.shape(1)?)?])
+}
 
 fn compare(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
     let &[Some(a), Some(b)] = input else { return Ok(None) };

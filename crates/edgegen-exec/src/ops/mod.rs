@@ -10,8 +10,6 @@ use crate::lower::{Lowered, Lowering, Operand};
 use crate::reason::Reason;
 use kernels::conv8::Levels as QuantParams;
 use onnx::pb::NodeProto;
-use std::collections::HashMap;
-use std::sync::LazyLock;
 
 mod image_map;
 mod rearrange;
@@ -26,9 +24,7 @@ pub(crate) mod zeros;
 macro_rules! operators {
     ($($file:ident),* $(,)?) => {
         $(pub(crate) mod $file;)*
-        static OPERATORS: LazyLock<HashMap<&'static str, &'static Operator>> = LazyLock::new(|| {
-            [$($file::OPERATORS),*].into_iter().flatten().map(|operator| (operator.name, operator)).collect()
-        });
+        static OPERATORS: &[&[Operator]] = &[$($file::OPERATORS),*];
     };
 }
 
@@ -141,7 +137,7 @@ impl Operator {
 
 /// The operator of this name, if it has a file.
 pub fn operator(name: &str) -> Option<&'static Operator> {
-    OPERATORS.get(name).copied()
+    OPERATORS.iter().copied().flatten().find(|operator| operator.name == name)
 }
 
 /// Whether a node passes its input `x` on as it is.

@@ -16,8 +16,14 @@ use onnx::pb::NodeProto;
 pub static OPERATORS: &[Operator] = &[
     reduction("ReduceMean").lower(|l, i| lower(l, i, Reduction::Mean)),
     reduction("ReduceSum").lower(|l, i| lower(l, i, Reduction::Sum)),
-    // the shape alone: there is no kernel for it yet
+    // the shapes alone: there are no kernels for these yet
+    reduction("ReduceL1"),
+    reduction("ReduceL2"),
+    reduction("ReduceLogSum"),
+    reduction("ReduceLogSumExp"),
     reduction("ReduceMax"),
+    reduction("ReduceMin"),
+    reduction("ReduceSumSquare"),
 ];
 
 const fn reduction(name: &'static str) -> Operator {

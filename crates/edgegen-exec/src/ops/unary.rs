@@ -57,6 +57,14 @@ pub static OPERATORS: &[Operator] = &[
     Operator::new("HardSwish").infer(same_shape),
     Operator::new("LeakyRelu").attributes(&["alpha"]).infer(same_shape),
     Operator::new("Round").infer(same_shape),
+    Operator::new("BatchNormalization").attributes(&["epsilon", "momentum"]).infer(same_shape),
+    Operator::new("IsInf").infer(same_shape),
+    Operator::new("IsNaN").infer(same_shape),
+    Operator::new("LogSoftmax").attributes(&["axis"]).infer(same_shape),
+    Operator::new("Selu").attributes(&["alpha", "gamma"]).infer(same_shape),
+    Operator::new("Sign").infer(same_shape),
+    Operator::new("Softsign").infer(same_shape),
+    Operator::new("ThresholdedRelu").attributes(&["alpha"]).infer(same_shape),
 ];
 
 fn first<'c>(input: &[Option<&'c Constant>]) -> Option<&'c Constant> {
