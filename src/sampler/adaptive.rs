@@ -8,7 +8,7 @@ use crate::network::Network;
 use crate::noise::Noise;
 use crate::schedule::{Level, Marginal};
 use crate::solver::{Adaptive, Method, Prediction};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// The most evaluations of a run: a tolerance that needs more is a mistake.
 const MOST_EVALUATIONS: usize = 20_000;
@@ -62,15 +62,7 @@ impl AdaptiveSampler {
         x: &mut [f32],
         control: &mut Control,
     ) -> Result<Outcome> {
-        if x.len() != self.len {
-            return Err(Error::invalid(format!("the noise must have {} numbers, but has {}", self.len, x.len())));
-        }
-        if let Some(i) = x.iter().position(|v| !v.is_finite()) {
-            return Err(Error::new(
-                ErrorKind::NotFinite,
-                format!("the noise must be finite, but element {i} is {}", x[i]),
-            ));
-        }
+        super::check_noise(x, self.len)?;
         if control.constraint.is_some() {
             return Err(Error::invalid(
                 "a sampler that chooses its own steps cannot keep to what is known of a sample: use one with fixed steps",

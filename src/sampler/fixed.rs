@@ -7,7 +7,7 @@ use crate::constraint::Constraint;
 use crate::network::Network;
 use crate::noise::Noise;
 use crate::solver::{Program, SAMPLE, Stage, Update};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// A compiled solver and the buffers to run it in.
 ///
@@ -100,15 +100,7 @@ impl Sampler {
         x: &mut [f32],
         control: &mut Control,
     ) -> Result<Outcome> {
-        if x.len() != self.len {
-            return Err(Error::invalid(format!("the noise must have {} numbers, but has {}", self.len, x.len())));
-        }
-        if let Some(i) = x.iter().position(|v| !v.is_finite()) {
-            return Err(Error::new(
-                ErrorKind::NotFinite,
-                format!("the noise must be finite, but element {i} is {}", x[i]),
-            ));
-        }
+        super::check_noise(x, self.len)?;
         if let Some(constraint) = &control.constraint
             && constraint.len() != self.len
         {

@@ -427,9 +427,4 @@ impl Workspace {
         let of = |s: &Mutex<Scratch>| s.lock().unwrap_or_else(PoisonError::into_inner).bytes();
         self.scratch[1..].iter().map(of).sum()
     }
-
-    /// The number of threads that share a run.
-    pub fn threads(&self) -> usize {
-        self.scratch.len()
-    }
 }

@@ -1,7 +1,7 @@
 //! Conv, in f32 and in 8 bits; linear layers over rows are convolutions of one row with a kernel of 1×1.
 
 use super::{Operation, Operator};
-use crate::compile::{Compiler, Layout8, Readers, sides, stored_8bit};
+use crate::compile::{Compiler, Layout8, Readers, stored_8bit};
 use crate::constant::Constant;
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
@@ -478,9 +478,4 @@ impl Kernel for QuantizedConvStep {
         };
         kernels::convolve8(isa, &run, part, work, memory);
     }
-}
-
-/// Channels, rows and columns of the image that a value is.
-pub fn image_sides(c: &Compiler, name: &str) -> Result<[usize; 3], Reason> {
-    sides(c.dims(name)?)
 }

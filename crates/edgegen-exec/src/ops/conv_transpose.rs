@@ -1,8 +1,8 @@
 //! ConvTranspose: the input with zeros between its pixels, convolved with the turned kernel.
 
-use super::conv::{Weights, Window, convolve_image, image_sides};
+use super::conv::{Weights, Window, convolve_image};
 use super::{Operation, Operator};
-use crate::compile::Compiler;
+use crate::compile::{Compiler, sides};
 use crate::constant::Constant;
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
@@ -78,7 +78,7 @@ impl<'a> Operation<'a> for ConvTranspose<'a> {
         let kernel = pair(&dims[2..], 1).ok_or("a kernel of more than two dimensions")?;
         let ([sy, sx], padding) = (self.stride, self.padding);
         let input = c.view(self.x, [0, 0])?;
-        let [_, h, w] = image_sides(c, out)?;
+        let [_, h, w] = sides(c.dims(out)?)?;
         // as many pixels as give the result's sides, some of them beyond the last of the input
         let sides = |i: usize, n: usize| {
             let border = kernel[i].checked_sub(1)?.checked_sub(padding[i])?;
