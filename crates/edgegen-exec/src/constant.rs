@@ -40,14 +40,14 @@ enum Source {
     /// A tensor's bytes.
     Raw(Bytes, DataType),
     /// 8-bit numbers, and how many follow each other with the same scale.
-    Levels(Arc<Stored8>, usize),
+    Quantized(Arc<Stored8>, usize),
 }
 
 impl Source {
     fn decode(&self) -> Vec<f32> {
         match self {
             Source::Raw(raw, kind) => from_bytes(raw, *kind).unwrap_or_default(),
-            Source::Levels(levels, each) => {
+            Source::Quantized(levels, each) => {
                 let Stored8 { values, scales, .. } = &**levels;
                 let runs = values.chunks((*each).max(1)).enumerate();
                 runs.flat_map(|(i, run)| run.iter().map(move |v| f32::from(*v) * scales[i % scales.len()])).collect()
@@ -192,7 +192,7 @@ impl Constant {
     /// 8-bit weights around zero, of which as many as `each` follow each other with the same scale.
     pub fn of_levels(dims: Vec<usize>, levels: Stored8, each: usize) -> Self {
         let levels = Arc::new(levels);
-        let source = Some(Source::Levels(levels.clone(), each));
+        let source = Some(Source::Quantized(levels.clone(), each));
         let values = Values { source, ..Values::default() };
         Constant { dims, values, exact: true, kind: DataType::Float, levels: Some(levels) }
     }

@@ -3,8 +3,8 @@
 //! A step owns one list of [`Places`]. What the verifier proves, where values are laid out, and what a kernel is handed all
 //! come from this list, so that what was checked and what is touched cannot come apart.
 
-use kernels::arena::{Extent, View};
-use kernels::general::{Loops, RANK};
+use kernels::arena::{Extent, ImageView};
+use kernels::general::{RANK, StridedLoops};
 use std::marker::PhantomData;
 
 /// Why a place is there when a step runs: no plan runs that the verifier has not proven.
@@ -62,12 +62,12 @@ pub struct Strided {
 
 impl Strided {
     /// The values of loops, as places.
-    pub fn of_loops<const N: usize>(loops: &Loops<N>) -> [Self; N] {
+    pub fn of_loops<const N: usize>(loops: &StridedLoops<N>) -> [Self; N] {
         Self::of_matrices(loops, [[(1, 0); 2]; N])
     }
 
     /// For each index of loops a matrix, whose rows and columns have these lengths and strides.
-    pub fn of_matrices<const N: usize>(loops: &Loops<N>, sides: [[(usize, usize); 2]; N]) -> [Self; N] {
+    pub fn of_matrices<const N: usize>(loops: &StridedLoops<N>, sides: [[(usize, usize); 2]; N]) -> [Self; N] {
         let (outer, all) = loops.parts();
         std::array::from_fn(|v| {
             let (start, outer_strides) = all[v];
@@ -81,10 +81,10 @@ impl Strided {
         })
     }
 
-    /// Loops over several places of the same dimensions, but for their rows and columns; none if they cannot be counted.
-    pub fn loops<const N: usize>(places: [Self; N]) -> Option<Loops<N>> {
+    /// StridedLoops over several places of the same dimensions, but for their rows and columns; none if they cannot be counted.
+    pub fn loops<const N: usize>(places: [Self; N]) -> Option<StridedLoops<N>> {
         let outer = |all: &[usize; MOST_DIMS]| std::array::from_fn::<usize, RANK, _>(|d| all[d]);
-        Loops::from_parts(outer(&places[0].dims), places.map(|p| (p.start, outer(&p.strides))))
+        StridedLoops::from_parts(outer(&places[0].dims), places.map(|p| (p.start, outer(&p.strides))))
     }
 
     /// The length and the stride of each matrix's rows and columns.
@@ -164,10 +164,10 @@ impl Kind for Strided {
     }
 }
 
-impl Kind for View {
+impl Kind for ImageView {
     fn of(region: &Region) -> Option<Self> {
         match region {
-            Region::Image(view) | Region::Bordered(view) | Region::Edges(view) => View::new(*view),
+            Region::Image(view) | Region::Bordered(view) | Region::Edges(view) => ImageView::new(*view),
             Region::Slice(_) | Region::Strided(_) => None,
         }
     }
@@ -194,27 +194,27 @@ impl Places {
     }
 
     /// An image in f32.
-    pub fn image(&mut self, access: Access, view: View) -> Handle<View> {
+    pub fn image(&mut self, access: Access, view: ImageView) -> Handle<ImageView> {
         self.add(access, Buffer::Floats, Region::Image(*view))
     }
 
     /// An image in f32 that is read with the zeros around it.
-    pub fn bordered(&mut self, view: View) -> Handle<View> {
+    pub fn bordered(&mut self, view: ImageView) -> Handle<ImageView> {
         self.add(Access::Read, Buffer::Floats, Region::Bordered(*view))
     }
 
     /// A quantized image that is written.
-    pub fn quantized(&mut self, view: View) -> Handle<View> {
+    pub fn quantized(&mut self, view: ImageView) -> Handle<ImageView> {
         self.add(Access::Write, Buffer::Bytes, Region::Image(*view))
     }
 
     /// A quantized image that is read with the zero points around it.
-    pub fn quantized_bordered(&mut self, view: View) -> Handle<View> {
+    pub fn quantized_bordered(&mut self, view: ImageView) -> Handle<ImageView> {
         self.add(Access::Read, Buffer::Bytes, Region::Bordered(*view))
     }
 
     /// What lies around an image, which is written.
-    pub fn edges(&mut self, buffer: Buffer, view: View) -> Handle<View> {
+    pub fn edges(&mut self, buffer: Buffer, view: ImageView) -> Handle<ImageView> {
         self.add(Access::Write, buffer, Region::Edges(*view))
     }
 

@@ -7,7 +7,7 @@
 use crate::place::{Access, Buffer, Place, Region, Slice, Strided};
 use crate::reason::Reason;
 use crate::step::{Kernel, ScratchLen, Share, Step};
-use kernels::arena::{Extent, View};
+use kernels::arena::{Extent, ImageView};
 use kernels::conv8;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -335,7 +335,7 @@ impl Place {
             Region::Image(v) => view_runs(v, [0, 0], v.c, f),
             Region::Bordered(v) => view_runs(v, v.border, self.channels(v).unwrap_or(v.c), f),
             Region::Edges(v) => {
-                let Some(v) = View::new(*v) else { return };
+                let Some(v) = ImageView::new(*v) else { return };
                 v.edges().for_each(|(at, len)| f(at..at + len));
                 if self.buffer == Buffer::Bytes {
                     v.pixels().for_each(|at| f(at + v.c..at + v.pixel));
@@ -347,7 +347,7 @@ impl Place {
 
 /// From the first to the last number of an image with this border, if it can be a view at all.
 fn image_extent(v: &Extent, border: [usize; 2], c: usize) -> Option<Range<usize>> {
-    View::new(*v)?;
+    ImageView::new(*v)?;
     let [rows, pixels] = border;
     let before = rows.checked_mul(v.row)?.checked_add(pixels.checked_mul(v.pixel)?)?;
     let down = v.h.checked_sub(1)?.checked_add(rows)?.checked_mul(v.row)?;

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Deref;
 
-/// The sizes of a [`View`] and where it lies.
+/// The sizes of a [`ImageView`] and where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Channels.
@@ -29,9 +29,9 @@ pub struct Extent {
 /// picture is not empty and that every number of it and of its border has a place that a `usize` can count. Whether
 /// that place lies in a certain buffer is for [`fits`](Self::fits) and [`reaches`](Self::reaches) to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View(Extent);
+pub struct ImageView(Extent);
 
-impl Deref for View {
+impl Deref for ImageView {
     type Target = Extent;
 
     #[inline(always)]
@@ -40,7 +40,7 @@ impl Deref for View {
     }
 }
 
-impl View {
+impl ImageView {
     /// The picture of these sizes; none if it is empty, if its border begins before the first number of the arena, or if
     /// any of it lies further than can be counted.
     pub fn new(extent: Extent) -> Option<Self> {
@@ -48,20 +48,20 @@ impl View {
         let before = rows.checked_mul(row)?.checked_add(pixels.checked_mul(pixel)?)?;
         // kernels count pixels, and the numbers of a row with its border
         let counted = h.checked_add(rows.checked_mul(2)?)?.checked_mul(w.checked_add(pixels.checked_mul(2)?)?)?;
-        let view = View(extent);
+        let view = ImageView(extent);
         let end = view.end(extent.border)?;
         (c > 0 && counted > 0 && before <= start && end.checked_add(pixel)? <= isize::MAX as usize).then_some(view)
     }
 
     /// The same picture elsewhere; none as for [`new`](Self::new).
     pub fn with_start(self, start: usize) -> Option<Self> {
-        View::new(Extent { start, ..self.0 })
+        ImageView::new(Extent { start, ..self.0 })
     }
 
     /// Channels `first..first + c` of this picture; none if it does not have them.
     pub fn channels(self, first: usize, c: usize) -> Option<Self> {
         let inside = first.checked_add(c).is_some_and(|end| end <= self.c);
-        inside.then(|| View::new(Extent { c, start: self.start + first, ..self.0 })).flatten()
+        inside.then(|| ImageView::new(Extent { c, start: self.start + first, ..self.0 })).flatten()
     }
 
     /// Where pixel `i` is, row by row.
@@ -140,7 +140,7 @@ pub(crate) fn apart<const N: usize>(mut dims: [(usize, usize); N]) -> bool {
 
 /// A value of any shape: each of its dimensions has a stride.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct StridedView {
     /// Where its first number is.
     pub start: usize,
     /// Its dimensions.
@@ -151,20 +151,20 @@ pub struct Place {
     pub border: [usize; 2],
 }
 
-impl Place {
+impl StridedView {
     /// A value whose numbers lie together, those of its last dimension side by side.
     pub fn row_major(start: usize, dims: &[usize]) -> Self {
-        Place { start, dims: dims.to_vec(), strides: row_major(dims), border: [0, 0] }
+        StridedView { start, dims: dims.to_vec(), strides: row_major(dims), border: [0, 0] }
     }
 
     /// A picture as a value of dimensions `[1, C, H, W]` or `[1, C, W]`.
-    pub fn of_view(view: View, dims: &[usize]) -> Self {
+    pub fn of_view(view: ImageView, dims: &[usize]) -> Self {
         let all = view.row.saturating_mul(view.h);
         let strides = match dims.len() {
             3 => vec![all, 1, view.pixel],
             _ => vec![all, 1, view.row, view.pixel],
         };
-        Place { start: view.start, dims: dims.to_vec(), strides, border: view.border }
+        StridedView { start: view.start, dims: dims.to_vec(), strides, border: view.border }
     }
 
     /// How many numbers it has, or the greatest number that can be counted.
@@ -174,24 +174,29 @@ impl Place {
 
     /// The first numbers of its last dimensions: those but the first `n` are left out.
     pub fn leading(&self, n: usize) -> Self {
-        Place { start: self.start, dims: self.dims[..n].to_vec(), strides: self.strides[..n].to_vec(), border: [0, 0] }
+        StridedView {
+            start: self.start,
+            dims: self.dims[..n].to_vec(),
+            strides: self.strides[..n].to_vec(),
+            border: [0, 0],
+        }
     }
 
     /// The value as a picture, if it is `[1, C, H, W]` or `[1, C, W]` and its channels lie together.
-    pub fn view(&self) -> Option<View> {
-        let (Place { start, border, .. }, s) = (self, &self.strides);
+    pub fn view(&self) -> Option<ImageView> {
+        let (StridedView { start, border, .. }, s) = (self, &self.strides);
         let [c, h, w, pixel, row] = match *self.dims {
             [1, c, w] => [c, 1, w, s[2], w.checked_mul(s[2])?],
             [1, c, h, w] => [c, h, w, s[3], s[2]],
             _ => return None,
         };
-        let view = View::new(Extent { c, h, w, start: *start, pixel, row, border: *border })?;
+        let view = ImageView::new(Extent { c, h, w, start: *start, pixel, row, border: *border })?;
         let apart = w == 1 || pixel >= c;
         (c == 1 || s[1] == 1).then_some(view).filter(|_| apart)
     }
 
     /// The value as one row of pixels whose channels are its last dimension.
-    pub fn rows(&self) -> Option<View> {
+    pub fn rows(&self) -> Option<ImageView> {
         let c = *self.dims.last()?;
         let w = self.len() / c.max(1);
         let flat = self.reshaped(&[w, c])?;
@@ -199,7 +204,7 @@ impl Place {
         let together = c == 1 || flat.strides[1] == 1;
         let row = w.checked_mul(pixel)?;
         let extent = Extent { c, h: 1, w, start: self.start, pixel, row, border: [0, 0] };
-        if together { View::new(extent) } else { None }
+        if together { ImageView::new(extent) } else { None }
     }
 
     /// The value as numbers that lie one after the other.
@@ -211,7 +216,7 @@ impl Place {
     /// With its dimensions in the order `perm`.
     pub fn permuted(&self, perm: &[usize]) -> Self {
         let of = |v: &[usize]| perm.iter().map(|p| v[*p]).collect();
-        Place { start: self.start, dims: of(&self.dims), strides: of(&self.strides), border: [0, 0] }
+        StridedView { start: self.start, dims: of(&self.dims), strides: of(&self.strides), border: [0, 0] }
     }
 
     /// Those of its numbers from `first` on, `step` apart, for each dimension.
@@ -220,7 +225,7 @@ impl Place {
         let strides = parts.iter().zip(&self.strides).map(|(p, s)| p.1 * s).collect();
         // some of the channels of a picture have its border
         let channels = (0..dims.len()).all(|i| i == 1 || (dims[i] == self.dims[i] && parts[i] == (0, 1)));
-        Place { start, dims: dims.to_vec(), strides, border: if channels { self.border } else { [0, 0] } }
+        StridedView { start, dims: dims.to_vec(), strides, border: if channels { self.border } else { [0, 0] } }
     }
 
     /// With other dimensions of as many numbers in the same order, where strides can do that.
@@ -262,7 +267,12 @@ impl Place {
             }
         }
         let same = self.dims == dims;
-        Some(Place { start: self.start, dims: dims.to_vec(), strides, border: if same { self.border } else { [0, 0] } })
+        Some(StridedView {
+            start: self.start,
+            dims: dims.to_vec(),
+            strides,
+            border: if same { self.border } else { [0, 0] },
+        })
     }
 }
 
@@ -307,15 +317,15 @@ impl Layout {
     }
 
     /// A place for a picture with a border of zeros around it; none if it is empty, or more than can be counted.
-    pub fn place(&mut self, [c, h, w]: [usize; 3], border: [usize; 2]) -> Option<View> {
+    pub fn place(&mut self, [c, h, w]: [usize; 3], border: [usize; 2]) -> Option<ImageView> {
         let side = |n: usize, i: usize| border[i].checked_mul(2)?.checked_add(n);
         let row = side(w, 1)?.checked_mul(c)?;
         let corner = border[0].checked_mul(row)?.checked_add(border[1].checked_mul(c)?)?;
         let len = side(h, 0)?.checked_mul(row)?;
         // before anything is laid out
-        View::new(Extent { c, h, w, start: self.len.checked_add(corner)?, pixel: c, row, border })?;
+        ImageView::new(Extent { c, h, w, start: self.len.checked_add(corner)?, pixel: c, row, border })?;
         let start = self.storage(len)?.checked_add(corner)?;
-        View::new(Extent { c, h, w, start, pixel: c, row, border })
+        ImageView::new(Extent { c, h, w, start, pixel: c, row, border })
     }
 
     /// The numbers that all of it takes.
@@ -497,7 +507,7 @@ mod tests {
     fn strides_reshape_where_they_can() {
         let mut layout = Layout::default();
         let view = layout.place([6, 4, 5], [0, 0]).unwrap();
-        let picture = Place::of_view(view, &[1, 6, 4, 5]);
+        let picture = StridedView::of_view(view, &[1, 6, 4, 5]);
         // pixels in one row, channels in heads, and queries first
         let heads = picture.reshaped(&[1, 2, 3, 20]).unwrap().permuted(&[0, 1, 3, 2]);
         assert_eq!((heads.dims.as_slice(), heads.strides[1..].to_vec()), (&[1, 2, 20, 3][..], vec![3, 6, 1]));
@@ -505,10 +515,10 @@ mod tests {
         // channels and pixels together are not in this order
         assert!(picture.reshaped(&[1, 2, 60]).is_none());
         // a border keeps rows apart
-        let bordered = Place::of_view(layout.place([6, 4, 5], [1, 1]).unwrap(), &[1, 6, 4, 5]);
+        let bordered = StridedView::of_view(layout.place([6, 4, 5], [1, 1]).unwrap(), &[1, 6, 4, 5]);
         assert!(bordered.reshaped(&[1, 6, 20]).is_none());
         assert_eq!(bordered.view().unwrap().border, [1, 1]);
-        let ones = Place::row_major(3, &[1, 8]).reshaped(&[1, 8, 1, 1]).unwrap();
+        let ones = StridedView::row_major(3, &[1, 8]).reshaped(&[1, 8, 1, 1]).unwrap();
         assert_eq!(ones.run(), Some(3));
     }
 

@@ -6,15 +6,15 @@ use super::dense::exp;
 use super::memory::{Memory, Part};
 use super::pointer::{Source, Target};
 use super::simd::{Simd, WIDEST};
-use crate::arena::View;
+use crate::arena::ImageView;
 
 /// Attention: `softmax(scale · q kᵀ) v` for each head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
-    query: View,
-    key: View,
-    value: View,
-    output: View,
+    query: ImageView,
+    key: ImageView,
+    value: ImageView,
+    output: ImageView,
     heads: usize,
     scale: f32,
     work_len: usize,
@@ -27,7 +27,7 @@ impl Attention {
     /// Of queries, keys, one value a key and one result a query, in that order. Each of the `heads` has its share of the
     /// channels; scores are multiplied with `scale`. None if these do not fit one another, if numbers of the result
     /// would lie in the same place, or if the numbers that it works with cannot be counted.
-    pub fn new([query, key, value, output]: [View; 4], heads: usize, scale: f32) -> Option<Self> {
+    pub fn new([query, key, value, output]: [ImageView; 4], heads: usize, scale: f32) -> Option<Self> {
         let (queries, keys) = (query.h * query.w, key.h * key.w);
         let fits = query.c == key.c && value.c == output.c && value.h * value.w == keys;
         if !fits || output.h * output.w != queries || !output.is_apart() || heads == 0 {
@@ -45,27 +45,27 @@ impl Attention {
     }
 
     /// Where queries, keys, values and results lie.
-    pub fn views(&self) -> [View; 4] {
+    pub fn views(&self) -> [ImageView; 4] {
         [self.query, self.key, self.value, self.output]
     }
 
     /// The same attention to views elsewhere; none as for [`new`](Self::new).
-    pub fn with_views(self, views: [View; 4]) -> Option<Self> {
+    pub fn with_views(self, views: [ImageView; 4]) -> Option<Self> {
         Attention::new(views, self.heads, self.scale)
     }
 
     /// The queries.
-    pub fn query(&self) -> View {
+    pub fn query(&self) -> ImageView {
         self.query
     }
 
     /// The keys.
-    pub fn key(&self) -> View {
+    pub fn key(&self) -> ImageView {
         self.key
     }
 
     /// The values.
-    pub fn value(&self) -> View {
+    pub fn value(&self) -> ImageView {
         self.value
     }
 
@@ -100,7 +100,7 @@ pub(super) fn run<S: Simd>(s: S, a: &Attention, mask: Option<&[f32]>, part: Part
     for unit in part.range(a.heads * blocks) {
         let (head, first) = (unit / blocks, unit % blocks * QUERIES);
         let part_of =
-            |v: View| v.channels(head * (v.c / a.heads), v.c / a.heads).expect("a head of those that there are");
+            |v: ImageView| v.channels(head * (v.c / a.heads), v.c / a.heads).expect("a head of those that there are");
         let (query, output) = (part_of(a.query), part_of(a.output));
         if packed != Some(head) {
             // keys lie by channel, values by pixel
@@ -157,7 +157,7 @@ impl<S: Simd> Put<S> for Scores<'_> {
 /// memory.
 struct Results<'a> {
     memory: Memory<'a>,
-    output: View,
+    output: ImageView,
     first: usize,
     inverse: &'a [f32; QUERIES],
 }
@@ -185,7 +185,7 @@ const fn vectors<S: Simd>() -> usize {
 /// # Panics
 /// When there is no room, or the picture does not lie within the arena.
 #[inline(always)]
-fn pack<S: Simd>(s: S, from: View, memory: Memory, to: &mut [f32], width: usize, by_channel: bool) {
+fn pack<S: Simd>(s: S, from: ImageView, memory: Memory, to: &mut [f32], width: usize, by_channel: bool) {
     let (pixels, panel) = (from.h * from.w, vectors::<S>() * S::LANES);
     let lines = if by_channel { from.c } else { pixels };
     let used = if by_channel { pixels } else { from.c };

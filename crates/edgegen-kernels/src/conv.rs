@@ -10,7 +10,7 @@ use super::simd::{Simd, WIDEST};
 use super::weights::{Number, Order, Stored, Weights};
 use super::winograd::{self, Square};
 use crate::Isa;
-use crate::arena::View;
+use crate::arena::ImageView;
 use std::ops::Range;
 
 /// Output channels that a tile works on, and where their weights are.
@@ -215,11 +215,11 @@ pub struct Run<'a> {
     /// What is added to each output channel beside the bias.
     pub extra: Option<&'a [f32]>,
     /// The input, with at least the padding of zeros around it.
-    pub input: View,
+    pub input: ImageView,
     /// The output.
-    pub output: View,
+    pub output: ImageView,
     /// A picture that is added to the output.
-    pub residual: Option<View>,
+    pub residual: Option<ImageView>,
 }
 
 /// A run that was found to read and write within the memory and the weights alone. Only [`Run::check`] makes one.
@@ -244,7 +244,7 @@ impl<'a> Run<'a> {
         let window = shape.window([output.h, output.w]);
         assert!(window.is_some_and(|window| input.reaches(shape.padding, window, c_in, memory.len())));
         assert!(output.fits(memory.len()) && output.is_apart());
-        let like = |r: View| r.fits(memory.len()) && (r.c, r.h, r.w) == (c_out, output.h, output.w);
+        let like = |r: ImageView| r.fits(memory.len()) && (r.c, r.h, r.w) == (c_out, output.h, output.w);
         assert!(self.residual.is_none_or(like));
         Checked { run: self, memory }
     }
@@ -286,7 +286,7 @@ impl<'a, W: Number> Row<'a, W> {
         assert!(y < run.output.h);
         // the border lies before the first row, and padding within it
         let first = input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel;
-        let at = |v: View| v.start + y * v.row + block.first;
+        let at = |v: ImageView| v.start + y * v.row + block.first;
         Row {
             weights: Source::of(weights).skip(block.weights),
             block,

@@ -11,22 +11,22 @@ use super::pointer::{Plain, Source, Target};
 use super::simd::{Dot, Order8, Simd, WIDEST, Words};
 use super::weights::Stored;
 use super::winograd::{self, Square};
-use crate::arena::View;
+use crate::arena::ImageView;
 use std::ops::Range;
 
 /// Where levels lie: a value is `(level - zero) · scale`, levels are from 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Levels {
+pub struct QuantParams {
     scale: f32,
-    zero: u8,
+    zero_point: u8,
 }
 
-impl Levels {
-    /// Levels `scale` from one another, of which `zero` is that of 0; none if the scale or its reciprocal is 0, or is not a
+impl QuantParams {
+    /// QuantParams `scale` from one another, of which `zero_point` is that of 0; none if the scale or its reciprocal is 0, or is not a
     /// finite number.
-    pub fn new(scale: f32, zero: u8) -> Option<Self> {
+    pub fn new(scale: f32, zero_point: u8) -> Option<Self> {
         let usable = |v: f32| v != 0.0 && v.is_finite();
-        (usable(scale) && usable(1.0 / scale)).then_some(Levels { scale, zero })
+        (usable(scale) && usable(1.0 / scale)).then_some(QuantParams { scale, zero_point })
     }
 
     /// The distance of two levels.
@@ -35,14 +35,14 @@ impl Levels {
     }
 
     /// The level of 0.
-    pub fn zero(self) -> u8 {
-        self.zero
+    pub fn zero_point(self) -> u8 {
+        self.zero_point
     }
 
     /// Values rounded to levels.
     #[inline(always)]
     pub(super) fn round_all<S: Simd>(self, s: S, value: S::F) -> S::F {
-        let low = -f32::from(self.zero);
+        let low = -f32::from(self.zero_point);
         // between whole bounds, rounding is the same before and after clamping
         let level = s.max(s.mul(value, s.splat(1.0 / self.scale)), s.splat(low));
         s.mul(s.round(s.min(level, s.splat(255.0 + low))), s.splat(self.scale))
@@ -61,7 +61,7 @@ impl Levels {
         values: [<D::S as Simd>::F; V],
     ) {
         // SAFETY: the caller's promise.
-        unsafe { d.simd().store_levels(to, at, values, (1.0 / self.scale, self.zero, D::FLIP)) }
+        unsafe { d.simd().store_levels(to, at, values, (1.0 / self.scale, self.zero_point, D::FLIP)) }
     }
 
     /// As [`store`](Self::store), for the first `n` < `LANES` values.
@@ -178,7 +178,7 @@ impl Packed8 {
         method: Method,
         (weights, scales): (&[i8], &[f32]),
         bias: Option<&[f32]>,
-        input: Levels,
+        input: QuantParams,
         isa: Isa,
     ) -> Result<Self, String> {
         shape.check()?;
@@ -215,7 +215,7 @@ impl Packed8 {
         let sum = |o: usize| weights[o * c_in * taps..][..c_in * taps].iter().map(|w| i32::from(*w)).sum::<i32>();
         // so that whole vectors may be read at the last channel
         let padded = c_out + lanes * vectors;
-        let zero = i32::from(input.zero) - i32::from(flip);
+        let zero = i32::from(input.zero_point) - i32::from(flip);
         let mut start: Vec<i32> = (0..c_out).map(|o| -zero * sum(o)).collect();
         let mut scale: Vec<f32> =
             (0..c_out).map(|o| input.scale * scales[if scales.len() == 1 { 0 } else { o }]).collect();
@@ -288,17 +288,17 @@ pub struct Run8<'a> {
     /// The weights.
     pub packed: &'a Packed8,
     /// The levels that the result is rounded to.
-    pub round: Option<Levels>,
+    pub round: Option<QuantParams>,
     /// What is added to each channel, one a channel.
     pub extra: Option<&'a [f32]>,
     /// The input, among the 8-bit pictures.
-    pub input: View,
+    pub input: ImageView,
     /// Where the result goes in f32.
-    pub output: Option<View>,
+    pub output: Option<ImageView>,
     /// Where it goes in 8 bits, rounded to these levels; unless they are those of `round`, after the sums.
-    pub output8: Option<(View, Levels)>,
+    pub output8: Option<(ImageView, QuantParams)>,
     /// A picture that is added to the output.
-    pub residual: Option<View>,
+    pub residual: Option<ImageView>,
 }
 
 /// A run that was found to read and write within the memory alone. Only [`Run8::check`] makes one.
@@ -328,7 +328,7 @@ impl<'a> Run8<'a> {
         assert!(input.pixel >= read && self.extra.is_none_or(|e| e.len() >= c_out));
         let window = shape.window(sides);
         assert!(window.is_some_and(|window| input.reaches(padding, window, read, memory.bytes_len())));
-        let fits = |v: View, len: usize| v.fits(len) && (v.c, v.h, v.w) == (c_out, sides[0], sides[1]);
+        let fits = |v: ImageView, len: usize| v.fits(len) && (v.c, v.h, v.w) == (c_out, sides[0], sides[1]);
         assert!(self.residual.is_none_or(|v| fits(v, memory.len())));
         assert!(self.output.is_none_or(|v| fits(v, memory.len()) && v.is_apart()));
         assert!(self.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len()) && v.is_apart()));
@@ -557,7 +557,7 @@ pub(super) unsafe fn finish<D: Dot, const V: usize>(
     let Run8 { packed, output, output8, residual, round, extra, .. } = run;
     let s = d.simd();
     let count = part.unwrap_or(V * D::LANES);
-    let at = |view: &View| view.start + y * view.row + x * view.pixel + first;
+    let at = |view: &ImageView| view.start + y * view.row + x * view.pixel + first;
     let mut values = [s.splat(0.0); V];
     for (v, value) in values.iter_mut().enumerate() {
         let at = first + v * D::LANES;
@@ -624,7 +624,7 @@ mod tests {
     #[test]
     fn levels_are_the_nearest_ones() {
         for zero in [0, 1, 77, 128, 254, 255] {
-            let levels = Levels::new(0.25, zero).unwrap();
+            let levels = QuantParams::new(0.25, zero).unwrap();
             let check = |value: f32| {
                 let level = ((value * 4.0).round_ties_even() + f32::from(zero)).clamp(0.0, 255.0);
                 let mut bytes = [0; 4];

@@ -1,11 +1,11 @@
-//! What is done to pictures number by number, group normalisation, and matrices times vectors.
+//! What is done to pictures number by number, group normalization, and matrices times vectors.
 
-use super::conv8::Levels;
+use super::conv8::QuantParams;
 use super::memory::{Memory, Part};
 use super::pointer::{Source, Target};
 use super::simd::{Dot, ROUND, Simd, WIDEST};
 use super::weights::{Number, Order, Stored, Weights};
-use crate::arena::View;
+use crate::arena::ImageView;
 
 /// e^x, with x brought within -87 to 87, to two units in the last place: 2ⁿ times a polynomial of the rest.
 #[inline(always)]
@@ -163,8 +163,8 @@ fn some_rows<S: Simd, W: Number, const V: usize>(
     }
 }
 
-/// Group normalisation, then scale and shift a channel, then SiLU if asked for.
-pub struct Norm<'a> {
+/// Group normalization, then scale and shift a channel, then SiLU if asked for.
+pub struct GroupNorm<'a> {
     /// The groups.
     pub groups: usize,
     /// What is added to the variance.
@@ -181,22 +181,22 @@ pub struct Norm<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Output {
     /// A picture in f32.
-    Float(View),
+    Float(ImageView),
     /// A picture in 8 bits.
-    Levels(View, Levels),
+    Quantized(ImageView, QuantParams),
 }
 
 impl Output {
     /// The picture.
-    pub fn view(self) -> View {
-        let (Output::Float(view) | Output::Levels(view, _)) = self;
+    pub fn view(self) -> ImageView {
+        let (Output::Float(view) | Output::Quantized(view, _)) = self;
         view
     }
 
     fn fits(self, memory: Memory) -> bool {
         match self {
             Output::Float(view) => view.fits(memory.len()),
-            Output::Levels(view, _) => view.fits(memory.bytes_len()),
+            Output::Quantized(view, _) => view.fits(memory.bytes_len()),
         }
     }
 
@@ -215,7 +215,7 @@ impl Output {
                 }
             }
             // SAFETY: the caller's promise.
-            Output::Levels(_, levels) => unsafe { levels.store(d, memory.bytes(), at, values) },
+            Output::Quantized(_, levels) => unsafe { levels.store(d, memory.bytes(), at, values) },
         }
     }
 
@@ -229,7 +229,7 @@ impl Output {
             // SAFETY: the caller's promise.
             Output::Float(_) => unsafe { d.simd().store_part(memory.arena(), at, value, n) },
             // SAFETY: the caller's promise.
-            Output::Levels(_, levels) => unsafe { levels.store_part(d, memory.bytes(), at, value, n) },
+            Output::Quantized(_, levels) => unsafe { levels.store_part(d, memory.bytes(), at, value, n) },
         }
     }
 }
@@ -303,9 +303,9 @@ pub enum Map {
     /// SiLU.
     Silu,
     /// Rounding to levels.
-    Round(Levels),
+    Round(QuantParams),
     /// The number of another picture is added.
-    Add(View),
+    Add(ImageView),
 }
 
 #[derive(Clone, Copy)]
@@ -313,10 +313,10 @@ struct Copied;
 #[derive(Clone, Copy)]
 struct Silu;
 #[derive(Clone, Copy)]
-struct Rounded(Levels);
+struct Rounded(QuantParams);
 /// The numbers of this picture are added, from its pixel on.
 #[derive(Clone, Copy)]
-struct Added<'a>(Source<'a, f32>, View);
+struct Added<'a>(Source<'a, f32>, ImageView);
 /// `x · factor + offset` of each channel, then SiLU if that is asked for.
 #[derive(Clone, Copy)]
 struct Scaled<'a, const SILU: bool> {
@@ -376,9 +376,9 @@ impl<S: Simd, const SILU: bool> Each<S> for Scaled<'_, SILU> {
 /// # Panics
 /// When a picture does not lie within the memory, or is of other sizes.
 #[inline(always)]
-pub(super) fn map<D: Dot>(d: D, op: Map, input: View, output: Output, part: Part, memory: Memory) {
+pub(super) fn map<D: Dot>(d: D, op: Map, input: ImageView, output: Output, part: Part, memory: Memory) {
     let view = output.view();
-    let like = |v: View| (v.c, v.h, v.w) == (view.c, view.h, view.w) && v.fits(memory.len());
+    let like = |v: ImageView| (v.c, v.h, v.w) == (view.c, view.h, view.w) && v.fits(memory.len());
     assert!(like(input) && output.fits(memory) && view.is_apart());
     match op {
         // SAFETY: the assertion.
@@ -402,11 +402,11 @@ pub(super) fn map<D: Dot>(d: D, op: Map, input: View, output: Output, part: Part
 /// Both pictures must lie within the memory and be of one size, and what `f` reads must be there. No other thread may read
 /// or write this part of the output.
 #[inline(always)]
-unsafe fn every<D: Dot>(d: D, f: impl Each<D::S>, input: View, output: Output, part: Part, memory: Memory) {
+unsafe fn every<D: Dot>(d: D, f: impl Each<D::S>, input: ImageView, output: Output, part: Part, memory: Memory) {
     let view = output.view();
     for (y, columns) in part.lines(view.h, view.w) {
         for x in columns {
-            let at = |v: View| v.start + y * v.row + x * v.pixel;
+            let at = |v: ImageView| v.start + y * v.row + x * v.pixel;
             // SAFETY: the caller's promise.
             unsafe { channels(d, f.at(y, x), at(input), (output, at(view)), view.c, memory) }
         }
@@ -418,7 +418,7 @@ unsafe fn every<D: Dot>(d: D, f: impl Each<D::S>, input: View, output: Output, p
 /// # Panics
 /// When a picture does not lie within the memory, or is of other sizes.
 #[inline(always)]
-pub(super) fn upsample<S: Simd>(s: S, input: View, output: View, part: Part, memory: Memory) {
+pub(super) fn upsample<S: Simd>(s: S, input: ImageView, output: ImageView, part: Part, memory: Memory) {
     let halves = |n: usize, half: usize| n.is_multiple_of(2) && n / 2 == half;
     assert!(output.c == input.c && halves(output.h, input.h) && halves(output.w, input.w));
     assert!(input.fits(memory.len()) && output.fits(memory.len()) && output.is_apart());
@@ -442,7 +442,7 @@ pub(super) fn upsample<S: Simd>(s: S, input: View, output: View, part: Part, mem
 #[inline(always)]
 fn distances<S: Simd>(
     s: S,
-    input: View,
+    input: ImageView,
     (first, end): (usize, usize),
     memory: Memory,
     sums: &mut [f32],
@@ -477,7 +477,7 @@ fn distances<S: Simd>(
 #[inline(always)]
 unsafe fn distances_of<S: Simd, const V: usize>(
     s: S,
-    input: View,
+    input: ImageView,
     from: Source<f32>,
     to: [Target<f32>; 2],
     part: Option<usize>,
@@ -525,13 +525,21 @@ unsafe fn load_all<S: Simd, const V: usize>(s: S, from: Source<f32>, part: Optio
     }
 }
 
-/// Normalises `input` into `output`, with `work` of twice the channels. Parts are of groups.
+/// Normalizes `input` into `output`, with `work` of twice the channels. Parts are of groups.
 ///
 /// # Panics
 /// When a picture does not lie within the memory or is of other sizes, or when scale, shift or work space are of another
 /// length.
 #[inline(always)]
-pub(super) fn norm<D: Dot>(d: D, n: &Norm, input: View, output: Output, part: Part, work: &mut [f32], memory: Memory) {
+pub(super) fn norm<D: Dot>(
+    d: D,
+    n: &GroupNorm,
+    input: ImageView,
+    output: Output,
+    part: Part,
+    work: &mut [f32],
+    memory: Memory,
+) {
     let (c, view) = (input.c, output.view());
     assert!((view.c, view.h, view.w) == (c, input.h, input.w) && input.fits(memory.len()) && output.fits(memory));
     assert!(view.is_apart() && n.groups > 0 && work.len() / 2 >= c);
@@ -564,11 +572,11 @@ pub(super) fn norm<D: Dot>(d: D, n: &Norm, input: View, output: Output, part: Pa
         }
     }
     // the channels of these groups alone
-    let channels = |view: View| view.channels(start, end - start);
+    let channels = |view: ImageView| view.channels(start, end - start);
     let Some((input, view)) = channels(input).zip(channels(view)) else { return };
     let output = match output {
         Output::Float(_) => Output::Float(view),
-        Output::Levels(_, levels) => Output::Levels(view, levels),
+        Output::Quantized(_, levels) => Output::Quantized(view, levels),
     };
     let (factor, offset) = (Source::of(factor), Source::of(offset));
     if n.silu {

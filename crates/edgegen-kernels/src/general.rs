@@ -55,18 +55,18 @@ pub enum Reduction {
 /// The most dimensions that loops have, once those that lie together are one.
 pub const RANK: usize = 6;
 
-/// Loops over the numbers of N values of one shape, the first being the result; a stride may be 0.
+/// StridedLoops over the numbers of N values of one shape, the first being the result; a stride may be 0.
 ///
 /// All numbers that they visit have places that a `usize` can count. Whether these lie in a certain buffer is for the
 /// kernels to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loops<const N: usize> {
+pub struct StridedLoops<const N: usize> {
     starts: [usize; N],
     dims: [usize; RANK],
     strides: [[usize; RANK]; N],
 }
 
-impl<const N: usize> Loops<N> {
+impl<const N: usize> StridedLoops<N> {
     /// Over `dims`, with a start and strides for each value; `None` if that takes more loops than there are, if a value
     /// has not as many strides, or if its last number lies further than can be counted.
     pub fn new(dims: &[usize], values: [(usize, &[usize]); N]) -> Option<Self> {
@@ -88,7 +88,7 @@ impl<const N: usize> Loops<N> {
             }
         }
         let first = RANK.checked_sub(merged.len())?;
-        let mut loops = Loops { starts: values.map(|v| v.0), dims: [1; RANK], strides: [[0; RANK]; N] };
+        let mut loops = StridedLoops { starts: values.map(|v| v.0), dims: [1; RANK], strides: [[0; RANK]; N] };
         for (i, (n, strides)) in merged.into_iter().enumerate() {
             loops.dims[first + i] = n;
             (0..N).for_each(|v| loops.strides[v][first + i] = strides[v]);
@@ -118,10 +118,10 @@ impl<const N: usize> Loops<N> {
         (self.dims, std::array::from_fn(|v| (self.starts[v], self.strides[v])))
     }
 
-    /// Loops over these dimensions, with a start and strides for each value; `None` if a value's last number lies further
+    /// StridedLoops over these dimensions, with a start and strides for each value; `None` if a value's last number lies further
     /// than can be counted.
     pub fn from_parts(dims: [usize; RANK], values: [(usize, [usize; RANK]); N]) -> Option<Self> {
-        Loops { starts: values.map(|v| v.0), dims, strides: values.map(|v| v.1) }.counted()
+        StridedLoops { starts: values.map(|v| v.0), dims, strides: values.map(|v| v.1) }.counted()
     }
 
     /// How many numbers the result has.
@@ -181,10 +181,10 @@ impl<const N: usize> Loops<N> {
     }
 }
 
-/// See [`Loops::runs`]. Not a function that calls a closure: one that is not compiled into its caller lacks the CPU's
+/// See [`StridedLoops::runs`]. Not a function that calls a closure: one that is not compiled into its caller lacks the CPU's
 /// features.
 struct Runs<'a, const N: usize> {
-    loops: &'a Loops<N>,
+    loops: &'a StridedLoops<N>,
     left: Range<usize>,
 }
 
@@ -206,7 +206,7 @@ impl<const N: usize> Iterator for Runs<'_, N> {
     }
 }
 
-impl Loops<2> {
+impl StridedLoops<2> {
     /// Copies numbers of one buffer, the loops' second value, to another, their first.
     ///
     /// # Panics
@@ -265,7 +265,7 @@ fn softplus(x: f32) -> f32 {
 
 /// Something to every number. Parts are of the runs of numbers that lie together, or of the one that there is.
 #[inline(always)]
-pub(super) fn unary(f: Unary, loops: &Loops<2>, part: Part, memory: Memory) {
+pub(super) fn unary(f: Unary, loops: &StridedLoops<2>, part: Part, memory: Memory) {
     assert!(loops.fits(0, memory.len()) && loops.fits(1, memory.len()) && loops.is_apart(1));
     let root_half = std::f32::consts::FRAC_1_SQRT_2;
     match f {
@@ -305,7 +305,7 @@ pub(super) fn unary(f: Unary, loops: &Loops<2>, part: Part, memory: Memory) {
 }
 
 #[inline(always)]
-fn each(loops: &Loops<2>, part: Part, memory: Memory, f: impl Fn(f32) -> f32) {
+fn each(loops: &StridedLoops<2>, part: Part, memory: Memory, f: impl Fn(f32) -> f32) {
     let (loops, part) = loops.part(part, CHUNK);
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
@@ -336,7 +336,7 @@ fn each(loops: &Loops<2>, part: Part, memory: Memory, f: impl Fn(f32) -> f32) {
 
 /// Something of every two numbers. Parts are of the runs of numbers that lie together, or of the one that there is.
 #[inline(always)]
-pub(super) fn binary(f: Binary, loops: &Loops<3>, part: Part, memory: Memory) {
+pub(super) fn binary(f: Binary, loops: &StridedLoops<3>, part: Part, memory: Memory) {
     assert!((0..3).all(|v| loops.fits(v, memory.len())) && loops.is_apart(1));
     match f {
         Binary::Add => both(loops, part, memory, |a, b| a + b),
@@ -349,7 +349,7 @@ pub(super) fn binary(f: Binary, loops: &Loops<3>, part: Part, memory: Memory) {
 }
 
 #[inline(always)]
-fn both(loops: &Loops<3>, part: Part, memory: Memory, f: impl Fn(f32, f32) -> f32) {
+fn both(loops: &StridedLoops<3>, part: Part, memory: Memory, f: impl Fn(f32, f32) -> f32) {
     let (loops, part) = loops.part(part, CHUNK);
     let (n, [to, sa, sb]) = loops.last();
     let base = memory.arena();
@@ -398,7 +398,7 @@ unsafe fn chunk(from: Source<f32>, at: usize, stride: usize) -> [f32; CHUNK] {
 
 /// Sums or means: the result's stride is 0 where numbers are made one.
 #[inline(always)]
-pub(super) fn reduce(f: Reduction, loops: &Loops<2>, out: &Loops<1>, memory: Memory) {
+pub(super) fn reduce(f: Reduction, loops: &StridedLoops<2>, out: &StridedLoops<1>, memory: Memory) {
     assert!(loops.fits(0, memory.len()) && loops.fits(1, memory.len()) && out.fits(0, memory.len()));
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
@@ -431,7 +431,7 @@ pub(super) fn reduce(f: Reduction, loops: &Loops<2>, out: &Loops<1>, memory: Mem
 
 /// Does `f` to each number of a value, in place.
 #[inline(always)]
-fn each_result(out: &Loops<1>, memory: Memory, f: impl Fn(f32) -> f32) {
+fn each_result(out: &StridedLoops<1>, memory: Memory, f: impl Fn(f32) -> f32) {
     assert!(out.fits(0, memory.len()));
     let (n, [step]) = out.last();
     for [at] in out.runs(Part::WHOLE) {
@@ -446,20 +446,20 @@ fn each_result(out: &Loops<1>, memory: Memory, f: impl Fn(f32) -> f32) {
 
 /// What is done to each row of numbers.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Rows {
+pub enum RowOp {
     /// e^x over its sum.
     Softmax,
     /// The mean taken away, over the standard deviation, times a scale plus a shift.
-    Layer { epsilon: f32, scale: Vec<f32>, shift: Vec<f32> },
+    LayerNorm { epsilon: f32, scale: Vec<f32>, shift: Vec<f32> },
 }
 
 /// Something to each run of `length` numbers that lie together. Parts are of the runs.
 #[inline(always)]
-pub(super) fn rows(f: &Rows, loops: &Loops<2>, length: usize, part: Part, memory: Memory) {
+pub(super) fn rows(f: &RowOp, loops: &StridedLoops<2>, length: usize, part: Part, memory: Memory) {
     // the loops are over the rows' first numbers; the others follow them
     let left = length.checked_sub(1).and_then(|rest| memory.len().checked_sub(rest));
     assert!(left.is_some_and(|left| loops.fits(0, left) && loops.fits(1, left)) && loops.is_apart(length));
-    if let Rows::Layer { scale, shift, .. } = f {
+    if let RowOp::LayerNorm { scale, shift, .. } = f {
         assert!(scale.len() == length && shift.len() == length);
     }
     let (loops, part) = loops.part(part, 1);
@@ -473,7 +473,7 @@ pub(super) fn rows(f: &Rows, loops: &Loops<2>, length: usize, part: Part, memory
             // SAFETY: as above; nothing else uses the row until the next one.
             let out = unsafe { base.slice(o, length) };
             match f {
-                Rows::Softmax => {
+                RowOp::Softmax => {
                     let greatest = out.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
                     for v in &mut *out {
                         *v = exp(*v - greatest);
@@ -483,7 +483,7 @@ pub(super) fn rows(f: &Rows, loops: &Loops<2>, length: usize, part: Part, memory
                         *v *= total;
                     }
                 }
-                Rows::Layer { epsilon, scale, shift } => {
+                RowOp::LayerNorm { epsilon, scale, shift } => {
                     let mean = sum(out, |v| v) / length as f32;
                     let variance = sum(out, |v| (v - mean) * (v - mean)) / length as f32;
                     let root = 1.0 / (variance + epsilon).sqrt();
@@ -511,8 +511,8 @@ fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 /// Products of matrices, one for each index of the batch: where those of the result, of the first and of the second
 /// factor start is looped over, and their strides by row and column are these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Product {
-    batch: Loops<3>,
+pub struct MatMul {
+    batch: StridedLoops<3>,
     sizes: [usize; 3],
     strides: [[usize; 2]; 3],
     /// From the first to the last number of each matrix.
@@ -522,11 +522,11 @@ pub struct Product {
 /// Rows of the result that are worked out together.
 const TOGETHER: usize = 4;
 
-impl Product {
+impl MatMul {
     /// Products of `sizes`: rows of the result, columns of it, and what is summed over. `strides` are, for the result, the
     /// first and the second factor, from a row to the next, and from a column to the next. None if a matrix is empty, if
     /// it lies further than can be counted, or if numbers of the result would lie in the same place.
-    pub fn new(batch: Loops<3>, sizes: [usize; 3], strides: [[usize; 2]; 3]) -> Option<Self> {
+    pub fn new(batch: StridedLoops<3>, sizes: [usize; 3], strides: [[usize; 2]; 3]) -> Option<Self> {
         let [rows, columns, inner] = sizes;
         let mut reach = [0; 3];
         let shapes = [[rows, columns], [rows, inner], [inner, columns]];
@@ -540,13 +540,13 @@ impl Product {
         }
         inner.checked_mul(columns.checked_next_multiple_of(CHUNK)?)?;
         batch.len().checked_mul(rows)?.checked_mul(columns)?.checked_mul(inner)?;
-        let product = Product { batch, sizes, strides, reach };
+        let product = MatMul { batch, sizes, strides, reach };
         (apart(sides) && product.ends().is_some()).then_some(product)
     }
 
     /// The same products with matrices that start elsewhere; none if one then reaches further than can be counted.
     pub fn with_starts(self, starts: [usize; 3]) -> Option<Self> {
-        let product = Product { batch: self.batch.with_starts(starts)?, ..self };
+        let product = MatMul { batch: self.batch.with_starts(starts)?, ..self };
         product.ends().map(|_| product)
     }
 
@@ -582,7 +582,7 @@ impl Product {
 
 /// Multiplies matrices. Parts are of the rows of each.
 #[inline(always)]
-pub(super) fn product(p: &Product, part: Part, work: &mut [f32], memory: Memory) {
+pub(super) fn matmul(p: &MatMul, part: Part, work: &mut [f32], memory: Memory) {
     let [rows, columns, inner] = p.sizes;
     assert!(p.ends().is_some_and(|ends| ends.iter().all(|end| *end <= memory.len())));
     let width = columns.next_multiple_of(CHUNK);
@@ -638,15 +638,15 @@ pub(super) fn product(p: &Product, part: Part, work: &mut [f32], memory: Memory)
 mod tests {
     use super::*;
     use crate::Isa;
-    use crate::arena::Place;
+    use crate::arena::StridedView;
     use crate::tests::Noise;
 
-    fn loops<const N: usize>(places: [&Place; N]) -> Loops<N> {
-        Loops::new(&places[0].dims, places.map(|p| (p.start, p.strides.as_slice()))).unwrap()
+    fn loops<const N: usize>(places: [&StridedView; N]) -> StridedLoops<N> {
+        StridedLoops::new(&places[0].dims, places.map(|p| (p.start, p.strides.as_slice()))).unwrap()
     }
 
     /// Every number of a place, in the order of its indices.
-    fn read(place: &Place, memory: &[f32]) -> Vec<f32> {
+    fn read(place: &StridedView, memory: &[f32]) -> Vec<f32> {
         let mut all = vec![place.start];
         for (d, s) in place.dims.iter().zip(&place.strides) {
             all = all.iter().flat_map(|at| (0..*d).map(move |i| at + i * s)).collect();
@@ -681,7 +681,7 @@ mod tests {
         for isa in Isa::available() {
             for (f, exact) in &cases {
                 let mut memory = [x.clone(), vec![0.0; x.len()]].concat();
-                let (from, to) = (Place::row_major(0, &[x.len()]), Place::row_major(x.len(), &[x.len()]));
+                let (from, to) = (StridedView::row_major(0, &[x.len()]), StridedView::row_major(x.len(), &[x.len()]));
                 for index in 0..3 {
                     let m = Memory::new(&mut memory, &mut []);
                     crate::unary(isa, *f, &loops([&to, &from]), Part::new(index, 3).unwrap(), m);
@@ -698,9 +698,9 @@ mod tests {
     #[test]
     fn strides_broadcasts_and_parts_are_right() {
         // a picture with channels last and a row of 3 more, a vector over channels, and a transposed one
-        let a = Place { start: 5, dims: vec![1, 20, 3, 4], strides: vec![0, 1, 92, 22], border: [0, 0] };
-        let b = Place { start: 700, dims: vec![1, 20, 3, 4], strides: vec![0, 1, 0, 0], border: [0, 0] };
-        let o = Place::row_major(800, &[1, 20, 3, 4]);
+        let a = StridedView { start: 5, dims: vec![1, 20, 3, 4], strides: vec![0, 1, 92, 22], border: [0, 0] };
+        let b = StridedView { start: 700, dims: vec![1, 20, 3, 4], strides: vec![0, 1, 0, 0], border: [0, 0] };
+        let o = StridedView::row_major(800, &[1, 20, 3, 4]);
         let before = noisy(1100);
         let (x, y) = (read(&a, &before), read(&b, &before));
         for isa in Isa::available() {
@@ -725,24 +725,25 @@ mod tests {
 
     #[test]
     fn reductions_and_rows_are_right() {
-        let x = Place { start: 3, dims: vec![2, 5, 37], strides: vec![300, 40, 1], border: [0, 0] };
+        let x = StridedView { start: 3, dims: vec![2, 5, 37], strides: vec![300, 40, 1], border: [0, 0] };
         let before = noisy(1200);
         let values = read(&x, &before);
         for isa in Isa::available() {
             // over the first and last dimension
             let mut memory = before.clone();
-            let out = Place::row_major(700, &[1, 5, 1]);
-            let wide = Place { strides: vec![0, 1, 0], dims: x.dims.clone(), ..out.clone() };
+            let out = StridedView::row_major(700, &[1, 5, 1]);
+            let wide = StridedView { strides: vec![0, 1, 0], dims: x.dims.clone(), ..out.clone() };
             let all = loops([&wide, &x]);
             crate::reduce(isa, Reduction::Mean, &all, &loops([&out]), Memory::new(&mut memory, &mut []));
             for (i, mean) in read(&out, &memory).into_iter().enumerate() {
                 let of = |b: usize| values[(b * 5 + i) * 37..][..37].iter().map(|v| f64::from(*v)).sum::<f64>();
                 assert!((f64::from(mean) - (of(0) + of(1)) / 74.0).abs() < 1e-6);
             }
-            let out = Place::row_major(700, &[2, 5, 37]);
-            let first = |p: &Place| Place { dims: vec![2, 5], strides: p.strides[..2].to_vec(), ..p.clone() };
+            let out = StridedView::row_major(700, &[2, 5, 37]);
+            let first =
+                |p: &StridedView| StridedView { dims: vec![2, 5], strides: p.strides[..2].to_vec(), ..p.clone() };
             let (scale, shift) = ((0..37).map(|i| i as f32).collect::<Vec<_>>(), vec![0.5; 37]);
-            for f in [Rows::Softmax, Rows::Layer { epsilon: 1e-5, scale: scale.clone(), shift }] {
+            for f in [RowOp::Softmax, RowOp::LayerNorm { epsilon: 1e-5, scale: scale.clone(), shift }] {
                 let mut memory = before.clone();
                 let m = Memory::new(&mut memory, &mut []);
                 for index in 0..2 {
@@ -755,7 +756,7 @@ mod tests {
                     let total: f64 = x.iter().map(|v| v.exp()).sum();
                     for (i, (x, y)) in x.iter().zip(y).enumerate() {
                         let exact = match f {
-                            Rows::Softmax => x.exp() / total,
+                            RowOp::Softmax => x.exp() / total,
                             _ => (x - mean) / (variance + 1e-5).sqrt() * i as f64 + 0.5,
                         };
                         assert!((f64::from(*y) - exact).abs() < 1e-5 * exact.abs().max(1.0), "{isa:?} {f:?}");
@@ -769,19 +770,19 @@ mod tests {
     fn products_are_right() {
         let before = noisy(4000);
         // the second factor transposed, and one of the first for all
-        let a = Place { start: 1, dims: vec![3, 7, 19], strides: vec![0, 25, 1], border: [0, 0] };
-        let b = Place { start: 300, dims: vec![3, 19, 21], strides: vec![500, 1, 20], border: [0, 0] };
-        let o = Place::row_major(3000, &[3, 7, 21]);
-        let head = |p: &Place| Place { dims: vec![3], strides: vec![p.strides[0]], ..p.clone() };
+        let a = StridedView { start: 1, dims: vec![3, 7, 19], strides: vec![0, 25, 1], border: [0, 0] };
+        let b = StridedView { start: 300, dims: vec![3, 19, 21], strides: vec![500, 1, 20], border: [0, 0] };
+        let o = StridedView::row_major(3000, &[3, 7, 21]);
+        let head = |p: &StridedView| StridedView { dims: vec![3], strides: vec![p.strides[0]], ..p.clone() };
         let strides = [&o, &a, &b].map(|p| [p.strides[1], p.strides[2]]);
-        let product = Product::new(loops([&head(&o), &head(&a), &head(&b)]), [7, 21, 19], strides).unwrap();
+        let product = MatMul::new(loops([&head(&o), &head(&a), &head(&b)]), [7, 21, 19], strides).unwrap();
         let (x, y) = (read(&a, &before), read(&b, &before));
         for isa in Isa::available() {
             let mut memory = before.clone();
             let mut work = vec![f32::NAN; product.work_len()];
             for index in 0..2 {
                 let part = Part::new(index, 2).unwrap();
-                crate::product(isa, &product, part, &mut work, Memory::new(&mut memory, &mut []));
+                crate::matmul(isa, &product, part, &mut work, Memory::new(&mut memory, &mut []));
             }
             for (i, got) in read(&o, &memory).into_iter().enumerate() {
                 let (n, r, c) = (i / 147, i / 21 % 7, i % 21);

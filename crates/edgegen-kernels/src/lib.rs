@@ -17,7 +17,7 @@ mod simd;
 pub mod weights;
 pub mod winograd;
 
-use arena::View;
+use arena::ImageView;
 use conv::Method;
 use conv8::Tile8;
 pub use memory::{Memory, Part};
@@ -270,11 +270,11 @@ dispatched! {
 }
 
 dispatched! {
-    /// Runs a group normalisation, with `work` of twice the channels.
+    /// Runs a group normalization, with `work` of twice the channels.
     ///
     /// # Panics
     /// As [`convolve`].
-    normalise[8: d](n: &dense::Norm, input: View, output: dense::Output, part: Part, work: &mut [f32], memory: Memory)
+    normalize[8: d](n: &dense::GroupNorm, input: ImageView, output: dense::Output, part: Part, work: &mut [f32], memory: Memory)
         dense::norm(d, n, input, output, part, work, memory)
 }
 
@@ -283,7 +283,7 @@ dispatched! {
     ///
     /// # Panics
     /// As [`convolve`].
-    map[8: d](op: dense::Map, input: View, output: dense::Output, part: Part, memory: Memory)
+    map[8: d](op: dense::Map, input: ImageView, output: dense::Output, part: Part, memory: Memory)
         dense::map(d, op, input, output, part, memory)
 }
 
@@ -292,7 +292,7 @@ dispatched! {
     ///
     /// # Panics
     /// As [`convolve`].
-    upsample[s](input: View, output: View, part: Part, memory: Memory) dense::upsample(s, input, output, part, memory)
+    upsample[s](input: ImageView, output: ImageView, part: Part, memory: Memory) dense::upsample(s, input, output, part, memory)
 }
 
 dispatched! {
@@ -317,7 +317,7 @@ dispatched! {
     ///
     /// # Panics
     /// When a value does not lie within the memory, or numbers of the result lie in the same place.
-    unary[_s](f: general::Unary, loops: &general::Loops<2>, part: Part, memory: Memory)
+    unary[_s](f: general::Unary, loops: &general::StridedLoops<2>, part: Part, memory: Memory)
         general::unary(f, loops, part, memory)
 }
 
@@ -326,7 +326,7 @@ dispatched! {
     ///
     /// # Panics
     /// As [`unary`].
-    binary[_s](f: general::Binary, loops: &general::Loops<3>, part: Part, memory: Memory)
+    binary[_s](f: general::Binary, loops: &general::StridedLoops<3>, part: Part, memory: Memory)
         general::binary(f, loops, part, memory)
 }
 
@@ -335,7 +335,7 @@ dispatched! {
     ///
     /// # Panics
     /// When a value does not lie within the memory.
-    reduce[_s](f: general::Reduction, loops: &general::Loops<2>, out: &general::Loops<1>, memory: Memory)
+    reduce[_s](f: general::Reduction, loops: &general::StridedLoops<2>, out: &general::StridedLoops<1>, memory: Memory)
         general::reduce(f, loops, out, memory)
 }
 
@@ -344,17 +344,17 @@ dispatched! {
     ///
     /// # Panics
     /// As [`unary`].
-    rows[_s](f: &general::Rows, loops: &general::Loops<2>, length: usize, part: Part, memory: Memory)
+    rows[_s](f: &general::RowOp, loops: &general::StridedLoops<2>, length: usize, part: Part, memory: Memory)
         general::rows(f, loops, length, part, memory)
 }
 
 dispatched! {
-    /// Multiplies matrices, with `work` of their [`work_len`](general::Product::work_len).
+    /// Multiplies matrices, with `work` of their [`work_len`](general::MatMul::work_len).
     ///
     /// # Panics
     /// When a matrix does not lie within the memory, or `work` is too small.
-    product[_s](product: &general::Product, part: Part, work: &mut [f32], memory: Memory)
-        general::product(product, part, work, memory)
+    matmul[_s](product: &general::MatMul, part: Part, work: &mut [f32], memory: Memory)
+        general::matmul(product, part, work, memory)
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Arguments that safe code can build and that must be refused, by constructors or by the kernels: none may make a kernel
 //! reach beyond its buffers. Under Miri and AddressSanitizer these tests show that none does.
 
-use crate::arena::{Extent, Layout, Place, View};
+use crate::arena::{Extent, ImageView, Layout, StridedView};
 use crate::attention::Attention;
 use crate::conv::{Method, Packed, Run, Shape};
-use crate::conv8::{Levels, Packed8, Run8};
-use crate::dense::{Map, Matrix, Norm, Output};
-use crate::general::{Binary, Loops, Product, Reduction, Rows, Unary};
+use crate::conv8::{Packed8, QuantParams, Run8};
+use crate::dense::{GroupNorm, Map, Matrix, Output};
+use crate::general::{Binary, MatMul, Reduction, RowOp, StridedLoops, Unary};
 use crate::weights::Stored;
 use crate::winograd::{self, Square};
 use crate::{Isa, Memory, Part};
@@ -26,8 +26,8 @@ fn extent(c: usize, h: usize, w: usize) -> Extent {
     Extent { c, h, w, start: 0, pixel: c, row: w * c, border: [0, 0] }
 }
 
-fn view(c: usize, h: usize, w: usize) -> View {
-    View::new(extent(c, h, w)).unwrap()
+fn view(c: usize, h: usize, w: usize) -> ImageView {
+    ImageView::new(extent(c, h, w)).unwrap()
 }
 
 const SHAPE: Shape = Shape { c_out: 5, c_in: 3, kernel: [1, 1], stride: 1, padding: [0, 0] };
@@ -40,7 +40,7 @@ fn packed(shape: Shape, isa: Isa) -> Packed {
 #[test]
 fn views_that_cannot_be_counted_are_not_made() {
     let whole = extent(3, 4, 5);
-    assert!(View::new(whole).is_some());
+    assert!(ImageView::new(whole).is_some());
     for wrong in [
         Extent { c: 0, ..whole },
         Extent { h: 0, ..whole },
@@ -58,53 +58,53 @@ fn views_that_cannot_be_counted_are_not_made() {
         Extent { border: [FAR, 0], start: FAR, ..whole },
         Extent { border: [0, usize::MAX], start: FAR, ..whole },
     ] {
-        assert!(View::new(wrong).is_none(), "{wrong:?}");
+        assert!(ImageView::new(wrong).is_none(), "{wrong:?}");
     }
-    let view = View::new(Extent { start: 20, border: [1, 1], ..whole }).unwrap();
+    let view = ImageView::new(Extent { start: 20, border: [1, 1], ..whole }).unwrap();
     assert!(view.with_start(usize::MAX - 3).is_none() && view.with_start(17).is_none());
     assert!(view.channels(1, 3).is_none() && view.channels(usize::MAX, 2).is_none() && view.channels(0, 0).is_none());
     let mut layout = Layout::default();
     assert!(layout.place([FAR, 4, 4], [0, 0]).is_none() && layout.place([1, 1, 1], [FAR, FAR]).is_none());
     assert!(layout.place([0, 1, 1], [0, 0]).is_none() && layout.storage(usize::MAX).is_none());
-    assert!(Place::row_major(0, &[FAR, FAR, 3]).rows().is_none());
-    assert!(Place::row_major(0, &[2, 3]).reshaped(&[7]).is_none());
+    assert!(StridedView::row_major(0, &[FAR, FAR, 3]).rows().is_none());
+    assert!(StridedView::row_major(0, &[2, 3]).reshaped(&[7]).is_none());
 }
 
 #[test]
 fn loops_and_products_that_cannot_be_counted_are_not_made() {
-    assert!(Loops::<1>::new(&[2, 3], [(0, &[3, 1])]).is_some());
-    assert!(Loops::<1>::new(&[2, 3], [(0, &[1])]).is_none());
-    assert!(Loops::<1>::new(&[2, 3], [(usize::MAX - 2, &[3, 1])]).is_none());
-    assert!(Loops::<1>::new(&[2, 3], [(0, &[usize::MAX, 1])]).is_none());
-    assert!(Loops::<1>::new(&[FAR, FAR], [(0, &[0, 0])]).is_none());
-    assert!(Loops::<1>::new(&[2; 7], [(0, &[1000, 3, 300, 9, 100, 27, 1])]).is_none());
-    let ok = Loops::<1>::new(&[2, 3], [(0, &[3, 1])]).unwrap();
+    assert!(StridedLoops::<1>::new(&[2, 3], [(0, &[3, 1])]).is_some());
+    assert!(StridedLoops::<1>::new(&[2, 3], [(0, &[1])]).is_none());
+    assert!(StridedLoops::<1>::new(&[2, 3], [(usize::MAX - 2, &[3, 1])]).is_none());
+    assert!(StridedLoops::<1>::new(&[2, 3], [(0, &[usize::MAX, 1])]).is_none());
+    assert!(StridedLoops::<1>::new(&[FAR, FAR], [(0, &[0, 0])]).is_none());
+    assert!(StridedLoops::<1>::new(&[2; 7], [(0, &[1000, 3, 300, 9, 100, 27, 1])]).is_none());
+    let ok = StridedLoops::<1>::new(&[2, 3], [(0, &[3, 1])]).unwrap();
     assert!(ok.with_starts([usize::MAX]).is_none());
-    let batch = Loops::<3>::new(&[2], [(0, &[6]), (20, &[6]), (40, &[6])]).unwrap();
+    let batch = StridedLoops::<3>::new(&[2], [(0, &[6]), (20, &[6]), (40, &[6])]).unwrap();
     let strides = [[3, 1], [2, 1], [3, 1]];
-    assert!(Product::new(batch, [2, 3, 2], strides).is_some());
-    assert!(Product::new(batch, [0, 3, 2], strides).is_none() && Product::new(batch, [2, 3, 0], strides).is_none());
-    assert!(Product::new(batch, [2, FAR, 2], strides).is_none() && Product::new(batch, [2, 3, FAR], strides).is_none());
+    assert!(MatMul::new(batch, [2, 3, 2], strides).is_some());
+    assert!(MatMul::new(batch, [0, 3, 2], strides).is_none() && MatMul::new(batch, [2, 3, 0], strides).is_none());
+    assert!(MatMul::new(batch, [2, FAR, 2], strides).is_none() && MatMul::new(batch, [2, 3, FAR], strides).is_none());
     // rows of the result that overlap
-    assert!(Product::new(batch, [2, 3, 2], [[1, 1], [2, 1], [3, 1]]).is_none());
-    assert!(Product::new(batch, [2, 3, 2], [[3, 1], [usize::MAX, 1], [3, 1]]).is_none());
+    assert!(MatMul::new(batch, [2, 3, 2], [[1, 1], [2, 1], [3, 1]]).is_none());
+    assert!(MatMul::new(batch, [2, 3, 2], [[3, 1], [usize::MAX, 1], [3, 1]]).is_none());
 }
 
 #[test]
 fn levels_parts_and_attentions_that_make_no_sense_are_not_made() {
     for scale in [0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-40] {
-        assert!(Levels::new(scale, 3).is_none(), "{scale}");
+        assert!(QuantParams::new(scale, 3).is_none(), "{scale}");
     }
-    assert!(Levels::new(1e-30, 3).is_some() && Levels::new(f32::MAX, 3).is_some());
+    assert!(QuantParams::new(1e-30, 3).is_some() && QuantParams::new(f32::MAX, 3).is_some());
     assert!(Part::new(0, 0).is_none() && Part::new(2, 2).is_none());
     let (a, b) = (view(4, 1, 3), view(4, 1, 2));
     assert!(Attention::new([a, b, b, a], 2, 1.0).is_some());
     assert!(Attention::new([a, b, b, a], 0, 1.0).is_none() && Attention::new([a, b, b, a], 3, 1.0).is_none());
     assert!(Attention::new([a, b, a, a], 2, 1.0).is_none() && Attention::new([a, b, b, b], 2, 1.0).is_none());
-    let overlapping = View::new(Extent { pixel: 0, ..extent(4, 1, 3) }).unwrap();
+    let overlapping = ImageView::new(Extent { pixel: 0, ..extent(4, 1, 3) }).unwrap();
     assert!(Attention::new([a, b, b, overlapping], 2, 1.0).is_none());
     // as many pixels as can be counted, in the same place
-    let many = View::new(Extent { pixel: 0, row: 0, w: FAR / 2, ..extent(4, 1, 1) }).unwrap();
+    let many = ImageView::new(Extent { pixel: 0, row: 0, w: FAR / 2, ..extent(4, 1, 1) }).unwrap();
     assert!(Attention::new([a, many, many, a], 2, 1.0).is_none());
 }
 
@@ -130,7 +130,7 @@ fn weights_that_do_not_fit_their_shape_are_not_packed() {
         ] {
             assert!(pack(shape, stored).is_err(), "{shape:?}");
             let eight = (&[1; 15][..], &[1.0][..]);
-            assert!(Packed8::new(shape, Method::Direct, eight, None, Levels::new(1.0, 0).unwrap(), isa).is_err());
+            assert!(Packed8::new(shape, Method::Direct, eight, None, QuantParams::new(1.0, 0).unwrap(), isa).is_err());
         }
         assert!(Packed::new(SHAPE, Method::Direct, stored, Some(&[0.0; 4]), isa).is_err());
         assert!(pack(SHAPE, Stored::Eight(&[1; 15], &[1.0; 4])).is_err());
@@ -138,7 +138,7 @@ fn weights_that_do_not_fit_their_shape_are_not_packed() {
         // what Winograd's method cannot do
         let method = Method::Winograd(Square::Two);
         assert!(Packed::new(SHAPE, method, stored, None, isa).is_err());
-        let (shape, levels) = (Shape { c_out: 16, c_in: 16, ..SHAPE }, Levels::new(1.0, 0).unwrap());
+        let (shape, levels) = (Shape { c_out: 16, c_in: 16, ..SHAPE }, QuantParams::new(1.0, 0).unwrap());
         assert!(Packed::new(shape, method, Stored::Float(&[0.1; 256]), None, isa).is_err());
         assert!(Packed8::new(shape, method, (&[1; 256], &[1.0]), None, levels, isa).is_err());
         assert!(Packed8::new(SHAPE, Method::Direct, (&[1; 15], &[1.0; 4]), None, levels, isa).is_err());
@@ -160,7 +160,7 @@ fn weights_that_do_not_fit_their_shape_are_not_packed() {
 #[test]
 fn convolutions_beyond_their_buffers_are_refused() {
     let (input, output) = (view(3, 4, 4), view(5, 4, 4).with_start(48).unwrap());
-    let overlapping = View::new(Extent { row: 0, ..extent(5, 4, 4) }).unwrap();
+    let overlapping = ImageView::new(Extent { row: 0, ..extent(5, 4, 4) }).unwrap();
     let kinds = Isa::available();
     for &isa in &kinds {
         let packed = packed(SHAPE, isa);
@@ -212,9 +212,9 @@ fn winograds_method_is_refused_too_little_room() {
 
 #[test]
 fn eight_bit_convolutions_beyond_their_buffers_are_refused() {
-    let levels = Levels::new(1.0, 0).unwrap();
+    let levels = QuantParams::new(1.0, 0).unwrap();
     // three channels, of which four are read
-    let input = View::new(Extent { pixel: 4, row: 16, ..extent(3, 4, 4) }).unwrap();
+    let input = ImageView::new(Extent { pixel: 4, row: 16, ..extent(3, 4, 4) }).unwrap();
     let output = view(5, 4, 4);
     for isa in Isa::available() {
         let packed = Packed8::new(SHAPE, Method::Direct, (&[1; 15], &[1.0]), None, levels, isa).unwrap();
@@ -235,7 +235,7 @@ fn eight_bit_convolutions_beyond_their_buffers_are_refused() {
             extra: None,
             input,
             output: None,
-            output8: Some((View::new(Extent { pixel: 4, row: 16, ..extent(5, 4, 4) }).unwrap(), levels)),
+            output8: Some((ImageView::new(Extent { pixel: 4, row: 16, ..extent(5, 4, 4) }).unwrap(), levels)),
             residual: None,
         };
         // pixels that overlap
@@ -246,14 +246,14 @@ fn eight_bit_convolutions_beyond_their_buffers_are_refused() {
 #[test]
 fn pictures_beyond_their_buffers_are_refused() {
     let picture = view(3, 2, 2);
-    let levels = Levels::new(1.0, 0).unwrap();
+    let levels = QuantParams::new(1.0, 0).unwrap();
     let (scale, shift) = ([1.0; 3], [0.0; 3]);
     for isa in Isa::available() {
         let map = |op, input, output, len, bytes| {
             refused(len, bytes, |memory| crate::map(isa, op, input, output, Part::WHOLE, memory))
         };
-        assert!(!map(Map::Copy, picture, Output::Levels(picture, levels), 12, 12));
-        assert!(map(Map::Copy, picture, Output::Levels(picture, levels), 12, 11));
+        assert!(!map(Map::Copy, picture, Output::Quantized(picture, levels), 12, 12));
+        assert!(map(Map::Copy, picture, Output::Quantized(picture, levels), 12, 11));
         assert!(map(Map::Copy, picture, Output::Float(picture), 11, 0));
         assert!(map(Map::Silu, picture, Output::Float(view(4, 2, 2)), 100, 0));
         assert!(map(Map::Add(picture.with_start(1).unwrap()), picture, Output::Float(picture), 12, 0));
@@ -263,9 +263,9 @@ fn pictures_beyond_their_buffers_are_refused() {
         assert!(!upsample(picture, large.with_start(12).unwrap(), 60));
         assert!(upsample(picture, large, 47) && upsample(picture, view(3, 4, 5), 100));
         let norm = |groups, scale: &[f32], len, work: usize| {
-            let norm = Norm { groups, epsilon: 1e-5, scale, shift: &shift, silu: false };
+            let norm = GroupNorm { groups, epsilon: 1e-5, scale, shift: &shift, silu: false };
             let (to, mut work) = (Output::Float(picture), vec![0.0; work]);
-            refused(len, 0, |memory| crate::normalise(isa, &norm, picture, to, Part::WHOLE, &mut work, memory))
+            refused(len, 0, |memory| crate::normalize(isa, &norm, picture, to, Part::WHOLE, &mut work, memory))
         };
         assert!(!norm(3, &scale, 12, 6));
         assert!(norm(0, &scale, 12, 6) && norm(2, &scale, 12, 6) && norm(3, &scale[1..], 12, 6));
@@ -289,32 +289,35 @@ fn pictures_beyond_their_buffers_are_refused() {
 #[test]
 fn values_beyond_their_buffers_are_refused() {
     let strides: &[usize] = &[4, 1];
-    let two = Loops::<2>::new(&[3, 4], [(0, strides), (12, strides)]).unwrap();
-    let three = Loops::<3>::new(&[3, 4], [(0, strides), (12, strides), (24, strides)]).unwrap();
+    let two = StridedLoops::<2>::new(&[3, 4], [(0, strides), (12, strides)]).unwrap();
+    let three = StridedLoops::<3>::new(&[3, 4], [(0, strides), (12, strides), (24, strides)]).unwrap();
     // the rows of the result overlap
-    let overlapping = Loops::<2>::new(&[3, 4], [(0, &[2, 1]), (12, strides)]).unwrap();
+    let overlapping = StridedLoops::<2>::new(&[3, 4], [(0, &[2, 1]), (12, strides)]).unwrap();
     for isa in Isa::available() {
-        let unary = |loops: &Loops<2>, len| {
+        let unary = |loops: &StridedLoops<2>, len| {
             refused(len, 0, |memory| crate::unary(isa, Unary::Negate, loops, Part::WHOLE, memory))
         };
         assert!(!unary(&two, 24) && unary(&two, 23) && unary(&overlapping, 24));
         let binary = |len| refused(len, 0, |memory| crate::binary(isa, Binary::Add, &three, Part::WHOLE, memory));
         assert!(!binary(36) && binary(35));
-        let out = Loops::<1>::new(&[3], [(0, &[1])]).unwrap();
-        let sums = Loops::<2>::new(&[3, 4], [(0, &[1, 0]), (12, strides)]).unwrap();
-        let reduce =
-            |out: &Loops<1>, len| refused(len, 0, |memory| crate::reduce(isa, Reduction::Mean, &sums, out, memory));
+        let out = StridedLoops::<1>::new(&[3], [(0, &[1])]).unwrap();
+        let sums = StridedLoops::<2>::new(&[3, 4], [(0, &[1, 0]), (12, strides)]).unwrap();
+        let reduce = |out: &StridedLoops<1>, len| {
+            refused(len, 0, |memory| crate::reduce(isa, Reduction::Mean, &sums, out, memory))
+        };
         assert!(!reduce(&out, 24) && reduce(&out, 23) && reduce(&out.with_starts([22]).unwrap(), 24));
-        let lines = Loops::<2>::new(&[3], [(0, &[4]), (12, &[4])]).unwrap();
-        let layer = Rows::Layer { epsilon: 1e-5, scale: vec![1.0; 4], shift: vec![0.0; 4] };
+        let lines = StridedLoops::<2>::new(&[3], [(0, &[4]), (12, &[4])]).unwrap();
+        let layer = RowOp::LayerNorm { epsilon: 1e-5, scale: vec![1.0; 4], shift: vec![0.0; 4] };
         let rows =
-            |f: &Rows, length, len| refused(len, 0, |memory| crate::rows(isa, f, &lines, length, Part::WHOLE, memory));
+            |f: &RowOp, length, len| refused(len, 0, |memory| crate::rows(isa, f, &lines, length, Part::WHOLE, memory));
         assert!(!rows(&layer, 4, 24) && rows(&layer, 4, 23) && rows(&layer, 3, 24));
-        assert!(rows(&Rows::Softmax, 5, 100) && rows(&Rows::Softmax, 0, 100) && rows(&Rows::Softmax, usize::MAX, 100));
-        let batch = Loops::<3>::new(&[2], [(0, &[6]), (12, &[4]), (20, &[6])]).unwrap();
-        let product = Product::new(batch, [2, 3, 2], [[3, 1], [2, 1], [3, 1]]).unwrap();
+        assert!(
+            rows(&RowOp::Softmax, 5, 100) && rows(&RowOp::Softmax, 0, 100) && rows(&RowOp::Softmax, usize::MAX, 100)
+        );
+        let batch = StridedLoops::<3>::new(&[2], [(0, &[6]), (12, &[4]), (20, &[6])]).unwrap();
+        let product = MatMul::new(batch, [2, 3, 2], [[3, 1], [2, 1], [3, 1]]).unwrap();
         let multiply =
-            |work: usize, len| refused(len, 0, |m| crate::product(isa, &product, Part::WHOLE, &mut vec![0.0; work], m));
+            |work: usize, len| refused(len, 0, |m| crate::matmul(isa, &product, Part::WHOLE, &mut vec![0.0; work], m));
         let work = product.work_len();
         assert!(!multiply(work, 32) && multiply(work, 31) && multiply(work - 1, 32));
     }

@@ -29,7 +29,14 @@ fn in_parts(mut run: impl FnMut(Part)) {
 }
 
 /// A convolution as it is defined, in f64.
-fn reference(shape: conv::Shape, weights: &[f32], bias: &[f32], input: View, output: View, arena: &[f32]) -> Vec<f64> {
+fn reference(
+    shape: conv::Shape,
+    weights: &[f32],
+    bias: &[f32],
+    input: ImageView,
+    output: ImageView,
+    arena: &[f32],
+) -> Vec<f64> {
     let mut all = Vec::new();
     for y in 0..output.h {
         for x in 0..output.w {
@@ -153,9 +160,9 @@ fn group_norms_are_right_for_every_kind_of_cpu() {
             noise.fill(&mut scale);
             noise.fill(&mut shift);
             for with_silu in [false, true] {
-                let norm = dense::Norm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: with_silu };
+                let norm = dense::GroupNorm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: with_silu };
                 let (to, mut work) = (dense::Output::Float(output), vec![f32::NAN; 2 * c]);
-                in_parts(|part| normalise(isa, &norm, input, to, part, &mut work, Memory::new(&mut arena, &mut [])));
+                in_parts(|part| normalize(isa, &norm, input, to, part, &mut work, Memory::new(&mut arena, &mut [])));
                 let each = c / groups;
                 for g in 0..groups {
                     let values: Vec<f64> = input
@@ -244,7 +251,7 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
     for extreme in [true, false] {
         for (c_in, c_out, kernel, stride, padding, h, w) in cases {
             let shape = conv::Shape { c_out, c_in, kernel, stride, padding };
-            let levels = conv8::Levels::new(0.125, if extreme { 255 } else { 77 }).unwrap();
+            let levels = conv8::QuantParams::new(0.125, if extreme { 255 } else { 77 }).unwrap();
             let output_side = |n: usize, i: usize| (n + 2 * padding[i] - kernel[i]) / stride + 1;
             let mut layout8 = Layout::default();
             let input = layout8.place([c_in.next_multiple_of(4), h, w], padding).unwrap().channels(0, c_in).unwrap();
@@ -253,7 +260,7 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                 .unwrap()
                 .channels(1, c_out)
                 .unwrap();
-            let mut bytes = vec![levels.zero(); layout8.len()];
+            let mut bytes = vec![levels.zero_point(); layout8.len()];
             let mut byte = || (noise.sample() * 80.0 + 128.0).clamp(0.0, 255.0) as u8;
             for at in input.pixels() {
                 bytes[at..at + c_in].iter_mut().for_each(|b| *b = if extreme { 0 } else { byte() });
@@ -281,7 +288,7 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                             let at = input.start + (iy - padding[0]) * input.row + (ix - padding[1]) * input.pixel;
                             for c in 0..c_in {
                                 let weight = i64::from(weights[(o * c_in + c) * taps + ky * kernel[1] + kx]);
-                                sum += weight * (i64::from(bytes[at + c]) - i64::from(levels.zero()));
+                                sum += weight * (i64::from(bytes[at + c]) - i64::from(levels.zero_point()));
                             }
                         }
                     }
@@ -309,8 +316,8 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                     assert_eq!(arena[at..at + c_out], expected[i * c_out..][..c_out], "{isa:?} {shape:?}");
                 }
                 // rounded, with both sums, and rounded again to 8 bits; the residual is what was written before
-                let round = conv8::Levels::new(2.0, 9).unwrap();
-                let after = conv8::Levels::new(4.0, 250).unwrap();
+                let round = conv8::QuantParams::new(2.0, 9).unwrap();
+                let after = conv8::QuantParams::new(4.0, 250).unwrap();
                 let extra: Vec<f32> = (0..c_out).map(|o| 0.5 * o as f32).collect();
                 let residual = Some(output);
                 let run = conv8::Run8 {
@@ -356,7 +363,7 @@ fn methods(shape: &conv::Shape, weights: &[i8], [h, w]: [usize; 2]) -> Vec<(Isa,
 
 #[test]
 fn pictures_are_mapped_alike_by_every_kind_of_cpu() {
-    let levels = conv8::Levels::new(0.25, 77).unwrap();
+    let levels = conv8::QuantParams::new(0.25, 77).unwrap();
     for isa in Isa::available() {
         for (c, h, w) in [(1, 1, 1), (5, 3, 2), (16, 2, 2), (21, 1, 7), (40, 4, 1)] {
             let mut layout = Layout::default();
@@ -384,7 +391,7 @@ fn pictures_are_mapped_alike_by_every_kind_of_cpu() {
                     in_parts(|part| map(isa, op, input, to, part, Memory::new(arena, bytes)));
                 };
                 memory(&mut arena, &mut bytes, dense::Output::Float(output));
-                memory(&mut arena, &mut bytes, dense::Output::Levels(output8, levels));
+                memory(&mut arena, &mut bytes, dense::Output::Quantized(output8, levels));
                 let mut written = vec![false; arena.len()];
                 for (((from, to), to8), other) in
                     input.pixels().zip(output.pixels()).zip(output8.pixels()).zip(other.pixels())
@@ -492,7 +499,7 @@ impl Draw {
     }
 
     /// Some of the channels of a picture, with a border at least as wide.
-    fn picture(&mut self, layout: &mut Layout, [c, h, w]: [usize; 3], border: [usize; 2]) -> View {
+    fn picture(&mut self, layout: &mut Layout, [c, h, w]: [usize; 3], border: [usize; 2]) -> ImageView {
         let (before, after) = (self.from(0, 3), self.from(0, 3));
         let border = border.map(|b| b + self.from(0, 1));
         layout.place([before + c + after, h, w], border).unwrap().channels(before, c).unwrap()
@@ -619,7 +626,7 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
         let (shape, [h, w], [oh, ow]) = draw.convolution(if cfg!(miri) { 20 } else { 70 });
         let [c_in, c_out] = [shape.c_in, shape.c_out];
         let border = shape.padding.map(|p| p + draw.from(0, 1));
-        let levels = conv8::Levels::new(draw.power(20), draw.one(&[0, 1, 77, 128, 254, 255])).unwrap();
+        let levels = conv8::QuantParams::new(draw.power(20), draw.one(&[0, 1, 77, 128, 254, 255])).unwrap();
         let mut layout8 = Layout::default();
         let input = layout8
             .place([c_in.next_multiple_of(4) + 4 * draw.from(0, 1), h, w], border)
@@ -629,7 +636,7 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
         let output8 = draw.picture(&mut layout8, [c_out, oh, ow], [0, 0]);
         let mut layout = Layout::default();
         let output = draw.picture(&mut layout, [c_out, oh, ow], [0, 0]);
-        let mut bytes = vec![levels.zero(); layout8.len()];
+        let mut bytes = vec![levels.zero_point(); layout8.len()];
         // all at one end, where sums are greatest, at either, or anywhere
         let of_bytes: &[u8] = draw.one(&[&[0], &[255], &[0, 255], &[0, 1, 17, 128, 200, 254, 255]]);
         let of_weights: &[i8] =
@@ -639,8 +646,8 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
         let weights: Vec<i8> = (0..c_out * c_in * taps).map(|_| draw.one(of_weights)).collect();
         let scales: Vec<f32> = (0..draw.one(&[1, c_out])).map(|_| draw.power(20)).collect();
         let bias: Vec<f32> = (0..c_out).map(|_| draw.number() * levels.scale()).collect();
-        let round = conv8::Levels::new(draw.power(30), draw.one(&[0, 3, 128, 255])).unwrap();
-        let after = conv8::Levels::new(draw.power(30), draw.one(&[0, 3, 128, 255])).unwrap();
+        let round = conv8::QuantParams::new(draw.power(30), draw.one(&[0, 3, 128, 255])).unwrap();
+        let after = conv8::QuantParams::new(draw.power(30), draw.one(&[0, 3, 128, 255])).unwrap();
         // a sum in integers, its product with a power of two, and one rounding: every kind of CPU must agree
         let mut expected = Vec::new();
         for (y, x, o) in (0..oh).flat_map(|y| (0..ow).flat_map(move |x| (0..c_out).map(move |o| (y, x, o)))) {
@@ -651,14 +658,15 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
                     - shape.padding[1] * input.pixel;
                 for c in 0..c_in {
                     let weight = i32::from(weights[(o * c_in + c) * taps + ky * shape.kernel[1] + kx]);
-                    sum += weight * (i32::from(bytes[at + c]) - i32::from(levels.zero()));
+                    sum += weight * (i32::from(bytes[at + c]) - i32::from(levels.zero_point()));
                 }
             }
             expected
                 .push((sum as f32).mul_add(levels.scale() * scales[if scales.len() == 1 { 0 } else { o }], bias[o]));
         }
-        let level =
-            |l: conv8::Levels, v: f32| ((v / l.scale()).round_ties_even() + f32::from(l.zero())).clamp(0.0, 255.0);
+        let level = |l: conv8::QuantParams, v: f32| {
+            ((v / l.scale()).round_ties_even() + f32::from(l.zero_point())).clamp(0.0, 255.0)
+        };
         for (isa, method) in methods(&shape, &weights, [oh, ow]) {
             let eight = (&*weights, &*scales);
             let packed = &conv8::Packed8::new(shape, method, eight, Some(&bias), levels, isa).unwrap();
@@ -683,7 +691,7 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
                     for c in 0..c_out {
                         let mut value = expected[i * c_out + c];
                         if rounded.is_some() {
-                            value = (level(round, value) - f32::from(round.zero())) * round.scale();
+                            value = (level(round, value) - f32::from(round.zero_point())) * round.scale();
                         }
                         let about = |what: &str| {
                             format!("{seed} {isa:?} {method:?} {shape:?} {what}: {value} {}", arena[at + c])
@@ -724,7 +732,7 @@ fn attention_of_any_shape_is_right() {
             let memory = Memory::new(&mut arena, &mut []);
             draw.in_parts(memory, a.work_len(), |part, work, m| attend(isa, &a, mask, part, work, m));
             for (q, head) in (0..queries).flat_map(|q| (0..heads).map(move |head| (q, head))) {
-                let number = |v: View, pixel: usize, c: usize| f64::from(before[v.start + pixel * v.pixel + c]);
+                let number = |v: ImageView, pixel: usize, c: usize| f64::from(before[v.start + pixel * v.pixel + c]);
                 let score = |k: usize| {
                     let terms = (head * each..(head + 1) * each).map(|c| number(query, q, c) * number(key, k, c));
                     terms.sum::<f64>() * f64::from(scale) + mask.map_or(0.0, |m| f64::from(m[q * keys + k]))
@@ -758,14 +766,14 @@ fn pictures_of_any_shape_and_size_of_numbers_are_normalised_and_mapped() {
         let (size, middle) = (draw.one(&[1e-3, 1.0, 1e4]), draw.one(&[0.0, 5.0]));
         let before: Vec<f32> = draw.numbers(layout.len()).iter().map(|v| size * (v + middle)).collect();
         let (scale, shift) = (draw.numbers(c), draw.numbers(c));
-        let norm = dense::Norm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: draw.from(0, 1) == 1 };
+        let norm = dense::GroupNorm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: draw.from(0, 1) == 1 };
         let power = draw.power(12);
-        let levels = conv8::Levels::new(power, draw.one(&[0, 9, 128, 255])).unwrap();
+        let levels = conv8::QuantParams::new(power, draw.one(&[0, 9, 128, 255])).unwrap();
         for isa in Isa::available() {
             let (mut arena, mut bytes) = (before.clone(), vec![3; layout8.len()]);
             let to = dense::Output::Float(output);
             let memory = Memory::new(&mut arena, &mut bytes);
-            draw.in_parts(memory, 2 * c, |part, work, m| normalise(isa, &norm, input, to, part, work, m));
+            draw.in_parts(memory, 2 * c, |part, work, m| normalize(isa, &norm, input, to, part, work, m));
             for g in 0..groups {
                 let of = |at: usize| before[at + g * each..at + (g + 1) * each].iter().map(|v| f64::from(*v));
                 let count = (each * h * w) as f64;
@@ -783,14 +791,14 @@ fn pictures_of_any_shape_and_size_of_numbers_are_normalised_and_mapped() {
                     }
                 }
             }
-            let to = dense::Output::Levels(output8, levels);
+            let to = dense::Output::Quantized(output8, levels);
             let arena = &mut before.clone();
             let memory = Memory::new(arena, &mut bytes);
             draw.in_parts(memory, 0, |part, _, m| map(isa, dense::Map::Copy, input, to, part, m));
             let mut written = vec![false; bytes.len()];
             for (from, to) in input.pixels().zip(output8.pixels()) {
                 for k in 0..c {
-                    let level = (before[from + k] / power).round_ties_even() + f32::from(levels.zero());
+                    let level = (before[from + k] / power).round_ties_even() + f32::from(levels.zero_point());
                     assert_eq!(bytes[to + k], isa.byte(level.clamp(0.0, 255.0) as u8), "{seed} {isa:?}");
                     written[to + k] = true;
                 }

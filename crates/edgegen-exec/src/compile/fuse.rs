@@ -5,8 +5,8 @@ use crate::lower::Operand;
 use crate::ops::Fusion;
 use crate::place::Slice;
 use crate::reason::Reason;
-use kernels::arena::Place as StridedView;
-use kernels::conv8::Levels as QuantParams;
+use kernels::arena::StridedView;
+use kernels::conv8::QuantParams;
 
 /// Who reads a value: convolutions in 8 bits, linear layers in 8 bits, and others in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

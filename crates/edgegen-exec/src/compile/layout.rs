@@ -6,7 +6,7 @@ use crate::plan::Plan;
 use crate::reason::Reason;
 use crate::step::{Boundary, ScratchLen, Share, Step};
 use crate::verify::{Draft, MOST_MEMORY, SLACK, Storage, verify};
-use kernels::arena::{Layout, Place as StridedView, room, share};
+use kernels::arena::{Layout, StridedView, room, share};
 use std::ops::Range;
 
 /// When a storage is used: its first and its last step.

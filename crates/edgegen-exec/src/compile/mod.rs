@@ -15,9 +15,9 @@ use crate::plan::{Plan, Tables};
 use crate::reason::Reason;
 use crate::step::{Boundary, Kernel, Step};
 use kernels::Isa;
-use kernels::arena::{Layout, Place as StridedView, View};
-use kernels::conv8::{self, Levels as QuantParams};
-use kernels::general::Loops;
+use kernels::arena::{ImageView, Layout, StridedView};
+use kernels::conv8::{self, QuantParams};
+use kernels::general::StridedLoops;
 use onnx::budget::Budget;
 use onnx::pb::GraphProto;
 use std::collections::{HashMap, HashSet};
@@ -117,9 +117,9 @@ pub struct Compiler<'c, 'a> {
     bytes: Layout,
     places: HashMap<&'a str, StridedView>,
     /// Copies of values as images.
-    images: HashMap<&'a str, View>,
+    images: HashMap<&'a str, ImageView>,
     /// Values in 8 bits.
-    quantized: HashMap<(&'a str, Layout8), View>,
+    quantized: HashMap<(&'a str, Layout8), ImageView>,
     constants: Vec<(usize, Vec<f32>)>,
     /// The tables that rows are read of.
     tables: Tables,
@@ -137,7 +137,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
         for (i, named) in ops.iter().enumerate() {
             named.op.inputs().into_iter().for_each(|name| consumers.entry(name).or_default().push(i));
         }
-        let owns = |named: &&Named| !matches!(named.op.fusion(), Fusion::View | Fusion::Concat { .. });
+        let owns = |named: &&Named| !matches!(named.op.fusion(), Fusion::Reread | Fusion::Concat { .. });
         Compiler {
             isa,
             graph,
@@ -351,7 +351,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
     }
 
     /// A new image in f32 with a border of zeros, which a step clears.
-    fn new_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<View, Reason> {
+    fn new_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<ImageView, Reason> {
         check_image(sides, border)?;
         let view = self.memory.place(sides, border).ok_or(NO_PLACE)?;
         self.clear_border(view, None);
@@ -359,12 +359,12 @@ impl<'c, 'a> Compiler<'c, 'a> {
     }
 
     /// A new image in f32 without a border.
-    pub fn plain_image(&mut self, sides: [usize; 3]) -> Result<View, Reason> {
+    pub fn plain_image(&mut self, sides: [usize; 3]) -> Result<ImageView, Reason> {
         self.new_image(sides, [0, 0])
     }
 
     /// A new image all of which is cleared, with a border around it.
-    pub fn cleared_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<View, Reason> {
+    pub fn cleared_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<ImageView, Reason> {
         check_image(sides, border)?;
         let view = self.memory.place(sides, border).ok_or(NO_PLACE)?;
         self.clear(view.start);
@@ -379,7 +379,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
         self.push(zeros::Clear { to }, places);
     }
 
-    fn clear_border(&mut self, view: View, zero_point: Option<u8>) {
+    fn clear_border(&mut self, view: ImageView, zero_point: Option<u8>) {
         if view.border != [0, 0] || (zero_point.is_some() && view.c < view.pixel) {
             let mut places = Places::default();
             let buffer = if zero_point.is_some() { Buffer::Bytes } else { Buffer::Floats };
@@ -415,11 +415,11 @@ impl<'c, 'a> Compiler<'c, 'a> {
         }
     }
 
-    fn loops<const N: usize>(&self, places: [&StridedView; N]) -> Result<Loops<N>, Reason> {
+    fn loops<const N: usize>(&self, places: [&StridedView; N]) -> Result<StridedLoops<N>, Reason> {
         let dims = &places[0].dims;
         let strides = places.map(|p| broadcast_strides(&p.dims, &p.strides, dims));
         let values = std::array::from_fn(|i| (places[i].start, strides[i].as_slice()));
-        Loops::new(dims, values).ok_or_else(|| "more dimensions than there are loops".into())
+        StridedLoops::new(dims, values).ok_or_else(|| "more dimensions than there are loops".into())
     }
 
     /// Values as regions that are gone over together: the others are broadcast to the first.
@@ -466,9 +466,9 @@ impl<'c, 'a> Compiler<'c, 'a> {
     }
 
     /// The value of this name as an image with at least this border.
-    pub fn view(&mut self, name: &'a str, [rows, pixels]: [usize; 2]) -> Result<View, Reason> {
+    pub fn view(&mut self, name: &'a str, [rows, pixels]: [usize; 2]) -> Result<ImageView, Reason> {
         let place = self.value(name)?;
-        let fits = |v: &View| v.border[0] >= rows && v.border[1] >= pixels;
+        let fits = |v: &ImageView| v.border[0] >= rows && v.border[1] >= pixels;
         if let Some(view) = place.view().filter(fits) {
             return Ok(view);
         }
@@ -483,7 +483,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
     }
 
     /// A value as an image, copied if it does not lie as one.
-    pub fn as_view(&mut self, place: &StridedView) -> Result<View, Reason> {
+    pub fn as_view(&mut self, place: &StridedView) -> Result<ImageView, Reason> {
         if let Some(view) = place.view() {
             return Ok(view);
         }
@@ -493,13 +493,13 @@ impl<'c, 'a> Compiler<'c, 'a> {
     }
 
     /// A value as rows of its last dimension, copied if it does not lie so.
-    pub fn as_rows(&mut self, place: &StridedView) -> Result<View, Reason> {
+    pub fn as_rows(&mut self, place: &StridedView) -> Result<ImageView, Reason> {
         Ok(self.contiguous(place, |p| p.rows().is_some())?.rows().ok_or("no rows")?)
     }
 
     /// A place for the value of this name in 8 bits: the channels of a pixel are padded to whole groups of those that
     /// are multiplied at a time.
-    pub fn place_8bit(&mut self, name: &'a str, params: QuantParams, layout: Layout8) -> Result<View, Reason> {
+    pub fn place_8bit(&mut self, name: &'a str, params: QuantParams, layout: Layout8) -> Result<ImageView, Reason> {
         let dims = self.dims(name)?;
         let ([c, h, w], border) = match layout {
             Layout8::Image => (sides(dims)?, self.borders.get(name).copied().unwrap_or_default()),
@@ -512,13 +512,13 @@ impl<'c, 'a> Compiler<'c, 'a> {
         check_image([padded, h, w], border)?;
         let whole = self.bytes.place([padded, h, w], border);
         let view = whole.and_then(|whole| whole.channels(0, c)).ok_or(NO_PLACE)?;
-        self.clear_border(view, Some(self.isa.byte(params.zero())));
+        self.clear_border(view, Some(self.isa.byte(params.zero_point())));
         self.quantized.insert((name, layout), view);
         Ok(view)
     }
 
     /// What a value is rounded to, and where it is in 8 bits, if it is there.
-    pub fn value_8bit(&self, name: &'a str, layout: Layout8) -> Option<(QuantParams, View)> {
+    pub fn value_8bit(&self, name: &'a str, layout: Layout8) -> Option<(QuantParams, ImageView)> {
         self.rounded.get(name).copied().zip(self.quantized.get(&(name, layout)).copied())
     }
 

@@ -11,7 +11,7 @@ use crate::lower::{Lowered, Lowering, Matrices};
 use crate::place::{Access, Handle, PROVEN, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
-use kernels::arena::{Extent, Place as StridedView, View, row_major};
+use kernels::arena::{Extent, StridedView, ImageView, row_major};
 use kernels::attention::Attention;
 use onnx::pb::NodeProto;
 
@@ -138,7 +138,7 @@ struct AttentionOperation<'a> {
 }
 
 /// Heads as an image of one row: the queries (or keys) are its pixels, and heads lie together.
-fn heads_as_view(place: &StridedView, heads: usize) -> Option<View> {
+fn heads_as_view(place: &StridedView, heads: usize) -> Option<ImageView> {
     let n = place.dims.len() - 2;
     let [rows, c] = [place.dims[n], place.dims[n + 1]];
     let stride = place.leading(n).reshaped(&[heads])?.strides[0];
@@ -149,7 +149,7 @@ fn heads_as_view(place: &StridedView, heads: usize) -> Option<View> {
     // pixels that overlap are no image
     let apart = rows == 1 || pixel >= channels;
     let extent = Extent { c: channels, h: 1, w: rows, start: place.start, pixel, row, border: [0, 0] };
-    if together && apart { View::new(extent) } else { None }
+    if together && apart { ImageView::new(extent) } else { None }
 }
 
 impl<'a> Operation<'a> for AttentionOperation<'a> {
@@ -187,7 +187,7 @@ impl<'a> Operation<'a> for AttentionOperation<'a> {
         let place = c.row_major(&dims)?;
         let (c_out, row) = (value.c, place.len());
         let extent = Extent { c: c_out, h: 1, w: query.w, start: place.start, pixel: c_out, row, border: [0, 0] };
-        let output = View::new(extent).ok_or("an attention without a result")?;
+        let output = ImageView::new(extent).ok_or("an attention without a result")?;
         let mut places = Places::default();
         let step = AttentionStep {
             heads,
@@ -214,8 +214,8 @@ struct AttentionStep {
     scale: f32,
     mask: Option<Vec<f32>>,
     /// Queries, keys and values.
-    operands: [Handle<View>; 3],
-    output: Handle<View>,
+    operands: [Handle<ImageView>; 3],
+    output: Handle<ImageView>,
 }
 
 impl AttentionStep {

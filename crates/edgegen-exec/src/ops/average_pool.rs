@@ -10,7 +10,7 @@ use crate::node::pair;
 use crate::place::{Access, Handle, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch};
-use kernels::arena::View;
+use kernels::arena::ImageView;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("AveragePool")
     // without pads it is one whether zeros count
@@ -62,8 +62,8 @@ impl<'a> Operation<'a> for AveragePool<'a> {
 struct AveragePoolStep {
     kernel: [usize; 2],
     stride: [usize; 2],
-    input: Handle<View>,
-    output: Handle<View>,
+    input: Handle<ImageView>,
+    output: Handle<ImageView>,
 }
 
 impl Kernel for AveragePoolStep {
@@ -97,7 +97,7 @@ impl Kernel for AveragePoolStep {
 }
 
 /// Whether every window of an output's pixels lies within an input.
-pub fn windows_fit(kernel: [usize; 2], stride: [usize; 2], input: &View, output: &View) -> bool {
+pub fn windows_fit(kernel: [usize; 2], stride: [usize; 2], input: &ImageView, output: &ImageView) -> bool {
     let sides = [(input.h, output.h), (input.w, output.w)];
     sides.into_iter().zip(kernel.into_iter().zip(stride)).all(|((from, to), (kernel, stride))| {
         let reach = to.checked_sub(1).and_then(|last| last.checked_mul(stride)?.checked_add(kernel));

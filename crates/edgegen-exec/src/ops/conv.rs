@@ -9,9 +9,9 @@ use crate::node::{int, ints, pair, text};
 use crate::place::{Access, Handle, Places, Slice};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
-use kernels::arena::{Extent, View};
+use kernels::arena::{Extent, ImageView};
 use kernels::conv::{self, Method, Shape};
-use kernels::conv8::{self, Levels as QuantParams, Packed8};
+use kernels::conv8::{self, QuantParams, Packed8};
 use kernels::weights::Stored;
 use kernels::winograd;
 use onnx::pb::NodeProto;
@@ -164,7 +164,7 @@ pub fn convolve_image<'a>(
     shape: Shape,
     weights: Weights,
     bias: Option<&Constant>,
-    input: View,
+    input: ImageView,
 ) -> Result<(), Reason> {
     let sums = c.fuse_sums(out, 1)?;
     let residual = sums.residual.map(|r| c.as_view(&r)).transpose()?;
@@ -181,8 +181,8 @@ pub fn convolve(
     shape: Shape,
     weights: Weights,
     bias: Option<&Constant>,
-    (input, output): (View, View),
-    sums: (Option<Slice>, Option<View>),
+    (input, output): (ImageView, ImageView),
+    sums: (Option<Slice>, Option<ImageView>),
 ) -> Result<(), Reason> {
     if bias.is_some_and(|b| b.values.len() != shape.c_out) {
         return Err("the bias does not fit".into());
@@ -219,7 +219,7 @@ pub fn convolve_8bit<'a>(
     shape: Shape,
     (weights, scales): (&[i8], &[f32]),
     bias: Option<&Constant>,
-    (params, input, layout): (QuantParams, View, Layout8),
+    (params, input, layout): (QuantParams, ImageView, Layout8),
 ) -> Result<(), Reason> {
     let right = product(&[shape.c_out, shape.c_in, shape.kernel[0], shape.kernel[1]]) == weights.len();
     if !right || bias.is_some_and(|b| b.values.len() != shape.c_out) || ![1, shape.c_out].contains(&scales.len()) {
@@ -295,7 +295,7 @@ fn take_packed(
 }
 
 /// Whether an input with its border has all windows of an output of `h` by `w`.
-fn reaches(shape: &Shape, input: &View, h: usize, w: usize) -> bool {
+fn reaches(shape: &Shape, input: &ImageView, h: usize, w: usize) -> bool {
     let Shape { kernel, stride, padding, .. } = *shape;
     let side = |n: usize, kernel: usize| n.checked_sub(1)?.checked_mul(stride)?.checked_add(kernel);
     let sides = side(h, kernel[0]).zip(side(w, kernel[1]));
@@ -303,7 +303,7 @@ fn reaches(shape: &Shape, input: &View, h: usize, w: usize) -> bool {
 }
 
 /// What is said of a convolution's sizes, and its multiply-adds.
-fn describe(shape: &Shape, input: &View, output: &View) -> (String, u64) {
+fn describe(shape: &Shape, input: &ImageView, output: &ImageView) -> (String, u64) {
     let ([kh, kw], Extent { h, w, .. }) = (shape.kernel, **output);
     let text = format!(
         "{}×{}×{} → {}×{h}×{w}, {kh}×{kw}, stride {}",
@@ -312,7 +312,7 @@ fn describe(shape: &Shape, input: &View, output: &View) -> (String, u64) {
     (text, product(&[shape.c_in, shape.c_out, kh, kw, h, w]) as u64)
 }
 
-fn work(shape: &Shape, output: &View) -> usize {
+fn work(shape: &Shape, output: &ImageView) -> usize {
     product(&[shape.c_in, shape.kernel[0], shape.kernel[1], output.c, output.h, output.w])
 }
 
@@ -321,9 +321,9 @@ struct ConvStep {
     packed: conv::Packed,
     /// What is added to each channel beside the stored bias.
     bias: Option<Handle<Slice>>,
-    input: Handle<View>,
-    output: Handle<View>,
-    residual: Option<Handle<View>>,
+    input: Handle<ImageView>,
+    output: Handle<ImageView>,
+    residual: Option<Handle<ImageView>>,
 }
 
 impl Kernel for ConvStep {
@@ -398,15 +398,15 @@ struct QuantizedConvStep {
     round: Option<QuantParams>,
     /// What is added to each channel after that.
     bias: Option<Handle<Slice>>,
-    input: Handle<View>,
-    output: Option<Handle<View>>,
-    output_8bit: Option<(Handle<View>, QuantParams)>,
-    residual: Option<Handle<View>>,
+    input: Handle<ImageView>,
+    output: Option<Handle<ImageView>>,
+    output_8bit: Option<(Handle<ImageView>, QuantParams)>,
+    residual: Option<Handle<ImageView>>,
 }
 
 impl QuantizedConvStep {
     /// An output: both are of one size.
-    fn result(&self, places: &Places) -> Option<View> {
+    fn result(&self, places: &Places) -> Option<ImageView> {
         self.output.or(self.output_8bit.map(|(view, _)| view)).map(|view| places.get(view))
     }
 }
@@ -451,7 +451,7 @@ impl Kernel for QuantizedConvStep {
             padded.checked_sub(shape.kernel[i])?.checked_div(shape.stride)?.checked_add(1)
         };
         let all = [self.output, self.output_8bit.map(|(view, _)| view), self.residual];
-        let alike = |view: Handle<View>| super::image_map::same_size(&places.get(view), &to);
+        let alike = |view: Handle<ImageView>| super::image_map::same_size(&places.get(view), &to);
         let right = input.c == shape.c_in
             && to.c == shape.c_out
             && (side(0, input.h), side(1, input.w)) == (Some(to.h), Some(to.w))

@@ -8,7 +8,7 @@ use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
 use crate::node::{ints, pair};
 use crate::reason::Reason;
-use kernels::arena::Place as StridedView;
+use kernels::arena::StridedView;
 use kernels::conv::Shape;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("ConvTranspose")

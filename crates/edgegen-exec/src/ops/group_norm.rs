@@ -10,7 +10,7 @@ use crate::node::{float, int};
 use crate::place::{Access, Handle, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
-use kernels::arena::View;
+use kernels::arena::ImageView;
 use kernels::dense;
 use onnx::pb::NodeProto;
 
@@ -142,7 +142,7 @@ struct GroupNormStep {
     scale: Vec<f32>,
     shift: Vec<f32>,
     silu: bool,
-    input: Handle<View>,
+    input: Handle<ImageView>,
     output: Output,
 }
 
@@ -181,7 +181,7 @@ impl Kernel for GroupNormStep {
     }
 
     fn run(&self, Call { isa, part, places, memory }: Call<'_>, scratch: &mut Scratch) {
-        let norm = dense::Norm {
+        let norm = dense::GroupNorm {
             groups: self.groups,
             epsilon: self.epsilon,
             scale: &self.scale,
@@ -189,6 +189,6 @@ impl Kernel for GroupNormStep {
             silu: self.silu,
         };
         let (input, output) = (places.get(self.input), self.output.get(places));
-        kernels::normalise(isa, &norm, input, output, part, &mut scratch.work, memory);
+        kernels::normalize(isa, &norm, input, output, part, &mut scratch.work, memory);
     }
 }

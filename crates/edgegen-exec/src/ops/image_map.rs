@@ -4,8 +4,8 @@ use super::zeros::image_size;
 use crate::place::{Handle, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
-use kernels::arena::View;
-use kernels::conv8::Levels as QuantParams;
+use kernels::arena::ImageView;
+use kernels::conv8::QuantParams;
 use kernels::dense;
 
 /// What is done to every number.
@@ -18,16 +18,16 @@ pub enum ImageFunction {
     /// Rounding, kept in f32.
     Round(QuantParams),
     /// The number of another image is added.
-    Add(Handle<View>),
+    Add(Handle<ImageView>),
 }
 
 /// Where an image goes: as it is, or rounded to 8 bits.
 #[derive(Clone, Copy, Debug)]
 pub enum Output {
     /// In f32.
-    Float(Handle<View>),
+    Float(Handle<ImageView>),
     /// In 8 bits.
-    Quantized(Handle<View>, QuantParams),
+    Quantized(Handle<ImageView>, QuantParams),
 }
 
 impl Output {
@@ -35,13 +35,13 @@ impl Output {
     pub fn get(self, places: &Places) -> dense::Output {
         match self {
             Output::Float(view) => dense::Output::Float(places.get(view)),
-            Output::Quantized(view, params) => dense::Output::Levels(places.get(view), params),
+            Output::Quantized(view, params) => dense::Output::Quantized(places.get(view), params),
         }
     }
 }
 
 /// Whether two images have as many channels, rows and columns.
-pub fn same_size(a: &View, b: &View) -> bool {
+pub fn same_size(a: &ImageView, b: &ImageView) -> bool {
     (a.c, a.h, a.w) == (b.c, b.h, b.w)
 }
 
@@ -49,7 +49,7 @@ pub fn same_size(a: &View, b: &View) -> bool {
 #[derive(Debug)]
 pub struct ImageMap {
     pub function: ImageFunction,
-    pub input: Handle<View>,
+    pub input: Handle<ImageView>,
     pub output: Output,
 }
 

@@ -5,7 +5,7 @@ use super::{Operator, same_shape};
 use crate::graph::unknown_form;
 use crate::lower::{Lowered, Lowering};
 use crate::node::{axis, float, int};
-use kernels::general::Rows as RowFunction;
+use kernels::general::RowOp;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("LayerNormalization")
     // statistics are f32 whatever they are kept in
@@ -24,6 +24,6 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
         None => Some(vec![default; length]),
     };
     let epsilon = float(node, "epsilon").unwrap_or(1e-5);
-    let function = RowFunction::Layer { epsilon, scale: weights(1, 1.0)?, shift: weights(2, 0.0)? };
+    let function = RowOp::LayerNorm { epsilon, scale: weights(1, 1.0)?, shift: weights(2, 0.0)? };
     if last { l.one(i, RowOperation { x, function }) } else { None }
 }

@@ -9,7 +9,7 @@ use crate::lower::{Lowering, Matrices, Operand};
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
-use kernels::general::Product;
+use kernels::general;
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("MatMul").infer(infer).lower(|l, i| {
@@ -76,11 +76,11 @@ struct MatMulStep {
 
 impl MatMulStep {
     /// The products of these places, if they fit one another.
-    fn product(&self, places: &Places) -> Option<Product> {
+    fn product(&self, places: &Places) -> Option<general::MatMul> {
         let all = [places.get(self.to), places.get(self.from[0]), places.get(self.from[1])];
         let [[(rows, _), (columns, _)], [_, (inner, _)], _] = all.map(|m| m.matrix());
         let strides = all.map(|m| m.matrix().map(|(_, stride)| stride));
-        Product::new(Strided::loops(all)?, [rows, columns, inner], strides)
+        general::MatMul::new(Strided::loops(all)?, [rows, columns, inner], strides)
     }
 }
 
@@ -119,6 +119,6 @@ impl Kernel for MatMulStep {
 
     fn run(&self, Call { isa, part, places, memory }: Call<'_>, scratch: &mut Scratch) {
         let product = self.product(places).expect(PROVEN);
-        kernels::product(isa, &product, part, &mut scratch.work, memory);
+        kernels::matmul(isa, &product, part, &mut scratch.work, memory);
     }
 }

@@ -10,7 +10,7 @@ use crate::node::pair;
 use crate::place::{Access, Handle, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
-use kernels::arena::View;
+use kernels::arena::ImageView;
 use std::ops::Range;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("MaxPool")
@@ -81,8 +81,8 @@ impl<'a> Operation<'a> for MaxPool<'a> {
 #[derive(Debug)]
 struct MaxPoolStep {
     window: MaxWindow,
-    input: Handle<View>,
-    output: Handle<View>,
+    input: Handle<ImageView>,
+    output: Handle<ImageView>,
 }
 
 impl Kernel for MaxPoolStep {

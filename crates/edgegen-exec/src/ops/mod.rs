@@ -8,7 +8,7 @@ use crate::constant::Constant;
 use crate::graph::{Graph, Inference};
 use crate::lower::{Lowered, Lowering, Operand};
 use crate::reason::Reason;
-use kernels::conv8::Levels as QuantParams;
+use kernels::conv8::QuantParams;
 use onnx::pb::NodeProto;
 
 mod image_map;
@@ -194,5 +194,5 @@ pub enum Fusion<'o, 'a> {
     /// A concatenation: what comes before may be made in its place.
     Concat { parts: &'o [Operand<'a>], axis: usize },
     /// A value read anew, which has no place of its own.
-    View,
+    Reread,
 }

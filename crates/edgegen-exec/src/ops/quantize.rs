@@ -8,8 +8,8 @@ use crate::lower::{Lowered, Lowering};
 use crate::node::{int, text};
 use crate::place::{Access, Places};
 use crate::reason::Reason;
-use kernels::arena::View;
-use kernels::conv8::Levels as QuantParams;
+use kernels::arena::ImageView;
+use kernels::conv8::QuantParams;
 use onnx::pb::NodeProto;
 use onnx::pb::tensor_proto::DataType;
 
@@ -132,7 +132,7 @@ impl<'a> Rounding<'a> {
     fn quantize(
         &self,
         c: &mut Compiler<'_, 'a>,
-        input: View,
+        input: ImageView,
         out: &'a str,
         layout: Layout8,
     ) -> Result<(), Reason> {
@@ -144,7 +144,7 @@ impl<'a> Rounding<'a> {
         Ok(())
     }
 
-    fn round(&self, c: &mut Compiler<'_, 'a>, input: View, to: View) {
+    fn round(&self, c: &mut Compiler<'_, 'a>, input: ImageView, to: ImageView) {
         let mut places = Places::default();
         let output = Output::Float(places.image(Access::Write, to));
         let input = places.image(Access::Read, input);

@@ -5,7 +5,7 @@ use crate::compile::Compiler;
 use crate::constant::broadcast_strides;
 use crate::lower::{Lowered, Lowering};
 use crate::reason::Reason;
-use kernels::arena::Place as StridedView;
+use kernels::arena::StridedView;
 
 /// How the numbers of a value are read anew.
 #[derive(Clone, Debug)]
@@ -27,23 +27,23 @@ pub enum Rearrange {
 }
 
 /// A value read anew.
-pub struct View<'a> {
+pub struct Rearranged<'a> {
     pub x: &'a str,
     pub how: Rearrange,
 }
 
 /// Node `i` as its first input read anew.
 pub fn view<'a>(l: &Lowering<'a>, i: usize, how: Rearrange) -> Option<Lowered<'a>> {
-    l.one(i, View { x: l.value(l.node(i), 0)?, how })
+    l.one(i, Rearranged { x: l.value(l.node(i), 0)?, how })
 }
 
-impl<'a> Operation<'a> for View<'a> {
+impl<'a> Operation<'a> for Rearranged<'a> {
     fn inputs(&self) -> Vec<&'a str> {
         vec![self.x]
     }
 
     fn fusion(&self) -> Fusion<'_, 'a> {
-        Fusion::View
+        Fusion::Reread
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {

@@ -10,7 +10,7 @@ use crate::node::{lengths, pair, text};
 use crate::place::{Access, Handle, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
-use kernels::arena::{Place as StridedView, View};
+use kernels::arena::{StridedView, ImageView};
 
 pub static OPERATORS: &[Operator] = &[
     Operator::new("Resize")
@@ -91,8 +91,8 @@ impl<'a> Operation<'a> for Nearest<'a> {
 /// Every pixel as a square of four.
 #[derive(Debug)]
 struct Double {
-    input: Handle<View>,
-    output: Handle<View>,
+    input: Handle<ImageView>,
+    output: Handle<ImageView>,
 }
 
 impl Kernel for Double {

@@ -5,12 +5,12 @@ use crate::compile::Compiler;
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
-use kernels::general::Rows as RowFunction;
+use kernels::general::RowOp;
 
 /// Something to each row of the last dimension.
 pub struct RowOperation<'a> {
     pub x: &'a str,
-    pub function: RowFunction,
+    pub function: RowOp,
 }
 
 impl<'a> Operation<'a> for RowOperation<'a> {
@@ -24,7 +24,7 @@ impl<'a> Operation<'a> for RowOperation<'a> {
         let input = c.contiguous(&input, |p| length == 1 || p.strides.last() == Some(&1))?;
         let output = c.row_major(&input.dims)?;
         // the rows, as matrices of one row
-        let rows = |p: &kernels::arena::Place| {
+        let rows = |p: &kernels::arena::StridedView| {
             let mut rows = p.clone();
             rows.dims.insert(rows.dims.len() - 1, 1);
             rows.strides.insert(rows.strides.len() - 1, 0);
@@ -42,7 +42,7 @@ impl<'a> Operation<'a> for RowOperation<'a> {
 
 #[derive(Debug)]
 struct RowStep {
-    function: RowFunction,
+    function: RowOp,
     to: Handle<Strided>,
     from: Handle<Strided>,
 }
@@ -58,8 +58,8 @@ impl RowStep {
 impl Kernel for RowStep {
     fn name(&self, _: &Places) -> &'static str {
         match self.function {
-            RowFunction::Softmax => "softmax",
-            RowFunction::Layer { .. } => "layer norm",
+            RowOp::Softmax => "softmax",
+            RowOp::LayerNorm { .. } => "layer norm",
         }
     }
 
@@ -75,8 +75,8 @@ impl Kernel for RowStep {
 
     fn bytes(&self) -> usize {
         match &self.function {
-            RowFunction::Softmax => 0,
-            RowFunction::Layer { scale, shift, .. } => 4 * (scale.len() + shift.len()),
+            RowOp::Softmax => 0,
+            RowOp::LayerNorm { scale, shift, .. } => 4 * (scale.len() + shift.len()),
         }
     }
 
@@ -85,8 +85,8 @@ impl Kernel for RowStep {
         let (_, length) = self.rows(places);
         let contiguous = [to, from].iter().all(|p| p.matrix()[0].0 == 1 && p.matrix()[1].1 == 1);
         let weights = match &self.function {
-            RowFunction::Softmax => true,
-            RowFunction::Layer { scale, shift, .. } => scale.len() == length && shift.len() == length,
+            RowOp::Softmax => true,
+            RowOp::LayerNorm { scale, shift, .. } => scale.len() == length && shift.len() == length,
         };
         if to.dims == from.dims && length > 0 && contiguous && weights {
             Ok(())

@@ -4,7 +4,7 @@ use super::row_op::RowOperation;
 use super::{Operator, same_shape};
 use crate::lower::{Lowered, Lowering};
 use crate::node::{axis, int};
-use kernels::general::Rows as RowFunction;
+use kernels::general::RowOp;
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("Softmax").attributes(&["axis"]).infer(|n| {
@@ -30,5 +30,5 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
     let x = l.value(node, 0)?;
     let rank = l.dims(x)?.len();
-    if softmax_axis(l, node)? + 1 == rank { l.one(i, RowOperation { x, function: RowFunction::Softmax }) } else { None }
+    if softmax_axis(l, node)? + 1 == rank { l.one(i, RowOperation { x, function: RowOp::Softmax }) } else { None }
 }

@@ -1,7 +1,7 @@
 //! Split.
 
 use super::Operator;
-use super::rearrange::{Rearrange, View};
+use super::rearrange::{Rearrange, Rearranged};
 use crate::constant::Constant;
 use crate::lower::{Lowered, Lowering, Named};
 use crate::node::{axis, int, ints, lengths};
@@ -61,7 +61,7 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     for (out, size) in node.output.iter().zip(split(node, dims[axis], l.constant(node, 1)).ok()?) {
         let mut parts = vec![(0, 1); dims.len()];
         parts[axis].0 = first;
-        ops.push(Named { op: Box::new(View { x, how: Rearrange::Slice(parts) }), out });
+        ops.push(Named { op: Box::new(Rearranged { x, how: Rearrange::Slice(parts) }), out });
         first += size;
     }
     Some(Lowered { ops, covered: vec![i] })

@@ -3,7 +3,7 @@
 use crate::place::{Handle, Places, Slice};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch};
-use kernels::arena::View;
+use kernels::arena::ImageView;
 
 /// Makes numbers that lie together zeros.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Kernel for Clear {
 /// Makes what lies around an image zeros; around a quantized image, the byte of its zero point.
 #[derive(Debug)]
 pub struct Border {
-    pub view: Handle<View>,
+    pub view: Handle<ImageView>,
     /// The byte, for a quantized image.
     pub zero_point: Option<u8>,
 }
@@ -65,6 +65,6 @@ impl Kernel for Border {
 }
 
 /// An image's size as text: channels, rows and columns.
-pub fn image_size(view: &View) -> String {
+pub fn image_size(view: &ImageView) -> String {
     format!("{}×{}×{}", view.c, view.h, view.w)
 }

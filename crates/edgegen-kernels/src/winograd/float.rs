@@ -166,7 +166,7 @@ impl<S: Simd, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for 
     #[inline(always)]
     unsafe fn finish(self, start: S::F, sum: S::F, (y, x, c): (usize, usize, usize)) {
         let Checked { run, memory } = self.checked;
-        let at = |v: super::View| v.start + y * v.row + x * v.pixel + c;
+        let at = |v: super::ImageView| v.start + y * v.row + x * v.pixel + c;
         let mut sum = self.s.add(sum, start);
         if let Some(residual) = run.residual {
             // SAFETY: the caller's promise: a checked run has the pixel within the arena.

@@ -14,7 +14,7 @@ use super::conv::{Block, Shape};
 use super::memory::Part;
 use super::pointer::{Plain, Source, Target};
 use super::simd::WIDEST;
-use crate::arena::View;
+use crate::arena::ImageView;
 
 /// About as many windows are worked on together.
 const WINDOWS: usize = 48;
@@ -192,7 +192,7 @@ struct Band<'a, Y: Way<N, M>, const N: usize, const M: usize> {
 #[inline(always)]
 fn run<Y: Way<N, M>, const N: usize, const M: usize>(
     way: Y,
-    (input, sizes): (View, Sizes),
+    (input, sizes): (ImageView, Sizes),
     (weights, blocks): (&[Y::Number], &[Block]),
     part: Part,
     work: &mut [f32],
@@ -251,7 +251,7 @@ impl<Y: Way<N, M>, const N: usize, const M: usize> Band<'_, Y, N, M> {
     /// # Safety
     /// The input must lie within the memory, with a border; the window must be one of the band.
     #[inline(always)]
-    unsafe fn transform(&self, input: View, i: usize) {
+    unsafe fn transform(&self, input: ImageView, i: usize) {
         let (way, Sizes { c_in, .. }) = (self.way, self.sizes);
         let ((y, x), to, apart) = (self.corner(i), self.inputs.skip(i * c_in), self.windows * c_in);
         // one row and one column of the border are zeros: they stand for all beyond
