@@ -323,6 +323,115 @@ row("Resize, cubic with another coefficient", 'y = Resize <mode = "cubic", cubic
 row("Resize of channels", f"y = Resize <{plain}> (x, , s)", 13, s=np.float32([1, 2, 1, 1]))
 row("Resize of a sequence", f"y = Resize <{plain}> (x, , s)", 13, s=np.float32([1, 1, 2]), shape=(1, 4, 6))
 
+# Windows of convolutions and pools in every form.
+for group, c_out in ((1, 5), (2, 6), (4, 4), (4, 8)):
+    for kernel, strides, dilations, pads in (
+        ([3, 3], [1, 1], [1, 1], [0, 0, 0, 0]),
+        ([3, 3], [1, 1], [1, 1], [1, 1, 1, 1]),
+        ([3, 3], [2, 2], [1, 1], [0, 0, 1, 1]),
+        ([3, 2], [1, 2], [2, 1], [2, 0, 1, 3]),
+        ([2, 3], [3, 1], [1, 3], [5, 4, 0, 2]),
+        ([1, 4], [1, 1], [1, 2], [0, 3, 0, 3]),
+    ):
+        text = f"group = {group}, kernel_shape = {kernel}, strides = {strides}, dilations = {dilations}, pads = {pads}"
+        row(f"Conv to {c_out}, {text}", f"y = Conv <{text}> (x, w, b)", 13, w=weights(c_out, 4 // group, *kernel), b=weights(c_out),
+            shape=(1, 4, 7, 9))
+        if max(pads) < 3:
+            text += ", output_padding = [0, 1]" if strides[1] > 1 else ""
+            row(f"ConvTranspose to {c_out}, {text}", f"y = ConvTranspose <{text}> (x, w, b)", 13,
+                w=weights(4, c_out // group, *kernel), b=weights(c_out), shape=(1, 4, 7, 9))
+for channels in (16, 32):
+    row(f"Conv of {channels} channels with one row less after than before",
+        "y = Conv <pads = [1, 1, 0, 0]> (x, w)", 13, w=weights(channels, channels, 3, 3), shape=(1, channels, 6, 8))
+    row(f"Conv of {channels} channels in groups of 16", f"y = Conv <pads = [1, 1, 1, 1], group = {channels // 16}> (x, w)", 13,
+        w=weights(channels, 16, 3, 3), shape=(1, channels, 6, 8))
+    row(f"ConvTranspose of {channels} channels by steps of 2", "y = ConvTranspose <strides = [2, 2], pads = [1, 1, 1, 1]> (x, w, b)",
+        13, w=weights(channels, 16, 4, 4), b=weights(16), shape=(1, channels, 4, 3))
+for strides in ([1, 1], [2, 3]):
+    for auto in ("SAME_UPPER", "SAME_LOWER", "VALID"):
+        text = f'auto_pad = "{auto}", strides = {strides}'
+        row(f"Conv, {text}", f"y = Conv <{text}, dilations = [2, 1]> (x, w)", 13, w=weights(3, 4, 3, 2), shape=(1, 4, 7, 9))
+        row(f"ConvTranspose, {text}", f"y = ConvTranspose <{text}> (x, w)", 13, w=weights(4, 3, 3, 4), shape=(1, 4, 5, 4))
+        for op in ("MaxPool", "AveragePool"):
+            row(f"{op}, {text}", f"y = {op} <{text}, kernel_shape = [3, 2]> (x)", 13, shape=(1, 4, 7, 9))
+        row(f"ConvTranspose, {text}, output_shape", f"y = ConvTranspose <{text}, output_shape = [9, 11]> (x, w)", 13,
+            w=weights(4, 3, 3, 4), shape=(1, 4, 5, 4))
+row("ConvTranspose to a shape of odd sides", "y = ConvTranspose <strides = [2, 2], output_shape = [9, 8]> (x, w)", 13, w=weights(4, 3, 3, 3),
+    shape=(1, 4, 5, 4))
+row("ConvTranspose to a shape with the batch", "y = ConvTranspose <strides = [2, 2], output_shape = [1, 3, 9, 8]> (x, w)", 13,
+    w=weights(4, 3, 3, 3), shape=(1, 4, 5, 4))
+row("ConvTranspose whose kernel is shorter than its stride", "y = ConvTranspose <strides = [3, 4]> (x, w, b)", 13,
+    w=weights(4, 3, 2, 1), b=weights(3), shape=(1, 4, 5, 4))
+row("ConvTranspose whose first results come from the second number",
+    "y = ConvTranspose <strides = [2, 2], pads = [1, 1, 1, 1]> (x, w, b)", 13, w=weights(4, 3, 2, 2), b=weights(3), shape=(1, 4, 3, 4))
+row("ConvTranspose of a sequence", "y = ConvTranspose <strides = [2], pads = [1, 1]> (x, w, b)", 13, w=weights(4, 3, 4), b=weights(3),
+    shape=(1, 4, 6))
+row("ConvTranspose of one number", "y = ConvTranspose <strides = [2], pads = [1, 1]> (x, w, b)", 13, w=weights(4, 3, 4), b=weights(3),
+    shape=(1, 4, 1))
+row("Conv of a sequence, dilated and grouped", "y = Conv <dilations = [4], pads = [8, 0], group = 2> (x, w)", 13, w=weights(6, 2, 3),
+    shape=(1, 4, 11))
+row("Conv with a residual, a norm and an activation",
+    "c = Conv <pads = [1, 1, 1, 1]> (x, w, b) n = BatchNormalization (c, s, h, m, v) a = Relu (n) y = Add (a, x)", 13,
+    w=weights(4, 4, 3, 3), b=weights(4), s=weights(4), h=weights(4), m=weights(4), v=np.abs(weights(4)) + 0.5)
+row("BatchNormalization of a sequence", "y = BatchNormalization (x, s, h, m, v)", 13, s=weights(4), h=weights(4), m=weights(4),
+    v=np.abs(weights(4)) + 0.5, shape=(1, 4, 6))
+row("BatchNormalization of rows", "y = BatchNormalization (x, s, h, m, v)", 13, s=weights(4), h=weights(4), m=weights(4),
+    v=np.abs(weights(4)) + 0.5, shape=(3, 4))
+for op in ("MaxPool", "AveragePool"):
+    for kernel, strides, pads in (([2, 2], [2, 2], [0, 0, 0, 0]), ([3, 3], [2, 2], [1, 1, 1, 1]), ([3, 2], [2, 1], [0, 1, 2, 0]),
+                                  ([2, 3], [3, 2], [1, 2, 0, 1])):
+        for ceil in (0, 1):
+            text = f"kernel_shape = {kernel}, strides = {strides}, pads = {pads}, ceil_mode = {ceil}"
+            row(f"{op}, {text}", f"y = {op} <{text}> (x)", 19, shape=(1, 4, 7, 8))
+            row(f"{op} of many channels, {text}", f"y = {op} <{text}> (x)", 19, shape=(1, 19, 7, 8))
+            if op == "AveragePool":
+                row(f"{op}, {text}, with padding", f"y = {op} <{text}, count_include_pad = 1> (x)", 19, shape=(1, 4, 7, 8))
+        text = f"kernel_shape = {kernel}, strides = {strides}, pads = {pads}, dilations = [1, 2]"
+        row(f"{op}, {text}", f"y = {op} <{text}> (x)", 19, shape=(1, 4, 7, 8))
+    row(f"{op} of a sequence", f"y = {op} <kernel_shape = [3], strides = [2], pads = [1, 0]> (x)", 13, shape=(1, 4, 9))
+    row(f"Global{op} as a factor", f"p = Global{op} (x) y = Mul (x, p)", 13, shape=(1, 18, 5, 6))
+    row(f"Global{op} of a sequence", f"p = Global{op} (x) y = Mul (x, p)", 13, shape=(1, 4, 9))
+row("MaxPool with the places of what it finds", "y, i = MaxPool <kernel_shape = [2, 2]> (x)", 13)
+
+# Rows along any dimensions.
+for op in ("Softmax", "LogSoftmax"):
+    for axis in range(-4, 4):
+        row(f"{op} at {axis}", f"y = {op} <axis = {axis}> (x)", 13, shape=(1, 5, 3, 7))
+        row(f"{op} of opset 11 at {axis}", f"y = {op} <axis = {axis}> (x)", 11, shape=(1, 5, 3, 7))
+    row(f"{op} of an image's channels, after a convolution", f"c = Conv (x, w) y = {op} <axis = 1> (c)", 13, w=weights(19, 4, 1, 1))
+for axis in (1, 2, 3, -1):
+    dims = (1, 4, 3, 5)[axis:]
+    row(f"LayerNormalization from {axis} on", f"y = LayerNormalization <axis = {axis}> (x, s, b)", 17, s=weights(*dims), b=weights(*dims),
+        shape=(1, 4, 3, 5))
+    row(f"LayerNormalization at {axis} with fewer weights", f"y = LayerNormalization <axis = {axis}> (x, s)", 17, s=weights(dims[-1]),
+        shape=(1, 4, 3, 5))
+    row(f"RMSNormalization at {axis}", f"y = RMSNormalization <axis = {axis}> (x, s)", 23, s=weights(*dims), shape=(1, 4, 3, 5))
+for op in ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp"):
+    for axes in ([0], [1], [2, 3], [1, 3], [1, 2, 3], [-1]):
+        row(f"Reduce{op} of an image over {axes}", f"c = Conv (x, w) a = Abs (c) r = Reduce{op} <axes = {axes}> (a) y = Add (a, r)", 11,
+            w=weights(18, 4, 1, 1))
+    row(f"Reduce{op} of four dimensions in five", f"r = Reshape (x, h) a = Abs (r) y = Reduce{op} <axes = [0, 2, 4], keepdims = 0> (a)", 11,
+        h=np.int64([2, 2, 2, 2, 4]))
+row("InstanceNormalization with an epsilon", "y = InstanceNormalization <epsilon = 0.01> (x, s, b)", 13, s=weights(4), b=weights(4))
+row("InstanceNormalization of a sequence", "y = InstanceNormalization (x, s, b)", 13, s=weights(4), b=weights(4), shape=(1, 4, 9))
+
+# Truth, and what is made of it.
+for op in ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"):
+    row(f"{op} of computed numbers", f"a = Tanh (x) b = Sin (x) c = {op} (a, b) y = Where (c, a, b)", 16)
+    row(f"{op} and a number", f"c = {op} (x, k) f = Cast <to = 1> (c) y = Mul (x, f)", 16, k=np.float32(0.25))
+for op in ("And", "Or", "Xor"):
+    row(f"{op} of what is computed", f"a = Less (x, k) b = Greater (x, l) c = {op} (a, b) n = Not (c) y = Where (n, x, k)", 16,
+        k=np.float32(0.25), l=np.float32(-0.25))
+row("Where with stored numbers on both sides", "c = Less (x, k) y = Where (c, k, l)", 16, k=np.float32(0.25), l=weights(4, 1, 1))
+row("Where by a stored tensor", "y = Where (c, x, k)", 16, k=np.float32(0.25), c=np.array([True, False, True, False]))
+row("Cast of floats to bool and back", "c = Cast <to = 9> (x) y = Cast <to = 1> (c)", 13)
+row("PRelu of a sequence", "y = PRelu (x, s)", 16, s=weights(4, 1), shape=(1, 4, 9))
+row("PRelu whose slope is computed", "s = Sigmoid (x) y = PRelu (x, s)", 16)
+row("PRelu whose slope has more dimensions", "y = PRelu (x, s)", 16, s=weights(1, 4, 1), shape=(4, 1))
+row("Pow of two computed values", "a = Abs (x) b = Tanh (x) y = Pow (a, b)", 13)
+row("Pow by a number", "a = Abs (x) y = Pow (a, k)", 13, k=np.float32(1.7))
+row("Shrink", "y = Shrink <bias = 0.25, lambd = 0.75> (x)", 13)
+
 row("Split without sizes", "a, b = Split <axis = 1> (x) y = Sub (b, a)", 13)
 row("Split in three without sizes", "a, b, y = Split <axis = 1, num_outputs = 3> (x)", 18, shape=(1, 7, 3))
 row("Split in parts that do not divide", "a, y = Split <axis = 1, num_outputs = 2> (x)", 18, shape=(1, 7, 3))
@@ -603,7 +712,7 @@ row("doubles that cancel", "d = Cast <to = 11> (x) e = Add (d, k) f = Sub (e, k)
 def main():
     cases = [case(*entry) for entry in CASES]
     names = [c.name for c in cases]
-    assert len(set(names)) == len(names), "two rows of one name"
+    assert len(set(names)) == len(names), f"two rows of one name: {[n for n in names if names.count(n) > 1]}"
     write(sys.argv[1], cases)
     print(f"{len(cases)} rows, of which onnxruntime refuses {sum(c.result is None for c in cases)}")
 

@@ -286,6 +286,7 @@ impl<'a> Graph<'a> {
                 (Some(stored), _) if !stored.exact => {
                     return Err("it computes with integers beyond 2^24".into());
                 }
+                (None, Some(DataType::Bool)) if operator.truths => {}
                 (None, Some(element)) if *element != DataType::Float => {
                     return Err(format!("it computes with values of the type {element:?}").into());
                 }

@@ -58,17 +58,24 @@ pub struct Shape {
     pub c_in: usize,
     /// The kernel's rows and columns.
     pub kernel: [usize; 2],
-    /// The stride.
-    pub stride: usize,
-    /// Zeros around the input: rows above and below, and pixels left and right.
+    /// Rows and columns from one window to the next.
+    pub stride: [usize; 2],
+    /// Rows and columns of the input from one tap of the kernel to the next: 1 where they are neighbours.
+    pub dilation: [usize; 2],
+    /// Rows above and pixels left of the input where the first window begins: zeros of its border.
     pub padding: [usize; 2],
 }
 
 impl Shape {
+    /// The sizes of a convolution whose windows are neighbours and whose taps are too.
+    pub fn plain(c_out: usize, c_in: usize, kernel: [usize; 2], padding: [usize; 2]) -> Self {
+        Shape { c_out, c_in, kernel, stride: [1, 1], dilation: [1, 1], padding }
+    }
+
     /// Makes sure that none of the sizes is 0 but the padding, and that the weights and a tile's numbers can be counted.
     pub(super) fn check(&self) -> Result<(), String> {
-        let Shape { c_out, c_in, kernel: [rows, columns], stride, padding } = *self;
-        if [c_out, c_in, rows, columns, stride].contains(&0) {
+        let Shape { c_out, c_in, kernel: [rows, columns], stride, dilation, padding } = *self;
+        if [c_out, c_in, rows, columns].iter().chain(&stride).chain(&dilation).any(|n| *n == 0) {
             return Err(format!("a convolution with a size of 0: {self:?}"));
         }
         // whole vectors of channels, of the widest kind, times the most numbers that a tap is transformed into
@@ -82,19 +89,12 @@ impl Shape {
         Ok(())
     }
 
-    /// The output's rows and columns for an input of `h` by `w`; none if the kernel does not fit into it.
-    pub(super) fn output(&self, sides: [usize; 2]) -> Option<[usize; 2]> {
-        let mut output = [0; 2];
-        for (i, output) in output.iter_mut().enumerate() {
-            let padded = sides[i].checked_add(self.padding[i].checked_mul(2)?)?;
-            *output = padded.checked_sub(self.kernel[i])? / self.stride + 1;
-        }
-        Some(output)
-    }
-
     /// The rows and columns of the padded input that an output of `h` by `w` reads.
-    pub(super) fn window(&self, [h, w]: [usize; 2]) -> Option<[usize; 2]> {
-        let side = |n: usize, i: usize| n.checked_sub(1)?.checked_mul(self.stride)?.checked_add(self.kernel[i]);
+    pub fn window(&self, [h, w]: [usize; 2]) -> Option<[usize; 2]> {
+        let side = |n: usize, i: usize| {
+            let taps = self.kernel[i].checked_sub(1)?.checked_mul(self.dilation[i])?.checked_add(1)?;
+            n.checked_sub(1)?.checked_mul(self.stride[i])?.checked_add(taps)
+        };
         Some([side(h, 0)?, side(w, 1)?])
     }
 }
@@ -241,6 +241,8 @@ impl<'a> Run<'a> {
         let (input, output) = (self.input, self.output);
         assert!(self.packed.tile == (S::LANES, S::PIXELS.len()), "weights packed for another kind of CPU");
         assert!(input.c == c_in && output.c == c_out && self.extra.is_none_or(|e| e.len() >= c_out));
+        // windows of Winograd's method may reach further than the outputs that are wanted
+        assert!(self.packed.method == Method::Direct || (output.h, output.w) == (input.h, input.w));
         let window = shape.window([output.h, output.w]);
         assert!(window.is_some_and(|window| input.reaches(shape.padding, window, c_in, memory.len())));
         assert!(output.fits(memory.len()) && output.is_apart());
@@ -285,7 +287,7 @@ impl<'a, W: Number> Row<'a, W> {
         let (Shape { stride, padding, .. }, input) = (run.packed.shape, run.input);
         assert!(y < run.output.h);
         // the border lies before the first row, and padding within it
-        let first = input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel;
+        let first = input.start + y * stride[0] * input.row - padding[0] * input.row - padding[1] * input.pixel;
         let at = |v: ImageView| v.start + y * v.row + block.first;
         Row {
             weights: Source::of(weights).skip(block.weights),
@@ -293,7 +295,7 @@ impl<'a, W: Number> Row<'a, W> {
             input: memory.arena().source().skip(first),
             output: memory.arena().skip(at(run.output)),
             residual: run.residual.map(|r| memory.arena().source().skip(at(r))),
-            step: stride * input.pixel,
+            step: stride[1] * input.pixel,
             run,
         }
     }
@@ -367,7 +369,7 @@ fn tile<S: Simd, W: Number, const V: usize, const P: usize>(s: S, row: Row<W>, x
     }
     let Run { packed, input, output, .. } = row.run;
     assert!(V == row.block.vectors && x + P <= output.w);
-    let Shape { c_in, kernel, .. } = packed.shape;
+    let Shape { c_in, kernel, dilation, .. } = packed.shape;
     let mut start = [s.splat(0.0); V];
     for (v, start) in start.iter_mut().enumerate() {
         *start = row.run.start(s, row.block, v);
@@ -377,10 +379,11 @@ fn tile<S: Simd, W: Number, const V: usize, const P: usize>(s: S, row: Row<W>, x
     let mut weights = row.weights;
     let first = row.input.skip(x * row.step);
     // taps of a row whose channels lie together are as one
-    let (taps, count) = if input.pixel == c_in { (1, kernel[1] * c_in) } else { (kernel[1], c_in) };
+    let together = input.pixel == c_in && dilation[1] == 1;
+    let (taps, count) = if together { (1, kernel[1] * c_in) } else { (kernel[1], c_in) };
     for ky in 0..kernel[0] {
         for kx in 0..taps {
-            let from = first.skip(ky * input.row + kx * input.pixel);
+            let from = first.skip(ky * dilation[0] * input.row + kx * dilation[1] * input.pixel);
             // SAFETY: a checked run has the windows of all pixels of the row within the arena, and these are some of
             // them; the weights are packed in this order, for as many vectors.
             weights = unsafe { accumulate::<S, W, V, P>(s, &mut sums, weights, from, row.step, count) };

@@ -320,7 +320,10 @@ impl<'a> Run8<'a> {
         let shape = self.packed.shape;
         let Shape { c_out, c_in, padding, .. } = shape;
         let input = self.input;
-        let sides = shape.output([input.h, input.w]).expect("an input that the kernel fits into");
+        let output = self.output.or(self.output8.map(|(view, _)| view)).expect("an output");
+        let sides = [output.h, output.w];
+        // windows of Winograd's method may reach further than the outputs that are wanted
+        assert!(self.packed.method() == Method::Direct || sides == [input.h, input.w]);
         let read = c_in.next_multiple_of(CHANNELS);
         let Tile8 { lanes, flip, order, .. } = self.packed.tile;
         assert!((lanes, flip, order) == (D::LANES, D::FLIP, D::ORDER), "weights packed for another kind of CPU");
@@ -373,7 +376,7 @@ impl<'a> Row<'a> {
         let (Shape { stride, padding, .. }, input) = (checked.run.packed.shape, checked.run.input);
         assert!(y < checked.sides[0]);
         // the border lies before the first row, and padding within it
-        let first = input.start + y * stride * input.row - padding[0] * input.row - padding[1] * input.pixel;
+        let first = input.start + y * stride[0] * input.row - padding[0] * input.row - padding[1] * input.pixel;
         let (weights, from) = (Source::of(weights).skip(block.weights), checked.memory.bytes().source());
         Row { weights, input: from.skip(first), block, y, checked }
     }
@@ -427,8 +430,8 @@ fn tile<D: Dot, const V: usize, const P: usize>(d: D, row: Row, x: usize) {
     }
     let Run8 { packed, input, .. } = row.checked.run;
     assert!(V == row.block.vectors && x + P <= row.checked.sides[1]);
-    let Shape { c_in, kernel, stride, .. } = packed.shape;
-    let step = stride * input.pixel;
+    let Shape { c_in, kernel, stride, dilation, .. } = packed.shape;
+    let step = stride[1] * input.pixel;
     let mut sums = [packed.start::<D>(row.block, 0); V];
     for (v, sum) in sums.iter_mut().enumerate() {
         *sum = packed.start::<D>(row.block, v);
@@ -438,11 +441,11 @@ fn tile<D: Dot, const V: usize, const P: usize>(d: D, row: Row, x: usize) {
     let first = row.input.skip(x * step);
     d.pair_sums(&mut sums);
     // taps of a row whose channels lie together, in whole groups, are as one
-    let together = input.pixel == c_in && c_in.is_multiple_of(4 * CHANNELS);
+    let together = input.pixel == c_in && c_in.is_multiple_of(4 * CHANNELS) && dilation[1] == 1;
     let (taps, count) = if together { (1, kernel[1] * c_in) } else { (kernel[1], c_in) };
     for ky in 0..kernel[0] {
         for kx in 0..taps {
-            let from = first.skip(ky * input.row + kx * input.pixel);
+            let from = first.skip(ky * dilation[0] * input.row + kx * dilation[1] * input.pixel);
             // SAFETY: a checked run has the windows of all pixels of the row within the memory, with their channels
             // rounded up to whole groups, and these are some of them; the weights are packed in this order, for as many
             // vectors.

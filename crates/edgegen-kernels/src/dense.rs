@@ -588,6 +588,34 @@ pub(super) fn norm<D: Dot>(
     }
 }
 
+/// A scale and a shift for each channel, then SiLU if asked for.
+pub struct Affine<'a> {
+    /// The scale of each channel.
+    pub scale: &'a [f32],
+    /// The shift of each channel.
+    pub shift: &'a [f32],
+    /// Whether SiLU follows.
+    pub silu: bool,
+}
+
+/// Scales and shifts the channels of a picture into another, which may be the same one.
+///
+/// # Panics
+/// When a picture does not lie within the memory, is of other sizes, or there are not as many scales and shifts as channels.
+#[inline(always)]
+pub(super) fn scale<D: Dot>(d: D, a: &Affine, input: ImageView, view: ImageView, part: Part, memory: Memory) {
+    let like = |v: ImageView| (v.c, v.h, v.w) == (view.c, view.h, view.w) && v.fits(memory.len());
+    assert!(like(input) && like(view) && view.is_apart() && [a.scale.len(), a.shift.len()] == [view.c; 2]);
+    let (factor, offset, output) = (Source::of(a.scale), Source::of(a.shift), Output::Float(view));
+    if a.silu {
+        // SAFETY: the assertions; there are a factor and an offset for each channel.
+        unsafe { every(d, Scaled::<true> { factor, offset }, input, output, part, memory) }
+    } else {
+        // SAFETY: as above.
+        unsafe { every(d, Scaled::<false> { factor, offset }, input, output, part, memory) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::simd::Portable;

@@ -30,8 +30,53 @@ pub enum Unary {
     Negate,
     Absolute,
     Floor,
+    Ceil,
     Truncate,
+    /// To the nearest whole number, ties to even.
+    Round,
     Clamp(f32, f32),
+    /// -1, 0 or 1.
+    Sign,
+    /// α (eˣ - 1) below 0.
+    Elu(f32),
+    /// α (e^(x/α) - 1) below 0.
+    Celu(f32),
+    /// γ α (eˣ - 1) below 0, and γ x from there.
+    Selu(f32, f32),
+    /// α x below 0.
+    LeakyRelu(f32),
+    /// 0 up to α.
+    ThresholdedRelu(f32),
+    /// α x + β within 0 to 1.
+    HardSigmoid(f32, f32),
+    /// x times x / 6 + 1/2 within 0 to 1.
+    HardSwish,
+    Softsign,
+    /// The bias taken from what is greater than λ, added to what is less than -λ, and 0 between them.
+    Shrink {
+        bias: f32,
+        lambda: f32,
+    },
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
+    /// 1 for what is no number.
+    IsNan,
+    /// 1 for what is infinite: above, and below, if that is asked for.
+    IsInf {
+        above: bool,
+        below: bool,
+    },
+    /// 1 for 0, and 0 for all else.
+    Not,
+    /// 0 for 0, and 1 for all else.
+    Truth,
 }
 
 /// What is made of each two numbers.
@@ -43,13 +88,20 @@ pub enum Binary {
     Divide,
     Least,
     Greatest,
-}
-
-/// What is made of many numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduction {
-    Sum,
-    Mean,
+    Power,
+    /// The remainder of a division, with the sign of the first number.
+    Remainder,
+    /// The product where the first number is below 0, else the first.
+    PRelu,
+    /// 1 where it holds, 0 where not.
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    And,
+    Or,
+    Xor,
 }
 
 /// The most dimensions that loops have, once those that lie together are one.
@@ -130,7 +182,7 @@ impl<const N: usize> StridedLoops<N> {
     }
 
     /// One past the last number of value `v`, or 0 if there is none; none if it cannot be counted.
-    fn end(&self, v: usize) -> Option<usize> {
+    pub(super) fn end(&self, v: usize) -> Option<usize> {
         if self.dims.contains(&0) {
             return Some(0);
         }
@@ -140,13 +192,13 @@ impl<const N: usize> StridedLoops<N> {
     }
 
     /// Whether value `v` lies within a buffer of `len` numbers.
-    fn fits(&self, v: usize, len: usize) -> bool {
+    pub(super) fn fits(&self, v: usize, len: usize) -> bool {
         self.end(v).is_some_and(|end| end <= len)
     }
 
     /// Whether no number of the result lies where another one does, where each is a run of `length` numbers: threads may
     /// then each write some of them.
-    fn is_apart(&self, length: usize) -> bool {
+    pub(super) fn is_apart(&self, length: usize) -> bool {
         let mut sides = [(1, length); RANK + 1];
         for (side, (stride, n)) in sides.iter_mut().zip(self.strides[0].iter().zip(&self.dims)) {
             *side = (*stride, *n);
@@ -157,7 +209,7 @@ impl<const N: usize> StridedLoops<N> {
     /// The loops, and which part of their runs, that make this part: where there is but one run, some of its numbers,
     /// in groups of `together`.
     #[inline(always)]
-    fn part(&self, part: Part, together: usize) -> (Self, Part) {
+    pub(super) fn part(&self, part: Part, together: usize) -> (Self, Part) {
         let n = self.dims[RANK - 1];
         if part.is_whole() || self.dims[..RANK - 1].iter().any(|d| *d != 1) {
             return (*self, part);
@@ -172,18 +224,18 @@ impl<const N: usize> StridedLoops<N> {
 
     /// Where each value's run starts, for each run of the last dimension. Parts are of the runs.
     #[inline(always)]
-    fn runs(&self, part: Part) -> Runs<'_, N> {
+    pub(super) fn runs(&self, part: Part) -> Runs<'_, N> {
         Runs { loops: self, left: part.range(self.dims[..RANK - 1].iter().product()) }
     }
 
-    fn last(&self) -> (usize, [usize; N]) {
+    pub(super) fn last(&self) -> (usize, [usize; N]) {
         (self.dims[RANK - 1], std::array::from_fn(|v| self.strides[v][RANK - 1]))
     }
 }
 
 /// See [`StridedLoops::runs`]. Not a function that calls a closure: one that is not compiled into its caller lacks the CPU's
 /// features.
-struct Runs<'a, const N: usize> {
+pub(super) struct Runs<'a, const N: usize> {
     loops: &'a StridedLoops<N>,
     left: Range<usize>,
 }
@@ -296,11 +348,67 @@ pub(super) fn unary(f: Unary, loops: &StridedLoops<2>, part: Part, memory: Memor
         Unary::Negate => each(loops, part, memory, |x| -x),
         Unary::Absolute => each(loops, part, memory, f32::abs),
         Unary::Floor => each(loops, part, memory, f32::floor),
+        Unary::Ceil => each(loops, part, memory, f32::ceil),
+        Unary::Round => each(loops, part, memory, f32::round_ties_even),
+        _ => more(f, loops, part, memory),
+    }
+}
+
+/// As [`unary`], the less common functions, of loops that it has checked.
+#[inline(always)]
+fn more(f: Unary, loops: &StridedLoops<2>, part: Part, memory: Memory) {
+    let truth = |v: bool| if v { 1.0 } else { 0.0 };
+    match f {
         Unary::Truncate => each(loops, part, memory, f32::trunc),
         Unary::Clamp(least, most) => each(loops, part, memory, |x| {
             let x = if x < least { least } else { x };
             if x > most { most } else { x }
         }),
+        // what is no number stays so
+        Unary::Sign => each(loops, part, memory, |x| {
+            if x > 0.0 {
+                1.0
+            } else if x < 0.0 {
+                -1.0
+            } else {
+                x * 0.0
+            }
+        }),
+        Unary::Elu(a) => each(loops, part, memory, |x| if x < 0.0 { a * libm::expm1f(x) } else { x }),
+        Unary::Celu(a) => each(loops, part, memory, |x| if x < 0.0 { a * libm::expm1f(x / a) } else { x }),
+        Unary::Selu(a, g) => each(loops, part, memory, |x| g * if x < 0.0 { a * libm::expm1f(x) } else { x }),
+        Unary::LeakyRelu(a) => each(loops, part, memory, |x| if x < 0.0 { a * x } else { x }),
+        Unary::ThresholdedRelu(a) => each(loops, part, memory, |x| if x > a { x } else { 0.0 }),
+        Unary::HardSigmoid(a, b) => each(loops, part, memory, |x| (a * x + b).clamp(0.0, 1.0)),
+        Unary::HardSwish => each(loops, part, memory, |x| x * (x * (1.0 / 6.0) + 0.5).clamp(0.0, 1.0)),
+        Unary::Softsign => each(loops, part, memory, |x| x / (1.0 + x.abs())),
+        Unary::Shrink { bias, lambda } => each(loops, part, memory, |x| {
+            if x < -lambda {
+                x + bias
+            } else if x > lambda {
+                x - bias
+            } else {
+                x * 0.0
+            }
+        }),
+        Unary::Tan => each(loops, part, memory, libm::tanf),
+        Unary::Asin => each(loops, part, memory, libm::asinf),
+        Unary::Acos => each(loops, part, memory, libm::acosf),
+        Unary::Atan => each(loops, part, memory, libm::atanf),
+        Unary::Sinh => each(loops, part, memory, libm::sinhf),
+        Unary::Cosh => each(loops, part, memory, libm::coshf),
+        Unary::Asinh => each(loops, part, memory, libm::asinhf),
+        // below 1 there is none, whatever libm makes of it
+        Unary::Acosh => each(loops, part, memory, |x| if x < 1.0 { f32::NAN } else { libm::acoshf(x) }),
+        Unary::Atanh => each(loops, part, memory, libm::atanhf),
+        Unary::IsNan => each(loops, part, memory, |x| truth(x.is_nan())),
+        Unary::IsInf { above, below } => {
+            each(loops, part, memory, |x| truth((above && x == f32::INFINITY) || (below && x == f32::NEG_INFINITY)))
+        }
+        Unary::Not => each(loops, part, memory, |x| truth(x == 0.0)),
+        Unary::Truth => each(loops, part, memory, |x| truth(x != 0.0)),
+        // `unary` has all others
+        _ => unreachable!("{f:?}"),
     }
 }
 
@@ -338,6 +446,7 @@ fn each(loops: &StridedLoops<2>, part: Part, memory: Memory, f: impl Fn(f32) -> 
 #[inline(always)]
 pub(super) fn binary(f: Binary, loops: &StridedLoops<3>, part: Part, memory: Memory) {
     assert!((0..3).all(|v| loops.fits(v, memory.len())) && loops.is_apart(1));
+    let truth = |v: bool| if v { 1.0 } else { 0.0 };
     match f {
         Binary::Add => both(loops, part, memory, |a, b| a + b),
         Binary::Subtract => both(loops, part, memory, |a, b| a - b),
@@ -345,6 +454,37 @@ pub(super) fn binary(f: Binary, loops: &StridedLoops<3>, part: Part, memory: Mem
         Binary::Divide => both(loops, part, memory, |a, b| a / b),
         Binary::Least => both(loops, part, memory, |a, b| if a < b || a.is_nan() { a } else { b }),
         Binary::Greatest => both(loops, part, memory, |a, b| if a > b || a.is_nan() { a } else { b }),
+        Binary::Power => both(loops, part, memory, libm::powf),
+        Binary::Remainder => both(loops, part, memory, libm::fmodf),
+        Binary::PRelu => both(loops, part, memory, |a, b| if a < 0.0 { a * b } else { a }),
+        Binary::Equal => both(loops, part, memory, |a, b| truth(a == b)),
+        Binary::Less => both(loops, part, memory, |a, b| truth(a < b)),
+        Binary::LessOrEqual => both(loops, part, memory, |a, b| truth(a <= b)),
+        Binary::Greater => both(loops, part, memory, |a, b| truth(a > b)),
+        Binary::GreaterOrEqual => both(loops, part, memory, |a, b| truth(a >= b)),
+        Binary::And => both(loops, part, memory, |a, b| truth(a != 0.0 && b != 0.0)),
+        Binary::Or => both(loops, part, memory, |a, b| truth(a != 0.0 || b != 0.0)),
+        Binary::Xor => both(loops, part, memory, |a, b| truth((a != 0.0) != (b != 0.0))),
+    }
+}
+
+/// The number of the third value where that of the second is not 0, else that of the fourth. Parts are of the runs of numbers
+/// that lie together, or of the one that there is.
+#[inline(always)]
+pub(super) fn choose(loops: &StridedLoops<4>, part: Part, memory: Memory) {
+    assert!((0..4).all(|v| loops.fits(v, memory.len())) && loops.is_apart(1));
+    let (loops, part) = loops.part(part, CHUNK);
+    let (n, [to, test, a, b]) = loops.last();
+    let (base, from) = (memory.arena(), memory.arena().source());
+    for [o, t, x, y] in loops.runs(part) {
+        for i in 0..n {
+            // SAFETY: the assertion.
+            let chosen: f32 = unsafe { from.load(t + i * test) };
+            // SAFETY: the assertion.
+            let v: f32 = unsafe { from.load(if chosen != 0.0 { x + i * a } else { y + i * b }) };
+            // SAFETY: the assertion; other parts write elsewhere.
+            unsafe { base.store(o + i * to, v) }
+        }
     }
 }
 
@@ -396,61 +536,39 @@ unsafe fn chunk(from: Source<f32>, at: usize, stride: usize) -> [f32; CHUNK] {
     }
 }
 
-/// Sums or means: the result's stride is 0 where numbers are made one.
-#[inline(always)]
-pub(super) fn reduce(f: Reduction, loops: &StridedLoops<2>, out: &StridedLoops<1>, memory: Memory) {
-    assert!(loops.fits(0, memory.len()) && loops.fits(1, memory.len()) && out.fits(0, memory.len()));
-    let (n, [to, from]) = loops.last();
-    let base = memory.arena();
-    let factor = if f == Reduction::Mean { out.len() as f32 / loops.len() as f32 } else { 1.0 };
-    each_result(out, memory, |_| 0.0);
-    for [o, x] in loops.runs(Part::WHOLE) {
-        if to == 0 {
-            let mut sums = [0f32; CHUNK];
-            for i in 0..n {
-                // SAFETY: the assertion.
-                sums[i % CHUNK] += unsafe { base.source().load::<f32>(x + i * from) };
-            }
-            // SAFETY: the assertion.
-            let sum: f32 = unsafe { base.source().load(o) };
-            // SAFETY: the assertion.
-            unsafe { base.store(o, sum + sums.iter().sum::<f32>()) }
-        } else {
-            for i in 0..n {
-                // SAFETY: the assertion.
-                let v: f32 = unsafe { base.source().load(x + i * from) };
-                // SAFETY: the assertion.
-                let sum: f32 = unsafe { base.source().load(o + i * to) };
-                // SAFETY: the assertion.
-                unsafe { base.store(o + i * to, sum + v) }
-            }
-        }
-    }
-    each_result(out, memory, |sum| sum * factor);
-}
-
-/// Does `f` to each number of a value, in place.
-#[inline(always)]
-fn each_result(out: &StridedLoops<1>, memory: Memory, f: impl Fn(f32) -> f32) {
-    assert!(out.fits(0, memory.len()));
-    let (n, [step]) = out.last();
-    for [at] in out.runs(Part::WHOLE) {
-        for i in 0..n {
-            // SAFETY: the assertion.
-            let v = unsafe { memory.arena().source().load(at + i * step) };
-            // SAFETY: the assertion.
-            unsafe { memory.arena().store(at + i * step, f(v)) }
-        }
-    }
-}
-
 /// What is done to each row of numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowOp {
     /// e^x over its sum.
     Softmax,
+    /// The logarithm of that.
+    LogSoftmax,
     /// The mean taken away, over the standard deviation, times a scale plus a shift.
     LayerNorm { epsilon: f32, scale: Vec<f32>, shift: Vec<f32> },
+    /// Over the root of the mean of squares, times a scale (arXiv 1910.07467).
+    RmsNorm { epsilon: f32, scale: Vec<f32> },
+    /// Over the root of the sum of squares, or over `least` if that is greater, times a scale.
+    L2Norm { least: f32, scale: Vec<f32> },
+}
+
+impl RowOp {
+    /// Whether there are as many weights as a row of `length` numbers needs.
+    pub fn fits(&self, length: usize) -> bool {
+        match self {
+            RowOp::Softmax | RowOp::LogSoftmax => true,
+            RowOp::LayerNorm { scale, shift, .. } => scale.len() == length && shift.len() == length,
+            RowOp::RmsNorm { scale, .. } | RowOp::L2Norm { scale, .. } => scale.len() == length,
+        }
+    }
+
+    /// Bytes of weights.
+    pub fn bytes(&self) -> usize {
+        match self {
+            RowOp::Softmax | RowOp::LogSoftmax => 0,
+            RowOp::LayerNorm { scale, shift, .. } => 4 * (scale.len() + shift.len()),
+            RowOp::RmsNorm { scale, .. } | RowOp::L2Norm { scale, .. } => 4 * scale.len(),
+        }
+    }
 }
 
 /// Something to each run of `length` numbers that lie together. Parts are of the runs.
@@ -459,9 +577,7 @@ pub(super) fn rows(f: &RowOp, loops: &StridedLoops<2>, length: usize, part: Part
     // the loops are over the rows' first numbers; the others follow them
     let left = length.checked_sub(1).and_then(|rest| memory.len().checked_sub(rest));
     assert!(left.is_some_and(|left| loops.fits(0, left) && loops.fits(1, left)) && loops.is_apart(length));
-    if let RowOp::LayerNorm { scale, shift, .. } = f {
-        assert!(scale.len() == length && shift.len() == length);
-    }
+    assert!(f.fits(length));
     let (loops, part) = loops.part(part, 1);
     let (n, [to, from]) = loops.last();
     let base = memory.arena();
@@ -481,6 +597,27 @@ pub(super) fn rows(f: &RowOp, loops: &StridedLoops<2>, length: usize, part: Part
                     let total = 1.0 / sum(out, |v| v);
                     for v in out {
                         *v *= total;
+                    }
+                }
+                RowOp::LogSoftmax => {
+                    let greatest = out.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+                    let total = greatest + libm::logf(sum(out, |v| exp(v - greatest)));
+                    for v in out {
+                        *v -= total;
+                    }
+                }
+                RowOp::RmsNorm { epsilon, scale } => {
+                    let root = 1.0 / (sum(out, |v| v * v) / length as f32 + epsilon).sqrt();
+                    for (v, a) in out.iter_mut().zip(scale) {
+                        *v = *v * root * a;
+                    }
+                }
+                RowOp::L2Norm { least, scale } => {
+                    let norm = sum(out, |v| v * v).sqrt();
+                    // what is no number stays so
+                    let share = 1.0 / if norm < *least { *least } else { norm };
+                    for (v, a) in out.iter_mut().zip(scale) {
+                        *v = *v * share * a;
                     }
                 }
                 RowOp::LayerNorm { epsilon, scale, shift } => {
@@ -663,7 +800,7 @@ mod tests {
     #[test]
     fn functions_are_close_to_the_exact_ones() {
         let erf = |x: f64| libm::erf(x);
-        let cases: [(Unary, &dyn Fn(f64) -> f64); 10] = [
+        let cases: [(Unary, &dyn Fn(f64) -> f64); 33] = [
             (Unary::Silu, &|x| x / (1.0 + (-x).exp())),
             (Unary::Sigmoid, &|x| 1.0 / (1.0 + (-x).exp())),
             (Unary::Tanh, &f64::tanh),
@@ -676,6 +813,37 @@ mod tests {
             (Unary::Erf, &erf),
             (Unary::Exp, &f64::exp),
             (Unary::Clamp(-0.5, 0.25), &|x| x.clamp(-0.5, 0.25)),
+            (Unary::Ceil, &f64::ceil),
+            (Unary::Round, &f64::round_ties_even),
+            (Unary::Sign, &|x| if x == 0.0 { 0.0 } else { x.signum() }),
+            (Unary::Elu(0.75), &|x| if x < 0.0 { 0.75 * x.exp_m1() } else { x }),
+            (Unary::Celu(2.0), &|x| x.max(0.0) + (2.0 * (x / 2.0).exp_m1()).min(0.0)),
+            (Unary::Selu(1.5, 1.25), &|x| 1.25 * if x < 0.0 { 1.5 * x.exp_m1() } else { x }),
+            (Unary::LeakyRelu(0.25), &|x| if x < 0.0 { 0.25 * x } else { x }),
+            (Unary::ThresholdedRelu(0.5), &|x| if x > 0.5 { x } else { 0.0 }),
+            (Unary::HardSigmoid(0.25, 0.5), &|x| (0.25 * x + 0.5).clamp(0.0, 1.0)),
+            (Unary::HardSwish, &|x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
+            (Unary::Softsign, &|x| x / (1.0 + x.abs())),
+            (Unary::Shrink { bias: 0.25, lambda: 0.5 }, &|x| {
+                if x < -0.5 {
+                    x + 0.25
+                } else if x > 0.5 {
+                    x - 0.25
+                } else {
+                    0.0
+                }
+            }),
+            (Unary::Tan, &|x| f64::from(x as f32).tan()),
+            (Unary::Atan, &f64::atan),
+            (Unary::Sinh, &f64::sinh),
+            (Unary::Cosh, &f64::cosh),
+            (Unary::Asinh, &f64::asinh),
+            (Unary::IsNan, &|_| 0.0),
+            (Unary::IsInf { above: true, below: true }, &|_| 0.0),
+            (Unary::Not, &|x| f64::from(u8::from(x == 0.0))),
+            (Unary::Truth, &|x| f64::from(u8::from(x != 0.0))),
+            (Unary::Absolute, &f64::abs),
+            (Unary::Floor, &f64::floor),
         ];
         let x: Vec<f32> = (-3000..3000).map(|i| i as f32 / 100.0).collect();
         for isa in Isa::available() {
@@ -724,26 +892,23 @@ mod tests {
     }
 
     #[test]
-    fn reductions_and_rows_are_right() {
+    fn rows_are_right() {
         let x = StridedView { start: 3, dims: vec![2, 5, 37], strides: vec![300, 40, 1], border: [0, 0] };
         let before = noisy(1200);
         let values = read(&x, &before);
         for isa in Isa::available() {
-            // over the first and last dimension
-            let mut memory = before.clone();
-            let out = StridedView::row_major(700, &[1, 5, 1]);
-            let wide = StridedView { strides: vec![0, 1, 0], dims: x.dims.clone(), ..out.clone() };
-            let all = loops([&wide, &x]);
-            crate::reduce(isa, Reduction::Mean, &all, &loops([&out]), Memory::new(&mut memory, &mut []));
-            for (i, mean) in read(&out, &memory).into_iter().enumerate() {
-                let of = |b: usize| values[(b * 5 + i) * 37..][..37].iter().map(|v| f64::from(*v)).sum::<f64>();
-                assert!((f64::from(mean) - (of(0) + of(1)) / 74.0).abs() < 1e-6);
-            }
             let out = StridedView::row_major(700, &[2, 5, 37]);
             let first =
                 |p: &StridedView| StridedView { dims: vec![2, 5], strides: p.strides[..2].to_vec(), ..p.clone() };
             let (scale, shift) = ((0..37).map(|i| i as f32).collect::<Vec<_>>(), vec![0.5; 37]);
-            for f in [RowOp::Softmax, RowOp::LayerNorm { epsilon: 1e-5, scale: scale.clone(), shift }] {
+            let kinds = [
+                RowOp::Softmax,
+                RowOp::LogSoftmax,
+                RowOp::LayerNorm { epsilon: 1e-5, scale: scale.clone(), shift },
+                RowOp::RmsNorm { epsilon: 1e-3, scale: scale.clone() },
+                RowOp::L2Norm { least: 1e-12, scale: scale.clone() },
+            ];
+            for f in kinds {
                 let mut memory = before.clone();
                 let m = Memory::new(&mut memory, &mut []);
                 for index in 0..2 {
@@ -754,9 +919,13 @@ mod tests {
                     let mean = x.iter().sum::<f64>() / 37.0;
                     let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 37.0;
                     let total: f64 = x.iter().map(|v| v.exp()).sum();
+                    let squares: f64 = x.iter().map(|v| v * v).sum();
                     for (i, (x, y)) in x.iter().zip(y).enumerate() {
                         let exact = match f {
                             RowOp::Softmax => x.exp() / total,
+                            RowOp::LogSoftmax => x - total.ln(),
+                            RowOp::RmsNorm { .. } => x / (squares / 37.0 + 1e-3).sqrt() * i as f64,
+                            RowOp::L2Norm { .. } => x / squares.sqrt() * i as f64,
                             _ => (x - mean) / (variance + 1e-5).sqrt() * i as f64 + 0.5,
                         };
                         assert!((f64::from(*y) - exact).abs() < 1e-5 * exact.abs().max(1.0), "{isa:?} {f:?}");

@@ -10,9 +10,13 @@ pub mod attention;
 pub mod conv;
 pub mod conv8;
 pub mod dense;
+pub mod depthwise;
 pub mod general;
 mod memory;
 mod pointer;
+pub mod pool;
+pub mod reduce;
+pub mod resample;
 mod simd;
 pub mod weights;
 pub mod winograd;
@@ -270,12 +274,47 @@ dispatched! {
 }
 
 dispatched! {
+    /// Runs a depthwise convolution.
+    ///
+    /// # Panics
+    /// As [`convolve`].
+    convolve_depthwise[s](run: &depthwise::Run, part: Part, memory: Memory) depthwise::run(s, run, part, memory)
+}
+
+dispatched! {
+    /// Makes a number of every window of each channel.
+    ///
+    /// # Panics
+    /// As [`convolve`], and when a window has nothing of its picture.
+    pool[_s](sides: [pool::Side; 2], f: pool::Pooling, input: ImageView, output: ImageView, part: Part, memory: Memory)
+        pool::run(sides, f, input, output, part, memory)
+}
+
+dispatched! {
+    /// Makes a picture of another size.
+    ///
+    /// # Panics
+    /// As [`convolve`].
+    resample[_s](rows: &resample::Taps, columns: &resample::Taps, input: ImageView, output: ImageView, part: Part, memory: Memory)
+        resample::run(rows, columns, input, output, part, memory)
+}
+
+dispatched! {
     /// Runs a group normalization, with `work` of twice the channels.
     ///
     /// # Panics
     /// As [`convolve`].
     normalize[8: d](n: &dense::GroupNorm, input: ImageView, output: dense::Output, part: Part, work: &mut [f32], memory: Memory)
         dense::norm(d, n, input, output, part, work, memory)
+}
+
+dispatched! {
+    /// Scales and shifts every channel of a picture.
+    ///
+    /// # Panics
+    /// As [`convolve`].
+    scale_channels[8: d](a: &dense::Affine, input: ImageView, output: ImageView, part: Part, memory: Memory)
+        dense::scale(d, a, input, output, part, memory)
 }
 
 dispatched! {
@@ -331,12 +370,20 @@ dispatched! {
 }
 
 dispatched! {
-    /// Makes one of many numbers; the loops over the result alone are `out`.
+    /// The number of the second of three values where that of the first is not 0, else that of the third.
     ///
     /// # Panics
-    /// When a value does not lie within the memory.
-    reduce[_s](f: general::Reduction, loops: &general::StridedLoops<2>, out: &general::StridedLoops<1>, memory: Memory)
-        general::reduce(f, loops, out, memory)
+    /// As [`unary`].
+    choose[_s](loops: &general::StridedLoops<4>, part: Part, memory: Memory) general::choose(loops, part, memory)
+}
+
+dispatched! {
+    /// Makes one of many numbers.
+    ///
+    /// # Panics
+    /// As [`unary`].
+    reduce[_s](f: reduce::Reduction, loops: &general::StridedLoops<2>, inner: &general::StridedLoops<1>, part: Part, memory: Memory)
+        reduce::run(f, loops, inner, part, memory)
 }
 
 dispatched! {

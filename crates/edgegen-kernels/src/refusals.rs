@@ -6,10 +6,11 @@ use crate::attention::Attention;
 use crate::conv::{Method, Packed, Run, Shape};
 use crate::conv8::{Packed8, QuantParams, Run8};
 use crate::dense::{GroupNorm, Map, Matrix, Output};
-use crate::general::{Binary, MatMul, Reduction, RowOp, StridedLoops, Unary};
+use crate::general::{Binary, MatMul, RowOp, StridedLoops, Unary};
+use crate::reduce::Reduction;
 use crate::weights::Stored;
 use crate::winograd::{self, Square};
-use crate::{Isa, Memory, Part};
+use crate::{Isa, Memory, Part, depthwise, pool, resample};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const FAR: usize = usize::MAX / 2;
@@ -30,7 +31,7 @@ fn view(c: usize, h: usize, w: usize) -> ImageView {
     ImageView::new(extent(c, h, w)).unwrap()
 }
 
-const SHAPE: Shape = Shape { c_out: 5, c_in: 3, kernel: [1, 1], stride: 1, padding: [0, 0] };
+const SHAPE: Shape = Shape { c_out: 5, c_in: 3, kernel: [1, 1], stride: [1, 1], dilation: [1, 1], padding: [0, 0] };
 
 fn packed(shape: Shape, isa: Isa) -> Packed {
     let weights = vec![0.1; shape.c_out * shape.c_in * shape.kernel[0] * shape.kernel[1]];
@@ -119,7 +120,8 @@ fn weights_that_do_not_fit_their_shape_are_not_packed() {
             Shape { c_out: 0, ..SHAPE },
             Shape { c_in: 0, ..SHAPE },
             Shape { kernel: [0, 1], ..SHAPE },
-            Shape { stride: 0, ..SHAPE },
+            Shape { stride: [1, 0], ..SHAPE },
+            Shape { dilation: [0, 1], ..SHAPE },
             Shape { c_out: 4, ..SHAPE },
             Shape { kernel: [2, 2], ..SHAPE },
             Shape { c_out: FAR, ..SHAPE },
@@ -193,8 +195,47 @@ fn convolutions_beyond_their_buffers_are_refused() {
 }
 
 #[test]
+fn pools_and_pictures_of_other_sizes_beyond_their_buffers_are_refused() {
+    let (input, output) = (view(5, 4, 4), view(5, 2, 2).with_start(80).unwrap());
+    let side = pool::Side { kernel: 2, stride: 2, dilation: 1, before: 0, after: 0 };
+    let taps = || resample::Taps::new(1, vec![(0, 1.0), (3, 1.0)]).unwrap();
+    let packed =
+        depthwise::Packed::new(Shape { stride: [2, 2], ..Shape::plain(5, 1, [2, 2], [0, 0]) }, &[0.1; 20], None);
+    let packed = packed.unwrap();
+    for isa in Isa::available() {
+        let pool = |side: pool::Side, input, output, len| {
+            refused(len, 0, |m| crate::pool(isa, [side, side], pool::Pooling::Max, input, output, Part::WHOLE, m))
+        };
+        assert!(!pool(side, input, output, 100) && pool(side, input, output, 99));
+        assert!(pool(pool::Side { stride: 4, ..side }, input, output, 100));
+        assert!(pool(pool::Side { dilation: 0, ..side }, input, output, 100));
+        assert!(pool(pool::Side { before: 2, ..side }, input, output, 100));
+        assert!(pool(pool::Side { stride: usize::MAX, ..side }, input, output, 100));
+        assert!(pool(side, view(4, 4, 4), output, 1000) && pool(side, input.with_start(21).unwrap(), output, 100));
+        let resample = |rows: &resample::Taps, input, output, len| {
+            refused(len, 0, |m| crate::resample(isa, rows, &taps(), input, output, Part::WHOLE, m))
+        };
+        assert!(!resample(&taps(), input, output, 100) && resample(&taps(), input, output, 99));
+        let far = resample::Taps::new(1, vec![(0, 1.0), (4, 1.0)]).unwrap();
+        let more = resample::Taps::new(1, vec![(0, 1.0); 3]).unwrap();
+        assert!(resample(&far, input, output, 100) && resample(&more, input, output, 100));
+        let depthwise = |input, output, residual, extra, len| {
+            let run = depthwise::Run { packed: &packed, extra, input, output, residual };
+            refused(len, 0, |m| crate::convolve_depthwise(isa, &run, Part::WHOLE, m))
+        };
+        assert!(!depthwise(input, output, None, None, 100) && depthwise(input, output, None, None, 99));
+        assert!(
+            depthwise(view(5, 3, 4), output, None, None, 1000) && depthwise(input, view(5, 3, 2), None, None, 1000)
+        );
+        assert!(depthwise(input, output, Some(view(4, 2, 2)), None, 1000));
+        assert!(depthwise(input, output, None, Some(&[0.0; 4]), 1000));
+    }
+    assert!(resample::Taps::new(2, vec![(0, 1.0); 3]).is_err() && resample::Taps::new(0, vec![]).is_err());
+}
+
+#[test]
 fn winograds_method_is_refused_too_little_room() {
-    let shape = Shape { c_out: 16, c_in: 16, kernel: [3, 3], stride: 1, padding: [1, 1] };
+    let shape = Shape::plain(16, 16, [3, 3], [1, 1]);
     let mut layout = Layout::default();
     let input = layout.place([16, 4, 4], [1, 1]).unwrap();
     let (output, len) = (layout.place([16, 4, 4], [0, 0]).unwrap(), layout.len());
@@ -300,17 +341,25 @@ fn values_beyond_their_buffers_are_refused() {
         assert!(!unary(&two, 24) && unary(&two, 23) && unary(&overlapping, 24));
         let binary = |len| refused(len, 0, |memory| crate::binary(isa, Binary::Add, &three, Part::WHOLE, memory));
         assert!(!binary(36) && binary(35));
-        let out = StridedLoops::<1>::new(&[3], [(0, &[1])]).unwrap();
-        let sums = StridedLoops::<2>::new(&[3, 4], [(0, &[1, 0]), (12, strides)]).unwrap();
-        let reduce = |out: &StridedLoops<1>, len| {
-            refused(len, 0, |memory| crate::reduce(isa, Reduction::Mean, &sums, out, memory))
+        // three results of four numbers each
+        let results = |to: usize| StridedLoops::<2>::new(&[3], [(to, &[1]), (12, &[4])]).unwrap();
+        let inner = |start: usize, n: usize| StridedLoops::<1>::new(&[n], [(start, &[1])]).unwrap();
+        let reduce = |loops: StridedLoops<2>, inner: StridedLoops<1>, len| {
+            refused(len, 0, |memory| crate::reduce(isa, Reduction::Mean, &loops, &inner, Part::WHOLE, memory))
         };
-        assert!(!reduce(&out, 24) && reduce(&out, 23) && reduce(&out.with_starts([22]).unwrap(), 24));
+        assert!(!reduce(results(0), inner(0, 4), 24) && reduce(results(0), inner(0, 4), 23));
+        assert!(reduce(results(22), inner(0, 4), 24) && reduce(results(0), inner(0, 5), 24));
+        assert!(reduce(results(0), inner(1, 4), 100));
+        let four = StridedLoops::<4>::new(&[3, 4], [0, 12, 24, 36].map(|start| (start, strides))).unwrap();
+        let choose = |len| refused(len, 0, |memory| crate::choose(isa, &four, Part::WHOLE, memory));
+        assert!(!choose(48) && choose(47));
         let lines = StridedLoops::<2>::new(&[3], [(0, &[4]), (12, &[4])]).unwrap();
         let layer = RowOp::LayerNorm { epsilon: 1e-5, scale: vec![1.0; 4], shift: vec![0.0; 4] };
         let rows =
             |f: &RowOp, length, len| refused(len, 0, |memory| crate::rows(isa, f, &lines, length, Part::WHOLE, memory));
         assert!(!rows(&layer, 4, 24) && rows(&layer, 4, 23) && rows(&layer, 3, 24));
+        let root = RowOp::RmsNorm { epsilon: 1e-5, scale: vec![1.0; 4] };
+        assert!(!rows(&root, 4, 24) && rows(&root, 4, 23) && rows(&root, 3, 24));
         assert!(
             rows(&RowOp::Softmax, 5, 100) && rows(&RowOp::Softmax, 0, 100) && rows(&RowOp::Softmax, usize::MAX, 100)
         );

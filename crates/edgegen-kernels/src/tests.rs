@@ -44,7 +44,10 @@ fn reference(
                 let mut sum = f64::from(bias[o]);
                 for ky in 0..shape.kernel[0] {
                     for kx in 0..shape.kernel[1] {
-                        let (iy, ix) = (y * shape.stride + ky, x * shape.stride + kx);
+                        let (iy, ix) = (
+                            y * shape.stride[0] + ky * shape.dilation[0],
+                            x * shape.stride[1] + kx * shape.dilation[1],
+                        );
                         let inside = |i: usize, n: usize, p: usize| i >= p && i < n + p;
                         let [rows, pixels] = shape.padding;
                         if !inside(iy, input.h, rows) || !inside(ix, input.w, pixels) {
@@ -86,7 +89,7 @@ fn convolutions_are_right_for_every_kind_of_cpu() {
     for isa in Isa::available() {
         let mut winograds = 0;
         for (c_in, c_out, kernel, stride, padding, h, w) in cases {
-            let shape = conv::Shape { c_out, c_in, kernel, stride, padding };
+            let shape = conv::Shape { stride: [stride; 2], ..conv::Shape::plain(c_out, c_in, kernel, padding) };
             let mut layout = Layout::default();
             // input and output are parts of wider pictures, as in a concatenation
             let input = layout.place([c_in + 3, h, w], padding).unwrap().channels(2, c_in).unwrap();
@@ -250,7 +253,7 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
     // extremes, where instructions that saturate go wrong, then anything
     for extreme in [true, false] {
         for (c_in, c_out, kernel, stride, padding, h, w) in cases {
-            let shape = conv::Shape { c_out, c_in, kernel, stride, padding };
+            let shape = conv::Shape { stride: [stride; 2], ..conv::Shape::plain(c_out, c_in, kernel, padding) };
             let levels = conv8::QuantParams::new(0.125, if extreme { 255 } else { 77 }).unwrap();
             let output_side = |n: usize, i: usize| (n + 2 * padding[i] - kernel[i]) / stride + 1;
             let mut layout8 = Layout::default();
@@ -510,14 +513,19 @@ impl Draw {
         loop {
             let kernel = if self.from(0, 1) == 0 { [3, 3] } else { [self.from(1, 4), self.from(1, 5)] };
             let padding = if kernel == [3, 3] { [1, 1] } else { kernel.map(|k| self.from(0, k - 1)) };
+            let stride = if self.from(0, 1) == 0 { [1, 1] } else { [0; 2].map(|_| self.one(&[1, 1, 2, 3])) };
+            let dilation = if self.from(0, 1) == 0 { [1, 1] } else { [0; 2].map(|_| self.one(&[1, 1, 2, 3])) };
             let c = [0; 2]
                 .map(|_| if self.from(0, 1) == 0 { 16 * self.from(1, channels / 16) } else { self.from(1, channels) });
-            let shape = conv::Shape { c_in: c[0], c_out: c[1], kernel, stride: self.one(&[1, 1, 2, 3]), padding };
+            let shape = conv::Shape { stride, dilation, ..conv::Shape::plain(c[1], c[0], kernel, padding) };
             let input =
                 if cfg!(miri) { [self.from(1, 3), self.from(1, 9)] } else { [self.from(1, 9), self.from(1, 19)] };
-            let reach: [usize; 2] = std::array::from_fn(|i| input[i] + 2 * padding[i]);
-            if (0..2).all(|i| reach[i] >= kernel[i]) {
-                return (shape, input, std::array::from_fn(|i| (reach[i] - kernel[i]) / shape.stride + 1));
+            // as many zeros after a side as before it, or fewer
+            let after = if kernel == [3, 3] { padding } else { padding.map(|p| self.from(0, p)) };
+            let reach: [usize; 2] = std::array::from_fn(|i| input[i] + padding[i] + after[i]);
+            let taps: [usize; 2] = std::array::from_fn(|i| (kernel[i] - 1) * dilation[i] + 1);
+            if (0..2).all(|i| reach[i] >= taps[i]) {
+                return (shape, input, std::array::from_fn(|i| (reach[i] - taps[i]) / stride[i] + 1));
             }
         }
     }
@@ -653,7 +661,9 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
         for (y, x, o) in (0..oh).flat_map(|y| (0..ow).flat_map(move |x| (0..c_out).map(move |o| (y, x, o)))) {
             let mut sum = 0i32;
             for (ky, kx) in (0..shape.kernel[0]).flat_map(|ky| (0..shape.kernel[1]).map(move |kx| (ky, kx))) {
-                let at = input.start + (y * shape.stride + ky) * input.row + (x * shape.stride + kx) * input.pixel
+                let at = input.start
+                    + (y * shape.stride[0] + ky * shape.dilation[0]) * input.row
+                    + (x * shape.stride[1] + kx * shape.dilation[1]) * input.pixel
                     - shape.padding[0] * input.row
                     - shape.padding[1] * input.pixel;
                 for c in 0..c_in {

@@ -427,6 +427,16 @@ impl<'c, 'a> Compiler<'c, 'a> {
         Ok(Strided::of_loops(&self.loops(places)?))
     }
 
+    /// As [`strided`](Self::strided), with a matrix of its own for each index of each value: the lengths and strides of its rows
+    /// and columns.
+    pub fn strided_with<const N: usize>(
+        &self,
+        places: [&StridedView; N],
+        sides: [[(usize, usize); 2]; N],
+    ) -> Result<[Strided; N], Reason> {
+        Ok(Strided::of_matrices(&self.loops(places)?, sides))
+    }
+
     /// Stacked matrices as regions: the last two dimensions of each value are the matrices', the others are broadcast to those
     /// of the first.
     pub fn matrices<const N: usize>(&self, places: [&StridedView; N]) -> Result<[Strided; N], Reason> {

@@ -22,7 +22,13 @@ pub static OPERATORS: &[Operator] = &[
     Operator::new("Div").infer(infer).fold(fold).lower(|l, i| gelu(l, i).or_else(|| one(l, i, Binary::Divide))),
     Operator::new("Min").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Least)),
     Operator::new("Max").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Greatest)),
-    Operator::new("Mod").attributes(&["fmod"]).fold(fold),
+    Operator::new("Mod").attributes(&["fmod"]).infer(infer).fold(fold).lower(|l, i| {
+        let like_c = int(l.node(i), "fmod") == Some(1);
+        if like_c { one(l, i, Binary::Remainder) } else { None }
+    }),
+    // the slope of the second input has as many dimensions as the first, or fewer
+    Operator::new("PRelu").infer(|n| infer(n).and_then(|dims| if dims[0] == n.shape(0)? { Ok(dims) } else { Err(unknown_form()) }))
+        .lower(|l, i| one(l, i, Binary::PRelu)),
     Operator::new("Pow").infer(infer).fold(fold).lower(pow),
 ];
 
@@ -91,20 +97,25 @@ pub fn zip(a: &Constant, b: &Constant, kind: DataType, f: impl Fn(f32, f32) -> f
     Ok(Constant::of(dims, x.values.iter().zip(y.values.iter()).map(|(x, y)| f(*x, *y)).collect(), kind))
 }
 
-fn one<'a>(l: &Lowering<'a>, i: usize, f: Binary) -> Option<Lowered<'a>> {
+/// An operation of node `i` on its two inputs.
+pub fn one<'a>(l: &Lowering<'a>, i: usize, f: Binary) -> Option<Lowered<'a>> {
     let node = l.node(i);
     l.one(i, BinaryOperation { f, a: l.operand(node, 0)?, b: l.operand(node, 1)? })
 }
 
 fn pow<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
-    let f = match l.constant(node, 1).and_then(Constant::uniform)? {
+    let Some(power) = l.constant(node, 1).and_then(Constant::uniform) else { return one(l, i, Binary::Power) };
+    let f = match power {
         2.0 => Unary::Square,
         3.0 => Unary::Cube,
         0.5 => Unary::Sqrt,
-        _ => return None,
+        _ => return one(l, i, Binary::Power),
     };
-    l.one(i, UnaryOperation { f, x: l.value(node, 0)? })
+    match l.value(node, 0) {
+        Some(x) => l.one(i, UnaryOperation { f, x }),
+        None => one(l, i, Binary::Power),
+    }
 }
 
 /// A number of every two numbers of two values.
@@ -164,7 +175,10 @@ struct BinaryStep {
 
 impl Kernel for BinaryStep {
     fn name(&self, _: &Places) -> &'static str {
-        "sum or product"
+        match self.f {
+            Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Divide => "sum or product",
+            _ => "function of two",
+        }
     }
 
     fn sizes(&self, places: &Places) -> (String, u64) {

@@ -32,6 +32,7 @@ pub fn changes_nothing(graph: &Graph, node: &NodeProto, x: &str) -> bool {
     match graph.type_of(x) {
         // those of a run are small: times, labels, and floats that were cut off
         Some(from) if is_integer(from) => !is_integer(to) || from == to || is_wide(to),
+        // a truth is 1 or 0 already
         _ => !is_integer(to),
     }
 }
@@ -70,10 +71,14 @@ fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Cons
     Ok(Some(vec![Constant { kind, ..cut }]))
 }
 
-/// Floats to whole numbers: other conversions are no steps.
+/// Floats to whole numbers, and numbers to what is true of all but 0: other conversions are no steps.
 fn truncate<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
     let x = l.value(node, 0)?;
-    let truncated = l.graph.type_of(x) == Some(DataType::Float) && target(node).is_some_and(is_wide);
-    if truncated { l.one(i, UnaryOperation { f: Unary::Truncate, x }) } else { None }
+    let float = l.graph.type_of(x) == Some(DataType::Float);
+    match target(node)? {
+        DataType::Bool => l.one(i, UnaryOperation { f: Unary::Truth, x }),
+        to if float && is_wide(to) => l.one(i, UnaryOperation { f: Unary::Truncate, x }),
+        _ => None,
+    }
 }

@@ -1,11 +1,13 @@
 //! Conv, in f32 and in 8 bits; linear layers over rows are convolutions of one row with a kernel of 1×1.
 
-use super::{Operation, Operator};
+use super::batch_norm::{self, Affine};
+use super::window::{self, Side, WINDOW};
+use super::{Operation, Operator, depthwise};
 use crate::compile::{Compiler, Layout8, Readers, stored_8bit};
 use crate::constant::Constant;
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
-use crate::node::{int, ints, pair, text};
+use crate::node::pair;
 use crate::place::{Access, Handle, Places, Slice};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
@@ -14,112 +16,93 @@ use kernels::conv::{self, Method, Shape};
 use kernels::conv8::{self, QuantParams, Packed8};
 use kernels::weights::Stored;
 use kernels::winograd;
-use onnx::pb::NodeProto;
+use onnx::pb::tensor_proto::DataType;
+use std::borrow::Cow;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("Conv").attributes(WINDOW).infer(infer).lower(lower)];
 
-/// The attributes that a convolution's window is read from.
-const WINDOW: &[&str] = &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"];
-
-/// The moving window of a convolution or pooling, without dilation.
-pub struct Window {
-    /// Its sides.
-    pub kernel: Vec<usize>,
-    /// How far it moves.
-    pub strides: Vec<usize>,
-    /// Zeros before each side.
-    pub before: Vec<usize>,
-    /// Zeros after each side.
-    pub after: Vec<usize>,
-    /// What a transposed convolution adds to each side.
-    pub output_padding: Vec<usize>,
-    /// Groups of channels.
-    pub group: usize,
-}
-
-impl Window {
-    /// The window of a convolution with weights of these dimensions, whose sides it has: kernels read as many weights as the
-    /// window has places.
-    pub fn of_weights(node: &NodeProto, weights: &[usize]) -> Option<Self> {
-        let sides = weights.get(2..).filter(|sides| !sides.is_empty())?;
-        let kernel = given_kernel(node).unwrap_or_else(|| Some(sides.to_vec()))?;
-        Self::of(node, kernel).filter(|window| window.kernel == sides)
-    }
-
-    /// The window of a pooling of an input of this rank.
-    pub fn of_pool(node: &NodeProto, rank: usize) -> Option<Self> {
-        let kernel = given_kernel(node)??;
-        Self::of(node, kernel).filter(|window| rank.checked_sub(2) == Some(window.kernel.len()))
-    }
-
-    fn of(node: &NodeProto, kernel: Vec<usize>) -> Option<Self> {
-        let sides = kernel.len();
-        let list = |name: &str, default: i64, len: usize| -> Option<Vec<usize>> {
-            let given = ints(node, name).map_or_else(|| vec![default; len], <[i64]>::to_vec);
-            (given.len() == len).then(|| given.into_iter().map(|v| usize::try_from(v).ok()).collect())?
-        };
-        let pads = list("pads", 0, 2 * sides)?;
-        let plain = list("dilations", 1, sides)?.iter().all(|d| *d == 1)
-            && text(node, "auto_pad").is_none_or(|p| p == "NOTSET" || p.is_empty())
-            && int(node, "ceil_mode").unwrap_or(0) == 0
-            && kernel.iter().all(|k| *k > 0)
-            // more would be windows of zeros alone
-            && pads.iter().enumerate().all(|(i, p)| *p <= kernel[i % sides]);
-        let strides = list("strides", 1, sides)?;
-        (plain && strides.iter().all(|s| *s > 0)).then_some(Window {
-            kernel,
-            strides,
-            before: pads[..sides].to_vec(),
-            after: pads[sides..].to_vec(),
-            output_padding: list("output_padding", 0, sides)?,
-            group: usize::try_from(int(node, "group").unwrap_or(1)).ok()?,
-        })
-    }
-
-    /// The output's side `i` for an input's side of `n`.
-    pub fn side(&self, i: usize, n: usize) -> Option<usize> {
-        let padded = n.checked_add(self.before[i])?.checked_add(self.after[i])?;
-        Some(padded.checked_sub(self.kernel[i])? / self.strides[i] + 1)
-    }
-}
-
-/// The kernel's sides that a node names: none, or some that may not be lengths.
-fn given_kernel(node: &NodeProto) -> Option<Option<Vec<usize>>> {
-    ints(node, "kernel_shape").map(|k| k.iter().map(|v| usize::try_from(*v).ok()).collect())
-}
-
 fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
     let (x, weights) = (n.shape(0)?, n.shape(1)?);
-    let window = Window::of_weights(n.node, weights).ok_or_else(unknown_form)?;
-    if x.len() != weights.len() || Some(x[1]) != weights[1].checked_mul(window.group) {
+    let groups = window::groups(n.node).ok_or_else(unknown_form)?;
+    let channels = weights.get(1).and_then(|c| c.checked_mul(groups));
+    if x.len() != weights.len() || x.len() < 3 || Some(x[1]) != channels || !weights[0].is_multiple_of(groups) {
         return Err(unknown_form());
     }
-    let sides = (0..window.kernel.len()).map(|i| window.side(i, x[2 + i]));
-    let dims: Option<Vec<usize>> = [Some(x[0]), Some(weights[0])].into_iter().chain(sides).collect();
+    let sides = window::sides(n.node, Some(&weights[2..]), &x[2..]).ok_or_else(unknown_form)?;
+    let results = sides.iter().zip(&x[2..]).map(|(side, n)| side.results(*n, false));
+    let dims: Option<Vec<usize>> = [Some(x[0]), Some(weights[0])].into_iter().chain(results).collect();
     Ok(vec![dims.ok_or_else(unknown_form)?])
 }
 
 fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
-    let weights = l.constant(node, 1)?;
-    let window = Window::of_weights(node, &weights.dims)?;
-    let stride = *window.strides.first()?;
-    let even = window.strides.iter().all(|s| *s == stride);
-    let plain = window.group == 1 && window.before == window.after && window.kernel.len() <= 2 && even;
-    let bias = l.optional(node, 2)?;
-    let x = l.value(node, 0)?;
-    let fits = bias.is_none_or(|b| b.values.len() == weights.dims[0]);
-    let padding = pair(&window.before, 0)?;
-    if plain && fits { l.one(i, Conv { x, weights, bias, stride, padding }) } else { None }
+    let (x, weights) = (l.value(node, 0)?, l.constant(node, 1)?);
+    let (from, to) = (l.dims(x)?, l.dims(&node.output[0])?);
+    let sides = window::rows_and_columns(&window::sides(node, Some(weights.dims.get(2..)?), from.get(2..)?)?)?;
+    let bias = l.optional(node, 2)?.map(|b| Cow::from(b.values.as_slice()));
+    if bias.as_ref().is_some_and(|b| b.len() != weights.dims[0]) {
+        return None;
+    }
+    let (from, to) = (pair(&from[2..], 1)?, pair(&to[2..], 1)?);
+    let border: Vec<usize> = (0..2).map(|i| border(&sides[i], from[i], to[i])).collect::<Option<_>>()?;
+    let border = pair(&border, 0)?;
+    let conv = Conv { x, weights: Cow::Borrowed(weights), bias, sides, border, groups: window::groups(node)? };
+    match l.then(node, "BatchNormalization").and_then(|(j, norm)| Some((j, norm, batch_norm::affine(l, norm)?))) {
+        Some((j, norm, affine)) if affine.scale.len() == weights.dims[0] => {
+            l.fused(conv.then(&affine), &norm.output, vec![i, j])
+        }
+        _ => l.one(i, conv),
+    }
 }
 
-/// A convolution with weights `[C_out, C_in, kernel…]`.
+/// The zeros that a side of `n` numbers needs at each end for so many results.
+fn border(side: &Side, n: usize, results: usize) -> Option<usize> {
+    let reach = results.checked_sub(1)?.checked_mul(side.stride)?.checked_add(side.extent()?)?;
+    Some(side.before.max(reach.saturating_sub(n.checked_add(side.before)?)))
+}
+
+/// A convolution with weights `[C_out, C_in / groups, kernel…]`.
 struct Conv<'a> {
     x: &'a str,
-    weights: &'a Constant,
-    bias: Option<&'a Constant>,
-    stride: usize,
-    padding: [usize; 2],
+    weights: Cow<'a, Constant>,
+    bias: Option<Cow<'a, [f32]>>,
+    sides: [Side; 2],
+    /// The zeros that it reads around its input.
+    border: [usize; 2],
+    groups: usize,
+}
+
+impl Conv<'_> {
+    /// With a scale and a shift of each channel of the result.
+    fn then(mut self, affine: &Affine) -> Self {
+        let weights = self.weights.values.decoded();
+        let each = (weights.len() / affine.scale.len()).max(1);
+        let scaled = weights.chunks(each).zip(&affine.scale).flat_map(|(w, a)| w.iter().map(move |w| w * a)).collect();
+        let bias = self.bias.unwrap_or_else(|| vec![0.0; affine.scale.len()].into());
+        let shifted = bias.iter().zip(affine.scale.iter().zip(&affine.shift)).map(|(b, (scale, shift))| b * scale + shift);
+        self.bias = Some(shifted.collect());
+        self.weights = Cow::Owned(Constant::of(self.weights.dims.clone(), scaled, DataType::Float));
+        self
+    }
+
+    /// The sizes of one group.
+    fn shape(&self) -> Result<Shape, Reason> {
+        let dims = &self.weights.dims;
+        let of = |f: fn(&Side) -> usize| [f(&self.sides[0]), f(&self.sides[1])];
+        Ok(Shape {
+            c_out: dims[0] / self.groups,
+            c_in: dims[1],
+            kernel: pair(&dims[2..], 1).ok_or("a kernel of more than two dimensions")?,
+            stride: of(|s| s.stride),
+            dilation: of(|s| s.dilation),
+            padding: of(|s| s.before),
+        })
+    }
+
+    /// Weights and scales, if they are stored in 8 bits and there are kernels for this form.
+    fn stored_8bit(&self) -> Option<(&[i8], &[f32])> {
+        if self.groups == 1 { stored_8bit(&self.weights, 0) } else { None }
+    }
 }
 
 impl<'a> Operation<'a> for Conv<'a> {
@@ -128,25 +111,27 @@ impl<'a> Operation<'a> for Conv<'a> {
     }
 
     fn border(&self) -> Option<(&'a str, [usize; 2])> {
-        Some((self.x, self.padding))
+        Some((self.x, self.border))
     }
 
     fn reads_8bit(&self, c: &Compiler<'_, 'a>, name: &str) -> Option<Layout8> {
-        let reads = self.x == name && c.is_rounded(name) && stored_8bit(self.weights, 0).is_some();
+        let reads = self.x == name && c.is_rounded(name) && self.stored_8bit().is_some();
         reads.then_some(Layout8::Image)
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let dims = &self.weights.dims;
-        let kernel = pair(&dims[2..], 1).ok_or("a kernel of more than two dimensions")?;
-        let shape =
-            Shape { c_out: dims[0], c_in: dims[1], kernel, stride: self.stride, padding: self.padding };
-        let stored = stored_8bit(self.weights, 0);
+        let (shape, bias) = (self.shape()?, self.bias.as_deref());
+        let stored = self.stored_8bit();
         if let Some((stored, (params, input))) = stored.zip(c.value_8bit(self.x, Layout8::Image)) {
-            return convolve_8bit(c, out, shape, stored, self.bias, (params, input, Layout8::Image));
+            return convolve_8bit(c, out, shape, stored, bias, (params, input, Layout8::Image));
         }
-        let input = c.view(self.x, self.padding)?;
-        convolve_image(c, out, shape, Weights { float: &self.weights.values.decoded(), stored }, self.bias, input)
+        let input = c.view(self.x, self.border)?;
+        let weights = Weights { float: &self.weights.values.decoded(), stored };
+        if self.groups == 1 {
+            convolve_image(c, out, shape, weights, bias, input)
+        } else {
+            convolve_groups(c, out, (shape, self.groups), weights.float, bias, input)
+        }
     }
 }
 
@@ -163,7 +148,7 @@ pub fn convolve_image<'a>(
     out: &'a str,
     shape: Shape,
     weights: Weights,
-    bias: Option<&Constant>,
+    bias: Option<&[f32]>,
     input: ImageView,
 ) -> Result<(), Reason> {
     let sums = c.fuse_sums(out, 1)?;
@@ -175,30 +160,100 @@ pub fn convolve_image<'a>(
     Ok(())
 }
 
+/// Pushes a convolution of groups of channels: of each channel by itself, or of as many groups at a time as fill a vector of the
+/// widest kind with their results, with zeros for what a group has not to do with another. `shape` is that of one group.
+pub fn convolve_groups<'a>(
+    c: &mut Compiler<'_, 'a>,
+    out: &'a str,
+    (shape, groups): (Shape, usize),
+    weights: &[f32],
+    bias: Option<&[f32]>,
+    input: ImageView,
+) -> Result<(), Reason> {
+    let sums = c.fuse_sums(out, 1)?;
+    let residual = sums.residual.map(|r| c.as_view(&r)).transpose()?;
+    let place = c.image(sums.out)?;
+    let output = place.view().ok_or("no image")?;
+    if (shape.c_out, shape.c_in) == (1, 1) {
+        let shape = Shape { c_out: groups, ..shape };
+        depthwise::convolve(c, shape, weights, bias, (input, output), (sums.bias, residual))?;
+        c.put(sums.out, place);
+        return Ok(());
+    }
+    let enough = |n: &usize| groups.is_multiple_of(*n) && n * shape.c_out >= FILLED;
+    let together = (1..=groups).find(enough).unwrap_or(groups);
+    let (c_out, c_in) = (shape.c_out * together, shape.c_in * together);
+    let of_these = Shape { c_out, c_in, ..shape };
+    let each = product(&[shape.c_in, shape.kernel[0], shape.kernel[1]]);
+    let method = if together == 1 { None } else { Some(Method::Direct) };
+    for (i, weights) in weights.chunks(c_out * each).enumerate() {
+        let float = side_by_side(weights, together, each);
+        let channels = |view: ImageView, n: usize| view.channels(i * n, n).ok_or("a group of channels that are not there");
+        let sums_of_these = (
+            sums.bias.map(|slice| Slice { start: slice.start + i * c_out, len: c_out }),
+            residual.map(|view| channels(view, c_out)).transpose()?,
+        );
+        let views = (channels(input, c_in)?, channels(output, c_out)?);
+        let bias = bias.map(|all| &all[i * c_out..][..c_out]);
+        convolve_by(c, of_these, method, Weights { float: &float, stored: None }, bias, views, sums_of_these)?;
+    }
+    c.put(sums.out, place);
+    Ok(())
+}
+
+/// The results that groups have together if that can be: as many as the widest vectors have numbers, on every CPU, so that all
+/// of them add up the same numbers.
+const FILLED: usize = 16;
+
+/// Weights of groups, `each` for a result, as those of one convolution: each result has zeros for the inputs of other groups.
+fn side_by_side(weights: &[f32], groups: usize, each: usize) -> Cow<'_, [f32]> {
+    if groups == 1 || each == 0 {
+        return weights.into();
+    }
+    let results = weights.len() / groups / each;
+    let mut all = vec![0.0; weights.len() * groups];
+    for (o, of_result) in weights.chunks(each).enumerate() {
+        let first = (o * groups + o / results.max(1)) * each;
+        all[first..first + each].copy_from_slice(of_result);
+    }
+    all.into()
+}
+
 /// Pushes a convolution in f32; `sums` is what is added to each channel and what to each number.
 pub fn convolve(
     c: &mut Compiler,
     shape: Shape,
     weights: Weights,
-    bias: Option<&Constant>,
+    bias: Option<&[f32]>,
+    views: (ImageView, ImageView),
+    sums: (Option<Slice>, Option<ImageView>),
+) -> Result<(), Reason> {
+    convolve_by(c, shape, None, weights, bias, views, sums)
+}
+
+/// As [`convolve`], by a method if one is named.
+fn convolve_by(
+    c: &mut Compiler,
+    shape: Shape,
+    method: Option<Method>,
+    weights: Weights,
+    bias: Option<&[f32]>,
     (input, output): (ImageView, ImageView),
     sums: (Option<Slice>, Option<ImageView>),
 ) -> Result<(), Reason> {
-    if bias.is_some_and(|b| b.values.len() != shape.c_out) {
+    if bias.is_some_and(|b| b.len() != shape.c_out) {
         return Err("the bias does not fit".into());
     }
-    let (method, weights) = match winograd::suits(&shape, output.h, output.w, winograd::float::MANY).next() {
-        Some(square) => (Method::Winograd(square), Stored::Float(weights.float)),
-        None => {
-            let eight = weights.stored.map(|(all, scales)| Stored::Eight(all, scales));
-            (Method::Direct, eight.unwrap_or(Stored::Float(weights.float)))
-        }
-    };
+    let as_large = (input.h, input.w) == (output.h, output.w);
+    let square = winograd::suits(&shape, output.h, output.w, winograd::float::MANY).next().filter(|_| as_large);
+    let method = method.or(square.map(Method::Winograd)).unwrap_or(Method::Direct);
+    let eight = weights.stored.filter(|_| method == Method::Direct).map(|(all, scales)| Stored::Eight(all, scales));
+    let weights = eight.unwrap_or(Stored::Float(weights.float));
     if product(&[shape.c_out, shape.c_in, shape.kernel[0], shape.kernel[1]]) != weights.len() {
         return Err("weights of another number".into());
     }
     take_packed(c, &shape, method, (c.isa.tile().0, 1), 4)?;
-    let packed = conv::Packed::new(shape, method, weights, bias.map(|b| b.values.as_slice()), c.isa)?;
+    let packed = conv::Packed::new(shape, method, weights, bias, c.isa)?;
     let mut places = Places::default();
     let step = ConvStep {
         packed,
@@ -218,11 +273,11 @@ pub fn convolve_8bit<'a>(
     out: &'a str,
     shape: Shape,
     (weights, scales): (&[i8], &[f32]),
-    bias: Option<&Constant>,
+    bias: Option<&[f32]>,
     (params, input, layout): (QuantParams, ImageView, Layout8),
 ) -> Result<(), Reason> {
     let right = product(&[shape.c_out, shape.c_in, shape.kernel[0], shape.kernel[1]]) == weights.len();
-    if !right || bias.is_some_and(|b| b.values.len() != shape.c_out) || ![1, shape.c_out].contains(&scales.len()) {
+    if !right || bias.is_some_and(|b| b.len() != shape.c_out) || ![1, shape.c_out].contains(&scales.len()) {
         return Err("the weights, their scales or the bias do not fit".into());
     }
     let alike = |r: Readers| if layout == Layout8::Image { !r.rows_8bit } else { !r.image_8bit };
@@ -254,8 +309,8 @@ pub fn convolve_8bit<'a>(
     };
     let view = output.as_ref().and_then(|place| if layout == Layout8::Image { place.view() } else { place.rows() });
     let to = view.or(output_8bit.map(|(view, _)| view)).ok_or("a convolution without a result")?;
-    let method = conv8::method(c.isa, &shape, weights, [to.h, to.w]);
-    let bias = bias.map(|b| b.values.as_slice());
+    let as_large = (input.h, input.w) == (to.h, to.w);
+    let method = if as_large { conv8::method(c.isa, &shape, weights, [to.h, to.w]) } else { Method::Direct };
     let bytes = if method == Method::Direct { 1 } else { 2 };
     take_packed(c, &shape, method, (c.isa.lanes_of_bytes(), conv8::CHANNELS), bytes)?;
     let packed = Packed8::new(shape, method, (weights, scales), bias, params, c.isa)?;
@@ -294,20 +349,37 @@ fn take_packed(
     c.graph.take_bytes(sizes.into_iter().fold(taps.saturating_mul(bytes), usize::saturating_mul))
 }
 
-/// Whether an input with its border has all windows of an output of `h` by `w`.
-fn reaches(shape: &Shape, input: &ImageView, h: usize, w: usize) -> bool {
-    let Shape { kernel, stride, padding, .. } = *shape;
-    let side = |n: usize, kernel: usize| n.checked_sub(1)?.checked_mul(stride)?.checked_add(kernel);
-    let sides = side(h, kernel[0]).zip(side(w, kernel[1]));
-    sides.is_some_and(|(height, width)| input.reaches(padding, [height, width], input.c, usize::MAX))
+/// Whether an input with its border has all windows of an output.
+pub fn reaches(shape: &Shape, input: &ImageView, output: &ImageView) -> bool {
+    let window = shape.window([output.h, output.w]);
+    window.is_some_and(|window| input.reaches(shape.padding, window, input.c, usize::MAX))
+}
+
+/// Whether the method makes outputs of this size: Winograd's only those as large as their input.
+fn makes(method: Method, input: &ImageView, output: &ImageView) -> bool {
+    method == Method::Direct || (input.h, input.w) == (output.h, output.w)
+}
+
+/// How a convolution's windows and taps move, as text.
+pub fn moves(shape: &Shape) -> String {
+    let text = |name: &str, [y, x]: [usize; 2]| match (y, x) {
+        _ if y == x => format!(", {name} {x}"),
+        _ => format!(", {name} {y}×{x}"),
+    };
+    let dilation = if shape.dilation == [1, 1] { String::new() } else { text("dilation", shape.dilation) };
+    text("stride", shape.stride) + &dilation
 }
 
 /// What is said of a convolution's sizes, and its multiply-adds.
 fn describe(shape: &Shape, input: &ImageView, output: &ImageView) -> (String, u64) {
     let ([kh, kw], Extent { h, w, .. }) = (shape.kernel, **output);
     let text = format!(
-        "{}×{}×{} → {}×{h}×{w}, {kh}×{kw}, stride {}",
-        input.c, input.h, input.w, shape.c_out, shape.stride
+        "{}×{}×{} → {}×{h}×{w}, {kh}×{kw}{}",
+        input.c,
+        input.h,
+        input.w,
+        shape.c_out,
+        moves(shape)
     );
     (text, product(&[shape.c_in, shape.c_out, kh, kw, h, w]) as u64)
 }
@@ -358,7 +430,8 @@ impl Kernel for ConvStep {
         let (shape, input, output) = (self.packed.shape(), places.get(self.input), places.get(self.output));
         let right = input.c == shape.c_in
             && output.c == shape.c_out
-            && reaches(shape, &input, output.h, output.w)
+            && reaches(shape, &input, &output)
+            && makes(self.packed.method(), &input, &output)
             && self.bias.is_none_or(|bias| places.get(bias).len == shape.c_out)
             && self.residual.is_none_or(|r| super::image_map::same_size(&places.get(r), &output));
         if right { Ok(()) } else { Err("a convolution that does not fit its input or its output".into()) }
@@ -379,7 +452,7 @@ impl Kernel for ConvStep {
 }
 
 /// Copies what is added to each channel out of the arena.
-fn copy_bias<'s>(
+pub fn copy_bias<'s>(
     bias: Option<Handle<Slice>>,
     places: &Places,
     memory: kernels::Memory,
@@ -445,20 +518,15 @@ impl Kernel for QuantizedConvStep {
         let (shape, input) = (self.packed.shape(), places.get(self.input));
         let unfit = || Reason::from("an 8-bit convolution that does not fit its input or its output");
         let to = self.result(places).ok_or_else(unfit)?;
-        // the output has all the pixels that the kernel makes of the input
-        let side = |i: usize, n: usize| {
-            let padded = shape.padding[i].checked_mul(2)?.checked_add(n)?;
-            padded.checked_sub(shape.kernel[i])?.checked_div(shape.stride)?.checked_add(1)
-        };
         let all = [self.output, self.output_8bit.map(|(view, _)| view), self.residual];
         let alike = |view: Handle<ImageView>| super::image_map::same_size(&places.get(view), &to);
         let right = input.c == shape.c_in
             && to.c == shape.c_out
-            && (side(0, input.h), side(1, input.w)) == (Some(to.h), Some(to.w))
+            && makes(self.packed.method(), &input, &to)
             && input.pixel.is_multiple_of(conv8::CHANNELS)
             && input.start.is_multiple_of(conv8::CHANNELS)
             && shape.c_in.checked_next_multiple_of(conv8::CHANNELS).is_some_and(|c| c <= input.pixel)
-            && reaches(shape, &input, to.h, to.w)
+            && reaches(shape, &input, &to)
             && self.bias.is_none_or(|bias| places.get(bias).len == shape.c_out)
             && all.into_iter().flatten().all(alike);
         if right { Ok(()) } else { Err(unfit()) }

@@ -17,8 +17,15 @@ use onnx::pb::NodeProto;
 pub static OPERATORS: &[Operator] = &[
     Operator::new("GroupNormalization")
         .attributes(&["num_groups", "epsilon", "stash_type"]).infer(same_shape).lower(lower),
-    // on its own there is no kernel for it; see `group_norm`
-    Operator::new("InstanceNormalization").attributes(&["epsilon"]).infer(same_shape),
+    // a group for each channel; with a Reshape before and after it, see `group_norm`
+    Operator::new("InstanceNormalization").attributes(&["epsilon"]).infer(same_shape).lower(|l, i| {
+        let node = l.node(i);
+        let x = l.value(node, 0)?;
+        let groups = *l.dims(x)?.get(1)?;
+        let weights = |k: usize| l.constant(node, k).map(|c| c.values.to_vec()).filter(|v| v.len() == groups);
+        let epsilon = float(node, "epsilon").unwrap_or(1e-5);
+        l.one(i, GroupNorm { x, groups, epsilon, scale: weights(1)?, shift: weights(2)? })
+    }),
 ];
 
 fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {

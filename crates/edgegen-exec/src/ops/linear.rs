@@ -103,10 +103,11 @@ impl<'a> Operation<'a> for Linear<'a> {
         if dims.iter().product::<usize>() == k {
             return self.multiply_vector(c, out, [k, n]);
         }
-        let shape = Shape { c_out: n, c_in: k, kernel: [1, 1], stride: 1, padding: [0, 0] };
+        let shape = Shape::plain(n, k, [1, 1], [0, 0]);
+        let bias = self.bias.map(|b| b.values.as_slice());
         let stored = self.stored().map(|(all, scales)| (by_row(all, n, self.by_column), scales));
         if let Some(((rows, scales), (params, input))) = stored.as_ref().zip(c.value_8bit(self.x, Layout8::Rows)) {
-            return convolve_8bit(c, out, shape, (rows, scales), self.bias, (params, input, Layout8::Rows));
+            return convolve_8bit(c, out, shape, (rows, scales), bias, (params, input, Layout8::Rows));
         }
         let input = c.value(self.x)?;
         let input = c.as_rows(&input)?;
@@ -117,7 +118,7 @@ impl<'a> Operation<'a> for Linear<'a> {
         let rows = if stored.is_none() { by_row(&floats, n, self.by_column) } else { Cow::default() };
         let views = (input, output.rows().ok_or("no rows")?);
         let stored = stored.as_ref().map(|(rows, scales)| (rows.as_ref(), *scales));
-        convolve(c, shape, Weights { float: &rows, stored }, self.bias, views, (sums.bias, residual))?;
+        convolve(c, shape, Weights { float: &rows, stored }, bias, views, (sums.bias, residual))?;
         c.put(sums.out, output);
         Ok(())
     }

@@ -11,13 +11,16 @@ use crate::reason::Reason;
 use kernels::conv8::QuantParams;
 use onnx::pb::NodeProto;
 
+mod depthwise;
 mod image_map;
+mod indexed;
 mod rearrange;
 mod row_op;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod window;
 pub(crate) mod zeros;
 
 /// The files of operators.
@@ -30,7 +33,7 @@ macro_rules! operators {
 
 operators! {
     attention,
-    average_pool,
+    batch_norm,
     binary,
     cast,
     comparison,
@@ -47,8 +50,8 @@ operators! {
     layer_norm,
     linear,
     matmul,
-    max_pool,
     pad,
+    pool,
     quantize,
     reduce,
     reshape,
@@ -88,6 +91,8 @@ pub struct Operator {
     /// Whether it takes values of any type, since it moves or converts them, or reads them as indices. Others take f32 alone,
     /// and stored integers that f32 holds.
     pub any_type: bool,
+    /// Whether it also takes what is true or false.
+    pub truths: bool,
 }
 
 impl Operator {
@@ -101,6 +106,7 @@ impl Operator {
             known_from_shapes: |_| Ok(None),
             attributes: &[],
             any_type: false,
+            truths: false,
         }
     }
 
@@ -127,6 +133,11 @@ impl Operator {
     /// With the attributes that its rules read, or that change nothing of what they make.
     pub const fn attributes(self, attributes: &'static [&'static str]) -> Self {
         Operator { attributes, ..self }
+    }
+
+    /// With what is true or false.
+    pub const fn truths(self) -> Self {
+        Operator { truths: true, ..self }
     }
 
     /// With values of any type.

@@ -1,29 +1,31 @@
-//! Sums and means over dimensions.
+//! Sums, means, extremes and norms over dimensions.
 
 use super::reshape::axes;
 use super::{Operation, Operator};
-use crate::compile::Compiler;
+use crate::compile::{Compiler, inverse};
 use crate::constant::Constant;
 use crate::graph::Inference;
 use crate::lower::{Lowered, Lowering};
 use crate::node::{axis, int};
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
-use crate::step::{Call, Kernel, Scratch};
-use kernels::general::Reduction;
+use crate::step::{Call, Kernel, Scratch, product};
+use kernels::arena::StridedView;
+use kernels::general::{RANK, StridedLoops};
+use kernels::reduce::Reduction;
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[
     reduction("ReduceMean").lower(|l, i| lower(l, i, Reduction::Mean)),
     reduction("ReduceSum").lower(|l, i| lower(l, i, Reduction::Sum)),
-    // the shapes alone: there are no kernels for these yet
-    reduction("ReduceL1"),
-    reduction("ReduceL2"),
-    reduction("ReduceLogSum"),
-    reduction("ReduceLogSumExp"),
-    reduction("ReduceMax"),
-    reduction("ReduceMin"),
-    reduction("ReduceSumSquare"),
+    reduction("ReduceMax").lower(|l, i| lower(l, i, Reduction::Max)),
+    reduction("ReduceMin").lower(|l, i| lower(l, i, Reduction::Min)),
+    reduction("ReduceProd").lower(|l, i| lower(l, i, Reduction::Product)),
+    reduction("ReduceL1").lower(|l, i| lower(l, i, Reduction::L1)),
+    reduction("ReduceL2").lower(|l, i| lower(l, i, Reduction::L2)),
+    reduction("ReduceSumSquare").lower(|l, i| lower(l, i, Reduction::SumSquare)),
+    reduction("ReduceLogSum").lower(|l, i| lower(l, i, Reduction::LogSum)),
+    reduction("ReduceLogSumExp").lower(|l, i| lower(l, i, Reduction::LogSumExp)),
 ];
 
 const fn reduction(name: &'static str) -> Operator {
@@ -70,31 +72,66 @@ impl<'a> Operation<'a> for Reduce<'a> {
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let input = c.value(self.x)?;
-        let mut dims = input.dims.clone();
-        self.axes.iter().for_each(|a| dims[*a] = 1);
-        let output = c.row_major(&dims)?;
-        let mut sums = output.clone();
-        sums.dims.clone_from(&input.dims);
-        self.axes.iter().for_each(|a| sums.strides[*a] = 0);
+        let mut input = c.value(self.x)?;
+        let (inner, outer): (Vec<usize>, Vec<usize>) = (0..input.dims.len()).partition(|d| self.axes.contains(d));
+        let of = |place: &StridedView, which: &[usize]| StridedView {
+            start: place.start,
+            dims: which.iter().map(|d| place.dims[*d]).collect(),
+            strides: which.iter().map(|d| place.strides[*d]).collect(),
+            border: [0, 0],
+        };
+        if sides(&of(&input, &inner)).is_none() {
+            // more than rows and columns: they are brought together
+            let order = [&outer[..], &inner[..]].concat();
+            input = c.contiguous(&input.permuted(&order), |_| false)?.permuted(&inverse(&order));
+        }
+        let inner = sides(&of(&input, &inner)).ok_or("a reduction over too many dimensions")?;
+        let outer = of(&input, &outer);
+        // a result with as many dimensions may lie as the input does
+        let dims = c.dims(out)?;
+        let like = if dims.len() == input.dims.len() { Some(c.like(out, &input)?) } else { None };
+        let results = like.and_then(|place| place.reshaped(&outer.dims).map(|results| (place, results)));
+        let (output, results) = match results {
+            Some(both) => both,
+            None => {
+                let place = c.row_major(dims)?;
+                let results = place.reshaped(&outer.dims).ok_or("a reduction's result")?;
+                (place, results)
+            }
+        };
+        let [to, from] = c.strided_with([&results, &outer], [[(1, 0); 2], inner])?;
         let mut places = Places::default();
-        let ([sums, from], [to]) = (c.strided([&sums, &input])?, c.strided([&output])?);
-        let to = places.strided(Access::Write, to);
-        let sums = places.strided(Access::Accumulate, sums);
-        let from = places.strided(Access::Read, from);
-        c.push(ReduceStep { f: self.f, to, sums, from }, places);
-        c.put(out, output.reshaped(c.dims(out)?).ok_or("a reduction's result")?);
+        let (to, from) = (places.strided(Access::Write, to), places.strided(Access::Read, from));
+        c.push(ReduceStep { f: self.f, to, from }, places);
+        c.put(out, output);
         Ok(())
     }
+}
+
+/// Dimensions as rows and columns, each with its length and stride; none if they are more than two once those that lie together
+/// are one.
+fn sides(inner: &StridedView) -> Option<[(usize, usize); 2]> {
+    let (dims, [(_, strides)]) = StridedLoops::new(&inner.dims, [(0, inner.strides.as_slice())])?.parts();
+    let side = |d: usize| (dims[d], strides[d]);
+    (dims[..RANK - 2].iter().all(|n| *n == 1)).then(|| [side(RANK - 2), side(RANK - 1)])
 }
 
 #[derive(Debug)]
 struct ReduceStep {
     f: Reduction,
     to: Handle<Strided>,
-    /// The result, spread over the input's dimensions.
-    sums: Handle<Strided>,
+    /// For each result the numbers that it is made of, as the rows and columns of a matrix.
     from: Handle<Strided>,
+}
+
+impl ReduceStep {
+    /// Over the results, and over the numbers of each.
+    fn loops(&self, places: &Places) -> Option<(StridedLoops<2>, StridedLoops<1>)> {
+        let (to, from) = (places.get(self.to), places.get(self.from));
+        let [(rows, row), (columns, column)] = from.matrix();
+        let inner = StridedLoops::new(&[rows, columns], [(0, &[row, column])])?;
+        Some((Strided::loops([to, from])?, inner))
+    }
 }
 
 impl Kernel for ReduceStep {
@@ -103,17 +140,21 @@ impl Kernel for ReduceStep {
     }
 
     fn sizes(&self, places: &Places) -> (String, u64) {
-        (places.get(self.from).len().to_string(), 0)
+        (format!("{} → {}", places.get(self.from).len(), places.get(self.to).len()), 0)
+    }
+
+    fn cost(&self, places: &Places) -> Option<usize> {
+        Some(product(&[10, places.get(self.from).len()]))
     }
 
     fn check(&self, places: &Places) -> Result<(), Reason> {
-        let [to, sums, from] = [self.to, self.sums, self.from].map(|p| places.get(p));
-        let plain = [to, sums, from].iter().all(|p| p.matrix() == [(1, 0); 2]);
-        if plain && sums.dims == from.dims && to.start == sums.start { Ok(()) } else { Err("sums that do not fit".into()) }
+        let (to, from) = (places.get(self.to), places.get(self.from));
+        let alike = to.dims[..RANK] == from.dims[..RANK] && to.matrix() == [(1, 0); 2] && from.len() > 0;
+        if alike && self.loops(places).is_some() { Ok(()) } else { Err("sums that do not fit".into()) }
     }
 
-    fn run(&self, Call { isa, places, memory, .. }: Call<'_>, _: &mut Scratch) {
-        let loops = Strided::loops([places.get(self.sums), places.get(self.from)]).expect(PROVEN);
-        kernels::reduce(isa, self.f, &loops, &Strided::loops([places.get(self.to)]).expect(PROVEN), memory);
+    fn run(&self, Call { isa, part, places, memory }: Call<'_>, _: &mut Scratch) {
+        let (loops, inner) = self.loops(places).expect(PROVEN);
+        kernels::reduce(isa, self.f, &loops, &inner, part, memory);
     }
 }

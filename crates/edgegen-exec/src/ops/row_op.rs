@@ -1,16 +1,18 @@
-//! A step that does something to each row of numbers that lie together: softmax and layer norm.
+//! A step that does something to each row of numbers that lie together: softmax and norms.
 
 use super::Operation;
-use crate::compile::Compiler;
+use crate::compile::{Compiler, inverse};
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
+use kernels::arena::StridedView;
 use kernels::general::RowOp;
 
-/// Something to each row of the last dimension.
+/// Something to each row of numbers along some dimensions, the last of them the fastest.
 pub struct RowOperation<'a> {
     pub x: &'a str,
     pub function: RowOp,
+    pub axes: Vec<usize>,
 }
 
 impl<'a> Operation<'a> for RowOperation<'a> {
@@ -20,18 +22,43 @@ impl<'a> Operation<'a> for RowOperation<'a> {
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
         let input = c.value(self.x)?;
-        let length = *input.dims.last().ok_or("a number has no rows")?;
-        let input = c.contiguous(&input, |p| length == 1 || p.strides.last() == Some(&1))?;
-        let output = c.row_major(&input.dims)?;
-        // the rows, as matrices of one row
-        let rows = |p: &kernels::arena::StridedView| {
+        // with the rows as the last dimension
+        let mut order: Vec<usize> = (0..input.dims.len()).filter(|d| !self.axes.contains(d)).collect();
+        let outer: Vec<usize> = order.iter().map(|d| input.dims[*d]).collect();
+        order.extend(&self.axes);
+        let rows = |p: &StridedView| {
+            let p = p.permuted(&order);
+            let length = p.dims[outer.len()..].iter().try_fold(1, |n: usize, d| n.checked_mul(*d))?;
+            let rows = p.reshaped(&[&outer[..], &[length]].concat())?;
+            (length == 1 || rows.strides.last() == Some(&1)).then_some(rows)
+        };
+        let from = match rows(&input) {
+            Some(rows) => rows,
+            None => {
+                let copy = c.contiguous(&input.permuted(&order), |_| false)?;
+                rows(&copy.permuted(&inverse(&order))).ok_or("rows of numbers that do not lie together")?
+            }
+        };
+        // as the input lies, or with the rows together where it does not have them so
+        let like = if rows(&input).is_some() { Some(c.like(out, &input)?) } else { None };
+        let (output, to) = match like.and_then(|like| rows(&like).map(|to| (like, to))) {
+            Some(both) => both,
+            None => {
+                let to = c.row_major(&order.iter().map(|d| input.dims[*d]).collect::<Vec<_>>())?;
+                let output = to.permuted(&inverse(&order));
+                let rows = rows(&output).ok_or("rows of numbers that do not lie together")?;
+                (output, rows)
+            }
+        };
+        // as matrices of one row
+        let matrices = |p: &StridedView| {
             let mut rows = p.clone();
             rows.dims.insert(rows.dims.len() - 1, 1);
             rows.strides.insert(rows.strides.len() - 1, 0);
             *rows.strides.last_mut().expect("a row") = 1;
             rows
         };
-        let [to, from] = c.matrices([&rows(&output), &rows(&input)])?;
+        let [to, from] = c.matrices([&matrices(&to), &matrices(&from)])?;
         let mut places = Places::default();
         let (to, from) = (places.strided(Access::Write, to), places.strided(Access::Read, from));
         c.push(RowStep { function: self.function.clone(), to, from }, places);
@@ -59,7 +86,10 @@ impl Kernel for RowStep {
     fn name(&self, _: &Places) -> &'static str {
         match self.function {
             RowOp::Softmax => "softmax",
+            RowOp::LogSoftmax => "log-softmax",
             RowOp::LayerNorm { .. } => "layer norm",
+            RowOp::RmsNorm { .. } => "RMS norm",
+            RowOp::L2Norm { .. } => "L2 norm",
         }
     }
 
@@ -74,21 +104,14 @@ impl Kernel for RowStep {
     }
 
     fn bytes(&self) -> usize {
-        match &self.function {
-            RowOp::Softmax => 0,
-            RowOp::LayerNorm { scale, shift, .. } => 4 * (scale.len() + shift.len()),
-        }
+        self.function.bytes()
     }
 
     fn check(&self, places: &Places) -> Result<(), Reason> {
         let (to, from) = (places.get(self.to), places.get(self.from));
         let (_, length) = self.rows(places);
         let contiguous = [to, from].iter().all(|p| p.matrix()[0].0 == 1 && p.matrix()[1].1 == 1);
-        let weights = match &self.function {
-            RowOp::Softmax => true,
-            RowOp::LayerNorm { scale, shift, .. } => scale.len() == length && shift.len() == length,
-        };
-        if to.dims == from.dims && length > 0 && contiguous && weights {
+        if to.dims == from.dims && length > 0 && contiguous && self.function.fits(length) {
             Ok(())
         } else {
             Err("rows that do not fit".into())

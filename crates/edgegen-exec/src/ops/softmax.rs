@@ -1,4 +1,4 @@
-//! Softmax over the last dimension.
+//! Softmax and LogSoftmax.
 
 use super::row_op::RowOperation;
 use super::{Operator, same_shape};
@@ -7,10 +7,17 @@ use crate::node::{axis, int};
 use kernels::general::RowOp;
 use onnx::pb::NodeProto;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("Softmax").attributes(&["axis"]).infer(|n| {
-    axis(int(n.node, "axis").unwrap_or(0), n.shape(0)?.len())?;
-    same_shape(n)
-}).lower(lower)];
+pub static OPERATORS: &[Operator] = &[
+    row_op("Softmax").lower(|l, i| lower(l, i, RowOp::Softmax)),
+    row_op("LogSoftmax").lower(|l, i| lower(l, i, RowOp::LogSoftmax)),
+];
+
+const fn row_op(name: &'static str) -> Operator {
+    Operator::new(name).attributes(&["axis"]).infer(|n| {
+        axis(int(n.node, "axis").unwrap_or(0), n.shape(0)?.len())?;
+        same_shape(n)
+    })
+}
 
 /// The dimension that a Softmax is over. Before opset 13 it is over that and all after it, which is one only if these are 1.
 pub fn softmax_axis(l: &Lowering, node: &NodeProto) -> Option<usize> {
@@ -26,9 +33,16 @@ pub fn softmax_axis(l: &Lowering, node: &NodeProto) -> Option<usize> {
     }
 }
 
-fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
+fn lower<'a>(l: &Lowering<'a>, i: usize, function: RowOp) -> Option<Lowered<'a>> {
     let node = l.node(i);
     let x = l.value(node, 0)?;
     let rank = l.dims(x)?.len();
-    if softmax_axis(l, node)? + 1 == rank { l.one(i, RowOperation { x, function: RowOp::Softmax }) } else { None }
+    match softmax_axis(l, node) {
+        Some(axis) => l.one(i, RowOperation { x, function, axes: vec![axis] }),
+        // all dimensions from that on, as one
+        None => {
+            let first = axis(int(node, "axis").unwrap_or(1), rank).ok()?;
+            l.one(i, RowOperation { x, function, axes: (first..rank).collect() })
+        }
+    }
 }

@@ -157,7 +157,56 @@ const TABLE: &[Row] = &[
             ];
             b.op("Resize", &[&pooled, &empty, &scales], &floor)
         },
-        &["pooling", "upsample"],
+        &["average pooling", "upsample"],
+    ),
+    (
+        "batch norm becomes part of the convolution before it",
+        IMAGE,
+        |b| {
+            let made = conv(b, "x", 1);
+            let [scale, shift, mean] = [0; 3].map(|_| b.weights(&[4]));
+            let variance = b.stored(&[4], &[1.0, 2.0, 3.0, 4.0]);
+            b.op("BatchNormalization", &[&made, &scale, &shift, &mean, &variance], &[])
+        },
+        &["convolution"],
+    ),
+    (
+        "each channel by itself, and the channels in two groups",
+        IMAGE,
+        |b| {
+            let weights = b.weights(&[4, 1, 3, 3]);
+            let pads = Attribute::Ints("pads", &[1; 4]);
+            let x = b.op("Conv", &["x", &weights], &[Attribute::Int("group", 4), pads]);
+            let weights = b.weights(&[4, 2, 1, 1]);
+            b.op("Conv", &[&x, &weights], &[Attribute::Int("group", 2)])
+        },
+        &["depthwise convolution", "convolution"],
+    ),
+    (
+        "a transposed convolution is one convolution for each rest by the stride",
+        IMAGE,
+        |b| {
+            let weights = b.weights(&[4, 4, 2, 2]);
+            let twice = b.op("ConvTranspose", &["x", &weights], &[Attribute::Ints("strides", &[2, 2])]);
+            b.op("MaxPool", &[&twice], &[kernel(&[2, 2]), Attribute::Ints("strides", &[2, 2])])
+        },
+        &["convolution", "convolution", "convolution", "convolution", "max pooling"],
+    ),
+    (
+        "softmax over channels of an image",
+        IMAGE,
+        |b| b.op("Softmax", &["x"], &[Attribute::Int("axis", 1)]),
+        &["softmax"],
+    ),
+    (
+        "a choice by what is computed",
+        IMAGE,
+        |b| {
+            let half = b.stored(&[], &[0.5]);
+            let large = b.op("Greater", &["x", &half], &[]);
+            b.op("Where", &[&large, "x", &half], &[])
+        },
+        &["function of two", "choice"],
     ),
 ];
 
@@ -191,7 +240,7 @@ const REFUSED: &[Refused] = &[
             let weights = b.weights(&[4, 4, 1, 1]);
             b.op("Conv", &["x", &weights], &[Attribute::Ints("pads", &[1 << 62; 4])])
         },
-        "unknown form",
+        "too large",
     ),
     ("an order that is none", |b| b.op("Transpose", &["x"], &[Attribute::Ints("perm", &[0, 2, 2, 1])]), "permutation"),
     (

@@ -1,16 +1,17 @@
 //! Functions of every number: activations, roots, and the forms that exporters write some of them in.
 
 use super::image_map::{ImageFunction, ImageMap, Output};
-use super::{Fusion, Operation, Operator, same_shape};
+use super::{Fusion, LowerFn, Operation, Operator, same_shape};
 use crate::compile::Compiler;
 use crate::constant::Constant;
 use crate::lower::{Lowered, Lowering};
-use crate::node::{float, text};
+use crate::node::{float, int, text};
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
 use kernels::general::Unary;
 use onnx::pb::NodeProto;
+use onnx::pb::tensor_proto::DataType;
 
 /// An operator that is one function, which is not worked out on stored tensors.
 macro_rules! function {
@@ -39,7 +40,43 @@ pub static OPERATORS: &[Operator] = &[
     function!("Reciprocal", Unary::Reciprocal, |v| 1.0 / v),
     function!("Abs", Unary::Absolute, f32::abs),
     function!("Floor", Unary::Floor, f32::floor),
-    Operator::new("Ceil").infer(same_shape).fold(|_, input| Ok(first(input).map(|x| vec![x.map(f32::ceil)]))),
+    function!("Ceil", Unary::Ceil, f32::ceil),
+    function!("Round", Unary::Round, f32::round_ties_even),
+    function!("Sign", Unary::Sign, |v| if v > 0.0 { 1.0 } else if v < 0.0 { -1.0 } else { v * 0.0 }),
+    function!("Softsign", Unary::Softsign),
+    function!("HardSwish", Unary::HardSwish),
+    function!("Tan", Unary::Tan, libm::tanf),
+    function!("Asin", Unary::Asin),
+    function!("Acos", Unary::Acos),
+    function!("Atan", Unary::Atan),
+    function!("Sinh", Unary::Sinh),
+    function!("Cosh", Unary::Cosh),
+    function!("Asinh", Unary::Asinh),
+    function!("Acosh", Unary::Acosh),
+    function!("Atanh", Unary::Atanh),
+    with_alpha("Elu", |l, i| one(l, i, Unary::Elu(alpha(l, i, 1.0)))),
+    with_alpha("Celu", |l, i| Some(alpha(l, i, 1.0)).filter(|a| *a != 0.0).and_then(|a| one(l, i, Unary::Celu(a)))),
+    with_alpha("LeakyRelu", |l, i| one(l, i, Unary::LeakyRelu(alpha(l, i, 0.01)))),
+    with_alpha("ThresholdedRelu", |l, i| one(l, i, Unary::ThresholdedRelu(alpha(l, i, 1.0)))),
+    Operator::new("Selu").attributes(&["alpha", "gamma"]).infer(same_shape).lower(|l, i| {
+        let gamma = float(l.node(i), "gamma").unwrap_or(1.050_701);
+        one(l, i, Unary::Selu(alpha(l, i, 1.673_263_2), gamma))
+    }),
+    Operator::new("HardSigmoid").attributes(&["alpha", "beta"]).infer(same_shape).lower(|l, i| {
+        let beta = float(l.node(i), "beta").unwrap_or(0.5);
+        one(l, i, Unary::HardSigmoid(alpha(l, i, 0.2), beta))
+    }),
+    Operator::new("Shrink").attributes(&["bias", "lambd"]).infer(same_shape).lower(|l, i| {
+        let of = |name: &str, default: f32| float(l.node(i), name).unwrap_or(default);
+        one(l, i, Unary::Shrink { bias: of("bias", 0.0), lambda: of("lambd", 0.5) })
+    }),
+    Operator::new("IsNaN").infer(same_shape).lower(|l, i| one(l, i, Unary::IsNan)).fold(|_, input| {
+        Ok(first(input).map(|x| vec![Constant { kind: DataType::Bool, ..x.map(|v| f32::from(v.is_nan())) }]))
+    }),
+    Operator::new("IsInf").attributes(&["detect_negative", "detect_positive"]).infer(same_shape).lower(|l, i| {
+        let asked = |name: &str| int(l.node(i), name).unwrap_or(1) != 0;
+        one(l, i, Unary::IsInf { above: asked("detect_positive"), below: asked("detect_negative") })
+    }),
     Operator::new("Sigmoid").infer(same_shape).lower(|l, i| silu(l, i).or_else(|| one(l, i, Unary::Sigmoid))),
     Operator::new("Softplus").infer(same_shape).lower(|l, i| mish(l, i).or_else(|| one(l, i, Unary::Softplus))),
     Operator::new("Swish").attributes(&["alpha"]).infer(same_shape).lower(|l, i| {
@@ -51,21 +88,16 @@ pub static OPERATORS: &[Operator] = &[
         one(l, i, if tanh { Unary::GeluTanh } else { Unary::Gelu })
     }),
     Operator::new("Clip").attributes(&["max", "min"]).infer(same_shape).lower(clip),
-    // shapes alone: there are no kernels for these yet
-    Operator::new("Elu").attributes(&["alpha"]).infer(same_shape),
-    Operator::new("HardSigmoid").attributes(&["alpha", "beta"]).infer(same_shape),
-    Operator::new("HardSwish").infer(same_shape),
-    Operator::new("LeakyRelu").attributes(&["alpha"]).infer(same_shape),
-    Operator::new("Round").infer(same_shape),
-    Operator::new("BatchNormalization").attributes(&["epsilon", "momentum"]).infer(same_shape),
-    Operator::new("IsInf").infer(same_shape),
-    Operator::new("IsNaN").infer(same_shape),
-    Operator::new("LogSoftmax").attributes(&["axis"]).infer(same_shape),
-    Operator::new("Selu").attributes(&["alpha", "gamma"]).infer(same_shape),
-    Operator::new("Sign").infer(same_shape),
-    Operator::new("Softsign").infer(same_shape),
-    Operator::new("ThresholdedRelu").attributes(&["alpha"]).infer(same_shape),
 ];
+
+const fn with_alpha(name: &'static str, lower: LowerFn) -> Operator {
+    Operator::new(name).attributes(&["alpha"]).infer(same_shape).lower(lower)
+}
+
+/// The attribute alpha of node `i`.
+fn alpha(l: &Lowering, i: usize, default: f32) -> f32 {
+    float(l.node(i), "alpha").unwrap_or(default)
+}
 
 fn first<'c>(input: &[Option<&'c Constant>]) -> Option<&'c Constant> {
     input.first().copied().flatten()

@@ -71,7 +71,7 @@ pub fn suits(shape: &Shape, h: usize, w: usize, many: usize) -> impl Iterator<It
 /// whole vectors, even of the widest.
 pub(super) fn can(shape: &Shape) -> bool {
     let whole = shape.c_in.is_multiple_of(WIDEST) && shape.c_out.is_multiple_of(WIDEST);
-    whole && (shape.kernel, shape.stride, shape.padding) == ([3, 3], 1, [1, 1])
+    whole && *shape == Shape::plain(shape.c_out, shape.c_in, [3, 3], [1, 1])
 }
 
 /// The rows of windows of a band.
