@@ -460,7 +460,8 @@ mod tests {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             ((state >> 33) % below) as usize
         };
-        let all: Vec<_> = (0..600)
+        let count = if cfg!(miri) { 60 } else { 600 };
+        let all: Vec<_> = (0..count)
             .map(|i| (1 + next(100), (i % 7 != 0).then(|| next(500)).map(|first| (first, first + next(40)))))
             .collect();
         let (starts, end) = share_many(&all);
@@ -479,7 +480,7 @@ mod tests {
 
     #[test]
     fn very_many_storages_take_no_time_by_their_square() {
-        const ALL: usize = 300_000;
+        const ALL: usize = if cfg!(miri) { MANY + 1 } else { 300_000 };
         // all are needed at the end, and none at one time
         let (_, end) = share(&(0..ALL).map(|i| (16, Some((i, ALL)))).collect::<Vec<_>>());
         assert_eq!(end, 16 * ALL);
