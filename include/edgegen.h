@@ -136,6 +136,9 @@ typedef struct edgegen_model_options {
     const char *sample_input;
     const char *time_input;
     const char *class_input;
+    // The bytes that the model may take in all: its weights, what is made of them, and the memory that it runs in. 0 stands
+    // for 16 times the size of its files, and at least 1 GiB.
+    size_t max_memory;
 } edgegen_model_options;
 
 // What went wrong, written into memory of the caller's: threads that each have their own cannot disturb each other.
@@ -335,17 +338,17 @@ edgegen_status edgegen_memory_needed(const struct edgegen_model *model,
                                      struct edgegen_error *error);
 
 // Makes a generator and does all that a first run would: allocates, touches every page, and runs a step. After this,
-// `edgegen_generate` neither allocates nor locks nor calls the system but for the clock, if the model has a plan and
-// the sampler is one of fixed steps; several threads also wake each other. `options` may be null. Free the generator with `edgegen_generator_free`.
+// `edgegen_generate` neither allocates nor waits for a lock nor calls the system but for the clock, if the model has a
+// plan and the sampler is one of fixed steps; several threads also wake each other. `options` may be null. Free the
+// generator with `edgegen_generator_free`.
 edgegen_status edgegen_prepare(const struct edgegen_model *model,
                                const struct edgegen_options *options,
                                struct edgegen_generator **generator,
                                struct edgegen_error *error);
 
-// Frees a generator and sets the caller's pointer to null. One that is in use stays, and the answer is EDGEGEN_STATUS_BUSY. Null, or
-// a pointer to null, is OK and does nothing.
-edgegen_status edgegen_generator_free(struct edgegen_generator **generator,
-                                      struct edgegen_error *error);
+// Frees a generator and sets the caller's pointer to null. One that is in use stays, and the answer is
+// EDGEGEN_STATUS_BUSY. Null, or a pointer to null, is OK and does nothing.
+edgegen_status edgegen_generator_free(struct edgegen_generator **generator, struct edgegen_error *error);
 
 // Makes a sample into `out`, which holds `out_len` floats: `sample_len` of the model. `outcome` may be null. After
 // anything but EDGEGEN_STATUS_OK, `out` is as it was.

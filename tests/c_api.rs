@@ -1,5 +1,9 @@
 //! The C API: it gives what the library gives, and what C may get wrong comes back as a status, never as a crash.
 //! `tools/capi/header.sh --check` checks that the header is that of the source.
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "these are C programs: every call is an unsafe one, of the same promise"
+)]
 
 use edgegen::capi::*;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -253,6 +257,26 @@ fn options_out_of_range_are_told() {
     }
     // SAFETY: as above.
     unsafe { edgegen_model_free(&mut model, null_mut()) };
+}
+
+#[test]
+fn a_model_takes_no_more_memory_than_it_may() {
+    let (mut model, mut error) = (null_mut(), error());
+    // SAFETY: all zeros are options, as their documentation promises.
+    let mut options: edgegen_model_options = unsafe { zeroed() };
+    for (max_memory, opens) in [(1000, false), (64 << 20, true), (0, true)] {
+        options.max_memory = max_memory;
+        // SAFETY: all pointers are to what they should be.
+        let status = unsafe { edgegen_model_open(fixture("sequence.onnx").as_ptr(), &options, &mut model, &mut error) };
+        if opens {
+            assert_eq!(status, edgegen_status::OK);
+        } else {
+            failed(status, edgegen_status::MODEL, &error, "allow more by the options' max_memory");
+        }
+        assert_eq!(model.is_null(), !opens);
+        // SAFETY: null, or opened above.
+        unsafe { edgegen_model_free(&mut model, null_mut()) };
+    }
 }
 
 #[test]

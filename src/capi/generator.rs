@@ -1,13 +1,13 @@
 //! Generators: making samples.
 
-use super::handle::Exclusive;
+use super::handle::{Exclusive, Handle, Handled};
 use super::model::{Loaded, edgegen_model, get};
-use super::status::{Failure, edgegen_error, edgegen_status, guarded};
-use super::{Opaque, numbers, place, text};
+use super::status::{Failure, edgegen_error, edgegen_status, guarded, told};
+use super::{Opaque, array, free, given, place, text};
 use crate::config::Spacing;
-use crate::generator::{Generated, Generator, GeneratorBuilder};
+use crate::generator::{Generator, GeneratorBuilder};
 use crate::request::Request;
-use crate::sampler::{Ending, Progress};
+use crate::sampler::{Ending, Outcome, Progress};
 use crate::solver::Solver;
 use std::ffi::{c_char, c_int, c_void};
 use std::ops::ControlFlow;
@@ -24,6 +24,11 @@ pub struct Prepared {
     takes_class: bool,
     classes: Option<usize>,
     len: usize,
+}
+
+impl Handled for Exclusive<Prepared> {
+    const MARK: u64 = 0x6564_6765_6765_6e67;
+    const NAME: &str = "generator";
 }
 
 /// How samples are made. `edgegen_options_init` fills in what suits a model.
@@ -133,19 +138,18 @@ pub unsafe extern "C" fn edgegen_options_init(
     options: *mut edgegen_options,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    // SAFETY: the caller's promise, here and in the functions below.
-    unsafe {
-        guarded(error, || {
-            let settings = get(model)?.model.generator().settings()?;
-            if options.is_null() {
-                return Err(Failure::null("options"));
-            }
-            let (sampler, spacing) = (ptr::null(), ptr::null());
-            let (steps, guidance) = (settings.steps, settings.guidance);
-            options.write(edgegen_options { steps, sampler, spacing, guidance, threads: 1 });
-            Ok(())
-        })
-    }
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let settings = unsafe { get(model)? }.model.generator().settings()?;
+        // SAFETY: C's promise.
+        let options = unsafe { place(options, "options")? };
+        let (sampler, spacing) = (ptr::null(), ptr::null());
+        let (steps, guidance) = (settings.steps, settings.guidance);
+        options.write(edgegen_options { steps, sampler, spacing, guidance, threads: 1 });
+        Ok(())
+    })
 }
 
 /// Writes the bytes that a generator with these options works in to `bytes`, beside those of the model
@@ -157,19 +161,24 @@ pub unsafe extern "C" fn edgegen_memory_needed(
     bytes: *mut usize,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    unsafe {
-        guarded(error, || {
-            let loaded = get(model)?;
-            let bytes = place(bytes, "bytes")?;
-            *bytes = builder(loaded, options)?.build()?.memory_bytes();
-            Ok(())
-        })
-    }
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let loaded = unsafe { get(model)? };
+        // SAFETY: C's promise.
+        let bytes = unsafe { place(bytes, "bytes")? };
+        // SAFETY: C's promise.
+        let builder = unsafe { builder(loaded, options)? };
+        bytes.write(builder.build()?.memory_bytes());
+        Ok(())
+    })
 }
 
 /// Makes a generator and does all that a first run would: allocates, touches every page, and runs a step. After this,
-/// `edgegen_generate` neither allocates nor locks nor calls the system but for the clock, if the model has a plan and
-/// the sampler is one of fixed steps; several threads also wake each other. `options` may be null. Free the generator with `edgegen_generator_free`.
+/// `edgegen_generate` neither allocates nor waits for a lock nor calls the system but for the clock, if the model has a
+/// plan and the sampler is one of fixed steps; several threads also wake each other. `options` may be null. Free the
+/// generator with `edgegen_generator_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgegen_prepare(
     model: *const edgegen_model,
@@ -177,43 +186,40 @@ pub unsafe extern "C" fn edgegen_prepare(
     generator: *mut *mut edgegen_generator,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    unsafe {
-        guarded(error, || {
-            let to = place(generator, "generator")?;
-            *to = ptr::null_mut();
-            let loaded = get(model)?;
-            let model = &loaded.model;
-            let mut generator = builder(loaded, options)?.build()?;
-            generator.prepare()?;
-            *to = Exclusive::new(Prepared {
-                generator,
-                takes_class: model.takes_class(),
-                classes: model.num_classes(),
-                len: model.sample_shape().iter().product(),
-            })
-            .cast();
-            Ok(())
-        })
-    }
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let to = unsafe { place(generator, "generator")? }.write(ptr::null_mut());
+        // SAFETY: C's promise.
+        let loaded = unsafe { get(model)? };
+        // SAFETY: C's promise.
+        let builder = unsafe { builder(loaded, options)? };
+        let mut generator = builder.build()?;
+        generator.prepare()?;
+        let model = &loaded.model;
+        *to = Handle::new(Exclusive::new(Prepared {
+            generator,
+            takes_class: model.takes_class(),
+            classes: model.num_classes(),
+            len: model.sample_shape().iter().product(),
+        }))
+        .cast();
+        Ok(())
+    })
 }
 
-/// Frees a generator and sets the caller's pointer to null. One that is in use stays, and the answer is EDGEGEN_STATUS_BUSY. Null, or
-/// a pointer to null, is OK and does nothing.
+/// Frees a generator and sets the caller's pointer to null. One that is in use stays, and the answer is
+/// EDGEGEN_STATUS_BUSY. Null, or a pointer to null, is OK and does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgegen_generator_free(
     generator: *mut *mut edgegen_generator,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    unsafe {
-        guarded(error, || {
-            if generator.is_null() || (*generator).is_null() {
-                return Ok(());
-            }
-            Exclusive::free((*generator).cast::<Exclusive<Prepared>>(), "generator")?;
-            *generator = ptr::null_mut();
-            Ok(())
-        })
-    }
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    // SAFETY: C's promise. Who has acquired it is the last to use it.
+    guarded(error, || unsafe { free(generator, Exclusive::<Prepared>::retire) })
 }
 
 /// Makes a sample into `out`, which holds `out_len` floats: `sample_len` of the model. `outcome` may be null. After
@@ -228,56 +234,70 @@ pub unsafe extern "C" fn edgegen_generate(
     error: *mut edgegen_error,
 ) -> edgegen_status {
     let start = Instant::now();
-    unsafe {
-        guarded(error, || {
-            let mut used = Exclusive::<Prepared>::acquire(generator.cast(), "generator")?;
-            let prepared = used.get();
-            let request = request.as_ref().ok_or_else(|| Failure::null("request"))?;
-            if out.is_null() {
-                return Err(Failure::null("out"));
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let handle: &Exclusive<Prepared> = unsafe { Handle::get(generator.cast())? };
+        let mut prepared = handle.acquire()?;
+        // SAFETY: C's promise.
+        let request = unsafe { given(request, "request")? }.ok_or_else(|| Failure::null("request"))?;
+        if out.is_null() {
+            return Err(Failure::null("out"));
+        }
+        if out_len != prepared.len || !out.is_aligned() {
+            let message = format!("a sample of this model has {} floats, but out has room for {out_len}", prepared.len);
+            return Err(Failure::new(edgegen_status::WRONG_SIZE, message));
+        }
+        let mut report = reporting(request);
+        // SAFETY: C's promise.
+        let mut asked = unsafe { prepared.request(request)? };
+        if request.on_step.is_some() {
+            asked = asked.on_step(&mut report);
+        }
+        if request.deadline_us > 0 {
+            // a deadline beyond what the clock counts is none
+            if let Some(deadline) = start.checked_add(Duration::from_micros(request.deadline_us)) {
+                asked = asked.deadline(deadline);
             }
-            if out_len != prepared.len || !out.is_aligned() {
-                return Err(Failure::new(
-                    edgegen_status::WRONG_SIZE,
-                    format!("a sample of this model has {} floats, but out has room for {out_len}", prepared.len),
-                ));
-            }
-            let on_step = request.on_step;
-            let mut report = |progress: Progress<'_>| {
-                let Some(on_step) = on_step else { return ControlFlow::Continue(()) };
-                let Progress { step, steps, x, x0 } = progress;
-                let progress = edgegen_progress { step, steps, x: x.as_ptr(), x0: x0.as_ptr(), len: x.len() };
-                // SAFETY: the caller's own function.
-                match on_step(request.user, &progress) {
-                    0 => ControlFlow::Continue(()),
-                    _ => ControlFlow::Break(()),
-                }
-            };
-            let mut asked = prepared.request(request)?;
-            if on_step.is_some() {
-                asked = asked.on_step(&mut report);
-            }
-            if request.deadline_us > 0 {
-                // a deadline beyond what the clock counts is none
-                if let Some(deadline) = start.checked_add(Duration::from_micros(request.deadline_us)) {
-                    asked = asked.deadline(deadline);
-                }
-            }
-            let Generated { sample, outcome: result } = prepared.generator.run(&asked)?;
-            out.copy_from_nonoverlapping(sample.as_ptr(), sample.len());
-            if !outcome.is_null() {
-                outcome.write(edgegen_outcome {
-                    ending: match result.ending {
-                        Ending::Complete => edgegen_ending::COMPLETE,
-                        Ending::Callback | Ending::Cancelled => edgegen_ending::CALLBACK,
-                        Ending::Deadline => edgegen_ending::DEADLINE,
-                    },
-                    steps: result.steps,
-                    nfe: result.nfe,
-                });
-            }
-            Ok(())
-        })
+        }
+        let result = prepared.generator.run(&asked)?;
+        // SAFETY: `out` is not null and aligned, and has as many numbers as a sample, by C's promise. The sample is the
+        // generator's own.
+        unsafe { out.copy_from_nonoverlapping(result.sample.as_ptr(), result.sample.len()) };
+        if !outcome.is_null() {
+            // SAFETY: C's promise.
+            unsafe { place(outcome, "outcome")? }.write(result.outcome.into());
+        }
+        Ok(())
+    })
+}
+
+impl From<Outcome> for edgegen_outcome {
+    fn from(outcome: Outcome) -> Self {
+        edgegen_outcome {
+            ending: match outcome.ending {
+                Ending::Complete => edgegen_ending::COMPLETE,
+                Ending::Callback | Ending::Cancelled => edgegen_ending::CALLBACK,
+                Ending::Deadline => edgegen_ending::DEADLINE,
+            },
+            steps: outcome.steps,
+            nfe: outcome.nfe,
+        }
+    }
+}
+
+/// Calls a request's `on_step`, if it has one.
+fn reporting(request: &edgegen_request) -> impl FnMut(Progress<'_>) -> ControlFlow<()> {
+    |Progress { step, steps, x, x0 }| {
+        let Some(on_step) = request.on_step else { return ControlFlow::Continue(()) };
+        let progress = edgegen_progress { step, steps, x: x.as_ptr(), x0: x0.as_ptr(), len: x.len() };
+        // SAFETY: the function is the caller's own, who promises that it returns; `progress` and the numbers that it
+        // points to live for longer.
+        match unsafe { on_step(request.user, &progress) } {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
     }
 }
 
@@ -285,7 +305,7 @@ impl Prepared {
     /// The library's form of a request, but for its callback and its deadline.
     ///
     /// # Safety
-    /// The request's pointers are null or point to what they say, and stay so for `'a`.
+    /// C's promise, for `'a`.
     unsafe fn request<'a>(&self, request: &'a edgegen_request) -> Result<Request<'a>, Failure> {
         let mut asked = Request::new(request.seed, request.index);
         match usize::try_from(request.class_index).ok() {
@@ -300,23 +320,26 @@ impl Prepared {
             Some(0) | None => {}
             Some(class) => asked = asked.class(class),
         }
-        if request.num_conditions > 0 && (request.conditions.is_null() || !request.conditions.is_aligned()) {
-            return Err(Failure::null("conditions"));
-        }
-        for i in 0..request.num_conditions {
+        if request.num_conditions > 0 {
             // SAFETY: the caller's promise.
-            let (name, values) = unsafe { read_condition(&*request.conditions.add(i))? };
-            asked = asked.condition(name, values);
+            for condition in unsafe { array(request.conditions, request.num_conditions, "conditions")? } {
+                // SAFETY: the caller's promise.
+                let name = unsafe { text(condition.name, "a condition's name")? };
+                let name = name.ok_or_else(|| Failure::null("a condition's name"))?;
+                // SAFETY: the caller's promise.
+                asked =
+                    asked.condition(name, unsafe { array(condition.values, condition.len, "a condition's values")? });
+            }
         }
         if !request.noise.is_null() {
             // SAFETY: the caller's promise.
-            let noise = unsafe { numbers(request.noise, request.noise_len, "noise")? };
+            let noise = unsafe { array(request.noise, request.noise_len, "noise")? };
             self.check_len(noise, "noise")?;
             asked = asked.from_noise(noise);
         }
         if !request.init.is_null() {
             // SAFETY: the caller's promise.
-            let init = unsafe { numbers(request.init, request.init_len, "init")? };
+            let init = unsafe { array(request.init, request.init_len, "init")? };
             self.check_len(init, "init")?;
             asked = match (request.strength != 0.0, request.sigma != 0.0) {
                 (true, false) => asked.near(init, request.strength),
@@ -345,28 +368,17 @@ impl Prepared {
 }
 
 /// # Safety
-/// The pointers are null or point to what they say, and stay so for `'a`.
-unsafe fn read_condition<'a>(condition: &edgegen_condition) -> Result<(&'a str, &'a [f32]), Failure> {
-    // SAFETY: the caller's promise.
-    let (name, values) = unsafe {
-        let name = text(condition.name, "a condition's name")?;
-        (name, numbers(condition.values, condition.len, "a condition's values")?)
-    };
-    Ok((name.ok_or_else(|| Failure::null("a condition's name"))?, values))
-}
-
-/// # Safety
-/// Pointers are null or point to what they say.
+/// C's promise.
 unsafe fn builder(loaded: &Loaded, options: *const edgegen_options) -> Result<GeneratorBuilder, Failure> {
     let mut builder = loaded.model.generator();
-    // SAFETY: the caller's promise.
-    let Some(options) = (unsafe { options.as_ref() }) else { return Ok(builder) };
-    // SAFETY: the caller's promise.
-    let (sampler, spacing) = unsafe { (text(options.sampler, "sampler")?, text(options.spacing, "spacing")?) };
-    if let Some(name) = sampler {
+    // SAFETY: C's promise.
+    let Some(options) = (unsafe { given(options, "options")? }) else { return Ok(builder) };
+    // SAFETY: C's promise.
+    if let Some(name) = unsafe { text(options.sampler, "sampler")? } {
         builder = builder.sampler(name);
     }
-    if let Some(name) = spacing {
+    // SAFETY: C's promise.
+    if let Some(name) = unsafe { text(options.spacing, "spacing")? } {
         builder = builder.spacing(Spacing::from_name(name)?);
     }
     // one that chooses its own steps takes no number of them, and here there is always one

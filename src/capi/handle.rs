@@ -1,122 +1,92 @@
 //! Handles: what C holds instead of a reference, checked before each use.
 
 use super::{Failure, edgegen_status};
-use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
-/// What marks the memory of a handle that is in use. It is taken away when the handle is freed, so that a freed handle
-/// is recognised for as long as the memory is not used for something else.
-const MODEL: u64 = 0x6564_6765_6765_6e6d;
-const GENERATOR: u64 = 0x6564_6765_6765_6e67;
+/// What C may hold a handle of. Any thread may use it, and any may free it.
+pub trait Handled: Send + Sync {
+    /// What marks the memory of such a handle that is in use. It is taken away when the handle is freed, so that a freed
+    /// handle is recognised for as long as the memory is not used for something else.
+    const MARK: u64;
+    /// What it is called.
+    const NAME: &str;
+}
 
-/// The start of every handle.
+/// A value that C holds by its address.
 #[repr(C)]
-struct Mark(AtomicU64);
-
-/// A handle that many threads may use at once.
-#[repr(C)]
-pub struct Shared<T> {
-    mark: Mark,
+pub struct Handle<T> {
+    /// First, so that any eight bytes can be asked whether they are one.
+    mark: AtomicU64,
     value: T,
 }
 
-/// A handle that one thread may use at a time; another that tries is told so.
-#[repr(C)]
-pub struct Exclusive<T> {
-    mark: Mark,
-    busy: AtomicBool,
-    value: UnsafeCell<T>,
-}
-
-/// The use of an exclusive handle, until it is dropped.
-pub struct Use<'a, T>(&'a Exclusive<T>);
-
-/// Checks that `handle` is null, or lies where a handle may, and bears `mark`.
-///
-/// # Safety
-/// `handle` is null or points to eight bytes that may be read.
-unsafe fn check<T>(handle: *const T, mark: u64, what: &str) -> Result<(), Failure> {
-    if handle.is_null() {
-        return Err(Failure::null(what));
-    }
-    // SAFETY: not null, aligned, and the caller's promise.
-    if handle.is_aligned() && unsafe { (*handle.cast::<Mark>()).0.load(Ordering::Acquire) } == mark {
-        return Ok(());
-    }
-    Err(Failure::new(edgegen_status::BAD_HANDLE, format!("{what} is not one, or was freed")))
-}
-
-impl<T> Shared<T> {
+impl<T: Handled> Handle<T> {
     pub fn new(value: T) -> *mut Self {
-        Box::into_raw(Box::new(Shared { mark: Mark(AtomicU64::new(MODEL)), value }))
+        Box::into_raw(Box::new(Handle { mark: T::MARK.into(), value }))
     }
 
+    /// The value of a handle, once it is found to be one.
+    ///
     /// # Safety
-    /// `handle` is null or points to memory that may be read, and is not freed during `'a`.
-    pub unsafe fn get<'a>(handle: *const Self, what: &str) -> Result<&'a T, Failure> {
-        // SAFETY: the caller's promise.
-        unsafe { check(handle, MODEL, what)? };
-        // SAFETY: it bears our mark.
-        Ok(unsafe { &(*handle).value })
-    }
-
-    /// # Safety
-    /// As [`get`](Self::get), and no other thread uses it.
-    pub unsafe fn free(handle: *mut Self, what: &str) -> Result<(), Failure> {
-        // SAFETY: the caller's promise, and that it bears our mark.
-        unsafe {
-            check(handle, MODEL, what)?;
-            (*handle).mark.0.store(0, Ordering::Release);
-            drop(Box::from_raw(handle));
+    /// `handle` is null or points to eight bytes that may be read; if these are the mark of a handle, it is one that
+    /// [`new`](Self::new) made, which is not freed during `'a`.
+    pub unsafe fn get<'a>(handle: *const Self) -> Result<&'a T, Failure> {
+        if handle.is_null() {
+            return Err(Failure::null(T::NAME));
         }
+        // SAFETY: it is not null, and aligned or else not looked at; by the caller's promise there are eight bytes.
+        let is_marked = || unsafe { &*handle.cast::<AtomicU64>() }.load(Ordering::Acquire) == T::MARK;
+        if !handle.is_aligned() || !is_marked() {
+            let message = format!("{} is not one, or was freed", T::NAME);
+            return Err(Failure::new(edgegen_status::BAD_HANDLE, message));
+        }
+        // SAFETY: it bears the mark, so by the caller's promise it is a handle that lives.
+        Ok(&unsafe { &*handle }.value)
+    }
+
+    /// Frees a handle, once it is found to be one.
+    ///
+    /// # Safety
+    /// As [`get`](Self::get), and nothing else uses the handle, now or later.
+    pub unsafe fn free(handle: *mut Self) -> Result<(), Failure> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::get(handle)? };
+        // SAFETY: it is a handle, so `new` made it from a box; nothing else uses it, by the caller's promise.
+        let freed = unsafe { Box::from_raw(handle) };
+        freed.mark.store(0, Ordering::Release);
         Ok(())
     }
 }
 
+/// What one thread may use at a time; another that tries is told so.
+pub struct Exclusive<T>(Mutex<T>);
+
 impl<T> Exclusive<T> {
-    pub fn new(value: T) -> *mut Self {
-        let mark = Mark(AtomicU64::new(GENERATOR));
-        Box::into_raw(Box::new(Exclusive { mark, busy: AtomicBool::new(false), value: UnsafeCell::new(value) }))
+    pub fn new(value: T) -> Self {
+        Exclusive(Mutex::new(value))
     }
 
-    /// # Safety
-    /// `handle` is null or points to memory that may be read, and is not freed during `'a`.
-    pub unsafe fn acquire<'a>(handle: *const Self, what: &str) -> Result<Use<'a, T>, Failure> {
-        // SAFETY: the caller's promise.
-        unsafe { check(handle, GENERATOR, what)? };
-        // SAFETY: it bears our mark.
-        let handle = unsafe { &*handle };
-        match handle.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Ok(Use(handle)),
-            Err(_) => Err(Failure::new(
+    /// The use of it, until what is returned is dropped. A call that panicked has given it back.
+    pub fn acquire(&self) -> Result<MutexGuard<'_, T>, Failure>
+    where
+        Self: Handled,
+    {
+        match self.0.try_lock() {
+            Ok(value) => Ok(value),
+            Err(TryLockError::Poisoned(panicked)) => Ok(panicked.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Failure::new(
                 edgegen_status::BUSY,
-                format!("{what} is in use by another call: give each thread its own"),
+                format!("{} is in use by another call: give each thread its own", Self::NAME),
             )),
         }
     }
 
-    /// # Safety
-    /// As [`acquire`](Self::acquire), and no other thread is about to use it.
-    pub unsafe fn free(handle: *mut Self, what: &str) -> Result<(), Failure> {
-        // SAFETY: the caller's promise. Who has acquired it is the only one to use it, so that it may go.
-        unsafe {
-            std::mem::forget(Self::acquire(handle, what)?);
-            (*handle).mark.0.store(0, Ordering::Release);
-            drop(Box::from_raw(handle));
-        }
-        Ok(())
-    }
-}
-
-impl<T> Use<'_, T> {
-    pub fn get(&mut self) -> &mut T {
-        // SAFETY: there is one `Use` of a handle at a time.
-        unsafe { &mut *self.0.value.get() }
-    }
-}
-
-impl<T> Drop for Use<'_, T> {
-    fn drop(&mut self) {
-        self.0.busy.store(false, Ordering::Release);
+    /// Acquires it for good: others are told that it is in use.
+    pub fn retire(&self) -> Result<(), Failure>
+    where
+        Self: Handled,
+    {
+        self.acquire().map(std::mem::forget)
     }
 }

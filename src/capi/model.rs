@@ -1,12 +1,13 @@
 //! Models: opening them, and what can be asked of one.
 
-use super::handle::Shared;
-use super::status::{Failure, edgegen_error, edgegen_status, guarded};
-use super::{Opaque, place, text};
+use super::handle::{Handle, Handled};
+use super::status::{Failure, edgegen_error, edgegen_status, guarded, told};
+use super::{Opaque, array, free, given, place, text};
 use crate::config::SchedulerConfig;
 use crate::model::Role;
 use crate::model::{Model, ModelOptions};
 use std::ffi::{CString, c_char};
+use std::mem::MaybeUninit;
 use std::ptr;
 
 /// A loaded network: immutable, and shared by any number of generators and threads.
@@ -18,6 +19,11 @@ pub struct Loaded {
     engine: CString,
     inputs: Vec<(CString, CString)>,
     classes: Vec<CString>,
+}
+
+impl Handled for Loaded {
+    const MARK: u64 = 0x6564_6765_6765_6e6d;
+    const NAME: &str = "model";
 }
 
 /// The most dimensions that a shape has here.
@@ -50,6 +56,9 @@ pub struct edgegen_model_options {
     pub sample_input: *const c_char,
     pub time_input: *const c_char,
     pub class_input: *const c_char,
+    /// The bytes that the model may take in all: its weights, what is made of them, and the memory that it runs in. 0 stands
+    /// for 16 times the size of its files, and at least 1 GiB.
+    pub max_memory: usize,
 }
 
 /// What a model is. Strings live as long as the model.
@@ -102,15 +111,19 @@ pub unsafe extern "C" fn edgegen_model_open(
     model: *mut *mut edgegen_model,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    // SAFETY: the caller's promise, here and in the functions below.
-    unsafe {
-        guarded(error, || {
-            open(model, || {
-                let path = text(path, "path")?.ok_or_else(|| Failure::null("path"))?;
-                Ok(model_options(options)?.open(path)?)
-            })
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let model = unsafe { place(model, "model")? };
+        open(model, || {
+            // SAFETY: C's promise.
+            let path = unsafe { text(path, "path")? }.ok_or_else(|| Failure::null("path"))?;
+            // SAFETY: C's promise.
+            let options = unsafe { model_options(options)? };
+            Ok(options.open(path)?)
         })
-    }
+    })
 }
 
 /// Opens an ONNX model that is in memory, such as one linked into the firmware. The memory may be freed afterwards.
@@ -122,20 +135,19 @@ pub unsafe extern "C" fn edgegen_model_from_memory(
     model: *mut *mut edgegen_model,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    unsafe {
-        guarded(error, || {
-            open(model, || {
-                if bytes.is_null() {
-                    return Err(Failure::null("bytes"));
-                }
-                if len > isize::MAX as usize {
-                    return Err(Failure::new(edgegen_status::WRONG_SIZE, format!("no memory holds {len} bytes")));
-                }
-                let bytes = std::slice::from_raw_parts(bytes, len);
-                Ok(model_options(options)?.read(bytes)?)
-            })
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let model = unsafe { place(model, "model")? };
+        open(model, || {
+            // SAFETY: C's promise.
+            let bytes = unsafe { array(bytes, len, "bytes")? };
+            // SAFETY: C's promise.
+            let options = unsafe { model_options(options)? };
+            Ok(options.read(bytes)?)
         })
-    }
+    })
 }
 
 /// Opens the model that is built into the library, which draws 28×28 garments of ten classes. It is there to try
@@ -145,16 +157,18 @@ pub unsafe extern "C" fn edgegen_model_embedded(
     model: *mut *mut edgegen_model,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    unsafe {
-        guarded(error, || {
-            #[cfg(feature = "embedded-model")]
-            return open(model, || Ok(Model::embedded()?));
-            #[cfg(not(feature = "embedded-model"))]
-            return open(model, || {
-                Err(Failure::new(edgegen_status::UNSUPPORTED, "this library was built without a model in it"))
-            });
-        })
-    }
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let model = unsafe { place(model, "model")? };
+        #[cfg(feature = "embedded-model")]
+        return open(model, || Ok(Model::embedded()?));
+        #[cfg(not(feature = "embedded-model"))]
+        return open(model, || {
+            Err(Failure::new(edgegen_status::UNSUPPORTED, "this library was built without a model in it"))
+        });
+    })
 }
 
 /// Frees a model and sets the caller's pointer to null. Generators made from it stay usable. Null, or a pointer to
@@ -164,16 +178,10 @@ pub unsafe extern "C" fn edgegen_model_free(
     model: *mut *mut edgegen_model,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    unsafe {
-        guarded(error, || {
-            if model.is_null() || (*model).is_null() {
-                return Ok(());
-            }
-            Shared::free((*model).cast::<Shared<Loaded>>(), "model")?;
-            *model = ptr::null_mut();
-            Ok(())
-        })
-    }
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    // SAFETY: C's promise.
+    guarded(error, || unsafe { free(model, |_: &Loaded| Ok(())) })
 }
 
 /// Says what a model is.
@@ -183,32 +191,32 @@ pub unsafe extern "C" fn edgegen_model_describe(
     info: *mut edgegen_model_info,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    unsafe {
-        guarded(error, || {
-            let loaded = get(model)?;
-            if info.is_null() {
-                return Err(Failure::null("info"));
-            }
-            let model = &loaded.model;
-            let (sample_shape, sample_rank) = shape(model.sample_shape())?;
-            let (value_min, value_max) = model.value_range();
-            info.write(edgegen_model_info {
-                sample_shape,
-                sample_rank,
-                sample_len: model.sample_shape().iter().product(),
-                inputs: loaded.inputs.len(),
-                classes: if model.takes_class() { model.num_classes().unwrap_or(0) } else { 0 },
-                takes_class: model.takes_class(),
-                value_min,
-                value_max,
-                parameters: model.parameters(),
-                weight_bytes: model.weight_bytes().unwrap_or(0),
-                has_plan: model.has_plan(),
-                engine: loaded.engine.as_ptr(),
-            });
-            Ok(())
-        })
-    }
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let loaded = unsafe { get(model)? };
+        // SAFETY: C's promise.
+        let info = unsafe { place(info, "info")? };
+        let model = &loaded.model;
+        let (sample_shape, sample_rank) = shape(model.sample_shape())?;
+        let (value_min, value_max) = model.value_range();
+        info.write(edgegen_model_info {
+            sample_shape,
+            sample_rank,
+            sample_len: model.sample_shape().iter().product(),
+            inputs: loaded.inputs.len(),
+            classes: if model.takes_class() { model.num_classes().unwrap_or(0) } else { 0 },
+            takes_class: model.takes_class(),
+            value_min,
+            value_max,
+            parameters: model.parameters(),
+            weight_bytes: model.weight_bytes().unwrap_or(0),
+            has_plan: model.has_plan(),
+            engine: loaded.engine.as_ptr(),
+        });
+        Ok(())
+    })
 }
 
 /// Says what input number `index` of a model is, from 0.
@@ -219,28 +227,28 @@ pub unsafe extern "C" fn edgegen_model_input(
     input: *mut edgegen_input,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    unsafe {
-        guarded(error, || {
-            let loaded = get(model)?;
-            if input.is_null() {
-                return Err(Failure::null("input"));
-            }
-            let inputs = loaded.model.inputs();
-            let of = inputs.get(index).ok_or_else(|| out_of_range("input", index, inputs.len()))?;
-            let (name, element_type) = &loaded.inputs[index];
-            let (dims, rank) = shape(&of.shape)?;
-            let role = match of.role {
-                Role::Sample => edgegen_role::SAMPLE,
-                Role::Time => edgegen_role::TIME,
-                Role::Class => edgegen_role::CLASS,
-                Role::Condition => edgegen_role::CONDITION,
-            };
-            let (name, element_type) = (name.as_ptr(), element_type.as_ptr());
-            let len = of.len();
-            input.write(edgegen_input { name, role, shape: dims, rank, len, element_type });
-            Ok(())
-        })
-    }
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let loaded = unsafe { get(model)? };
+        // SAFETY: C's promise.
+        let input = unsafe { place(input, "input")? };
+        let inputs = loaded.model.inputs();
+        let of = inputs.get(index).ok_or_else(|| out_of_range("input", index, inputs.len()))?;
+        let (name, element_type) = &loaded.inputs[index];
+        let (dims, rank) = shape(&of.shape)?;
+        let role = match of.role {
+            Role::Sample => edgegen_role::SAMPLE,
+            Role::Time => edgegen_role::TIME,
+            Role::Class => edgegen_role::CLASS,
+            Role::Condition => edgegen_role::CONDITION,
+        };
+        let (name, element_type) = (name.as_ptr(), element_type.as_ptr());
+        let len = of.len();
+        input.write(edgegen_input { name, role, shape: dims, rank, len, element_type });
+        Ok(())
+    })
 }
 
 /// Writes the name of class `index` of a model to `name`; it lives as long as the model.
@@ -251,15 +259,16 @@ pub unsafe extern "C" fn edgegen_model_class_name(
     name: *mut *const c_char,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    unsafe {
-        guarded(error, || {
-            let loaded = get(model)?;
-            let name = place(name, "name")?;
-            let classes = &loaded.classes;
-            *name = classes.get(index).ok_or_else(|| out_of_range("class", index, classes.len()))?.as_ptr();
-            Ok(())
-        })
-    }
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let classes = &unsafe { get(model)? }.classes;
+        // SAFETY: C's promise.
+        let name = unsafe { place(name, "name")? };
+        name.write(classes.get(index).ok_or_else(|| out_of_range("class", index, classes.len()))?.as_ptr());
+        Ok(())
+    })
 }
 
 /// Writes the index of the class called `name`, in any case of letters, to `index`.
@@ -270,22 +279,25 @@ pub unsafe extern "C" fn edgegen_model_class_index(
     index: *mut i32,
     error: *mut edgegen_error,
 ) -> edgegen_status {
-    unsafe {
-        guarded(error, || {
-            let loaded = get(model)?;
-            let name = text(name, "name")?.ok_or_else(|| Failure::null("name"))?;
-            let index = place(index, "index")?;
-            *index = loaded.model.class(name)? as i32;
-            Ok(())
-        })
-    }
+    // SAFETY: C's promise.
+    let error = unsafe { told(error) };
+    guarded(error, || {
+        // SAFETY: C's promise.
+        let loaded = unsafe { get(model)? };
+        // SAFETY: C's promise.
+        let name = unsafe { text(name, "name")? }.ok_or_else(|| Failure::null("name"))?;
+        // SAFETY: C's promise.
+        let index = unsafe { place(index, "index")? };
+        index.write(loaded.model.class(name)? as i32);
+        Ok(())
+    })
 }
 
 /// # Safety
-/// `model` is null or points to memory that may be read, and is not freed during `'a`.
+/// As [`Handle::get`].
 pub(super) unsafe fn get<'a>(model: *const edgegen_model) -> Result<&'a Loaded, Failure> {
     // SAFETY: the caller's promise.
-    unsafe { Shared::get(model.cast(), "model") }
+    unsafe { Handle::get(model.cast()) }
 }
 
 fn out_of_range(what: &str, index: usize, count: usize) -> Failure {
@@ -302,47 +314,52 @@ fn shape(dims: &[usize]) -> Result<([usize; EDGEGEN_MAX_RANK], usize), Failure> 
 }
 
 /// Puts what `open` makes into `model`, which is null if there is none.
-unsafe fn open(model: *mut *mut edgegen_model, open: impl FnOnce() -> Result<Model, Failure>) -> Result<(), Failure> {
-    // SAFETY: the caller's promise.
-    let model = unsafe { place(model, "model")? };
-    *model = ptr::null_mut();
+fn open(
+    model: &mut MaybeUninit<*mut edgegen_model>,
+    open: impl FnOnce() -> Result<Model, Failure>,
+) -> Result<(), Failure> {
+    let model = model.write(ptr::null_mut());
     let opened = open()?;
     // a name with a zero in it is cut there
     let c_string = |s: &str| CString::new(s.split('\0').next().unwrap_or_default()).expect("cut at the first zero");
     let inputs = opened.inputs().iter().map(|i| (c_string(&i.name), c_string(&i.element_type()))).collect();
     let classes = opened.metadata().classes.iter().map(|c| c_string(c)).collect();
-    *model = Shared::new(Loaded { engine: c_string(&opened.engine()), inputs, classes, model: opened }).cast();
+    *model = Handle::new(Loaded { engine: c_string(&opened.engine()), inputs, classes, model: opened }).cast();
     Ok(())
 }
 
+/// # Safety
+/// C's promise.
 unsafe fn model_options(options: *const edgegen_model_options) -> Result<ModelOptions, Failure> {
-    // SAFETY: the caller's promise.
-    let Some(options) = (unsafe { options.as_ref() }) else { return Ok(ModelOptions::default()) };
     let mut read = ModelOptions::default();
-    // SAFETY: the caller's promise.
-    unsafe {
-        if let Some(json) = text(options.scheduler_config, "scheduler_config")? {
-            read = read.scheduler_config(SchedulerConfig::from_json(json)?);
+    // SAFETY: C's promise.
+    let Some(options) = (unsafe { given(options, "options")? }) else { return Ok(read) };
+    // SAFETY: C's promise.
+    if let Some(json) = unsafe { text(options.scheduler_config, "scheduler_config")? } {
+        read = read.scheduler_config(SchedulerConfig::from_json(json)?);
+    }
+    if !options.sample_shape.is_null() {
+        if options.sample_rank == 0 || options.sample_rank >= EDGEGEN_MAX_RANK {
+            return Err(Failure::new(
+                edgegen_status::WRONG_SIZE,
+                format!("a sample of {} dimensions is not possible", options.sample_rank),
+            ));
         }
-        if !options.sample_shape.is_null() {
-            if options.sample_rank == 0 || options.sample_rank >= EDGEGEN_MAX_RANK {
-                return Err(Failure::new(
-                    edgegen_status::WRONG_SIZE,
-                    format!("a sample of {} dimensions is not possible", options.sample_rank),
-                ));
-            }
-            read = read.sample_shape(std::slice::from_raw_parts(options.sample_shape, options.sample_rank));
+        // SAFETY: C's promise.
+        read = read.sample_shape(unsafe { array(options.sample_shape, options.sample_rank, "sample_shape")? });
+    }
+    for (role, name, what) in [
+        (Role::Sample, options.sample_input, "sample_input"),
+        (Role::Time, options.time_input, "time_input"),
+        (Role::Class, options.class_input, "class_input"),
+    ] {
+        // SAFETY: C's promise.
+        if let Some(name) = unsafe { text(name, what)? } {
+            read = read.input(role, name);
         }
-        let names = [
-            (Role::Sample, options.sample_input, "sample_input"),
-            (Role::Time, options.time_input, "time_input"),
-            (Role::Class, options.class_input, "class_input"),
-        ];
-        for (role, name, what) in names {
-            if let Some(name) = text(name, what)? {
-                read = read.input(role, name);
-            }
-        }
+    }
+    if options.max_memory > 0 {
+        read = read.max_memory(options.max_memory);
     }
     Ok(read)
 }

@@ -1,7 +1,9 @@
 //! What a call came to, and the border that no panic crosses.
 
+use super::place;
 use crate::{Error, ErrorKind, Hint};
 use std::ffi::{CStr, c_char};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a call came to. A run that a deadline or the callback ended is OK: `edgegen_outcome` says so.
@@ -81,6 +83,10 @@ impl Failure {
     pub(super) fn null(what: &str) -> Self {
         Failure::new(edgegen_status::NULL_POINTER, format!("{what} must not be null"))
     }
+
+    pub(super) fn unaligned(what: &str) -> Self {
+        Failure::new(edgegen_status::INVALID_ARGUMENT, format!("{what} is not aligned"))
+    }
 }
 
 impl From<Error> for Failure {
@@ -108,18 +114,27 @@ fn in_fields(error: &Error) -> String {
                 "{message}: put its scheduler_config.json beside it, or give its text in the options' scheduler_config"
             )
         }
-        Some(Hint::MaxMemory) => message.to_string(),
+        Some(Hint::MaxMemory) => format!("{message}: allow more by the options' max_memory"),
         Some(Hint::Input(role)) => format!("{message}: name it in the options' {role}_input"),
         Some(Hint::Class) => format!("{message}: give one in the request's class_index"),
         Some(Hint::Condition(name)) => format!("{message}: give {name} among the request's conditions"),
     }
 }
 
-/// Runs a call's `body`; its error or panic goes into `error` and the status.
+/// Where a call's error goes: nowhere if that is null, or no place for one.
 ///
 /// # Safety
-/// `error` is null or points to an `edgegen_error` of the caller's, which may be uninitialised.
-pub(super) unsafe fn guarded(error: *mut edgegen_error, body: impl FnOnce() -> Result<(), Failure>) -> edgegen_status {
+/// As [`place`].
+pub(super) unsafe fn told<'a>(error: *mut edgegen_error) -> Option<&'a mut MaybeUninit<edgegen_error>> {
+    // SAFETY: the caller's promise.
+    unsafe { place(error, "error") }.ok()
+}
+
+/// Runs a call's `body`; its error or panic goes into `error` and the status.
+pub(super) fn guarded(
+    error: Option<&mut MaybeUninit<edgegen_error>>,
+    body: impl FnOnce() -> Result<(), Failure>,
+) -> edgegen_status {
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
         let what = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
         Err(Failure::new(edgegen_status::INTERNAL, format!("an internal check failed: {}", what.unwrap_or("?"))))
@@ -128,46 +143,33 @@ pub(super) unsafe fn guarded(error: *mut edgegen_error, body: impl FnOnce() -> R
         Ok(()) => (edgegen_status::OK, ""),
         Err(failure) => (failure.status, failure.message.as_str()),
     };
-    if !error.is_null() && error.is_aligned() {
-        // SAFETY: not null, aligned, and the caller's promise; written through raw pointers, as it may be uninitialised.
-        unsafe {
-            (&raw mut (*error).status).write(status);
-            write_message(message, (&raw mut (*error).message).cast());
-        }
+    if let Some(error) = error {
+        error.write(edgegen_error { status, message: c_message(message) });
     }
     status
 }
 
-/// Writes as much of `message` as there is room for, whole characters of it, and a zero.
-///
-/// # Safety
-/// `to` has room for `EDGEGEN_MESSAGE_SIZE` bytes.
-unsafe fn write_message(message: &str, to: *mut u8) {
+/// As much of `message` as there is room for, whole characters of it, and zeros.
+fn c_message(message: &str) -> [c_char; EDGEGEN_MESSAGE_SIZE] {
+    let mut all = [0; EDGEGEN_MESSAGE_SIZE];
     let end = message.floor_char_boundary(EDGEGEN_MESSAGE_SIZE - 1);
     // a zero inside would end it for C, which is harmless
-    // SAFETY: `end` is less than what there is room for.
-    unsafe {
-        to.copy_from_nonoverlapping(message.as_ptr(), end);
-        to.add(end).write(0);
-    }
+    all.iter_mut().zip(&message.as_bytes()[..end]).for_each(|(to, byte)| *to = *byte as c_char);
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::mem::MaybeUninit;
 
     fn call(body: impl FnOnce() -> Result<(), Failure>) -> (edgegen_status, String) {
-        let mut error = MaybeUninit::<edgegen_error>::uninit();
-        // SAFETY: `error` is ours.
-        let status = unsafe { guarded(error.as_mut_ptr(), body) };
-        // SAFETY: `guarded` wrote both fields; the message ends in a zero.
-        let (told, message) = unsafe {
-            let error = error.assume_init_ref();
-            (error.status, CStr::from_ptr(error.message.as_ptr()).to_str().unwrap().to_string())
-        };
+        let mut error = MaybeUninit::uninit();
+        let status = guarded(Some(&mut error), body);
+        // SAFETY: `guarded` wrote it.
+        let edgegen_error { status: told, message } = unsafe { error.assume_init() };
         assert_eq!(told, status);
-        (status, message)
+        let message: Vec<u8> = message.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
+        (status, String::from_utf8(message).unwrap())
     }
 
     #[test]

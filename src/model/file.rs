@@ -29,7 +29,7 @@ pub(super) struct File {
 impl File {
     /// `file` is where the bytes come from, if they are a file's.
     pub fn read(bytes: Bytes, file: Option<&Path>, options: &ModelOptions, budget: &Budget) -> Result<Self> {
-        budget.take_file(bytes.len()).map_err(model_error)?;
+        budget.take_file(bytes.len()).map_err(|e| model_error(e).with_hint(Hint::MaxMemory))?;
         let mut proto = pb::ModelProto::decode(bytes)
             .map_err(|_| model_error("not an ONNX model, or one cut short: its protobuf encoding cannot be read"))?;
         let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;

@@ -332,6 +332,15 @@ impl<'a> Graph<'a> {
         self.budget.take(count).map_err(Reason::TooLarge)
     }
 
+    /// How many bytes are left of the budget, of which so many are about to be needed.
+    ///
+    /// # Errors
+    /// When there is not as much left.
+    pub fn room_for(&self, bytes: usize) -> Result<usize, Reason> {
+        self.budget.fits(bytes).map_err(Reason::TooLarge)?;
+        Ok(self.budget.left())
+    }
+
     /// What was worked out from a large tensor alone is all that is needed of it.
     fn forget_inputs(&mut self, node: &'a NodeProto) {
         for name in &node.input {

@@ -13,9 +13,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 
-/// The most numbers that an arena may have: 2 GiB of them.
-pub const MOST_MEMORY: usize = 1 << 29;
-
 /// Numbers after the last value, which kernels that read whole vectors may read.
 pub const SLACK: usize = 64;
 
@@ -55,6 +52,8 @@ pub struct Draft {
     pub memory_len: usize,
     /// The bytes of the arena of quantized images.
     pub bytes_len: usize,
+    /// The bytes that both arenas together may have: what the model's budget had left.
+    pub most_bytes: usize,
     /// The numbers that do not change, and where they lie.
     pub constants: Vec<(usize, Vec<f32>)>,
     /// What the steps that depend on conditions alone make for the others, and what those that depend on time make for those
@@ -106,9 +105,10 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String>
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
-/// Every storage lies in its buffer, with room for whole vectors after it.
+/// The arenas are no larger than the model's budget, and every storage lies in its own, with room for whole vectors after it.
 fn storages_lie_in_their_buffers(draft: &Draft) -> Result<(), String> {
-    ensure(draft.memory_len <= MOST_MEMORY && draft.bytes_len <= MOST_MEMORY, || "its arena is too large".into())?;
+    let bytes = draft.memory_len.checked_mul(4).and_then(|bytes| bytes.checked_add(draft.bytes_len));
+    ensure(bytes.is_some_and(|bytes| bytes <= draft.most_bytes), || "its arena is too large".into())?;
     for storage in &draft.storages {
         let len = if storage.buffer == Buffer::Floats { draft.memory_len } else { draft.bytes_len };
         let inside = storage.end().and_then(|end| end.checked_add(SLACK)).is_some_and(|end| end <= len);
@@ -264,23 +264,59 @@ fn what_stages_hand_on_is_remembered_whole(draft: &Draft) -> Result<(), String> 
     Ok(())
 }
 
-/// A step that one thread runs beside the next one touches nothing that the next one does.
+/// Steps that are run beside the next one, and that next one, touch nothing that another of them writes.
 fn threads_do_not_meet(draft: &Draft) -> Result<(), String> {
-    for (i, step) in draft.steps.iter().enumerate().filter(|(_, s)| s.share == Share::BesideNext) {
-        let beside = |j: &usize| draft.steps[*j - 1].share == Share::BesideNext;
-        for j in (i + 1..draft.steps.len()).take_while(beside) {
-            let next = &draft.steps[j];
-            ensure(stage(draft, i) == stage(draft, j), || "a step goes beside one of another stage".into())?;
-            let pairs = step.places.iter().flat_map(|a| next.places.iter().map(move |b| (a, b)));
-            for (a, b) in pairs.filter(|(a, b)| a.access != Access::Read || b.access != Access::Read) {
-                ensure(!overlap(draft, a, b), || "two threads would meet".into())?;
-            }
+    let (mut first, mut seen) = (0, Seen::of(draft));
+    while first < draft.steps.len() {
+        let beside = draft.steps[first..].iter().take_while(|step| step.share == Share::BesideNext).count();
+        let last = first + beside;
+        if beside > 0 {
+            ensure(last < draft.steps.len(), || "a step goes beside none".into())?;
+            ensure(stage(draft, first) == stage(draft, last), || "a step goes beside one of another stage".into())?;
+            seen.nothing_is_met(&draft.steps[first..=last])?;
         }
-        ensure(i + 1 < draft.steps.len() && stage(draft, i) == stage(draft, i + 1), || {
-            "a step goes beside none".into()
-        })?;
+        first = last + 1;
     }
     Ok(())
+}
+
+/// What steps have touched so far, number by number: so that many steps are compared in time that grows with what they
+/// touch, as a call's own does, and not with the square of their number.
+struct Seen {
+    /// For each number of both arenas, whether it was read and whether it was written.
+    numbers: [Vec<u8>; 2],
+}
+
+impl Seen {
+    const READ: u8 = 1;
+    const WRITTEN: u8 = 2;
+
+    fn of(draft: &Draft) -> Self {
+        // memory that is all zeros costs nothing where it is not touched
+        Seen { numbers: [draft.memory_len, draft.bytes_len].map(|len| vec![0; len]) }
+    }
+
+    /// Makes sure that no step writes what another touches. Places lie in the arenas.
+    fn nothing_is_met(&mut self, steps: &[Step]) -> Result<(), String> {
+        let mut met = false;
+        for step in steps {
+            for place in step.places.iter() {
+                let others = if place.access == Access::Read { Self::WRITTEN } else { Self::READ | Self::WRITTEN };
+                self.for_each(place, |seen| met |= *seen & others != 0);
+            }
+            for place in step.places.iter() {
+                let mark = if place.access == Access::Read { Self::READ } else { Self::WRITTEN };
+                self.for_each(place, |seen| *seen |= mark);
+            }
+        }
+        steps.iter().flat_map(|step| step.places.iter()).for_each(|place| self.for_each(place, |seen| *seen = 0));
+        ensure(!met, || "two threads would meet".into())
+    }
+
+    fn for_each(&mut self, place: &Place, mut f: impl FnMut(&mut u8)) {
+        let numbers = &mut self.numbers[place.buffer as usize];
+        place.for_each_run(&mut |run| numbers[run].iter_mut().for_each(&mut f));
+    }
 }
 
 /// Whether two places have a number in common. They lie in their storages.

@@ -460,7 +460,8 @@ mod tests {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             ((state >> 33) % below) as usize
         };
-        let all: Vec<_> = (0..600)
+        let count = if cfg!(miri) { 60 } else { 600 };
+        let all: Vec<_> = (0..count)
             .map(|i| (1 + next(100), (i % 7 != 0).then(|| next(500)).map(|first| (first, first + next(40)))))
             .collect();
         let (starts, end) = share_many(&all);
@@ -478,6 +479,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes hours there; what it runs is run by the test of many storages too")]
     fn very_many_storages_take_no_time_by_their_square() {
         const ALL: usize = 300_000;
         // all are needed at the end, and none at one time

@@ -439,31 +439,33 @@ pub(super) unsafe fn accumulate<'a, S: Simd, W: Number, const V: usize, const P:
     step: usize,
     count: usize,
 ) -> Source<'a, W> {
-    let (mut weights, mut c) = (weights, 0);
+    // pixels and weights pass by, so that as few numbers as can be say where the next ones are: with the channel counted
+    // beside them, a tile of six pixels has more of these than AVX2 has registers left
+    let (mut weights, mut from, mut left) = (weights, from, count);
     if S::GROUP == 4 {
-        while c + 4 <= count {
+        while left >= 4 {
             let mut x = [s.one(0.0); P];
             for (p, x) in x.iter_mut().enumerate() {
                 // SAFETY: the caller's promise.
-                *x = s.group(unsafe { from.load(p * step + c) });
+                *x = s.group(unsafe { from.load(p * step) });
             }
             macro_rules! add_lanes {
                 // SAFETY: the caller's promise: the weights of four channels are there.
                 ($($l:literal)*) => { $(weights = unsafe { add_lane::<S, W, V, P, $l>(s, sums, weights, &x) };)* };
             }
             add_lanes!(0 1 2 3);
-            c += 4;
+            (from, left) = (from.skip(4), left - 4);
         }
     }
-    while c < count {
+    while left > 0 {
         let mut x = [s.one(0.0); P];
         for (p, x) in x.iter_mut().enumerate() {
             // SAFETY: the caller's promise.
-            *x = s.one(unsafe { from.load(p * step + c) });
+            *x = s.one(unsafe { from.load(p * step) });
         }
         // SAFETY: the caller's promise.
         weights = unsafe { add_lane::<S, W, V, P, 0>(s, sums, weights, &x) };
-        c += 1;
+        (from, left) = (from.skip(1), left - 1);
     }
     weights
 }

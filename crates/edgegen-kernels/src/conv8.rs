@@ -638,7 +638,8 @@ mod tests {
                 assert_eq!(rounded, [(level - f32::from(zero)) * 0.25; 4], "{zero} {value}");
             };
             // halves and quarters of a level, far beyond both ends
-            (-100_000..100_000).for_each(|i| check(i as f32 / 64.0));
+            let step = if cfg!(miri) { 10_001 } else { 1 };
+            (-100_000..100_000).step_by(step).for_each(|i| check(i as f32 / 64.0));
             [f32::MAX, f32::MIN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE].into_iter().for_each(check);
         }
     }

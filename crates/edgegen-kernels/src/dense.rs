@@ -624,7 +624,7 @@ mod tests {
     #[test]
     fn exp_and_silu_are_close_to_the_exact_ones() {
         let of = |x: f32| (exp(Portable, [x; 4])[0], silu(Portable, [x; 4])[0]);
-        for i in -8700..8700 {
+        for i in (-8700..8700).step_by(if cfg!(miri) { 1001 } else { 1 }) {
             let x = i as f32 / 100.0;
             let exact = f64::from(x).exp();
             assert!((f64::from(of(x).0) - exact).abs() <= 3e-7 * exact, "{x}");

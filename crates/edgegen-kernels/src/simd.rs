@@ -33,6 +33,11 @@ macro_rules! with_features {
     };
 }
 
+/// A part of a kernel that may be [a function of its own](Simd::outline). It must be `#[inline(always)]`.
+pub(super) trait Outline {
+    fn run(self);
+}
+
 /// A vector of `LANES` f32.
 pub(super) trait Simd: Copy {
     const LANES: usize;
@@ -100,6 +105,12 @@ pub(super) trait Simd: Copy {
             // SAFETY: the caller's promise.
             unsafe { to.store(v * Self::LANES, bytes) }
         }
+    }
+
+    /// Runs a part of a kernel in a function of its own, where what is around it would take the registers that it needs.
+    #[inline(always)]
+    fn outline(self, part: impl Outline) {
+        part.run();
     }
 
     /// Asks for the cache line of an address, which need not be valid, if that is worth it on this kind of CPU.

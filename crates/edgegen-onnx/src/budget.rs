@@ -81,6 +81,11 @@ impl Budget {
         Ok(())
     }
 
+    /// The bytes that may still be taken.
+    pub fn left(&self) -> usize {
+        self.left.get()
+    }
+
     /// What is said of a model that asks for more than there is.
     pub fn exceeded(&self) -> String {
         format!("the model takes more than the {} of memory that it may take", megabytes(self.limit.get()))

@@ -9,13 +9,13 @@ pub fn configure(threads: Option<usize>) {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     }
+    // glibc would otherwise map and unmap every activation anew, and the page faults cost about a third of a step
     #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt takes plain numbers. glibc would otherwise map and unmap every activation anew,
-    // and the page faults cost about a third of a step.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
-        libc::mallopt(libc::M_TOP_PAD, 256 << 20);
+    for (option, value) in
+        [(libc::M_MMAP_THRESHOLD, 1 << 30), (libc::M_TRIM_THRESHOLD, i32::MAX), (libc::M_TOP_PAD, 256 << 20)]
+    {
+        // SAFETY: mallopt takes plain numbers, and refuses those that it does not know.
+        unsafe { libc::mallopt(option, value) };
     }
     if let Some(threads) = threads {
         // fails only if the pool is already there, and then the first setting holds

@@ -5,7 +5,7 @@ use crate::place::{Access, Buffer, Places, Region, Slice};
 use crate::plan::Plan;
 use crate::reason::Reason;
 use crate::step::{Boundary, ScratchLen, Share, Step};
-use crate::verify::{Draft, MOST_MEMORY, SLACK, Storage, verify};
+use crate::verify::{Draft, SLACK, Storage, verify};
 use kernels::arena::{Layout, StridedView, room, share};
 use std::ops::Range;
 
@@ -40,7 +40,7 @@ impl Compiler<'_, '_> {
             } else {
                 vec![false; layout.storages().len()]
             };
-            rooms.push(Rooms::new(layout, uses, stages, &constant)?);
+            rooms.push(Rooms::new(layout, uses, stages, &constant));
         }
         let [floats, bytes] = [0, 1].map(|i| rooms[i].number_used());
         let mut storages = Vec::new();
@@ -73,16 +73,17 @@ impl Compiler<'_, '_> {
             steps.iter().filter_map(|s| Some(s.kernel()?.scratch(&s.places))).fold(ScratchLen::default(), |a, b| {
                 ScratchLen { work: a.work.max(b.work), copied: a.copied.max(b.copied) }
             });
-        if scratch.work > MOST_MEMORY {
-            return Err(Reason::TooLarge(format!("a step that works in {} numbers", scratch.work)));
-        }
+        let [memory_len, bytes_len] = [0, 1].map(|i| rooms[i].end.saturating_add(SLACK));
+        let numbers = memory_len.saturating_add(scratch.work).saturating_add(scratch.copied);
+        let most_bytes = self.graph.room_for(numbers.saturating_mul(4).saturating_add(bytes_len))?;
         let handed = [0, 1].map(|stage| rooms[0].handed[stage].clone());
         let draft = Draft {
             steps,
             stages,
             storages,
-            memory_len: rooms[0].end + SLACK,
-            bytes_len: rooms[1].end + SLACK,
+            memory_len,
+            bytes_len,
+            most_bytes,
             constants,
             handed: handed.map(|r| Slice { start: r.start, len: r.len() }),
             scratch,
@@ -142,7 +143,7 @@ struct Rooms {
 
 impl Rooms {
     /// What one stage makes for another stays, and so does what does not change; the rest shares room.
-    fn new(layout: &Layout, uses: &Uses, stages: [usize; 2], constant: &[bool]) -> Result<Self, Reason> {
+    fn new(layout: &Layout, uses: &Uses, stages: [usize; 2], constant: &[bool]) -> Self {
         let storages = layout.storages();
         let stage = |step: usize| stages.iter().filter(|first| step >= **first).count();
         let crosses = |i: usize| uses[i].is_some_and(|(first, last)| stage(first) != stage(last));
@@ -166,17 +167,14 @@ impl Rooms {
         let (low, shared_end) = share(&shared);
         (0..storages.len()).filter(|i| shared[*i].1.is_some()).for_each(|i| starts[i] = end + low[i]);
         end = end.saturating_add(shared_end);
-        if end > MOST_MEMORY - SLACK {
-            return Err(Reason::TooLarge(format!("a work space of {end} numbers is more than a model may have")));
-        }
-        Ok(Rooms {
+        Rooms {
             starts,
             lens: storages.iter().map(|s| s.len).collect(),
             used: (0..storages.len()).map(|i| uses[i].is_some() || constant[i]).collect(),
             constant: constant.to_vec(),
             handed,
             end,
-        })
+        }
     }
 
     /// For each storage that is used, its number among those.

@@ -4,7 +4,8 @@
 //! `cargo +nightly miri test -p edgegen-exec verify` with fewer plans.
 
 use super::*;
-use crate::place::MOST_DIMS;
+use crate::place::{MOST_DIMS, Places};
+use crate::step::Boundary;
 use crate::testing::{noise, random_plan};
 use crate::{At, Plan};
 use kernels::Isa;
@@ -253,6 +254,39 @@ fn a_plan_with_one_number_changed_is_refused_or_does_no_harm() {
     // the test tells plans apart: many have a fault, and many of those without one run
     assert!(faults > refused / 4 && passed > plans as usize, "{refused} refused, {faults} with a fault, {passed} ran");
     println!("{refused} refused, of which {faults} were found to do harm; {passed} passed and ran");
+}
+
+#[test]
+fn very_many_steps_beside_the_next_take_no_time_by_their_square() {
+    const MANY: usize = if cfg!(miri) { 100 } else { 300_000 };
+    let (_, plan) = random_plan(Isa::PORTABLE, 0);
+    let step = |i: usize, share: Share| {
+        let mut places = Places::default();
+        let to = places.slice(Access::Write, Slice { start: 2 * i, len: 1 });
+        let from = Slice { start: 2 * i + 1, len: 1 };
+        places.slice(Access::Read, from);
+        Step { share, ..Step::boundary(Boundary::Class { to }, places) }
+    };
+    let mut steps: Vec<Step> = (0..MANY).map(|i| step(i, Share::BesideNext)).collect();
+    steps.push(step(MANY, Share::Among(1)));
+    let draft = Draft { steps, stages: [0; 2], memory_len: 2 * MANY + 2, ..plan.draft() };
+    assert_eq!(threads_do_not_meet(&draft), Ok(()));
+    // the first writes what the last reads, reads what it writes, or writes that too; to read the same is no harm
+    for (place, start, access, meet) in [
+        (0, 2 * MANY + 1, Access::Write, true),
+        (1, 2 * MANY, Access::Read, true),
+        (0, 2 * MANY, Access::Write, true),
+        (1, 2 * MANY + 1, Access::Read, false),
+    ] {
+        let mut draft = draft.clone();
+        let first = draft.steps[0].places.iter_mut().nth(place).expect("two places");
+        assert_eq!(first.access, access);
+        first.region.move_to(start);
+        assert_eq!(threads_do_not_meet(&draft).is_err(), meet, "place {place} at {start}");
+    }
+    let alone = Draft { steps: draft.steps[..3].to_vec(), ..draft.clone() };
+    assert!(threads_do_not_meet(&alone).is_err(), "beside none");
+    assert!(threads_do_not_meet(&Draft { stages: [0, MANY], ..draft }).is_err(), "of another stage");
 }
 
 /// Whether the sizes of a plan's arenas are such that one could be made.

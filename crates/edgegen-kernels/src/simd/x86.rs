@@ -1,6 +1,6 @@
 //! The vectors of x86-64.
 
-use super::{Dot, Simd, Source, Words, level};
+use super::{Dot, Outline, Simd, Source, Words, level};
 use crate::pointer::Target;
 use std::arch::x86_64::*;
 
@@ -158,6 +158,17 @@ impl Simd for Avx2 {
         }
         // SAFETY: there is a token, so the CPU has the features.
         unsafe { low_bytes(level(self, value, inverse, zero), zero.wrapping_add(flip)) }
+    }
+
+    #[inline(always)]
+    fn outline(self, part: impl Outline) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn outlined(part: impl Outline) {
+            part.run();
+        }
+        // SAFETY: there is a token, so the CPU has the features.
+        unsafe { outlined(part) }
     }
 
     #[inline(always)]

@@ -179,10 +179,15 @@ impl<W: Words, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for
     type Sum = i32;
     type Sums = W::I;
     type Start = W::I;
+    type Simd = W::S;
     const CHANNELS: usize = W::COUNT;
     const LANES: usize = W::LANES;
     const PIXELS: &'static [usize] = W::PIXELS_OF_WORDS;
 
+    #[inline(always)]
+    fn simd(self) -> Self::Simd {
+        self.w.simd()
+    }
     #[inline(always)]
     unsafe fn read(self, at: usize) -> W::Words {
         // SAFETY: the caller's promise.

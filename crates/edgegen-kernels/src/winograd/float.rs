@@ -130,10 +130,15 @@ impl<S: Simd, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for 
     type Sum = f32;
     type Sums = S::F;
     type Start = S::F;
+    type Simd = S;
     const CHANNELS: usize = S::LANES;
     const LANES: usize = S::LANES;
     const PIXELS: &'static [usize] = S::PIXELS;
 
+    #[inline(always)]
+    fn simd(self) -> Self::Simd {
+        self.s
+    }
     #[inline(always)]
     unsafe fn read(self, at: usize) -> S::F {
         // SAFETY: the caller's promise.

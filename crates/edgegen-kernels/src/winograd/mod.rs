@@ -13,7 +13,7 @@ pub mod float;
 use super::conv::{Block, Shape};
 use super::memory::Part;
 use super::pointer::{Plain, Source, Target};
-use super::simd::WIDEST;
+use super::simd::{Outline, Simd, WIDEST};
 use crate::arena::ImageView;
 
 /// About as many windows are worked on together.
@@ -127,11 +127,14 @@ trait Way<const N: usize, const M: usize>: Copy {
     type Sums: Plain;
     /// What is added to a vector of output channels.
     type Start: Copy;
+    /// The vectors of f32 of this kind of CPU.
+    type Simd: Simd;
     const CHANNELS: usize;
     const LANES: usize;
     /// The windows that a tile of 1, 2, … vectors of output channels may have without spilling registers.
     const PIXELS: &'static [usize];
 
+    fn simd(self) -> Self::Simd;
     /// Channels of the input, from number `at` of the memory on.
     ///
     /// # Safety
@@ -219,12 +222,7 @@ fn run<Y: Way<N, M>, const N: usize, const M: usize>(
         // a block's weights lie in this order, so that fetching them ahead pays
         for (block, position) in blocks.iter().flat_map(|b| (0..N * N).map(move |p| (b, p))) {
             let weights = Source::of(weights).skip(block.weights + position * c_in * block.vectors * Y::LANES);
-            match block.vectors {
-                1 => band.products::<1>(weights, *block, position),
-                2 => band.products::<2>(weights, *block, position),
-                3 => band.products::<3>(weights, *block, position),
-                _ => band.products::<4>(weights, *block, position),
-            }
+            way.simd().outline(Product { band: &band, weights, block: *block, position });
         }
         for block in blocks {
             for v in 0..block.vectors {
@@ -235,6 +233,27 @@ fn run<Y: Way<N, M>, const N: usize, const M: usize>(
                     unsafe { band.outputs(i, block.first + v * Y::LANES, start) }
                 }
             }
+        }
+    }
+}
+
+/// The windows of a band times the weights of a position, for the output channels of a block.
+struct Product<'a, Y: Way<N, M>, const N: usize, const M: usize> {
+    band: &'a Band<'a, Y, N, M>,
+    weights: Source<'a, Y::Number>,
+    block: Block,
+    position: usize,
+}
+
+impl<Y: Way<N, M>, const N: usize, const M: usize> Outline for Product<'_, Y, N, M> {
+    #[inline(always)]
+    fn run(self) {
+        let Product { band, weights, block, position } = self;
+        match block.vectors {
+            1 => band.products::<1>(weights, block, position),
+            2 => band.products::<2>(weights, block, position),
+            3 => band.products::<3>(weights, block, position),
+            _ => band.products::<4>(weights, block, position),
         }
     }
 }
@@ -280,7 +299,7 @@ impl<Y: Way<N, M>, const N: usize, const M: usize> Band<'_, Y, N, M> {
         }
     }
 
-    /// Windows times the weights of a position, for the V vectors of output channels of a block.
+    /// As [`Product`], for the V vectors of output channels of a block.
     #[inline(always)]
     fn products<const V: usize>(&self, weights: Source<Y::Number>, block: Block, position: usize) {
         if V > Y::PIXELS.len() {

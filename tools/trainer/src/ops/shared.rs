@@ -44,8 +44,10 @@ impl Parts {
     /// The range must lie inside the buffer, which must be alive, and no other live slice may overlap it.
     #[allow(clippy::mut_from_ref, reason = "the caller promises disjoint ranges")]
     pub(super) unsafe fn part<'a>(&self, start: usize, len: usize) -> &'a mut [f32] {
-        // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+        // SAFETY: the start of a range inside the buffer, by the caller's promise.
+        let first = unsafe { self.0.add(start) };
+        // SAFETY: the range is inside the buffer, which lives, and no other slice overlaps it, by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(first, len) }
     }
 }
 
