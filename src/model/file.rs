@@ -13,6 +13,7 @@ use ::onnx::pb::{self, tensor_proto::DataType};
 use ::onnx::qoperator::expand;
 use ::onnx::{functions, order, signature};
 use bytes::Bytes;
+use exec::GraphInput;
 use prost::Message;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -36,7 +37,8 @@ impl File {
         functions::inline(&mut proto).map_err(model_error)?;
         let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
         order::sort(graph).map_err(model_error)?;
-        signature::check(&proto).map_err(model_error)?;
+        order::drop_dead(graph);
+        signature::check(&mut proto).map_err(model_error)?;
         let graph = proto.graph.as_mut().expect("it was there");
 
         let folder = file.map(|f| f.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
@@ -51,6 +53,7 @@ impl File {
         let named: Vec<(Role, String)> = options.roles.iter().chain(&metadata.roles).cloned().collect();
         let roles = roles::resolve(&infos, &named)?;
         let inputs = concrete_inputs(graph, &infos, &roles, options, &metadata)?;
+        write_out(&mut proto, &inputs, budget)?;
         Ok(File { proto, metadata, inputs, parameters })
     }
 
@@ -58,6 +61,21 @@ impl File {
     pub fn graph(&mut self) -> &mut pb::GraphProto {
         self.proto.graph.as_mut().expect("reading found one")
     }
+}
+
+/// Writes out the nodes that stand for others, now that the shapes of the inputs are known.
+fn write_out(proto: &mut pb::ModelProto, inputs: &[Input], budget: &Budget) -> Result<()> {
+    let opset = signature::opset(proto).map_err(model_error)?;
+    let graph = proto.graph.as_mut().expect("it was there");
+    fn shaped(i: &Input) -> GraphInput<'_> {
+        GraphInput { name: &i.name, dims: i.shape.clone(), integer: i.is_whole() }
+    }
+    let shaped: Vec<GraphInput> = inputs.iter().map(shaped).collect();
+    exec::write_out(graph, opset, &shaped, budget).map_err(|reason| match reason {
+        exec::Reason::TooLarge(_) => model_error(reason.to_string()).with_hint(Hint::MaxMemory),
+        exec::Reason::Malformed(_) => model_error(format!("the graph is malformed: {reason}")),
+        _ => model_error(reason.to_string()),
+    })
 }
 
 /// How many numbers a stored tensor has.

@@ -43,6 +43,8 @@ pub struct Graph<'a> {
     foldable: usize,
     /// Whether nodes of which nothing is known are passed over.
     partial: bool,
+    /// Nodes that read larger stored tensors are not worked out.
+    largest_folded: usize,
 }
 
 /// How many numbers all operators on stored tensors alone may make at least, and how many for each that is stored: a small
@@ -132,6 +134,26 @@ impl<'a> Graph<'a> {
         budget: &'a Budget,
         partial: bool,
     ) -> Result<Self, Reason> {
+        let mut all = Self::before_nodes(graph, opset, inputs, budget, partial)?;
+        all.read_in_order(&graph.node)?;
+        for (i, node) in all.nodes.iter().enumerate() {
+            node.input.iter().for_each(|name| all.consumers.entry(name).or_default().push(i));
+            node.output.iter().for_each(|name| _ = all.makers.insert(name, i));
+        }
+        Ok(all)
+    }
+
+    /// The graph's inputs and stored tensors, before any node is [read](Self::read).
+    ///
+    /// # Errors
+    /// When they are too large.
+    pub fn before_nodes(
+        graph: &'a GraphProto,
+        opset: i64,
+        inputs: &[GraphInput<'a>],
+        budget: &'a Budget,
+        partial: bool,
+    ) -> Result<Self, Reason> {
         let mut all = Graph {
             nodes: Vec::new(),
             constants: HashMap::new(),
@@ -145,6 +167,7 @@ impl<'a> Graph<'a> {
             budget,
             foldable: FOLDABLE,
             partial,
+            largest_folded: usize::MAX,
         };
         inputs.iter().try_for_each(|i| count(&i.dims).map(|_| ()))?;
         for tensor in &graph.initializer {
@@ -158,11 +181,6 @@ impl<'a> Graph<'a> {
         let results = graph.output.iter().map(|o| &o.name);
         for name in graph.node.iter().flat_map(|n| &n.input).chain(results) {
             *all.readers.entry(name).or_default() += 1;
-        }
-        all.read_in_order(&graph.node)?;
-        for (i, node) in all.nodes.iter().enumerate() {
-            node.input.iter().for_each(|name| all.consumers.entry(name).or_default().push(i));
-            node.output.iter().for_each(|name| _ = all.makers.insert(name, i));
         }
         Ok(all)
     }
@@ -212,8 +230,16 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
+    /// Leaves what is made of large stored tensors to be: for who asks for shapes, and for what shapes are made of.
+    pub fn fold_small_ones(&mut self) {
+        self.largest_folded = 1 << 16;
+    }
+
     /// Works a node out, or tells its results' shapes.
-    fn read(&mut self, node: &'a NodeProto) -> Result<(), Reason> {
+    ///
+    /// # Errors
+    /// When neither is known, or the node contradicts what it reads.
+    pub fn read(&mut self, node: &'a NodeProto) -> Result<(), Reason> {
         let named = |e: Reason| e.context(format_args!("{} {}", node.op_type, node.name));
         // each value is made once, so that following a value never comes back to it
         let known = |name: &String| !name.is_empty() && self.dims(name).is_some();
@@ -303,8 +329,11 @@ impl<'a> Graph<'a> {
             return Ok(None);
         }
         // operators make no more of stored tensors than they have, but for a bounded number (`made`)
-        let largest = input.iter().flatten().map(|stored| stored.len()).max();
-        self.budget.fits(largest.unwrap_or(0).saturating_mul(4)).map_err(Reason::TooLarge)?;
+        let largest = input.iter().flatten().map(|stored| stored.len()).max().unwrap_or(0);
+        if largest > self.largest_folded {
+            return Ok(None);
+        }
+        self.budget.fits(largest.saturating_mul(4)).map_err(Reason::TooLarge)?;
         if !operator.any_type {
             if input.iter().flatten().any(|stored| !stored.exact) {
                 return Err("it computes with integers beyond 2^24".into());

@@ -13,6 +13,7 @@
 
 mod compile;
 mod constant;
+mod expand;
 mod graph;
 mod lower;
 mod node;
@@ -28,6 +29,7 @@ mod testing;
 mod verify;
 
 pub use compile::{Inputs, compile};
+pub use expand::write_out;
 pub use graph::GraphInput;
 pub use kernels::Isa;
 pub use plan::{At, Plan, StepInfo, Workspace};

@@ -91,6 +91,11 @@ impl Budget {
         format!("the model takes more than the {} of memory that it may take", megabytes(self.limit.get()))
     }
 
+    /// A budget of what is left, for what is dropped before anything else is taken.
+    pub fn left(&self) -> Budget {
+        Budget::new(self.left.get())
+    }
+
     /// The whole budget again, once everything that was taken has been dropped.
     pub fn restore(&self) {
         self.left.set(self.limit.get());

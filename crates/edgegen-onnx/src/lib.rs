@@ -3,6 +3,7 @@
 //! bounded by a [`budget`].
 
 pub mod budget;
+pub mod expand;
 pub mod external;
 pub mod fold;
 pub mod for_tract;

@@ -1,9 +1,50 @@
-//! The order of a graph's nodes.
+//! The order of a graph's nodes, and which of them anything depends on.
 
 use crate::Result;
-use crate::pb::GraphProto;
+use crate::pb::{GraphProto, NodeProto};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
+
+/// The names that a node reads: its inputs, and what the graphs inside it read of those around them.
+pub fn reads(node: &NodeProto) -> Vec<&str> {
+    let mut all: Vec<&str> = node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    // graphs that are left, with the names that those around them make
+    fn inside_of(node: &NodeProto) -> Vec<&GraphProto> {
+        node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)).collect()
+    }
+    let mut left: Vec<(&GraphProto, HashSet<&str>)> =
+        inside_of(node).into_iter().map(|graph| (graph, HashSet::new())).collect();
+    while let Some((graph, mut own)) = left.pop() {
+        own.extend(graph.input.iter().map(|input| input.name.as_str()));
+        own.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
+        own.extend(graph.node.iter().flat_map(|node| &node.output).map(String::as_str));
+        let read = graph.node.iter().flat_map(|node| &node.input).chain(graph.output.iter().map(|output| &output.name));
+        all.extend(read.map(String::as_str).filter(|name| !name.is_empty() && !own.contains(name)));
+        for node in &graph.node {
+            left.extend(inside_of(node).into_iter().map(|graph| (graph, own.clone())));
+        }
+    }
+    all
+}
+
+/// Takes out the nodes that no result of the graph depends on, whatever they are.
+pub fn drop_dead(graph: &mut GraphProto) {
+    let mut maker = HashMap::new();
+    for (i, node) in graph.node.iter().enumerate() {
+        maker.extend(node.output.iter().filter(|name| !name.is_empty()).map(|name| (name.as_str(), i)));
+    }
+    let mut alive = vec![false; graph.node.len()];
+    let mut wanted: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
+    while let Some(name) = wanted.pop() {
+        if let Some(i) = maker.get(name)
+            && !std::mem::replace(&mut alive[*i], true)
+        {
+            wanted.extend(reads(&graph.node[*i]));
+        }
+    }
+    let mut alive = alive.into_iter();
+    graph.node.retain(|_| alive.next() == Some(true));
+}
 
 /// Puts nodes after those whose results they read, and changes nothing else about their order: converters append nodes
 /// that belong before. Takes linear time where nodes are in order.
@@ -20,7 +61,7 @@ pub fn sort(graph: &mut GraphProto) -> Result<()> {
     let mut readers = vec![Vec::new(); graph.node.len()];
     let mut missing = vec![0usize; graph.node.len()];
     for (i, node) in graph.node.iter().enumerate() {
-        for made in node.input.iter().filter_map(|name| maker.get(name.as_str())) {
+        for made in reads(node).into_iter().filter_map(|name| maker.get(name)) {
             readers[*made].push(i);
             missing[i] += 1;
         }
@@ -68,6 +109,25 @@ mod tests {
         assert_eq!(sorted(nodes).unwrap(), ["a", "c", "d", "b"]);
         let nodes = vec![node("x", "b"), node("x", "a"), node("b", "c")];
         assert_eq!(sorted(nodes).unwrap(), ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn what_graphs_inside_of_nodes_read_comes_before_them_and_is_needed() {
+        let branch = GraphProto {
+            node: vec![node("outside", "inside"), node("inside", "result")],
+            output: vec![crate::pb::ValueInfoProto { name: "result".into(), ..Default::default() }],
+            ..Default::default()
+        };
+        let attribute = crate::pb::AttributeProto { g: Some(branch), ..Default::default() };
+        let choice = NodeProto { attribute: vec![attribute], ..node("test", "y") };
+        assert_eq!(reads(&choice), ["test", "outside"]);
+        let nodes = vec![choice, node("x", "outside"), node("x", "unused"), node("unused", "inside")];
+        let output = vec![crate::pb::ValueInfoProto { name: "y".into(), ..Default::default() }];
+        let mut graph = GraphProto { node: nodes, output, ..Default::default() };
+        sort(&mut graph).unwrap();
+        drop_dead(&mut graph);
+        let left: Vec<&str> = graph.node.iter().map(|n| n.output[0].as_str()).collect();
+        assert_eq!(left, ["outside", "y"]);
     }
 
     #[test]

@@ -74,6 +74,43 @@ pub struct NodeProto {
     pub overload: String,
 }
 
+impl NodeProto {
+    /// The attribute of this name.
+    pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.attribute.iter().find(|a| a.name == name)
+    }
+
+    /// An integer attribute.
+    pub fn int(&self, name: &str) -> Option<i64> {
+        self.attribute(name).map(|a| a.i)
+    }
+
+    /// A float attribute.
+    pub fn float(&self, name: &str) -> Option<f32> {
+        self.attribute(name).map(|a| a.f)
+    }
+
+    /// A list of integers.
+    pub fn ints(&self, name: &str) -> Option<&[i64]> {
+        self.attribute(name).map(|a| a.ints.as_slice())
+    }
+
+    /// A text attribute.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.attribute(name).and_then(|a| std::str::from_utf8(&a.s).ok())
+    }
+
+    /// The name of input `i`, unless it is left out.
+    pub fn given(&self, i: usize) -> Option<&str> {
+        self.input.get(i).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// The name of result `i`, unless it is left out.
+    pub fn result(&self, i: usize) -> Option<&str> {
+        self.output.get(i).map(String::as_str).filter(|name| !name.is_empty())
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub struct AttributeProto {
     #[prost(string, tag = "1")]
@@ -184,6 +221,10 @@ pub mod tensor_proto {
         Complex64 = 14,
         Complex128 = 15,
         Bfloat16 = 16,
+        Uint4 = 21,
+        Int4 = 22,
+        Uint2 = 25,
+        Int2 = 26,
     }
 
     /// Where a tensor's elements lie: in the file, or in one beside it.

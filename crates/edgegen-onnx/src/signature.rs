@@ -4,6 +4,8 @@
 //! types and attributes. A node that does not fit its form, or that is of no operator of the table, is refused, since
 //! whatever ran it could only guess what it means.
 
+pub mod nested;
+
 use crate::Result;
 use crate::pb::attribute_proto::AttributeType;
 use crate::pb::tensor_proto::DataType;
@@ -11,22 +13,22 @@ use crate::pb::type_proto::Value;
 use crate::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
 
-/// The quantized operators of onnxruntime's own domain, which [`qoperator`](crate::qoperator) rewrites as standard ones.
-const QUANTIZED: [&str; 6] = ["QGemm", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSigmoid", "QLinearSoftmax"];
-
 const FLOATS: [DataType; 4] = [DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16];
 
 /// Attributes that say yes or no: 1 or 0.
-const FLAGS: [&str; 21] = [
+const FLAGS: [&str; 25] = [
     "allowzero",
     "antialias",
     "ceil_mode",
+    "channels_last",
     "count_include_pad",
     "detect_negative",
     "detect_positive",
     "exclude_outside",
     "exclusive",
     "fmod",
+    "interleaved",
+    "is_causal",
     "keepdims",
     "largest",
     "noop_with_empty_axes",
@@ -38,6 +40,7 @@ const FLAGS: [&str; 21] = [
     "training_mode",
     "transA",
     "transB",
+    "unidirectional",
     "upper",
 ];
 
@@ -62,9 +65,15 @@ fn words(op: &str, attribute: &str) -> Option<&'static [&'static str]> {
         ("Upsample", "mode") => &["nearest", "linear"],
         ("Pad", "mode") => &["constant", "reflect", "edge", "wrap"],
         ("DepthToSpace", "mode") => &["DCR", "CRD"],
+        ("FusedConv" | "FusedGemm" | "FusedMatMulActivation" | "Conv", "activation") => {
+            &["Relu", "Tanh", "Sigmoid", "LeakyRelu", "Clip", "HardSigmoid"]
+        }
         _ => return None,
     })
 }
+
+/// What tells the element type of a value.
+pub type TypeOf<'f> = &'f dyn Fn(&str) -> Option<DataType>;
 
 /// An input or output of an operator.
 #[derive(Debug)]
@@ -97,6 +106,9 @@ struct Form {
 /// table in memory would take as long to make as a small model takes to load.
 const SIGNATURES: &str = include_str!("signatures.txt");
 
+/// The operators that onnxruntime adds to them, in the same form.
+const ADDED: &str = include_str!("signatures_onnxruntime.txt");
+
 /// The first and the last opset that the table knows.
 fn opsets() -> [i64; 2] {
     let line = SIGNATURES.lines().find_map(|line| line.strip_prefix("opsets "));
@@ -104,9 +116,9 @@ fn opsets() -> [i64; 2] {
     ends.unwrap_or([0, 0])
 }
 
-/// The lines of an operator, the oldest form first: each opset that a form is from, and the rest of the line.
-fn lines_of(op: &str) -> impl Iterator<Item = (i64, &'static str)> {
-    let body = SIGNATURES.find("opsets ").and_then(|at| Some(&SIGNATURES[at + SIGNATURES[at..].find('\n')? + 1..]));
+/// The lines of an operator in a table, the oldest form first: each opset that a form is from, and the rest of the line.
+fn lines_of(table: &'static str, op: &str) -> impl Iterator<Item = (i64, &'static str)> {
+    let body = table.find("opsets ").and_then(|at| Some(&table[at + table[at..].find('\n')? + 1..]));
     let body = body.unwrap_or_default();
     let name = |line: &'static str| line.split(' ').next().unwrap_or_default();
     // the first line whose name is not less, between two starts of lines
@@ -129,10 +141,17 @@ fn lines_of(op: &str) -> impl Iterator<Item = (i64, &'static str)> {
     })
 }
 
-/// The line of the form that an operator has in an opset; `None` where there is no such operator.
-fn line_of(op: &str, opset: i64) -> Option<(i64, &'static str)> {
-    let newest = lines_of(op).take_while(|(since, _)| *since <= opset).last()?;
-    Some(newest).filter(|(_, line)| line.trim() != "none")
+/// The line of the form that a node's operator has in an opset; `None` where there is no such operator.
+fn line_of(node: &NodeProto, opset: i64) -> Option<(i64, &'static str)> {
+    let newest = |table, op: &str| {
+        let newest = lines_of(table, op).take_while(|(since, _)| *since <= opset).last()?;
+        Some(newest).filter(|(_, line)| line.trim() != "none")
+    };
+    if is_standard(&node.domain) {
+        newest(SIGNATURES, &node.op_type).or_else(|| newest(ADDED, &node.op_type))
+    } else {
+        newest(ADDED, &format!("{}.{}", node.domain, node.op_type))
+    }
 }
 
 fn parse((since, line): (i64, &'static str)) -> Option<Form> {
@@ -172,6 +191,10 @@ fn element_type(name: &str) -> Option<DataType> {
         "u16" => DataType::Uint16,
         "u32" => DataType::Uint32,
         "u64" => DataType::Uint64,
+        "i2" => DataType::Int2,
+        "u2" => DataType::Uint2,
+        "i4" => DataType::Int4,
+        "u4" => DataType::Uint4,
         _ => return None,
     })
 }
@@ -189,6 +212,7 @@ fn attribute(text: &'static str) -> Option<Attribute> {
         "floats" => AttributeType::Floats,
         "strings" => AttributeType::Strings,
         "sparse" => AttributeType::SparseTensor,
+        "graph" => AttributeType::Graph,
         _ => return None,
     };
     Some(Attribute { name, kind, required, default })
@@ -235,10 +259,11 @@ pub(crate) fn is_standard(domain: &str) -> bool {
 ///
 /// # Errors
 /// When one does not: which, and what is wrong with it.
-pub fn check(model: &ModelProto) -> Result<()> {
+pub fn check(model: &mut ModelProto) -> Result<()> {
     let opset = opset(model)?;
-    let graph = model.graph.as_ref().ok_or("the model holds no graph")?;
+    let graph = model.graph.as_mut().ok_or("the model holds no graph")?;
     check_operators(graph, opset)?;
+    nested::mark_unknown_branches(graph, opset)?;
     let known = types(graph, opset)?;
     if let Some(output) = graph.output.iter().find(|o| !known.contains_key(o.name.as_str())) {
         return Err(format!("nothing in the graph makes its output '{}'", shown(&output.name)));
@@ -251,9 +276,14 @@ pub fn check(model: &ModelProto) -> Result<()> {
 /// # Errors
 /// When a node is not as the opset says.
 pub fn types(graph: &GraphProto, opset: i64) -> Result<HashMap<&str, DataType>> {
+    types_within(graph, opset, &|_| None)
+}
+
+/// The same of a graph inside a node, which may read values of the graphs around it.
+fn types_within<'g>(graph: &'g GraphProto, opset: i64, around: TypeOf) -> Result<HashMap<&'g str, DataType>> {
     let mut types = stored_types(graph)?;
     for node in &graph.node {
-        let results = result_types(node, opset, |name| types.get(name).copied())?;
+        let results = result_types(node, opset, &|name| types.get(name).copied().or_else(|| around(name)))?;
         for (name, element) in node.output.iter().zip(results).filter(|(name, _)| !name.is_empty()) {
             if types.insert(name, element).is_some() {
                 return Err(format!("the graph makes '{}' twice", shown(name)));
@@ -283,8 +313,7 @@ fn check_dropout(node: &NodeProto, graph: &GraphProto) -> Result<()> {
 fn check_operators(graph: &GraphProto, opset: i64) -> Result<()> {
     let mut unknown: Vec<String> = Vec::new();
     for node in &graph.node {
-        let is_known = is_standard(&node.domain) && line_of(&node.op_type, opset).is_some();
-        if !is_known && !is_quantized(node) {
+        if line_of(node, opset).is_none() {
             let domain = if is_standard(&node.domain) { String::new() } else { format!("{}.", shown(&node.domain)) };
             let name = format!("{domain}{}", shown(&node.op_type));
             if !unknown.contains(&name) && unknown.len() < 10 {
@@ -299,13 +328,14 @@ fn check_operators(graph: &GraphProto, opset: i64) -> Result<()> {
     }
 }
 
+/// Whether a node is of those quantized operators of onnxruntime's that [`qoperator`](crate::qoperator) rewrites.
 fn is_quantized(node: &NodeProto) -> bool {
-    node.domain == "com.microsoft" && QUANTIZED.contains(&node.op_type.as_str())
+    node.domain == "com.microsoft" && (node.op_type.starts_with("QLinear") || node.op_type == "QGemm")
 }
 
 /// The form that a node's operator has in this opset.
 fn form(node: &NodeProto, opset: i64) -> Option<Form> {
-    parse(line_of(&node.op_type, opset).filter(|_| is_standard(&node.domain))?)
+    parse(line_of(node, opset)?)
 }
 
 /// The element types of inputs and stored tensors.
@@ -339,10 +369,19 @@ fn stored_types(graph: &GraphProto) -> Result<HashMap<&str, DataType>> {
 ///
 /// # Errors
 /// When it is not what the opset says, or when nothing has made one of its inputs.
-pub fn result_types(node: &NodeProto, opset: i64, type_of: impl Fn(&str) -> Option<DataType>) -> Result<Vec<DataType>> {
+pub fn result_types(node: &NodeProto, opset: i64, type_of: TypeOf) -> Result<Vec<DataType>> {
     let wrong = |what: String| format!("{}: {what}", called(node));
     if let Some(missing) = node.input.iter().find(|name| !name.is_empty() && type_of(name).is_none()) {
         return Err(wrong(format!("nothing in the graph makes its input '{}'", shown(missing))));
+    }
+    let form = form(node, opset).ok_or_else(|| wrong(format!("there is no such operator in opset {opset}")))?;
+    let form = &form;
+    check_attributes(node, form).map_err(wrong)?;
+    if nested::is_control_flow(node) {
+        return nested::result_types(node, opset, type_of).map_err(wrong);
+    }
+    if node.op_type == "QGemm" && node.given(8).is_none() {
+        return Ok(vec![DataType::Float; node.output.len()]);
     }
     if is_quantized(node) {
         // levels all, of the type of the first tensor of 8 bits
@@ -350,9 +389,6 @@ pub fn result_types(node: &NodeProto, opset: i64, type_of: impl Fn(&str) -> Opti
         let level = node.input.iter().find_map(level).ok_or_else(|| wrong("none of its inputs is of 8 bits".into()))?;
         return Ok(vec![level; node.output.len()]);
     }
-    let form = form(node, opset).ok_or_else(|| wrong(format!("there is no such operator in opset {opset}")))?;
-    let form = &form;
-    check_attributes(node, form).map_err(wrong)?;
     let mut known = HashMap::new();
     check_inputs(node, form, type_of, &mut known).map_err(wrong)?;
     let is_float = known.get("T").is_some_and(|t| FLOATS.contains(t));
@@ -391,23 +427,26 @@ pub fn types_as_computed(graph: &GraphProto, opset: i64) -> HashMap<&str, DataTy
     let mut types = stored_types(graph).unwrap_or_default();
     types.values_mut().for_each(|element| *element = single(*element));
     for node in &graph.node {
-        let newest = || form(node, opsets()[1]);
-        let Some(form) = form(node, opset).or_else(newest) else { continue };
-        let form = &form;
-        let mut known = HashMap::new();
-        for (i, name) in node.input.iter().enumerate() {
-            let parameter = form.inputs.get(i).or(form.inputs.last());
-            if let Some((parameter, element)) = parameter.zip(types.get(name.as_str())) {
-                known.entry(parameter.of).or_insert(*element);
-            }
-        }
-        for (i, name) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-            if let Ok(element) = result_type(node, form, i, &known) {
-                types.insert(name, single(element));
-            }
+        for (name, element) in computed_types(node, opset, &|name| types.get(name).copied()) {
+            types.insert(name, single(element));
         }
     }
     types
+}
+
+/// The element types of a node's results, as far as they follow from what is known of its inputs'.
+pub fn computed_types<'n>(node: &'n NodeProto, opset: i64, type_of: TypeOf) -> Vec<(&'n str, DataType)> {
+    let newest = || form(node, opsets()[1]);
+    let Some(form) = form(node, opset).or_else(newest) else { return Vec::new() };
+    let mut known = HashMap::new();
+    for (i, name) in node.input.iter().enumerate() {
+        let parameter = form.inputs.get(i).or(form.inputs.last());
+        if let Some((parameter, element)) = parameter.zip(type_of(name)) {
+            known.entry(parameter.of).or_insert(element);
+        }
+    }
+    let named = node.output.iter().enumerate().filter(|(_, name)| !name.is_empty());
+    named.filter_map(|(i, name)| Some((name.as_str(), result_type(node, &form, i, &known).ok()?))).collect()
 }
 
 /// Whether an attribute says what would hold without it.
@@ -444,6 +483,14 @@ fn chosen_type(node: &NodeProto, form: &Form, variable: &str, known: &HashMap<&s
             Some(element) => named(element),
             None => known.get("T2").copied(),
         },
+        // a sequence is known by what its tensors are made of
+        "ConcatFromSequence" | "SequenceAt" | "SequenceConstruct" | "SplitToSequence" => {
+            known.get("S").or_else(|| known.get("T")).copied()
+        }
+        "SequenceEmpty" | "EyeLike" => match given("dtype") {
+            Some(element) => named(element),
+            None => known.get("T1").copied().or(Some(DataType::Float)),
+        },
         // what statistics are computed in
         "LayerNormalization" => given("stash_type").map_or(Some(DataType::Float), named),
         _ => match form.variables.get(variable).map(Vec::as_slice) {
@@ -457,7 +504,7 @@ fn chosen_type(node: &NodeProto, form: &Form, variable: &str, known: &HashMap<&s
 fn check_inputs(
     node: &NodeProto,
     form: &Form,
-    type_of: impl Fn(&str) -> Option<DataType>,
+    type_of: TypeOf,
     known: &mut HashMap<&'static str, DataType>,
 ) -> Result<()> {
     let variadic = form.inputs.last().is_some_and(|p| p.variadic);
@@ -633,7 +680,7 @@ mod tests {
             (13, "ConstantOfShape(i)", Ok(Float)),
         ];
         for (opset, text, expected) in cases {
-            match (result_types(&node(text), *opset, type_of), expected) {
+            match (result_types(&node(text), *opset, &type_of), expected) {
                 (Ok(types), Ok(element)) => assert_eq!(types, [*element], "{text}"),
                 (Err(line), Err(words)) => assert!(line.contains(words) && !line.contains('\n'), "{text}: {line}"),
                 (other, expected) => panic!("{text} in opset {opset}: {other:?} is not {expected:?}"),
@@ -658,7 +705,7 @@ mod tests {
     fn models_are_checked_as_a_whole() {
         let relu = node("Relu(f)");
         let elsewhere = NodeProto { domain: "nowhere".into(), ..relu.clone() };
-        let unknown = node("Loop(f)");
+        let unknown = node("Unique(f)");
         // opsets, nodes, stored tensors, and what is said of them
         type Case<'a> = (&'a [(&'a str, i64)], &'a [NodeProto], &'a [&'a str], &'a str);
         let cases: &[Case] = &[
@@ -673,10 +720,10 @@ mod tests {
             (&[("", 17)], &[relu.clone(), relu.clone()], &["f"], "makes 'y' twice"),
             (&[("", 17)], &[], &["f"], "nothing in the graph makes its output 'y'"),
             (&[("", 17)], std::slice::from_ref(&relu), &[], "makes its input 'f'"),
-            (&[("", 17)], &[elsewhere, unknown], &["f"], "not supported in opset 17: Loop, nowhere.Relu"),
+            (&[("", 17)], &[elsewhere, unknown], &["f"], "not supported in opset 17: Unique, nowhere.Relu"),
         ];
         for (opsets, nodes, stored, words) in cases {
-            match check(&model(opsets, nodes, stored)) {
+            match check(&mut model(opsets, nodes, stored)) {
                 Ok(()) => assert!(words.is_empty(), "is not refused: {words}"),
                 Err(line) => assert!(!words.is_empty() && line.contains(words), "{line} is not {words}"),
             }
@@ -686,7 +733,7 @@ mod tests {
     #[test]
     fn names_stay_short_and_on_the_line() {
         let bad = NodeProto { op_type: "Bad\n".into(), name: "n".repeat(10_000), ..Default::default() };
-        let line = check(&model(&[("", 17)], &[bad], &[])).unwrap_err();
+        let line = check(&mut model(&[("", 17)], &[bad], &[])).unwrap_err();
         assert!(!line.contains('\n') && line.len() < 200, "{line}");
     }
 }
