@@ -136,6 +136,9 @@ typedef struct edgegen_model_options {
     const char *sample_input;
     const char *time_input;
     const char *class_input;
+    // What the network is told of the noise: "step", "alpha-bar", "gamma", "sigma", "log-snr", "unit" or
+    // "quarter-log-sigma"; null for what the model or its input's name says, else the training step.
+    const char *time_as;
 } edgegen_model_options;
 
 // What went wrong, written into memory of the caller's: threads that each have their own cannot disturb each other.

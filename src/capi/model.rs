@@ -4,8 +4,7 @@ use super::handle::Shared;
 use super::status::{Failure, edgegen_error, edgegen_status, guarded};
 use super::{Opaque, place, text};
 use crate::config::SchedulerConfig;
-use crate::model::Role;
-use crate::model::{Model, ModelOptions};
+use crate::model::{Model, ModelOptions, Role, TimeAs};
 use std::ffi::{CString, c_char};
 use std::ptr;
 
@@ -50,6 +49,9 @@ pub struct edgegen_model_options {
     pub sample_input: *const c_char,
     pub time_input: *const c_char,
     pub class_input: *const c_char,
+    /// What the network is told of the noise: "step", "alpha-bar", "gamma", "sigma", "log-snr", "unit" or
+    /// "quarter-log-sigma"; null for what the model or its input's name says, else the training step.
+    pub time_as: *const c_char,
 }
 
 /// What a model is. Strings live as long as the model.
@@ -342,6 +344,9 @@ unsafe fn model_options(options: *const edgegen_model_options) -> Result<ModelOp
             if let Some(name) = text(name, what)? {
                 read = read.input(role, name);
             }
+        }
+        if let Some(name) = text(options.time_as, "time_as")? {
+            read = read.time_as(TimeAs::from_name(name)?);
         }
     }
     Ok(read)
