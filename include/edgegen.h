@@ -139,6 +139,9 @@ typedef struct edgegen_model_options {
     // The bytes that the model may take in all: its weights, what is made of them, and the memory that it runs in. 0 stands
     // for 16 times the size of its files, and at least 1 GiB.
     size_t max_memory;
+    // What the network is told of the noise: "step", "alpha-bar", "gamma", "sigma", "log-snr", "unit" or
+    // "quarter-log-sigma"; null for what the model or its input's name says, else the training step.
+    const char *time_as;
 } edgegen_model_options;
 
 // What went wrong, written into memory of the caller's: threads that each have their own cannot disturb each other.

@@ -571,6 +571,11 @@ impl SchedulerConfig {
         }
     }
 
+    /// Whether the network is told ¼ ln(σ/γ) in place of the training step: `timestep_type` of `continuous`.
+    pub fn is_continuous(&self) -> bool {
+        self.other.get("timestep_type").and_then(Value::as_str) == Some("continuous")
+    }
+
     /// The fields that nothing here reads, but for those that diffusers keeps for itself.
     pub fn unknown_fields(&self) -> impl Iterator<Item = &str> {
         /// Of flow models, and of no effect where they are not used.

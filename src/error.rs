@@ -33,6 +33,8 @@ pub enum Hint {
     MaxMemory,
     /// The name of the input of this role: `ModelOptions::input`.
     Input(&'static str),
+    /// What the network is told of the noise: `ModelOptions::time_as`.
+    TimeAs,
     /// A class: `Request::class`.
     Class,
     /// The condition of this name: `Request::condition`.
@@ -48,6 +50,7 @@ impl fmt::Display for Hint {
             ),
             Hint::MaxMemory => f.write_str("allow more by ModelOptions::max_memory"),
             Hint::Input(role) => write!(f, "name it by ModelOptions::input (role {role})"),
+            Hint::TimeAs => f.write_str("say which by ModelOptions::time_as"),
             Hint::Class => f.write_str("give one by Request::class"),
             Hint::Condition(name) => write!(f, "give it by Request::condition(\"{name}\", ...)"),
         }

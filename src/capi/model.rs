@@ -4,8 +4,7 @@ use super::handle::{Handle, Handled};
 use super::status::{Failure, edgegen_error, edgegen_status, guarded, told};
 use super::{Opaque, array, free, given, place, text};
 use crate::config::SchedulerConfig;
-use crate::model::Role;
-use crate::model::{Model, ModelOptions};
+use crate::model::{Model, ModelOptions, Role, TimeAs};
 use std::ffi::{CString, c_char};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -59,6 +58,9 @@ pub struct edgegen_model_options {
     /// The bytes that the model may take in all: its weights, what is made of them, and the memory that it runs in. 0 stands
     /// for 16 times the size of its files, and at least 1 GiB.
     pub max_memory: usize,
+    /// What the network is told of the noise: "step", "alpha-bar", "gamma", "sigma", "log-snr", "unit" or
+    /// "quarter-log-sigma"; null for what the model or its input's name says, else the training step.
+    pub time_as: *const c_char,
 }
 
 /// What a model is. Strings live as long as the model.
@@ -357,6 +359,10 @@ unsafe fn model_options(options: *const edgegen_model_options) -> Result<ModelOp
         if let Some(name) = unsafe { text(name, what)? } {
             read = read.input(role, name);
         }
+    }
+    // SAFETY: C's promise.
+    if let Some(name) = unsafe { text(options.time_as, "time_as")? } {
+        read = read.time_as(TimeAs::from_name(name)?);
     }
     if options.max_memory > 0 {
         read = read.max_memory(options.max_memory);

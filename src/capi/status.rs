@@ -116,6 +116,7 @@ fn in_fields(error: &Error) -> String {
         }
         Some(Hint::MaxMemory) => format!("{message}: allow more by the options' max_memory"),
         Some(Hint::Input(role)) => format!("{message}: name it in the options' {role}_input"),
+        Some(Hint::TimeAs) => format!("{message}: say what it is told in the options' time_as"),
         Some(Hint::Class) => format!("{message}: give one in the request's class_index"),
         Some(Hint::Condition(name)) => format!("{message}: give {name} among the request's conditions"),
     }

@@ -5,7 +5,7 @@ use super::stdout::warn;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use edgegen::config::{SchedulerConfig, Sigmas, Spacing, Threshold};
-use edgegen::model::{Normalization, Role};
+use edgegen::model::{Normalization, Role, TimeAs};
 use edgegen::solver::Solver;
 use edgegen::{Model, ModelOptions, Settings};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,10 @@ pub struct ModelArgs {
     /// Say which input is the sample, time, class or a condition, if it cannot be told (repeatable)
     #[arg(long = "input", value_name = "ROLE=NAME", value_parser = parse_role, help_heading = "Model")]
     pub inputs: Vec<(Role, String)>,
+    /// What the network is told of the noise: step, alpha-bar, gamma (its root), sigma, log-snr, unit (t+1 of T) or
+    /// quarter-log-sigma [default: what the model or the input's name says, else step]
+    #[arg(long, value_name = "NAME", value_parser = parse_time, help_heading = "Model")]
+    pub time_as: Option<TimeAs>,
     /// One sample's shape, such as 3,32,32, if the model leaves it open
     #[arg(long, value_name = "DIMS", value_delimiter = ',', help_heading = "Model")]
     pub shape: Option<Vec<usize>>,
@@ -49,6 +53,9 @@ impl ModelArgs {
         let mut options = ModelOptions::new().sigmas(sigmas).exact_quantization(self.exact_quantization);
         for (role, name) in &self.inputs {
             options = options.input(*role, name);
+        }
+        if let Some(time) = self.time_as {
+            options = options.time_as(time);
         }
         if let Some(path) = &self.scheduler_config {
             options = options.scheduler_config(read_scheduler(path)?);
@@ -97,6 +104,10 @@ fn parse_bytes(text: &str) -> Result<usize, String> {
     };
     let bytes = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(1 << shift));
     bytes.ok_or_else(|| "give a number of bytes, such as 500M or 4G".into())
+}
+
+fn parse_time(name: &str) -> Result<TimeAs, String> {
+    TimeAs::from_name(name).map_err(|e| e.to_string())
 }
 
 fn parse_role(text: &str) -> Result<(Role, String), String> {

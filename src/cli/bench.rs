@@ -178,6 +178,7 @@ fn forwarded(args: &BenchArgs) -> Result<Vec<std::ffi::OsString>> {
     add("scheduler-config", m.scheduler_config.as_ref().map(|p| p.display().to_string()));
     add("shape", m.shape.as_ref().map(|s| s.iter().map(usize::to_string).collect::<Vec<_>>().join(",")));
     m.inputs.iter().for_each(|(role, name)| add("input", Some(format!("{}={name}", role.name()))));
+    add("time-as", m.time_as.map(|time| time.name().to_string()));
     add("steps", s.steps.map(|n| n.to_string()));
     add("sampler", s.sampler.clone());
     add(

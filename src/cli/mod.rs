@@ -15,6 +15,7 @@ mod stdout;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use edgegen::Hint;
+use edgegen::model::TimeAs;
 use edgegen::solver::{ADAPTIVE_SOLVERS, SOLVERS};
 use std::process::ExitCode;
 use stdout::{print, warn};
@@ -117,6 +118,9 @@ fn in_options(error: &edgegen::Error) -> String {
         ),
         Some(Hint::MaxMemory) => format!("{message}: allow more with --max-memory"),
         Some(Hint::Input(role)) => format!("{message}: name it with --input {role}=NAME"),
+        Some(Hint::TimeAs) => {
+            format!("{message}: say what it is told with --time-as {}", TimeAs::ALL.map(TimeAs::name).join("|"))
+        }
         Some(Hint::Class) => format!("{message}: give one with --class"),
         Some(Hint::Condition(name)) => format!("{message}: give it with --cond {name}=VALUE"),
         // one that this program has no option for

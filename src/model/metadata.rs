@@ -1,6 +1,7 @@
 //! What a model says of itself: the `metadata_props` of its file, and `scheduler_config.json` beside it.
 
 use super::roles::Role;
+use super::time::TimeAs;
 use crate::config::SchedulerConfig;
 use crate::normalization::Normalization;
 use crate::{Error, ErrorKind, Result};
@@ -30,6 +31,8 @@ pub struct Metadata {
     pub steps: Option<usize>,
     /// `edgegen.normalization`: the statistics that samples and conditions are scaled by.
     pub normalization: Option<Normalization>,
+    /// `edgegen.time`: what the network is told of the noise.
+    pub time: Option<TimeAs>,
     /// `edgegen.role.ROLE`: the names of the inputs.
     pub roles: Vec<(Role, String)>,
 }
@@ -54,6 +57,7 @@ impl Metadata {
                 "normalization" => {
                     m.normalization = Some(Normalization::from_json(value).map_err(|e| e.context(key))?);
                 }
+                "time" => m.time = Some(TimeAs::from_name(value).map_err(|e| e.context(key))?),
                 "sampler" => m.sampler = Some(value.to_string()),
                 "spacing" => m.spacing = Some(json(key, &format!("\"{value}\""), "a step spacing")?),
                 _ => {
@@ -86,6 +90,7 @@ mod tests {
             ("edgegen.scheduler", r#"{"num_train_timesteps": 7, "beta_schedule": "squaredcos_cap_v2"}"#),
             ("edgegen.role.time", "sigma"),
             ("edgegen.spacing", "trailing"),
+            ("edgegen.time", "log-snr"),
             ("author", "somebody"),
             ("edgegen.something_new", "x"),
         ])
@@ -95,6 +100,7 @@ mod tests {
         assert_eq!(m.scheduler.unwrap().num_train_timesteps, 7);
         assert_eq!(m.roles, [(Role::Time, "sigma".to_string())]);
         assert_eq!(m.spacing, Some(crate::config::Spacing::Trailing));
+        assert_eq!(m.time, Some(TimeAs::LogSnr));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod metadata;
 mod network;
 mod options;
 mod roles;
+mod time;
 #[cfg_attr(not(feature = "tract"), path = "without_tract.rs")]
 mod tract;
 
@@ -21,6 +22,7 @@ pub use metadata::Metadata;
 pub use network::ModelNetwork;
 pub use options::ModelOptions;
 pub use roles::Role;
+pub use time::TimeAs;
 
 use crate::condition::Condition;
 use crate::config::{SchedulerConfig, Sigmas};
@@ -43,6 +45,7 @@ pub struct Model {
     sample_shape: Arc<[usize]>,
     metadata: Arc<Metadata>,
     scheduler_config: Arc<SchedulerConfig>,
+    told: Result<TimeAs>,
     normalizer: Arc<Normalizer>,
     operators: Arc<[(String, usize)]>,
     parameters: usize,
@@ -128,6 +131,11 @@ impl Model {
         let scheduler_config = schedule_of(&file, path, options)?;
         let normalizer =
             normalizer(&file.inputs, options.normalization.as_ref().or(file.metadata.normalization.as_ref()))?;
+        let told = time::told(
+            options.time_as.or(file.metadata.time),
+            &scheduler_config,
+            file.inputs.iter().find(|i| i.role == Role::Time),
+        )?;
         let (engine, operators) = Engine::of(&mut file, options, &budget)?;
         let sample = file.inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
         Ok(Model {
@@ -136,6 +144,7 @@ impl Model {
             engine: Arc::new(engine),
             metadata: Arc::new(file.metadata),
             scheduler_config: Arc::new(scheduler_config),
+            told,
             normalizer: Arc::new(normalizer),
             operators: operators.into(),
             parameters: file.parameters,
@@ -150,6 +159,14 @@ impl Model {
     /// The noise schedule that the model was trained with.
     pub fn scheduler_config(&self) -> &SchedulerConfig {
         &self.scheduler_config
+    }
+
+    /// What the network is told of the noise, by its input of the time.
+    ///
+    /// # Errors
+    /// When the input's name says that it is not the training step, and nothing says what it is.
+    pub fn time_as(&self) -> Result<TimeAs> {
+        self.told.clone()
     }
 
     /// How samples and conditions are scaled between the units of the data and the network's. The
@@ -285,7 +302,7 @@ impl Model {
     /// A network of its own state over this model, for one thread.
     ///
     /// # Errors
-    /// When the engine cannot set up its state.
+    /// When the engine cannot set up its state, or it is not known what the network is [told](Self::time_as) of the noise.
     pub fn network(&self) -> Result<ModelNetwork> {
         self.network_with_threads(1)
     }
@@ -298,7 +315,8 @@ impl Model {
     /// As there, when `threads` is 0, and when the system gives no thread.
     pub fn network_with_threads(&self, threads: usize) -> Result<ModelNetwork> {
         let (engine, inputs, shape) = (self.engine.clone(), self.inputs.clone(), self.sample_shape.clone());
-        ModelNetwork::new(engine, inputs, shape, self.metadata.null_class, threads)
+        let time = (self.time_as()?, self.scheduler_config.num_train_timesteps);
+        ModelNetwork::new(engine, inputs, shape, self.metadata.null_class, time, threads)
     }
 
     #[cfg(test)]

@@ -3,10 +3,12 @@
 use super::engine::Engine;
 use super::input::{Input, check_condition, label, unbound};
 use super::roles::Role;
+use super::time::TimeAs;
 use super::tract::TractState;
 use crate::condition::Condition;
 use crate::guard::guarded;
 use crate::network::Network;
+use crate::schedule::Level;
 use crate::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ pub struct ModelNetwork {
     inputs: Arc<[Input]>,
     sample_shape: Arc<[usize]>,
     null_class: Option<usize>,
+    /// What the network is told of the noise, and the training steps of its schedule.
+    time: (TimeAs, usize),
 }
 
 /// What changes while a network runs.
@@ -36,6 +40,7 @@ impl ModelNetwork {
         inputs: Arc<[Input]>,
         sample_shape: Arc<[usize]>,
         null_class: Option<usize>,
+        time: (TimeAs, usize),
         threads: usize,
     ) -> Result<Self> {
         if threads == 0 {
@@ -50,7 +55,7 @@ impl ModelNetwork {
             }
             Engine::Tract(tract) => State::Tract(Box::new(tract.state(&inputs)?)),
         };
-        Ok(ModelNetwork { state, inputs, sample_shape, null_class })
+        Ok(ModelNetwork { state, inputs, sample_shape, null_class, time })
     }
 
     /// The bytes that it works in, where they are known: not where tract runs it.
@@ -109,6 +114,11 @@ impl Network for ModelNetwork {
                 Ok(())
             }
         }
+    }
+
+    fn time_of(&self, level: Level) -> f64 {
+        let (time, steps) = self.time;
+        time.of(level, steps)
     }
 
     fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()> {

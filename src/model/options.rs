@@ -1,6 +1,7 @@
 //! How a model file is read.
 
 use super::roles::Role;
+use super::time::TimeAs;
 use crate::config::{SchedulerConfig, Sigmas};
 use crate::normalization::Normalization;
 
@@ -21,6 +22,7 @@ pub struct ModelOptions {
     pub(super) normalization: Option<Normalization>,
     pub(super) exact_quantization: bool,
     pub(super) max_memory: Option<usize>,
+    pub(super) time_as: Option<TimeAs>,
 }
 
 impl ModelOptions {
@@ -32,6 +34,13 @@ impl ModelOptions {
     /// The input called `name` has this role; this comes before what the file says. To be called for each.
     pub fn input(mut self, role: Role, name: impl Into<String>) -> Self {
         self.roles.push((role, name.into()));
+        self
+    }
+
+    /// What the network is told of the noise, by its input of the time: the training step, where neither this, nor the
+    /// file, nor the name of the input says otherwise.
+    pub fn time_as(mut self, time: TimeAs) -> Self {
+        self.time_as = Some(time);
         self
     }
 

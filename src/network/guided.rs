@@ -2,6 +2,7 @@
 
 use super::Network;
 use crate::condition::Condition;
+use crate::schedule::Level;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -98,6 +99,10 @@ impl<N: Network> Network for Guided<N> {
         }
         self.guided[slot] = guided;
         Ok(())
+    }
+
+    fn time_of(&self, level: Level) -> f64 {
+        self.network.time_of(level)
     }
 
     fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()> {

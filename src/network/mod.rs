@@ -10,6 +10,7 @@ pub use preconditioned::Preconditioned;
 pub use tiled::{Tiled, Tiling};
 
 use crate::condition::Condition;
+use crate::schedule::Level;
 use crate::{Error, Result};
 
 /// A network that predicts the noise in a sample (or `v`, or the clean sample: see
@@ -34,10 +35,16 @@ pub trait Network {
         if condition.is_empty() { Ok(()) } else { Err(Error::invalid("this network takes no condition")) }
     }
 
-    /// Evaluates the network on the sample `x` at the network's time `t`, under the condition that is bound to `slot`,
-    /// and writes the prediction to `out`. For a discrete schedule the time is the training step,
-    /// `0..num_train_timesteps`, and may be fractional; for [`Denoised`](crate::config::PredictionType::Denoised) it is
-    /// σ/γ (see [`Preconditioned`]).
+    /// What the network is told of the noise at `level`: the `t` of its predictions there. Unless this is written, the
+    /// level's time, which for a discrete schedule is the training step, `0..num_train_timesteps`, and may be fractional.
+    /// A network that predicts what is [`Denoised`](crate::config::PredictionType::Denoised) is told σ/γ instead,
+    /// whatever this says (see [`Preconditioned`]).
+    fn time_of(&self, level: Level) -> f64 {
+        level.time
+    }
+
+    /// Evaluates the network on the sample `x` at `t`, which is what [`time_of`](Network::time_of) makes of the level that
+    /// the sample has, under the condition that is bound to `slot`, and writes the prediction to `out`.
     ///
     /// `x` and `out` hold [`sample_len`](Network::sample_len) numbers each.
     ///
@@ -64,6 +71,10 @@ impl<N: Network + ?Sized> Network for Box<N> {
 
     fn bind(&mut self, slot: usize, condition: &Condition) -> Result<()> {
         (**self).bind(slot, condition)
+    }
+
+    fn time_of(&self, level: Level) -> f64 {
+        (**self).time_of(level)
     }
 
     fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()> {

@@ -66,6 +66,10 @@ impl<N: Network> Network for Preconditioned<N> {
         self.network.bind(slot, condition)
     }
 
+    fn time_of(&self, level: Level) -> f64 {
+        self.network.time_of(level)
+    }
+
     fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()> {
         if self.preconditioning == Preconditioning::None {
             return self.network.predict(x, t, slot, out);

@@ -2,6 +2,7 @@
 
 use super::Network;
 use crate::condition::Condition;
+use crate::schedule::Level;
 use crate::{Error, Result};
 
 /// The size of the large picture, and how many pixels neighbouring tiles share at least.
@@ -97,6 +98,10 @@ impl<N: Network> Network for Tiled<N> {
 
     fn bind(&mut self, slot: usize, condition: &Condition) -> Result<()> {
         self.network.bind(slot, condition)
+    }
+
+    fn time_of(&self, level: Level) -> f64 {
+        self.network.time_of(level)
     }
 
     fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()> {

@@ -48,7 +48,7 @@ impl Evaluator {
     ) -> Result<()> {
         let time = match self.prediction.kind {
             PredictionType::Denoised => level.edm_sigma(),
-            _ => level.time,
+            _ => network.time_of(level),
         };
         network.predict(x, time, SLOT, &mut self.output)?;
         if let Some(i) = self.output.iter().position(|v| !v.is_finite()) {

@@ -42,6 +42,7 @@ class Model:
         scheduler_config: str | None = None,
         sample_shape: tuple[int, ...] | None = None,
         inputs: Mapping[str, str] | None = None,
+        time_as: str | None = None,
         max_memory: int | None = None,
     ) -> Model:
         """Opens an ONNX file, or the folder of a diffusers pipeline.
@@ -49,6 +50,8 @@ class Model:
         scheduler_config: the text of a diffusers scheduler_config.json, for a model that gives no noise schedule.
         sample_shape: one sample's shape, for a graph that leaves it open.
         inputs: names of inputs by role ("sample", "time", "class", "condition"), where they cannot be told.
+        time_as: what the network is told of the noise: "step", "alpha-bar", "gamma", "sigma", "log-snr", "unit" or
+            "quarter-log-sigma"; what the model or its input's name says, else the training step, if it is left out.
         max_memory: the most bytes that the model may take; 16 times its files, and at least 1 GiB, if it is left out.
         """
 
@@ -59,6 +62,7 @@ class Model:
         scheduler_config: str | None = None,
         sample_shape: tuple[int, ...] | None = None,
         inputs: Mapping[str, str] | None = None,
+        time_as: str | None = None,
         max_memory: int | None = None,
     ) -> Model:
         """Opens an ONNX model that is in memory."""

@@ -28,7 +28,7 @@ pub fn write_out(graph: &mut GraphProto, opset: i64, inputs: &[GraphInput], budg
         return Ok(());
     }
     // what is read here is dropped, and read again
-    let budget = budget.left();
+    let budget = budget.rest();
     let made = Made::default();
     let written = Pass::new(graph, opset, inputs, &budget)?.run(&made)?;
     graph.node = written.into_iter().cloned().collect();

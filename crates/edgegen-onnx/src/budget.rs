@@ -92,7 +92,7 @@ impl Budget {
     }
 
     /// A budget of what is left, for what is dropped before anything else is taken.
-    pub fn left(&self) -> Budget {
+    pub fn rest(&self) -> Budget {
         Budget::new(self.left.get())
     }
 

@@ -2,7 +2,7 @@
 
 use ::edgegen as native;
 use native::config::{SchedulerConfig, Spacing};
-use native::model::{self, Role};
+use native::model::{self, Role, TimeAs};
 use native::{Ending, ErrorKind, Hint, ModelOptions, Progress, Request};
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
@@ -23,6 +23,7 @@ fn raise(error: native::Error) -> PyErr {
         }
         (message, Some(Hint::Input(role))) => format!("{message}: name it in inputs, by its role {role}"),
         (message, Some(Hint::MaxMemory)) => format!("{message}: allow more by max_memory"),
+        (message, Some(Hint::TimeAs)) => format!("{message}: say what it is told by time_as"),
         (message, Some(Hint::Class)) => format!("{message}: give class_"),
         (message, Some(Hint::Condition(name))) => format!("{message}: give '{name}' in conditions"),
         _ => error.to_string(),
@@ -59,11 +60,15 @@ fn options(
     scheduler_config: Option<&str>,
     sample_shape: Option<Vec<usize>>,
     inputs: Option<&Bound<'_, PyDict>>,
+    time_as: Option<&str>,
     max_memory: Option<usize>,
 ) -> PyResult<ModelOptions> {
     let mut options = ModelOptions::new();
     if let Some(bytes) = max_memory {
         options = options.max_memory(bytes);
+    }
+    if let Some(name) = time_as {
+        options = options.time_as(TimeAs::from_name(name).map_err(raise)?);
     }
     if let Some(text) = scheduler_config {
         options = options.scheduler_config(SchedulerConfig::from_json(text).map_err(raise)?);
@@ -84,29 +89,31 @@ fn options(
 #[pymethods]
 impl Model {
     #[new]
-    #[pyo3(signature = (path, *, scheduler_config=None, sample_shape=None, inputs=None, max_memory=None))]
+    #[pyo3(signature = (path, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, max_memory=None))]
     fn open(
         py: Python<'_>,
         path: PathBuf,
         scheduler_config: Option<&str>,
         sample_shape: Option<Vec<usize>>,
         inputs: Option<&Bound<'_, PyDict>>,
+        time_as: Option<&str>,
         max_memory: Option<usize>,
     ) -> PyResult<Self> {
-        let options = options(scheduler_config, sample_shape, inputs, max_memory)?;
+        let options = options(scheduler_config, sample_shape, inputs, time_as, max_memory)?;
         py.detach(|| options.open(path)).map(Model).map_err(raise)
     }
 
     #[staticmethod]
-    #[pyo3(signature = (data, *, scheduler_config=None, sample_shape=None, inputs=None, max_memory=None))]
+    #[pyo3(signature = (data, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, max_memory=None))]
     fn from_bytes(
         data: &[u8],
         scheduler_config: Option<&str>,
         sample_shape: Option<Vec<usize>>,
         inputs: Option<&Bound<'_, PyDict>>,
+        time_as: Option<&str>,
         max_memory: Option<usize>,
     ) -> PyResult<Self> {
-        let options = options(scheduler_config, sample_shape, inputs, max_memory)?;
+        let options = options(scheduler_config, sample_shape, inputs, time_as, max_memory)?;
         options.read(data).map(Model).map_err(raise)
     }
 
