@@ -432,6 +432,42 @@ row("Pow of two computed values", "a = Abs (x) b = Tanh (x) y = Pow (a, b)", 13)
 row("Pow by a number", "a = Abs (x) y = Pow (a, k)", 13, k=np.float32(1.7))
 row("Shrink", "y = Shrink <bias = 0.25, lambd = 0.75> (x)", 13)
 
+# Several images at once, as cameras and steps of an observation are.
+SEVERAL = np.int64([3, 4, 4, 5])
+for name, nodes, stored in (
+    ("Conv", "y = Conv <pads = [1, 1, 1, 1]> (r, w, b)", {"w": weights(6, 4, 3, 3), "b": weights(6)}),
+    ("two of Conv with a sum", "c = Conv <pads = [1, 1, 1, 1]> (r, w, b) d = Conv <pads = [0, 1, 2, 1]> (c, w) y = Add (d, r)",
+     {"w": weights(4, 4, 3, 3), "b": weights(4)}),
+    ("Conv of 16 channels", "q = Conv (r, k) c = Conv <pads = [1, 1, 1, 1]> (q, w) y = Relu (c)",
+     {"k": weights(16, 4, 1, 1), "w": weights(16, 16, 3, 3)}),
+    ("grouped Conv", "y = Conv <strides = [2, 1], group = 2> (r, w)", {"w": weights(6, 2, 3, 2)}),
+    ("depthwise Conv", "y = Conv <pads = [1, 1, 1, 1], group = 4> (r, w, b)", {"w": weights(4, 1, 3, 3), "b": weights(4)}),
+    ("ConvTranspose", "y = ConvTranspose <strides = [2, 2]> (r, w, b)", {"w": weights(4, 3, 3, 2), "b": weights(3)}),
+    ("dilated ConvTranspose", "y = ConvTranspose <dilations = [2, 1]> (r, w)", {"w": weights(4, 3, 2, 2)}),
+    ("MaxPool", "y = MaxPool <kernel_shape = [3, 2], strides = [1, 2], pads = [1, 0, 1, 0]> (r)", {}),
+    ("AveragePool after a Conv", "c = Conv (r, w) y = AveragePool <kernel_shape = [2, 2]> (c)", {"w": weights(6, 4, 1, 1)}),
+    ("GlobalAveragePool", "p = GlobalAveragePool (r) y = Mul (r, p)", {}),
+    ("Resize", 'y = Resize <mode = "linear"> (r, , s)', {"s": np.float32([1, 1, 2, 1.5])}),
+    ("Resize to twice", 'y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (r, , s)',
+     {"s": np.float32([1, 1, 2, 2])}),
+    ("BatchNormalization", "y = BatchNormalization (r, s, h, m, v)",
+     {"s": weights(4), "h": weights(4), "m": weights(4), "v": np.abs(weights(4)) + 0.5}),
+    ("GroupNormalization", "y = GroupNormalization <num_groups = 2> (r, s, h)", {"s": weights(4), "h": weights(4)}),
+    ("InstanceNormalization and SiLU", "n = InstanceNormalization (r, s, h) g = Sigmoid (n) y = Mul (n, g)",
+     {"s": weights(4), "h": weights(4)}),
+    ("Pad and Conv", 'q = Pad <mode = "reflect"> (r, p) y = Conv (q, w)', {"p": np.int64([0, 0, 1, 1, 0, 0, 1, 1]), "w": weights(4, 4, 3, 3)}),
+    ("Concat and Conv", "c = Conv (r, k) q = Concat <axis = 1> (r, c) y = Conv <pads = [1, 1, 1, 1]> (q, w)",
+     {"k": weights(2, 4, 1, 1), "w": weights(3, 6, 3, 3)}),
+    ("Softmax over channels", "c = Conv (r, w) y = Softmax <axis = 1> (c)", {"w": weights(5, 4, 1, 1)}),
+    ("Flatten and Gemm", "c = Conv (r, w) f = Flatten (c) y = Gemm <transB = 1> (f, g, b)",
+     {"w": weights(4, 4, 1, 1), "g": weights(7, 80), "b": weights(7)}),
+    ("means of pixels", "c = Conv (r, w) y = ReduceMean <axes = [2, 3]> (c)", {"w": weights(17, 4, 1, 1)}),
+):
+    row(f"several images: {name}", f"r = Reshape (x, several) {nodes}", 21 if name == "GroupNormalization" else 13, shape=(1, 12, 4, 5),
+        several=SEVERAL, **stored)
+row("several sequences: Conv", "r = Reshape (x, several) y = Conv <dilations = [2], pads = [2, 2]> (r, w, b)", 13, shape=(1, 12, 9),
+    several=np.int64([3, 4, 9]), w=weights(5, 4, 3), b=weights(5))
+
 row("Split without sizes", "a, b = Split <axis = 1> (x) y = Sub (b, a)", 13)
 row("Split in three without sizes", "a, b, y = Split <axis = 1, num_outputs = 3> (x)", 18, shape=(1, 7, 3))
 row("Split in parts that do not divide", "a, y = Split <axis = 1, num_outputs = 2> (x)", 18, shape=(1, 7, 3))

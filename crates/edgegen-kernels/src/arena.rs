@@ -195,6 +195,28 @@ impl StridedView {
         (c == 1 || s[1] == 1).then_some(view).filter(|_| apart)
     }
 
+    /// A value `[N, C, H, W]` or `[N, C, W]` as pictures, if the channels of each lie together.
+    pub fn views(&self) -> Option<Vec<ImageView>> {
+        let (count, apart) = (*self.dims.first()?, *self.strides.first()?);
+        let mut first = StridedView { dims: self.dims.clone(), ..self.clone() };
+        first.dims[0] = 1;
+        (0..count)
+            .map(|i| {
+                first.start = self.start.checked_add(i.checked_mul(apart)?)?;
+                first.view()
+            })
+            .collect()
+    }
+
+    /// Pictures that [`Layout::places`] gave as a value of dimensions `[N, C, H, W]` or `[N, C, W]`.
+    pub fn of_views(views: &[ImageView], dims: &[usize]) -> Option<Self> {
+        let mut all = Self::of_view(*views.first()?, dims);
+        if let [first, second, ..] = views {
+            all.strides[0] = second.start.checked_sub(first.start)?;
+        }
+        Some(all)
+    }
+
     /// The value as one row of pixels whose channels are its last dimension.
     pub fn rows(&self) -> Option<ImageView> {
         let c = *self.dims.last()?;
@@ -317,15 +339,23 @@ impl Layout {
     }
 
     /// A place for a picture with a border of zeros around it; none if it is empty, or more than can be counted.
-    pub fn place(&mut self, [c, h, w]: [usize; 3], border: [usize; 2]) -> Option<ImageView> {
+    pub fn place(&mut self, sides: [usize; 3], border: [usize; 2]) -> Option<ImageView> {
+        self.places(1, sides, border)?.pop()
+    }
+
+    /// Places for so many pictures in one storage, as far from each other as the first two are; none as for
+    /// [`place`](Self::place).
+    pub fn places(&mut self, count: usize, [c, h, w]: [usize; 3], border: [usize; 2]) -> Option<Vec<ImageView>> {
         let side = |n: usize, i: usize| border[i].checked_mul(2)?.checked_add(n);
         let row = side(w, 1)?.checked_mul(c)?;
         let corner = border[0].checked_mul(row)?.checked_add(border[1].checked_mul(c)?)?;
         let len = side(h, 0)?.checked_mul(row)?;
+        let view = |start: usize| ImageView::new(Extent { c, h, w, start, pixel: c, row, border });
         // before anything is laid out
-        ImageView::new(Extent { c, h, w, start: self.len.checked_add(corner)?, pixel: c, row, border })?;
-        let start = self.storage(len)?.checked_add(corner)?;
-        ImageView::new(Extent { c, h, w, start, pixel: c, row, border })
+        let all = len.checked_mul(count)?;
+        view(self.len.checked_add(all)?.checked_add(corner)?)?;
+        let start = self.storage(all)?.checked_add(corner)?;
+        (0..count).map(|i| view(start + i * len)).collect()
     }
 
     /// The numbers that all of it takes.

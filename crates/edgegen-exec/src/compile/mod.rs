@@ -308,6 +308,14 @@ impl<'c, 'a> Compiler<'c, 'a> {
         if is_image && dims[0] == 1 {
             return self.image(name);
         }
+        if self.stage == Stage::Sample
+            && dims == like.dims
+            && dims[0] > 1
+            && (3..=4).contains(&dims.len())
+            && like.views().is_some()
+        {
+            return self.image(name);
+        }
         let mut order: Vec<usize> = (0..dims.len()).collect();
         if dims.len() == like.dims.len() {
             order.sort_by_key(|d| std::cmp::Reverse(like.strides[*d]));
@@ -316,7 +324,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
         Ok(place.permuted(&inverse(&order)))
     }
 
-    /// A place for the image of this name, `[1, C, H, W]` or `[1, C, W]`: its own, or one within the concatenation that it is
+    /// A place for the images of this name, `[N, C, H, W]` or `[N, C, W]`: its own, or one within the concatenation that it is
     /// a part of, or that within one that the other is a part of.
     pub fn image(&mut self, name: &'a str) -> Result<StridedView, Reason> {
         // from the value to the outermost whole that it lies in, or the first that has a place
@@ -330,8 +338,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
         if outermost == name || !self.places.contains_key(outermost) {
             let dims = self.dims(outermost)?;
             let border = self.borders.get(outermost).copied().unwrap_or_default();
-            let view = self.new_image(sides(dims)?, border)?;
-            let place = StridedView::of_view(view, dims);
+            let place = self.new_images(dims, border)?;
             if outermost == name {
                 return Ok(place);
             }
@@ -356,6 +363,22 @@ impl<'c, 'a> Compiler<'c, 'a> {
         let view = self.memory.place(sides, border).ok_or(NO_PLACE)?;
         self.clear_border(view, None);
         Ok(view)
+    }
+
+    /// New images in f32, `[N, C, H, W]` or `[N, C, W]`, with a border of zeros around each.
+    fn new_images(&mut self, dims: &[usize], border: [usize; 2]) -> Result<StridedView, Reason> {
+        let (count, sides) = (*dims.first().ok_or("a number is no image")?, sides(&[&[1], &dims[1..]].concat())?);
+        check_image(sides, border)?;
+        let views = self.memory.places(count, sides, border).ok_or(NO_PLACE)?;
+        views.iter().for_each(|view| self.clear_border(*view, None));
+        Ok(StridedView::of_views(&views, dims).ok_or(NO_PLACE)?)
+    }
+
+    /// A place for images, and the images.
+    pub fn results(&mut self, name: &'a str) -> Result<(StridedView, Vec<ImageView>), Reason> {
+        let place = self.image(name)?;
+        let views = place.views().ok_or("no image")?;
+        Ok((place, views))
     }
 
     /// A new image in f32 without a border.
@@ -490,6 +513,21 @@ impl<'c, 'a> Compiler<'c, 'a> {
         self.copy(&place, &StridedView::of_view(view, dims))?;
         self.images.insert(name, view);
         Ok(view)
+    }
+
+    /// The value of this name as images `[N, C, H, W]` or `[N, C, W]`, each with at least this border.
+    pub fn images(&mut self, name: &'a str, [rows, pixels]: [usize; 2]) -> Result<Vec<ImageView>, Reason> {
+        let place = self.value(name)?;
+        if place.dims.first() == Some(&1) {
+            return Ok(vec![self.view(name, [rows, pixels])?]);
+        }
+        let fits = place.border[0] >= rows && place.border[1] >= pixels;
+        if let Some(views) = place.views().filter(|_| fits) {
+            return Ok(views);
+        }
+        let copy = self.new_images(self.dims(name)?, [rows, pixels])?;
+        self.copy(&place, &copy)?;
+        Ok(copy.views().ok_or(NO_PLACE)?)
     }
 
     /// A value as an image, copied if it does not lie as one.

@@ -56,26 +56,27 @@ impl<'a> Operation<'a> for BatchNorm<'a> {
     /// With the SiLU that may follow.
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
         let dims = c.dims(self.x)?;
-        // rows of channels are an image of one row
-        let (input, rows) = if dims.len() == 2 {
-            let place = c.value(self.x)?;
-            (c.as_rows(&place)?, true)
-        } else {
-            (c.view(self.x, [0, 0])?, false)
-        };
         let after_silu = c.fuse_silu(out);
         let out = after_silu.unwrap_or(out);
-        let place = if rows { c.row_major(dims)? } else { c.image(out)? };
-        let output = if rows { place.rows() } else { place.view() }.ok_or("no image")?;
-        let mut places = Places::default();
-        let step = AffineStep {
-            scale: self.affine.scale.clone(),
-            shift: self.affine.shift.clone(),
-            silu: after_silu.is_some(),
-            input: places.image(Access::Read, input),
-            output: places.image(Access::Write, output),
+        // rows of channels are an image of one row
+        let (inputs, (place, outputs)) = if dims.len() == 2 {
+            let (from, to) = (c.value(self.x)?, c.row_major(dims)?);
+            let rows = to.rows().ok_or("no rows")?;
+            (vec![c.as_rows(&from)?], (to, vec![rows]))
+        } else {
+            (c.images(self.x, [0, 0])?, c.results(out)?)
         };
-        c.push(step, places);
+        for (input, output) in inputs.into_iter().zip(outputs) {
+            let mut places = Places::default();
+            let step = AffineStep {
+                scale: self.affine.scale.clone(),
+                shift: self.affine.shift.clone(),
+                silu: after_silu.is_some(),
+                input: places.image(Access::Read, input),
+                output: places.image(Access::Write, output),
+            };
+            c.push(step, places);
+        }
         c.put(out, place);
         Ok(())
     }

@@ -11,13 +11,14 @@ use crate::node::pair;
 use crate::place::{Access, Handle, Places, Slice};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
-use kernels::arena::{Extent, ImageView};
+use kernels::arena::{Extent, ImageView, StridedView};
 use kernels::conv::{self, Method, Shape};
 use kernels::conv8::{self, QuantParams, Packed8};
 use kernels::weights::Stored;
 use kernels::winograd;
 use onnx::pb::tensor_proto::DataType;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("Conv").attributes(WINDOW).infer(infer).lower(lower)];
 
@@ -115,7 +116,8 @@ impl<'a> Operation<'a> for Conv<'a> {
     }
 
     fn reads_8bit(&self, c: &Compiler<'_, 'a>, name: &str) -> Option<Layout8> {
-        let reads = self.x == name && c.is_rounded(name) && self.stored_8bit().is_some();
+        let one = c.dims(name).is_ok_and(|dims| dims[0] == 1);
+        let reads = self.x == name && c.is_rounded(name) && one && self.stored_8bit().is_some();
         reads.then_some(Layout8::Image)
     }
 
@@ -125,12 +127,12 @@ impl<'a> Operation<'a> for Conv<'a> {
         if let Some((stored, (params, input))) = stored.zip(c.value_8bit(self.x, Layout8::Image)) {
             return convolve_8bit(c, out, shape, stored, bias, (params, input, Layout8::Image));
         }
-        let input = c.view(self.x, self.border)?;
+        let inputs = c.images(self.x, self.border)?;
         let weights = Weights { float: &self.weights.values.decoded(), stored };
         if self.groups == 1 {
-            convolve_image(c, out, shape, weights, bias, input)
+            convolve_images(c, out, shape, weights, bias, &inputs)
         } else {
-            convolve_groups(c, out, (shape, self.groups), weights.float, bias, input)
+            convolve_groups(c, out, (shape, self.groups), weights.float, bias, &inputs)
         }
     }
 }
@@ -142,21 +144,40 @@ pub struct Weights<'w> {
     pub stored: Option<(&'w [i8], &'w [f32])>,
 }
 
-/// A convolution of an image, with the sums that alone read its result.
-pub fn convolve_image<'a>(
+/// The images that a convolution makes, and what is added to them.
+pub struct Made<'a> {
+    pub out: &'a str,
+    pub place: StridedView,
+    pub images: Vec<ImageView>,
+    /// What is added to each channel, and what to each number.
+    pub sums: (Option<Slice>, Option<ImageView>),
+}
+
+impl<'a> Made<'a> {
+    /// The places of so many images `out`, with the sums that alone read the result, if it is one.
+    pub fn new(c: &mut Compiler<'_, 'a>, out: &'a str, count: usize) -> Result<Self, Reason> {
+        let (mut last, mut sums) = (out, (None, None));
+        if count == 1 {
+            let fused = c.fuse_sums(out, 1)?;
+            (last, sums) = (fused.out, (fused.bias, fused.residual.map(|r| c.as_view(&r)).transpose()?));
+        }
+        let (place, images) = c.results(last)?;
+        Ok(Made { out: last, place, images, sums })
+    }
+}
+
+/// Convolutions of images, with the sums that alone read the result.
+pub fn convolve_images<'a>(
     c: &mut Compiler<'_, 'a>,
     out: &'a str,
     shape: Shape,
     weights: Weights,
     bias: Option<&[f32]>,
-    input: ImageView,
+    inputs: &[ImageView],
 ) -> Result<(), Reason> {
-    let sums = c.fuse_sums(out, 1)?;
-    let residual = sums.residual.map(|r| c.as_view(&r)).transpose()?;
-    let place = c.image(sums.out)?;
-    let output = place.view().ok_or("no image")?;
-    convolve(c, shape, weights, bias, (input, output), (sums.bias, residual))?;
-    c.put(sums.out, place);
+    let made = Made::new(c, out, inputs.len())?;
+    convolve(c, shape, weights, bias, (inputs, &made.images), made.sums)?;
+    c.put(made.out, made.place);
     Ok(())
 }
 
@@ -168,16 +189,13 @@ pub fn convolve_groups<'a>(
     (shape, groups): (Shape, usize),
     weights: &[f32],
     bias: Option<&[f32]>,
-    input: ImageView,
+    inputs: &[ImageView],
 ) -> Result<(), Reason> {
-    let sums = c.fuse_sums(out, 1)?;
-    let residual = sums.residual.map(|r| c.as_view(&r)).transpose()?;
-    let place = c.image(sums.out)?;
-    let output = place.view().ok_or("no image")?;
+    let Made { out, place, images, sums } = Made::new(c, out, inputs.len())?;
     if (shape.c_out, shape.c_in) == (1, 1) {
         let shape = Shape { c_out: groups, ..shape };
-        depthwise::convolve(c, shape, weights, bias, (input, output), (sums.bias, residual))?;
-        c.put(sums.out, place);
+        depthwise::convolve(c, shape, weights, bias, (inputs, &images), sums)?;
+        c.put(out, place);
         return Ok(());
     }
     let enough = |n: &usize| groups.is_multiple_of(*n) && n * shape.c_out >= FILLED;
@@ -188,16 +206,17 @@ pub fn convolve_groups<'a>(
     let method = if together == 1 { None } else { Some(Method::Direct) };
     for (i, weights) in weights.chunks(c_out * each).enumerate() {
         let float = side_by_side(weights, together, each);
-        let channels = |view: ImageView, n: usize| view.channels(i * n, n).ok_or("a group of channels that are not there");
+        let channels = |view: &ImageView, n: usize| view.channels(i * n, n).ok_or("a group of channels that are not there");
+        let all = |views: &[ImageView], n: usize| views.iter().map(|v| channels(v, n)).collect::<Result<Vec<_>, _>>();
         let sums_of_these = (
-            sums.bias.map(|slice| Slice { start: slice.start + i * c_out, len: c_out }),
-            residual.map(|view| channels(view, c_out)).transpose()?,
+            sums.0.map(|slice| Slice { start: slice.start + i * c_out, len: c_out }),
+            sums.1.map(|view| channels(&view, c_out)).transpose()?,
         );
-        let views = (channels(input, c_in)?, channels(output, c_out)?);
+        let views = (&*all(inputs, c_in)?, &*all(&images, c_out)?);
         let bias = bias.map(|all| &all[i * c_out..][..c_out]);
         convolve_by(c, of_these, method, Weights { float: &float, stored: None }, bias, views, sums_of_these)?;
     }
-    c.put(sums.out, place);
+    c.put(out, place);
     Ok(())
 }
 
@@ -225,7 +244,7 @@ pub fn convolve(
     shape: Shape,
     weights: Weights,
     bias: Option<&[f32]>,
-    views: (ImageView, ImageView),
+    views: (&[ImageView], &[ImageView]),
     sums: (Option<Slice>, Option<ImageView>),
 ) -> Result<(), Reason> {
     convolve_by(c, shape, None, weights, bias, views, sums)
@@ -238,12 +257,15 @@ fn convolve_by(
     method: Option<Method>,
     weights: Weights,
     bias: Option<&[f32]>,
-    (input, output): (ImageView, ImageView),
+    (inputs, outputs): (&[ImageView], &[ImageView]),
     sums: (Option<Slice>, Option<ImageView>),
 ) -> Result<(), Reason> {
     if bias.is_some_and(|b| b.len() != shape.c_out) {
         return Err("the bias does not fit".into());
     }
+    // all images are of one size
+    let [input, output] = [inputs, outputs].map(|images| images.first().ok_or("a convolution of nothing"));
+    let (input, output) = (input?, output?);
     let as_large = (input.h, input.w) == (output.h, output.w);
     let square = winograd::suits(&shape, output.h, output.w, winograd::float::MANY).next().filter(|_| as_large);
     let method = method.or(square.map(Method::Winograd)).unwrap_or(Method::Direct);
@@ -253,16 +275,18 @@ fn convolve_by(
         return Err("weights of another number".into());
     }
     take_packed(c, &shape, method, (c.isa.tile().0, 1), 4)?;
-    let packed = conv::Packed::new(shape, method, weights, bias, c.isa)?;
-    let mut places = Places::default();
-    let step = ConvStep {
-        packed,
-        bias: sums.0.map(|slice| places.slice(Access::Read, slice)),
-        input: places.bordered(input),
-        output: places.image(Access::Write, output),
-        residual: sums.1.map(|view| places.image(Access::Read, view)),
-    };
-    c.push(step, places);
+    let packed = Arc::new(conv::Packed::new(shape, method, weights, bias, c.isa)?);
+    for (input, output) in inputs.iter().zip(outputs) {
+        let mut places = Places::default();
+        let step = ConvStep {
+            packed: packed.clone(),
+            bias: sums.0.map(|slice| places.slice(Access::Read, slice)),
+            input: places.bordered(*input),
+            output: places.image(Access::Write, *output),
+            residual: sums.1.map(|view| places.image(Access::Read, view)),
+        };
+        c.push(step, places);
+    }
     Ok(())
 }
 
@@ -390,7 +414,7 @@ fn work(shape: &Shape, output: &ImageView) -> usize {
 
 #[derive(Debug)]
 struct ConvStep {
-    packed: conv::Packed,
+    packed: Arc<conv::Packed>,
     /// What is added to each channel beside the stored bias.
     bias: Option<Handle<Slice>>,
     input: Handle<ImageView>,

@@ -1,7 +1,7 @@
 //! ConvTranspose: what falls on a pixel of the result comes from as many pixels of the input as the stride leaves taps. Results
 //! whose places leave the same rest by the stride have the same taps, so each such set is a convolution of the input.
 
-use super::conv::{Weights, convolve, convolve_groups, convolve_image};
+use super::conv::{Made, Weights, convolve, convolve_groups, convolve_images};
 use super::window::{self, Side};
 use super::{Operation, Operator};
 use crate::compile::{Compiler, sides};
@@ -149,27 +149,28 @@ impl<'a> Operation<'a> for InPhases<'a> {
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let input = c.view(self.x, self.zeros())?;
-        let sums = c.fuse_sums(out, 1)?;
-        let residual = sums.residual.map(|r| c.as_view(&r)).transpose()?;
-        let place = c.image(sums.out)?;
-        let output = place.view().ok_or("no image")?;
+        let inputs = c.images(self.x, self.zeros())?;
+        let made = Made::new(c, out, inputs.len())?;
         let values = self.weights.values.decoded();
         let (c_in, c_out) = (self.weights.dims[0], self.weights.dims[1]);
         let [rows, columns] = &self.phases;
         for phases in rows.iter().flat_map(|y| columns.iter().map(move |x| [*y, *x])) {
-            let unknown = "a transposed convolution of an unknown form";
             let turned = self.turned(&values, phases);
             let shape = Shape::plain(c_out, c_in, phases.map(|p| p.taps), phases.map(|p| p.padding));
-            let views = (without(input, phases).ok_or(unknown)?, every(output, phases).ok_or(unknown)?);
-            let residual = residual.map(|r| every(r, phases).ok_or(unknown)).transpose()?;
+            let some = |views: &[ImageView], f: fn(ImageView, [Phase; 2]) -> Option<ImageView>| {
+                views.iter().map(|view| f(*view, phases)).collect::<Option<Vec<_>>>().ok_or(UNKNOWN)
+            };
+            let views = (&*some(&inputs, without)?, &*some(&made.images, every)?);
+            let residual = made.sums.1.map(|r| every(r, phases).ok_or(UNKNOWN)).transpose()?;
             let weights = Weights { float: &turned, stored: None };
-            convolve(c, shape, weights, self.bias, views, (sums.bias, residual))?;
+            convolve(c, shape, weights, self.bias, views, (made.sums.0, residual))?;
         }
-        c.put(sums.out, place);
+        c.put(made.out, made.place);
         Ok(())
     }
 }
+
+const UNKNOWN: &str = "a transposed convolution of an unknown form";
 
 /// A transposed convolution with weights `[C_in, C_out / groups, kernel…]`: the input with zeros between its pixels, convolved
 /// with the turned kernel.
@@ -204,9 +205,9 @@ impl<'a> Operation<'a> for Spread<'a> {
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let input = c.view(self.x, [0, 0])?;
-        let [_, h, w] = sides(c.dims(out)?)?;
-        let unknown = "a transposed convolution of an unknown form";
+        let inputs = c.images(self.x, [0, 0])?;
+        let input = *inputs.first().ok_or(UNKNOWN)?;
+        let [_, h, w] = sides(&[&[1], &c.dims(out)?[1..]].concat())?;
         // from the first tap of the first result on: zeros, the input with zeros between its numbers, and zeros again
         let side = |i: usize, n: usize, results: usize| {
             let side = &self.sides[i];
@@ -215,32 +216,37 @@ impl<'a> Operation<'a> for Spread<'a> {
             let reach = results.checked_add(side.before)?;
             Some((padding, spread.max(reach.saturating_sub(padding))))
         };
-        let (rows, columns) = side(0, input.h, h).zip(side(1, input.w, w)).ok_or(unknown)?;
+        let (rows, columns) = side(0, input.h, h).zip(side(1, input.w, w)).ok_or(UNKNOWN)?;
         let padding = [rows.0, columns.0];
-        let wide = c.cleared_image([input.c, rows.1, columns.1], padding)?;
         let pixels = |start: usize, strides: [usize; 2]| StridedView {
             start,
             dims: vec![input.h, input.w, input.c],
             strides: vec![strides[0], strides[1], 1],
             border: [0, 0],
         };
-        // where there is but one row or pixel, how far the next would be is of no matter
-        let apart = [self.sides[0].stride.saturating_mul(wide.row), self.sides[1].stride.saturating_mul(wide.pixel)];
-        c.copy(&pixels(input.start, [input.row, input.pixel]), &pixels(wide.start, apart))?;
+        let mut spread = Vec::with_capacity(inputs.len());
+        for input in &inputs {
+            let wide = c.cleared_image([input.c, rows.1, columns.1], padding)?;
+            // where there is but one row or pixel, how far the next would be is of no matter
+            let apart =
+                [self.sides[0].stride.saturating_mul(wide.row), self.sides[1].stride.saturating_mul(wide.pixel)];
+            c.copy(&pixels(input.start, [input.row, input.pixel]), &pixels(wide.start, apart))?;
+            spread.push(wide);
+        }
         let dims = &self.weights.dims;
         let shape = Shape {
             c_out: dims[1],
             c_in: dims[0] / self.groups,
-            kernel: pair(&dims[2..], 1).ok_or(unknown)?,
+            kernel: pair(&dims[2..], 1).ok_or(UNKNOWN)?,
             stride: [1, 1],
             dilation: [self.sides[0].dilation, self.sides[1].dilation],
             padding,
         };
         let turned = self.turned();
         if self.groups > 1 {
-            return convolve_groups(c, out, (shape, self.groups), &turned, self.bias, wide);
+            return convolve_groups(c, out, (shape, self.groups), &turned, self.bias, &spread);
         }
-        convolve_image(c, out, shape, Weights { float: &turned, stored: None }, self.bias, wide)
+        convolve_images(c, out, shape, Weights { float: &turned, stored: None }, self.bias, &spread)
     }
 }
 

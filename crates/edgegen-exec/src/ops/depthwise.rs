@@ -9,6 +9,7 @@ use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
 use kernels::arena::ImageView;
 use kernels::conv::Shape;
 use kernels::depthwise::{Packed, Run};
+use std::sync::Arc;
 
 /// Pushes a depthwise convolution; `sums` is what is added to each channel and what to each number.
 pub fn convolve(
@@ -16,26 +17,28 @@ pub fn convolve(
     shape: Shape,
     weights: &[f32],
     bias: Option<&[f32]>,
-    (input, output): (ImageView, ImageView),
+    (inputs, outputs): (&[ImageView], &[ImageView]),
     sums: (Option<Slice>, Option<ImageView>),
 ) -> Result<(), Reason> {
     c.graph.take_numbers(weights.len().saturating_mul(2))?;
-    let packed = Packed::new(shape, weights, bias)?;
-    let mut places = Places::default();
-    let step = DepthwiseStep {
-        packed,
-        bias: sums.0.map(|slice| places.slice(Access::Read, slice)),
-        input: places.bordered(input),
-        output: places.image(Access::Write, output),
-        residual: sums.1.map(|view| places.image(Access::Read, view)),
-    };
-    c.push(step, places);
+    let packed = Arc::new(Packed::new(shape, weights, bias)?);
+    for (input, output) in inputs.iter().zip(outputs) {
+        let mut places = Places::default();
+        let step = DepthwiseStep {
+            packed: packed.clone(),
+            bias: sums.0.map(|slice| places.slice(Access::Read, slice)),
+            input: places.bordered(*input),
+            output: places.image(Access::Write, *output),
+            residual: sums.1.map(|view| places.image(Access::Read, view)),
+        };
+        c.push(step, places);
+    }
     Ok(())
 }
 
 #[derive(Debug)]
 struct DepthwiseStep {
-    packed: Packed,
+    packed: Arc<Packed>,
     /// What is added to each channel beside the stored bias.
     bias: Option<Handle<Slice>>,
     input: Handle<ImageView>,

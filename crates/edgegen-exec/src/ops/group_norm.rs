@@ -11,7 +11,7 @@ use crate::place::{Access, Handle, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
 use kernels::arena::ImageView;
-use kernels::dense;
+use kernels::dense::{self, Output as Target};
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[
@@ -56,7 +56,7 @@ pub fn group_norm<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let (j, unit) = l.then(reshape, "InstanceNormalization")?;
     let (k, back) = l.then(unit, "Reshape")?;
     let (channels, groups) = (*dims.get(1)?, *cut.get(1)?);
-    let fits = dims[0] == 1 && cut[0] == 1 && groups > 0 && channels.is_multiple_of(groups);
+    let fits = dims[0] == cut[0] && groups > 0 && channels.is_multiple_of(groups);
     if !fits || l.dims(&back.output[0])? != dims {
         return None;
     }
@@ -110,34 +110,41 @@ impl<'a> Operation<'a> for GroupNorm<'a> {
 
     /// With the SiLU and the rounding that may follow.
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let input = c.view(self.x, [0, 0])?;
+        let inputs = c.images(self.x, [0, 0])?;
         let after_silu = c.fuse_silu(out);
         let out = after_silu.unwrap_or(out);
         let only_8bit = Readers { image_8bit: true, ..Readers::default() };
         let rounding = c.sole_rounding(out).filter(|(_, rounded, _)| c.readers(rounded) == only_8bit);
-        let mut places = Places::default();
-        let output = match rounding {
+        let (place, outputs) = match rounding.filter(|_| inputs.len() == 1) {
             Some((j, rounded, params)) => {
                 c.fuse(j);
-                Output::Quantized(places.quantized(c.place_8bit(rounded, params, Layout8::Image)?), params)
+                (None, vec![Target::Quantized(c.place_8bit(rounded, params, Layout8::Image)?, params)])
             }
             None => {
-                let place = c.image(out)?;
-                let view = place.view().ok_or("no image")?;
-                c.put(out, place);
-                Output::Float(places.image(Access::Write, view))
+                let (place, views) = c.results(out)?;
+                (Some(place), views.into_iter().map(Target::Float).collect())
             }
         };
-        let step = GroupNormStep {
-            groups: self.groups,
-            epsilon: self.epsilon,
-            scale: self.scale.clone(),
-            shift: self.shift.clone(),
-            silu: after_silu.is_some(),
-            input: places.image(Access::Read, input),
-            output,
-        };
-        c.push(step, places);
+        for (input, target) in inputs.into_iter().zip(outputs) {
+            let mut places = Places::default();
+            let output = match target {
+                Target::Float(view) => Output::Float(places.image(Access::Write, view)),
+                Target::Quantized(view, params) => Output::Quantized(places.quantized(view), params),
+            };
+            let step = GroupNormStep {
+                groups: self.groups,
+                epsilon: self.epsilon,
+                scale: self.scale.clone(),
+                shift: self.shift.clone(),
+                silu: after_silu.is_some(),
+                input: places.image(Access::Read, input),
+                output,
+            };
+            c.push(step, places);
+        }
+        if let Some(place) = place {
+            c.put(out, place);
+        }
         Ok(())
     }
 }

@@ -116,7 +116,7 @@ impl<'a> Operation<'a> for Linear<'a> {
         let output = c.row_major(c.dims(sums.out)?)?;
         let floats = if stored.is_none() { self.weights.values.decoded() } else { Cow::default() };
         let rows = if stored.is_none() { by_row(&floats, n, self.by_column) } else { Cow::default() };
-        let views = (input, output.rows().ok_or("no rows")?);
+        let views = (&[input][..], &[output.rows().ok_or("no rows")?][..]);
         let stored = stored.as_ref().map(|(rows, scales)| (rows.as_ref(), *scales));
         convolve(c, shape, Weights { float: &rows, stored }, bias, views, (sums.bias, residual))?;
         c.put(sums.out, output);

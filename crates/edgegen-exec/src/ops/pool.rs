@@ -88,12 +88,13 @@ impl<'a> Operation<'a> for Pool<'a> {
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let (input, output) = (c.view(self.x, [0, 0])?, c.image(out)?);
-        let mut places = Places::default();
-        let input = places.image(Access::Read, input);
-        let to = places.image(Access::Write, output.view().ok_or("no image")?);
-        c.push(PoolStep { f: self.f, sides: self.sides, input, output: to }, places);
-        c.put(out, output);
+        let (inputs, (place, outputs)) = (c.images(self.x, [0, 0])?, c.results(out)?);
+        for (input, output) in inputs.into_iter().zip(outputs) {
+            let mut places = Places::default();
+            let (input, output) = (places.image(Access::Read, input), places.image(Access::Write, output));
+            c.push(PoolStep { f: self.f, sides: self.sides, input, output }, places);
+        }
+        c.put(out, place);
         Ok(())
     }
 }

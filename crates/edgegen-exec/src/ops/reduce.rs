@@ -128,8 +128,11 @@ impl ReduceStep {
     /// Over the results, and over the numbers of each.
     fn loops(&self, places: &Places) -> Option<(StridedLoops<2>, StridedLoops<1>)> {
         let (to, from) = (places.get(self.to), places.get(self.from));
-        let [(rows, row), (columns, column)] = from.matrix();
-        let inner = StridedLoops::new(&[rows, columns], [(0, &[row, column])])?;
+        let (mut dims, mut strides) = ([1; RANK], [0; RANK]);
+        for (d, (len, stride)) in from.matrix().into_iter().enumerate() {
+            (dims[RANK - 2 + d], strides[RANK - 2 + d]) = (len, stride);
+        }
+        let inner = StridedLoops::from_parts(dims, [(0, strides)])?;
         Some((Strided::loops([to, from])?, inner))
     }
 }

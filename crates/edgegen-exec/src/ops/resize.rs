@@ -249,13 +249,14 @@ impl<'a> Operation<'a> for Resample<'a> {
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let (input, output) = (c.view(self.x, [0, 0])?, c.image(out)?);
-        let mut places = Places::default();
-        let to = output.view().ok_or("no image")?;
-        let (input, to) = (places.image(Access::Read, input), places.image(Access::Write, to));
-        let [rows, columns] = self.taps.clone();
-        c.push(ResampleStep { rows, columns, input, output: to }, places);
-        c.put(out, output);
+        let (inputs, (place, outputs)) = (c.images(self.x, [0, 0])?, c.results(out)?);
+        for (input, output) in inputs.into_iter().zip(outputs) {
+            let mut places = Places::default();
+            let (input, output) = (places.image(Access::Read, input), places.image(Access::Write, output));
+            let [rows, columns] = self.taps.clone();
+            c.push(ResampleStep { rows, columns, input, output }, places);
+        }
+        c.put(out, place);
         Ok(())
     }
 }
@@ -311,12 +312,13 @@ impl<'a> Operation<'a> for Doubled<'a> {
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let (input, output) = (c.view(self.x, [0, 0])?, c.image(out)?);
-        let mut places = Places::default();
-        let to = output.view().ok_or("no image")?;
-        let (input, to) = (places.image(Access::Read, input), places.image(Access::Write, to));
-        c.push(Double { input, output: to }, places);
-        c.put(out, output);
+        let (inputs, (place, outputs)) = (c.images(self.x, [0, 0])?, c.results(out)?);
+        for (input, output) in inputs.into_iter().zip(outputs) {
+            let mut places = Places::default();
+            let (input, output) = (places.image(Access::Read, input), places.image(Access::Write, output));
+            c.push(Double { input, output }, places);
+        }
+        c.put(out, place);
         Ok(())
     }
 }
