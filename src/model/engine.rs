@@ -8,7 +8,9 @@ use super::tract::Tract;
 use crate::Result;
 use crate::error::{Hint, model_error};
 use ::onnx::budget::Budget;
-use ::onnx::fold::{drop_activation_quantization, drop_quantization_but_of_weighted, round_activations_in_float};
+use ::onnx::fold::{
+    drop_activation_quantization, drop_quantization_but_of_weighted, round_16_bits_in_float, round_activations_in_float,
+};
 use ::onnx::mend::widen;
 use ::onnx::pb::tensor_proto::DataType;
 use ::onnx::{for_tract, signature};
@@ -31,6 +33,8 @@ impl Engine {
         if !options.exact_quantization {
             // a fallback drops the rest
             drop_quantization_but_of_weighted(file.graph());
+        } else {
+            round_16_bits_in_float(file.graph());
         }
         match plan(exec::Isa::detect(), file, budget) {
             Ok(plan) => {

@@ -7,7 +7,7 @@ use onnx::budget::Budget;
 use onnx::expand::control::{self, Turns, Written};
 use onnx::expand::nchwc::block_of;
 use onnx::expand::sequence::Sequences;
-use onnx::expand::{Known, expansion, is_candidate};
+use onnx::expand::{Known, expansion, has_candidates};
 use onnx::order;
 use onnx::pb::tensor_proto::DataType;
 use onnx::pb::{GraphProto, NodeProto, TensorProto};
@@ -24,7 +24,7 @@ const MOST_NODES: usize = 1 << 17;
 /// # Errors
 /// When a node must be written out and it is not known how, and when the graph contradicts itself or becomes too large.
 pub fn write_out(graph: &mut GraphProto, opset: i64, inputs: &[GraphInput], budget: &Budget) -> Result<(), Reason> {
-    if !graph.node.iter().any(|node| is_candidate(node, opset)) {
+    if !has_candidates(graph, opset) {
         return Ok(());
     }
     // what is read here is dropped, and read again

@@ -45,12 +45,20 @@ pub struct Graph<'a> {
     partial: bool,
     /// Nodes that read larger stored tensors are not worked out.
     largest_folded: usize,
+    /// How large values of whole numbers become at most.
+    whole: HashMap<&'a str, f64>,
 }
 
 /// How many numbers all operators on stored tensors alone may make at least, and how many for each that is stored: a small
 /// file must not become large in memory, nor take long to read. A causal mask of 4096 by 4096 has the first number.
 const FOLDABLE: usize = 1 << 24;
 const FOLDABLE_TIMES: usize = 8;
+
+/// The largest whole number that an input is taken to have where whole numbers are computed with: no time, label or token
+/// has a larger one.
+const LARGEST_GIVEN: f64 = 65536.0;
+/// The largest up to which f32 holds all whole numbers.
+const LARGEST_WHOLE: f64 = 16_777_216.0;
 
 /// What a shape rule is told.
 pub struct Inference<'n> {
@@ -168,6 +176,7 @@ impl<'a> Graph<'a> {
             foldable: FOLDABLE,
             partial,
             largest_folded: usize::MAX,
+            whole: inputs.iter().filter(|i| i.integer).map(|i| (i.name, LARGEST_GIVEN)).collect(),
         };
         inputs.iter().try_for_each(|i| count(&i.dims).map(|_| ()))?;
         for tensor in &graph.initializer {
@@ -282,6 +291,9 @@ impl<'a> Graph<'a> {
         for (name, dims) in node.output.iter().zip(shapes) {
             self.shapes.insert(name, dims);
         }
+        if let Some(most) = self.most(node) {
+            self.whole.insert(&node.output[0], most);
+        }
         self.nodes.push(node);
         Ok(())
     }
@@ -304,7 +316,7 @@ impl<'a> Graph<'a> {
     fn check_types(&self, operator: &Operator, node: &NodeProto) -> Result<(), Reason> {
         // as exporters give a time the batch's length
         let by_one = |i: usize| self.constant_input(node, i).and_then(Constant::uniform) == Some(1.0);
-        if operator.any_type || (node.op_type == "Mul" && (by_one(0) || by_one(1))) {
+        if operator.any_type || (node.op_type == "Mul" && (by_one(0) || by_one(1))) || self.computes_small(node) {
             return Ok(());
         }
         for name in node.input.iter().filter(|name| !name.is_empty()) {
@@ -320,6 +332,31 @@ impl<'a> Graph<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a node adds or multiplies whole numbers that stay so small that f32 holds them.
+    fn computes_small(&self, node: &NodeProto) -> bool {
+        let whole = |name: &String| matches!(self.type_of(name), Some(DataType::Int32 | DataType::Int64));
+        node.input.iter().all(whole) && self.most(node).is_some_and(|most| most <= LARGEST_WHOLE)
+    }
+
+    /// The largest whole number that a node makes, of what is known of those that it reads; `None` where this is not followed.
+    fn most(&self, node: &NodeProto) -> Option<f64> {
+        let of = |i: usize| {
+            let name = node.input.get(i)?;
+            match self.constant(name) {
+                Some(stored) => Some(stored.values.iter().fold(0.0, |most, v| f64::from(v.abs()).max(most))),
+                None => self.whole.get(name.as_str()).copied(),
+            }
+        };
+        match (node.op_type.as_str(), node.input.len()) {
+            ("Add" | "Sub", 2) => Some(of(0)? + of(1)?),
+            ("Mul", 2) => Some(of(0)? * of(1)?),
+            ("Reshape" | "Unsqueeze" | "Squeeze" | "Expand" | "Transpose" | "Identity" | "Flatten", 1..) => of(0),
+            // times and labels, which come from outside
+            ("Cast", 1) => Some(of(0).unwrap_or(LARGEST_GIVEN)),
+            _ => None,
+        }
     }
 
     /// What a node makes of stored tensors, if all that it reads are such.

@@ -16,8 +16,41 @@ pub fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
     drop_pairs(graph, |_, _| true)
 }
 
-/// The same, but for what a convolution made or reads, and what is multiplied with a stored 8-bit matrix.
+/// The same, but for what a convolution made or reads in 8 bits, and what is multiplied so with a stored 8-bit matrix.
 pub fn drop_quantization_but_of_weighted(graph: &mut GraphProto) -> usize {
+    let wide = wide_values(graph);
+    let dropped = drop_narrow(graph, &wide);
+    // a pair that makes a result stays, for the result's name
+    let made: HashMap<String, String> = pairs(graph).collect();
+    for node in graph.node.iter_mut().filter(|n| n.op_type == "DequantizeLinear") {
+        let from = node.input.first().and_then(|q| made.get(q));
+        if let Some(from) = from.filter(|_| node.output.first().is_some_and(|to| wide.contains(to))) {
+            node.op_type = "Identity".into();
+            node.input = vec![from.clone()];
+            node.attribute.clear();
+        }
+    }
+    dropped
+}
+
+/// The quantized values of a graph, each with the value that is quantized.
+fn pairs(graph: &GraphProto) -> impl Iterator<Item = (String, String)> + '_ {
+    let quantize = graph.node.iter().filter(|n| n.op_type == "QuantizeLinear");
+    quantize.filter_map(|n| Some((n.output.first()?.clone(), n.input.first()?.clone())))
+}
+
+/// The values of levels of 16 bits, which there are no kernels for: as numbers they are more exact.
+fn wide_values(graph: &GraphProto) -> HashSet<String> {
+    let wide = |kind: i32| kind == DataType::Uint16 as i32 || kind == DataType::Int16 as i32;
+    let stored = graph.initializer.iter().filter(|t| wide(t.data_type)).map(|t| t.name.as_str());
+    let constant = |n: &&NodeProto| n.attribute("value").and_then(|a| a.t.as_ref()).is_some_and(|t| wide(t.data_type));
+    let constants = graph.node.iter().filter(|n| n.op_type == "Constant").filter(constant).filter_map(|n| n.result(0));
+    let zeros: HashSet<&str> = stored.chain(constants).collect();
+    let back = graph.node.iter().filter(|n| n.op_type == "DequantizeLinear");
+    back.filter(|n| n.given(2).is_some_and(|zero| zeros.contains(zero))).filter_map(|n| n.output.first().cloned()).collect()
+}
+
+fn drop_narrow(graph: &mut GraphProto, wide: &HashSet<String>) -> usize {
     let first = |names: &[String]| names.first().cloned();
     let is = |node: &&NodeProto, op: &str| node.op_type == op;
     let made: HashSet<String> = graph.node.iter().filter(|n| is(n, "Conv")).flat_map(|n| first(&n.output)).collect();
@@ -35,7 +68,7 @@ pub fn drop_quantization_but_of_weighted(graph: &mut GraphProto) -> usize {
         .filter(|n| is(n, "Conv") || ((is(n, "MatMul") || is(n, "Gemm")) && weighted(n)))
         .flat_map(|n| first(&n.input))
         .collect();
-    drop_pairs(graph, |from, to| !made.contains(from) && !read.contains(to))
+    drop_pairs(graph, |from, to| wide.contains(to) || (!made.contains(from) && !read.contains(to)))
 }
 
 /// Removes the pairs that `unwanted` says, by the name of the tensor before and the one after.
@@ -88,6 +121,15 @@ fn drop_pairs(graph: &mut GraphProto, unwanted: impl Fn(&str, &str) -> bool) -> 
 /// Rewrites every QuantizeLinear → DequantizeLinear pair on an activation with a single scale as float operators
 /// of the same values: `clip(round(x / scale), least - zero, greatest - zero) · scale`.
 pub fn round_activations_in_float(graph: &mut GraphProto) {
+    round_in_float(graph, |_| true);
+}
+
+/// The same of those of 16 bits alone.
+pub fn round_16_bits_in_float(graph: &mut GraphProto) {
+    round_in_float(graph, |levels| levels[1] - levels[0] > 255.0);
+}
+
+fn round_in_float(graph: &mut GraphProto, wanted: impl Fn([f32; 2]) -> bool) {
     let stored: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
     // by the quantized tensor's name: the least and the greatest level, less the zero point
     let levels: HashMap<String, [f32; 2]> = graph
@@ -96,7 +138,8 @@ pub fn round_activations_in_float(graph: &mut GraphProto) {
         .filter(|n| n.op_type == "QuantizeLinear")
         .filter_map(|n| {
             stored.get(n.input.get(1)?.as_str()).filter(|scale| scale.dims.iter().all(|d| *d == 1))?;
-            Some((n.output.first()?.clone(), levels_around_zero(stored.get(n.input.get(2)?.as_str())?)?))
+            let levels = levels_around_zero(stored.get(n.input.get(2)?.as_str())?).filter(|levels| wanted(*levels))?;
+            Some((n.output.first()?.clone(), levels))
         })
         .collect();
     let mut nodes = Vec::with_capacity(graph.node.len());
@@ -139,14 +182,23 @@ pub fn round_activations_in_float(graph: &mut GraphProto) {
     graph.node = nodes;
 }
 
-/// The least and the greatest 8-bit level, less the zero point.
+/// The least and the greatest level of 8 or 16 bits, less the zero point.
 fn levels_around_zero(zero: &TensorProto) -> Option<[f32; 2]> {
-    let raw = zero.raw_data.first().copied().or(zero.int32_data.first().map(|v| *v as u8))?;
-    match DataType::try_from(zero.data_type).ok()? {
-        DataType::Uint8 => Some([0.0, 255.0].map(|level| level - f32::from(raw))),
-        DataType::Int8 => Some([-128.0, 127.0].map(|level| level - f32::from(raw as i8))),
-        _ => None,
-    }
+    let kind = DataType::try_from(zero.data_type).ok()?;
+    let wide = matches!(kind, DataType::Uint16 | DataType::Int16);
+    let raw = match (zero.raw_data.as_ref(), wide) {
+        ([], _) => *zero.int32_data.first()? as u16,
+        ([low, high, ..], true) => u16::from_le_bytes([*low, *high]),
+        ([low, ..], _) => u16::from(*low),
+    };
+    let (levels, zero) = match kind {
+        DataType::Uint8 => ([0.0, 255.0], f32::from(raw as u8)),
+        DataType::Int8 => ([-128.0, 127.0], f32::from(raw as i8)),
+        DataType::Uint16 => ([0.0, 65535.0], f32::from(raw)),
+        DataType::Int16 => ([-32768.0, 32767.0], f32::from(raw as i16)),
+        _ => return None,
+    };
+    Some(levels.map(|level| level - zero))
 }
 
 #[cfg(test)]

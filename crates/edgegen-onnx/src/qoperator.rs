@@ -65,6 +65,9 @@ impl Expansion {
                 self.nodes.push(plain("Identity", vec![value], out));
             }
             "QLinearConv" => {
+                if node.int("channels_last").unwrap_or(0) != 0 {
+                    return None;
+                }
                 let (x, w, y) = (three(0)?, three(3)?, [input(6)?, input(7)?]);
                 let mut inputs = vec![self.value(x, 1)?, self.value(w, 0)?];
                 if let Some(bias) = input(8) {
@@ -96,10 +99,22 @@ impl Expansion {
                 let inputs = vec![self.value(a, 1)?, self.value(b, 1)?];
                 self.push(float(&node.op_type["QLinear".len()..], inputs), y, out);
             }
-            "QLinearSigmoid" | "QLinearSoftmax" => {
+            "QLinearSigmoid" | "QLinearSoftmax" | "QLinearLeakyRelu" | "QLinearReduceMean" | "QLinearAveragePool"
+            | "QLinearGlobalAveragePool" => {
+                if node.int("channels_last").unwrap_or(0) != 0 {
+                    return None;
+                }
                 let (x, y) = (three(0)?, [input(3)?, input(4)?]);
                 let inputs = vec![self.value(x, 1)?];
-                self.push(float(&node.op_type["QLinear".len()..], inputs), y, out);
+                let mut float = float(&node.op_type["QLinear".len()..], inputs);
+                // what only the quantized operators say; Softmax is another before opset 13
+                float.attribute.retain(|a| a.name != "channels_last" && (a.name != "opset" || a.i < 13));
+                self.push(float, y, out);
+            }
+            "QLinearWhere" => {
+                let (a, b, y) = (three(1)?, three(4)?, [input(7)?, input(8)?]);
+                let inputs = vec![input(0)?.clone(), self.value(a, 1)?, self.value(b, 1)?];
+                self.push(float("Where", inputs), y, out);
             }
             "QLinearConcat" => {
                 let y = [input(0)?, input(1)?];

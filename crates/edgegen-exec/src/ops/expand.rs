@@ -7,6 +7,7 @@ use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
 use crate::node::lengths;
 use crate::reason::Reason;
+use kernels::arena::row_major;
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[
@@ -36,6 +37,18 @@ fn infer_tile(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
 fn tile(_: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
     match *input {
         [Some(a), Some(times)] if times.values.iter().all(|t| *t == 1.0) => Ok(Some(vec![a.clone()])),
+        [Some(a), Some(times)] => {
+            let times = lengths(&times.integers())?;
+            if times.len() != a.dims.len() {
+                return Err(unknown_form());
+            }
+            let dims: Vec<usize> = a.dims.iter().zip(&times).map(|(d, t)| d.saturating_mul(*t)).collect();
+            made(&dims, a.len())?;
+            // each dimension as two, of which the first stands still
+            let split: Vec<usize> = a.dims.iter().zip(&times).flat_map(|(d, t)| [*t, *d]).collect();
+            let strides = row_major(&a.dims).into_iter().flat_map(|s| [0, s as isize]).collect::<Vec<_>>();
+            Ok(Some(vec![a.strided(split, 0, &strides).reshaped(dims)]))
+        }
         _ => Ok(None),
     }
 }

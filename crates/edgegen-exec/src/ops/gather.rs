@@ -1,9 +1,10 @@
 //! Gather: rows of a stored table by a computed index, or a part of a value by a stored one.
 
+use super::pick::Picks;
 use super::rearrange::{Rearrange, view};
 use super::{Operation, Operator};
 use crate::compile::Compiler;
-use crate::constant::{Constant, made};
+use crate::constant::{Constant, count, made};
 use crate::graph::Inference;
 use crate::lower::{Lowered, Lowering};
 use crate::node::{axis, int};
@@ -21,7 +22,7 @@ fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
 }
 
 /// An index, which may be counted from the end, into so many.
-fn index_within(index: i64, length: usize) -> Option<usize> {
+pub fn index_within(index: i64, length: usize) -> Option<usize> {
     let signed = i64::try_from(length).ok()?;
     usize::try_from(if index < 0 { index.checked_add(signed)? } else { index }).ok().filter(|i| *i < length)
 }
@@ -52,7 +53,7 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
         return if rows { l.one(i, Rows { table, index }) } else { None };
     }
     let (x, index) = (l.value(node, 0)?, l.constant(node, 1)?);
-    let [at] = index.integers()[..] else { return None };
+    let [at] = index.integers()[..] else { return parts(l.dims(x)?, axis, index)?.lower(l, i, vec![l.operand(node, 0)?]) };
     let at = index_within(at, l.dims(x)?[axis])?;
     if index.dims.is_empty() {
         return view(l, i, Rearrange::Pick { axis, index: at });
@@ -60,6 +61,20 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let mut parts = vec![(0, 1); rank];
     parts[axis].0 = at;
     view(l, i, Rearrange::Slice(parts))
+}
+
+/// The parts of a value along a dimension that a stored index names, be it several times.
+fn parts(dims: &[usize], axis: usize, index: &Constant) -> Option<Picks> {
+    let (outer, inner): (usize, usize) = (dims[..axis].iter().product(), dims[axis + 1..].iter().product());
+    let length = dims[axis];
+    let result = [&dims[..axis], &index.dims, &dims[axis + 1..]].concat();
+    let mut from = Vec::with_capacity(count(&result).ok()?);
+    let places = index.integers().into_iter().map(|at| index_within(at, length)).collect::<Option<Vec<_>>>()?;
+    for (o, place) in (0..outer).flat_map(|o| places.iter().map(move |place| (o, place))) {
+        let start = (o * length + place) * inner;
+        from.extend(start..start + inner);
+    }
+    Some(Picks { dims: result, from })
 }
 
 /// Rows of a stored table.

@@ -14,6 +14,7 @@ use onnx::pb::NodeProto;
 mod depthwise;
 mod image_map;
 mod indexed;
+mod pick;
 mod rearrange;
 mod row_op;
 #[cfg(test)]
@@ -41,15 +42,20 @@ operators! {
     constant,
     conv,
     conv_transpose,
+    cum_sum,
     depth_to_space,
+    dynamic_quantize,
     einsum,
     expand,
     gather,
+    gather_nd,
     group_norm,
     identity,
     layer_norm,
     linear,
     matmul,
+    non_zero,
+    one_hot,
     pad,
     pool,
     quantize,
@@ -62,6 +68,7 @@ operators! {
     softmax,
     split,
     transpose,
+    trilu,
     unary,
 }
 

@@ -1,33 +1,66 @@
-//! ScatterND of stored tensors.
+//! ScatterND and ScatterElements by stored indices, where each place is written over.
 
-use super::Operator;
-use crate::constant::Constant;
-use crate::node::text;
+use super::gather::index_within;
+use super::gather_nd::places_along;
+use super::pick::Picks;
+use super::{Operator, same_shape};
+use crate::constant::{Constant, count};
+use crate::lower::{Lowered, Lowering};
+use crate::node::{axis, int, text};
 use crate::reason::Reason;
 use onnx::pb::NodeProto;
 
-pub static OPERATORS: &[Operator] = &[Operator::new("ScatterND").attributes(&["reduction"]).fold(fold)];
+pub static OPERATORS: &[Operator] = &[
+    Operator::new("ScatterND").attributes(&["reduction"]).any_type().infer(same_shape).fold(fold).lower(lower),
+    Operator::new("ScatterElements").attributes(&["axis", "reduction"]).any_type().infer(same_shape).fold(fold).lower(lower),
+];
 
 fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
-    let &[Some(a), Some(index), Some(updates)] = input else { return Ok(None) };
-    if text(node, "reduction").is_some_and(|r| r != "none") {
-        return Ok(None);
+    let &[Some(x), Some(index), Some(updates)] = input else { return Ok(None) };
+    Ok(Some(vec![picks(node, &x.dims, index, &updates.dims)?.fold(x, Some(updates))]))
+}
+
+fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
+    let node = l.node(i);
+    let operands = vec![l.operand(node, 0)?, l.operand(node, 2)?];
+    let (dims, updates) = (l.dims(&node.input[0])?, l.dims(&node.input[2])?);
+    picks(node, dims, l.constant(node, 1)?, updates).ok()?.lower(l, i, operands)
+}
+
+fn picks(node: &NodeProto, dims: &[usize], index: &Constant, updates: &[usize]) -> Result<Picks, Reason> {
+    if text(node, "reduction").is_some_and(|reduction| reduction != "none") {
+        return Err("it adds to what it writes over".into());
     }
-    let unfit = || Reason::from("the indices do not fit");
-    let depth = index.dims.last().copied().filter(|d| (1..=a.dims.len()).contains(d)).ok_or_else(unfit)?;
-    let each: usize = a.dims[depth..].iter().product();
-    let mut values = a.values.to_vec();
-    let places = index.integers();
-    if Some(updates.values.len()) != (places.len() / depth).checked_mul(each) {
+    let all = count(dims)?;
+    let mut from: Vec<usize> = (0..all).collect();
+    let written = if node.op_type == "ScatterND" {
+        places_of_parts(dims, index, updates)?
+    } else {
+        if index.dims != updates {
+            return Err(Reason::Malformed("its indices do not fit its updates".into()));
+        }
+        places_along(dims, index, axis(int(node, "axis").unwrap_or(0), dims.len())?)?
+    };
+    // the last of several has its way, as onnxruntime does it
+    written.into_iter().enumerate().for_each(|(i, at)| from[at] = all + i);
+    Ok(Picks { dims: dims.to_vec(), from })
+}
+
+/// Where the numbers of each part that is written come to lie.
+fn places_of_parts(dims: &[usize], index: &Constant, updates: &[usize]) -> Result<Vec<usize>, Reason> {
+    let unfit = || Reason::Malformed("its indices do not fit".into());
+    let (depth, outer) = index.dims.split_last().ok_or_else(unfit)?;
+    if *depth == 0 || *depth > dims.len() || *updates != [outer, &dims[*depth..]].concat() {
         return Err(unfit());
     }
-    for (i, place) in places.chunks_exact(depth).enumerate() {
+    let each: usize = dims[*depth..].iter().product();
+    let mut written = Vec::with_capacity(count(updates)?);
+    for place in index.integers().chunks_exact(*depth) {
         let mut at = 0;
-        for (p, d) in place.iter().zip(&a.dims) {
-            let p = usize::try_from(if *p < 0 { p.saturating_add(*d as i64) } else { *p }).ok().filter(|p| p < d);
-            at = at * d + p.ok_or_else(unfit)?;
+        for (index, length) in place.iter().zip(dims) {
+            at = at * length + index_within(*index, *length).ok_or_else(unfit)?;
         }
-        values[at * each..][..each].copy_from_slice(&updates.values[i * each..][..each]);
+        written.extend((0..each).map(|k| at * each + k));
     }
-    Ok(Some(vec![Constant::of(a.dims.clone(), values, a.kind)]))
+    Ok(written)
 }

@@ -1,7 +1,7 @@
 //! Shape, which is known before anything runs, and products over such shapes.
 
 use super::Operator;
-use crate::constant::Constant;
+use crate::constant::{Constant, count};
 use crate::node::{int, ints};
 use onnx::pb::tensor_proto::DataType;
 
@@ -12,6 +12,9 @@ pub static OPERATORS: &[Operator] = &[
         let bound = |v: i64| (if v < 0 { v.saturating_add(rank) } else { v }).clamp(0, rank) as usize;
         let (start, end) = (bound(int(n.node, "start").unwrap_or(0)), bound(int(n.node, "end").unwrap_or(rank)));
         Ok(Some(Constant::list(dims[start..end.max(start)].iter().map(|d| *d as i64))))
+    }),
+    Operator::new("Size").any_type().known_from_shapes(|n| {
+        Ok(Some(Constant::whole(vec![], [count(n.shape(0)?)? as i64], DataType::Int64)))
     }),
     // of all numbers alone: how many a shape has
     Operator::new("ReduceProd").attributes(&["axes", "keepdims"]).fold(|node, input| {

@@ -1,7 +1,8 @@
 //! Slice.
 
-use super::rearrange::{Rearrange, view};
 use super::Operator;
+use super::indexed::Indexed;
+use super::rearrange::{Rearrange, view};
 use crate::constant::Constant;
 use crate::lower::{Lowered, Lowering};
 use crate::node::{axis, ints};
@@ -75,7 +76,15 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let input: Vec<Option<&Constant>> = (0..node.input.len()).map(|k| l.constant(node, k)).collect();
     let parts = slice(node, l.dims(&node.input[0])?, &input).ok()?;
     let forward = parts.iter().map(|p| Some((p.first, usize::try_from(p.step).ok()?)));
-    view(l, i, Rearrange::Slice(forward.collect::<Option<_>>()?))
+    match forward.collect::<Option<_>>() {
+        Some(forward) => view(l, i, Rearrange::Slice(forward)),
+        // numbers that lie backward are no view
+        None => {
+            let at = |part: &Part, i: usize| part.first.checked_add_signed(i as isize * part.step);
+            let tables = parts.iter().map(|part| (0..part.count).map(|i| at(part, i)).collect()).collect();
+            l.one(i, Indexed { x: l.value(node, 0)?, tables, fill: 0.0 })
+        }
+    }
 }
 
 #[cfg(test)]

@@ -21,8 +21,9 @@ mod writer;
 
 use crate::Result;
 use crate::pb::tensor_proto::DataType;
-use crate::pb::{NodeProto, TensorProto};
+use crate::pb::{GraphProto, NodeProto, TensorProto};
 use crate::signature::called;
+use std::collections::HashSet;
 pub use writer::Writer;
 
 /// What is known of a graph's values before it is run.
@@ -43,18 +44,20 @@ pub trait Known {
     fn maker(&self, name: &str) -> Option<&NodeProto>;
 }
 
-/// Whether there may be an [`expansion`] of this node.
-pub fn is_candidate(node: &NodeProto, opset: i64) -> bool {
-    if !crate::signature::is_standard(&node.domain) {
-        return true;
-    }
-    match node.op_type.as_str() {
+/// Whether there may be an [`expansion`] of some of a graph's nodes.
+pub fn has_candidates(graph: &GraphProto, opset: i64) -> bool {
+    let few = |t: &TensorProto| !matches!(DataType::try_from(t.data_type), Ok(DataType::Uint8 | DataType::Int8));
+    let stored: HashSet<&str> = graph.initializer.iter().filter(|t| few(t)).map(|t| t.name.as_str()).collect();
+    graph.node.iter().any(|node| match node.op_type.as_str() {
+        _ if !crate::signature::is_standard(&node.domain) => true,
+        // weights in 8 bits are read as they are
+        "DequantizeLinear" => node.given(0).is_some_and(|x| stored.contains(x)) || node.int("block_size").is_some(),
         "Attention" | "RMSNormalization" | "RotaryEmbedding" | "SimplifiedLayerNormalization" => true,
-        "MatMulInteger" | "ConvInteger" | "DequantizeLinear" | "If" | "Loop" | "Scan" => true,
+        "MatMulInteger" | "ConvInteger" | "If" | "Loop" | "Scan" => true,
         "ConcatFromSequence" | "SequenceAt" | "SequenceLength" | "SplitToSequence" => true,
         "Softmax" | "LogSoftmax" | "Hardmax" => opset < 13,
         _ => false,
-    }
+    })
 }
 
 /// The nodes that stand for a node; `None` for one that stays as it is.
