@@ -73,12 +73,7 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(
-        file: &'a GraphProto,
-        opset: i64,
-        inputs: &[GraphInput<'a>],
-        budget: &'a Budget,
-    ) -> Result<Self, Reason> {
+    fn new(file: &'a GraphProto, opset: i64, inputs: &[GraphInput<'a>], budget: &'a Budget) -> Result<Self, Reason> {
         let mut graph = Graph::before_nodes(file, opset, inputs, budget, true)?;
         graph.fold_small_ones();
         Ok(Pass {

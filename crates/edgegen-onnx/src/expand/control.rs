@@ -123,7 +123,8 @@ fn branch(node: &NodeProto, known: &dyn Known, number: usize) -> Result<Vec<Node
         return Err(format!("it takes a branch that cannot be run: {reason}"));
     }
     let (mut nodes, results) = spliced(taken, &format!("{number}/"), &[])?;
-    nodes.extend(results.iter().zip(&node.output).filter(|(_, to)| !to.is_empty()).map(|(from, to)| identity(from, to)));
+    nodes
+        .extend(results.iter().zip(&node.output).filter(|(_, to)| !to.is_empty()).map(|(from, to)| identity(from, to)));
     Ok(nodes)
 }
 

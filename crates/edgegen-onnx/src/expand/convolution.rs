@@ -36,13 +36,7 @@ pub fn of_convolution(node: &NodeProto) -> Vec<AttributeProto> {
 }
 
 /// The activation that a node names, if it names one, of what it makes without.
-pub fn activated(
-    w: &mut Writer,
-    node: &NodeProto,
-    known: &dyn Known,
-    x: String,
-    parameters: &[f32],
-) -> Result<String> {
+pub fn activated(w: &mut Writer, node: &NodeProto, known: &dyn Known, x: String, parameters: &[f32]) -> Result<String> {
     let name = node.text("activation").unwrap_or_default();
     let expected = match name {
         "LeakyRelu" => 1,

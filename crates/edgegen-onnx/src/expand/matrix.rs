@@ -26,10 +26,8 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
             }
         }
     };
-    let parameters: Vec<f32> = ["activation_alpha", "activation_beta", "activation_gamma"]
-        .iter()
-        .map_while(|name| node.float(name))
-        .collect();
+    let parameters: Vec<f32> =
+        ["activation_alpha", "activation_beta", "activation_gamma"].iter().map_while(|name| node.float(name)).collect();
     let result = activated(&mut w, node, known, result, &parameters)?;
     Ok(Some(w.finish_one(node, result)))
 }

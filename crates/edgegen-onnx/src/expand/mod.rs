@@ -70,10 +70,18 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
             activation::expansion
         }
         ("com.microsoft", "NhwcConv" | "FusedConv") => convolution::expansion,
-        ("com.microsoft", "FusedMatMul" | "TransposeMatMul" | "FusedMatMulActivation" | "FusedGemm") => matrix::expansion,
-        ("com.microsoft", "GroupNorm" | "SkipGroupNorm" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization")
+        ("com.microsoft", "FusedMatMul" | "TransposeMatMul" | "FusedMatMulActivation" | "FusedGemm") => {
+            matrix::expansion
+        }
+        (
+            "com.microsoft",
+            "GroupNorm" | "SkipGroupNorm" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization",
+        )
         | (_, "RMSNormalization" | "SimplifiedLayerNormalization") => normalization::expansion,
-        ("com.microsoft", "MatMulNBits" | "GatherBlockQuantized" | "DynamicQuantizeMatMul" | "MatMulIntegerToFloat")
+        (
+            "com.microsoft",
+            "MatMulNBits" | "GatherBlockQuantized" | "DynamicQuantizeMatMul" | "MatMulIntegerToFloat",
+        )
         | (_, "Mul" | "QuantizeLinear" | "DequantizeLinear") => quantized::expansion,
         ("" | "ai.onnx", "Softmax" | "LogSoftmax" | "Hardmax") => older::expansion,
         _ => return Ok(None),

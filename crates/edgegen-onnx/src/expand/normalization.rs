@@ -114,8 +114,7 @@ fn group_norm(node: &NodeProto, known: &dyn Known) -> Result<Vec<NodeProto>> {
             results.push((1, sum));
         }
     }
-    let image_dims: Vec<usize> =
-        if last { vec![batch, channels, dims[1], dims[2]] } else { dims.to_vec() };
+    let image_dims: Vec<usize> = if last { vec![batch, channels, dims[1], dims[2]] } else { dims.to_vec() };
     let per_group = image_dims.iter().skip(1).product::<usize>() / groups;
     let cut = w.reshape(&x, &[batch, groups, per_group]);
     let (one, zero) = (w.floats(&[groups], &vec![1.0; groups]), w.floats(&[groups], &vec![0.0; groups]));

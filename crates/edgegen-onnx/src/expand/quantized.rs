@@ -305,7 +305,11 @@ fn in_blocks(
     let mut expected = dims.to_vec();
     expected[axis] = dims[axis].div_ceil(block);
     let blocks = expected[axis];
-    if all.is_none() || of_scales != expected || scales.len() != expected.iter().product() || zeros.len() != scales.len() {
+    if all.is_none()
+        || of_scales != expected
+        || scales.len() != expected.iter().product()
+        || zeros.len() != scales.len()
+    {
         return Err("its numbers, scales and zero points do not fit each other".into());
     }
     let (length, inner): (usize, usize) = (dims[axis], dims[axis + 1..].iter().product());
