@@ -87,6 +87,8 @@ enum edgegen_role
     EDGEGEN_ROLE_CLASS = 2,
     // Any other condition: given by its name in a request.
     EDGEGEN_ROLE_CONDITION = 3,
+    // The time that a step leads to.
+    EDGEGEN_ROLE_NEXT = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -124,6 +126,16 @@ typedef struct edgegen_generator edgegen_generator;
 // A loaded network: immutable, and shared by any number of generators and threads.
 typedef struct edgegen_model edgegen_model;
 
+// The shape of an array.
+typedef struct edgegen_shape {
+    // What it belongs to.
+    const char *name;
+    // Its dimensions.
+    const size_t *shape;
+    // The number of them.
+    size_t rank;
+} edgegen_shape;
+
 // How to read a model. All zeros stand for what the file says of itself.
 typedef struct edgegen_model_options {
     // The text (not the name) of a diffusers scheduler_config.json, for a model that has no noise schedule of its own.
@@ -132,7 +144,8 @@ typedef struct edgegen_model_options {
     const size_t *sample_shape;
     // The number of its dimensions.
     size_t sample_rank;
-    // The names of the sample's, the time's and the class' input, if they cannot be told; else null.
+    // The names of the sample's, the time's and the class' input, if they cannot be told; else null. "none" for a network
+    // that takes no time, or no class.
     const char *sample_input;
     const char *time_input;
     const char *class_input;
@@ -142,6 +155,18 @@ typedef struct edgegen_model_options {
     // What the network is told of the noise: "step", "alpha-bar", "gamma", "sigma", "log-snr", "unit" or
     // "quarter-log-sigma"; null for what the model or its input's name says, else the training step.
     const char *time_as;
+    // The name of the input that takes the time that a step leads to, of a network that takes both ends of a step; else null.
+    const char *next_input;
+    // The name of the output that is the prediction, of a network that has several and where it cannot be told; else null.
+    const char *output;
+    // The shapes of the arrays that are given for conditions, where the file leaves them open.
+    const struct edgegen_shape *condition_shapes;
+    size_t num_condition_shapes;
+    // What the network takes in one input with its sample, in channels after the sample's: masks and pictures to go by.
+    // Requests give them as conditions of these names. One called "sample", of a null shape, is the sample's place among
+    // them; one of another name and a null shape takes all channels that the others leave.
+    const struct edgegen_shape *joins;
+    size_t num_joins;
 } edgegen_model_options;
 
 // What went wrong, written into memory of the caller's: threads that each have their own cannot disturb each other.

@@ -39,6 +39,12 @@ pub enum Hint {
     Class,
     /// The condition of this name: `Request::condition`.
     Condition(String),
+    /// The shape of the condition of this name: `ModelOptions::condition_shape`.
+    ConditionShape(String),
+    /// What the network takes in one with its sample: `ModelOptions::join`.
+    Join,
+    /// The name of the output that is the prediction: `ModelOptions::output`.
+    Output,
 }
 
 impl fmt::Display for Hint {
@@ -52,6 +58,9 @@ impl fmt::Display for Hint {
             Hint::Input(role) => write!(f, "name it by ModelOptions::input (role {role})"),
             Hint::TimeAs => f.write_str("say which by ModelOptions::time_as"),
             Hint::Class => f.write_str("give one by Request::class"),
+            Hint::ConditionShape(name) => write!(f, "give its shape by ModelOptions::condition_shape(\"{name}\", ...)"),
+            Hint::Join => f.write_str("say what it is by ModelOptions::join"),
+            Hint::Output => f.write_str("name it by ModelOptions::output"),
             Hint::Condition(name) => write!(f, "give it by Request::condition(\"{name}\", ...)"),
         }
     }

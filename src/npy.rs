@@ -22,31 +22,73 @@ pub(crate) fn decode(file: &[u8]) -> Result<(Vec<usize>, Vec<f32>), String> {
     }
     // the byte order (of one byte, none), and the type
     let (order, kind) = descr.split_at_checked(1).unwrap_or_default();
+    let one_byte = ["b1", "u1", "i1"].contains(&kind);
+    if !(["<", ">", "="].contains(&order) || (order == "|" && one_byte)) {
+        return Err(unknown(&descr));
+    }
     macro_rules! numbers {
-        ($t:ty) => {{
+        ($t:ty, $as_f32:expr) => {{
             let number = if order == ">" { <$t>::from_be_bytes } else { <$t>::from_le_bytes };
             let (all, rest) = data.as_chunks();
-            (all.len(), rest.is_empty(), Box::new(all.iter().map(move |b| number(*b) as f32)))
+            let convert: fn($t) -> Option<f32> = $as_f32;
+            let numbers: Numbers =
+                Box::new(all.iter().map(move |b| convert(number(*b)).ok_or_else(|| inexact(number(*b)))));
+            (all.len(), rest.is_empty(), numbers)
         }};
     }
-    let (held, whole, numbers): (usize, bool, Box<dyn Iterator<Item = f32>>) = match kind {
-        _ if !["<", ">", "=", "|"].contains(&order) => return Err(unknown(&descr)),
-        "f4" => numbers!(f32),
-        "f8" => numbers!(f64),
-        "i4" => numbers!(i32),
-        "i8" => numbers!(i64),
+    macro_rules! whole {
+        // beyond 2^24 not every whole number is one of f32's
+        ($t:ty) => {
+            numbers!($t, |v| Some(v as f32).filter(|f| *f as $t == v && *f as i128 == v as i128))
+        };
+    }
+    let (held, whole, numbers): (usize, bool, Numbers) = match kind {
+        "f2" => numbers!(u16, |v| Some(half_to_f32(v))),
+        "f4" => numbers!(f32, Some),
+        "f8" => numbers!(f64, |v| Some(v as f32)),
+        "b1" => numbers!(u8, |v| Some(if v == 0 { 0.0 } else { 1.0 })),
+        "u1" => whole!(u8),
+        "i1" => whole!(i8),
+        "u2" => whole!(u16),
+        "i2" => whole!(i16),
+        "u4" => whole!(u32),
+        "i4" => whole!(i32),
+        "u8" => whole!(u64),
+        "i8" => whole!(i64),
         _ => return Err(unknown(&descr)),
     };
     let promised = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
     match promised {
-        Some(n) if n == held && whole => Ok((shape, numbers.collect())),
+        Some(n) if n == held && whole => Ok((shape, numbers.collect::<Result<_, _>>()?)),
         Some(n) if n <= held => Err("the file is longer than its header says".into()),
         _ => Err("the file is shorter than its header says".into()),
     }
 }
 
+/// Numbers as they are read, or what is wrong with one.
+type Numbers<'a> = Box<dyn Iterator<Item = Result<f32, String>> + 'a>;
+
 fn unknown(descr: &str) -> String {
-    format!("its numbers are '{descr}', but must be float32, float64, int32 or int64")
+    format!("its numbers are '{descr}', but must be bool, integers of 8 to 64 bits, or floats of 16, 32 or 64")
+}
+
+fn inexact(number: impl std::fmt::Display) -> String {
+    format!(
+        "its number {number} cannot be told apart from its neighbours in float32, which everything here is computed in"
+    )
+}
+
+/// A float of 16 bits.
+fn half_to_f32(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
+    let size = match exponent {
+        // without a leading 1, in units of 2^-24
+        0 => fraction * 2.0f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1024.0 + fraction) * 2.0f32.powi(exponent - 25),
+    };
+    if bits >> 15 == 1 { -size } else { size }
 }
 
 /// The header and the data.
@@ -151,16 +193,54 @@ mod tests {
     #[test]
     fn numbers_of_every_kind_become_floats() {
         let header = |descr: &str| format!("{{\"shape\": (2,), 'descr': '{descr}', 'fortran_order': False}}\n");
-        let cases: [(&str, Vec<u8>); 5] = [
+        let cases: [(&str, Vec<u8>); 12] = [
+            ("<f2", [0x3e00u16, 0xc000].map(u16::to_le_bytes).concat()),
+            ("|i1", vec![1, (-2i8) as u8]),
+            ("<i2", [1i16, -2].map(i16::to_le_bytes).concat()),
             ("<f4", [1.5f32, -2.0].map(f32::to_le_bytes).concat()),
             (">f4", [1.5f32, -2.0].map(f32::to_be_bytes).concat()),
             ("<f8", [1.5f64, -2.0].map(f64::to_le_bytes).concat()),
             ("<i4", [1i32, -2].map(i32::to_le_bytes).concat()),
             (">i8", [1i64, -2].map(i64::to_be_bytes).concat()),
+            ("<u2", [1u16, 2].map(u16::to_le_bytes).concat()),
+            ("<u4", [1u32, 2].map(u32::to_le_bytes).concat()),
+            (">u8", [1u64, 2].map(u64::to_be_bytes).concat()),
+            ("|u1", vec![1, 2]),
         ];
         for (descr, data) in cases {
             let (shape, numbers) = decode(&file(&header(descr), &data)).unwrap();
-            assert_eq!((shape, numbers[0].trunc(), numbers[1]), (vec![2], 1.0, -2.0), "{descr}");
+            let second = if descr.contains('u') { 2.0 } else { -2.0 };
+            assert_eq!((shape, numbers[0].trunc(), numbers[1]), (vec![2], 1.0, second), "{descr}");
+        }
+        assert_eq!(decode(&file(&header("|b1"), &[1, 0])).unwrap().1, [1.0, 0.0]);
+    }
+
+    #[test]
+    fn floats_of_16_bits_are_those_of_ieee() {
+        let cases = [
+            (0x0000, 0.0),
+            (0x8000, -0.0),
+            (0x0001, 2.0f32.powi(-24)),
+            (0x03ff, 1023.0 * 2.0f32.powi(-24)),
+            (0x0400, 2.0f32.powi(-14)),
+            (0x3555, 0.333_251_95),
+            (0x7bff, 65504.0),
+            (0x7c00, f32::INFINITY),
+        ];
+        for (bits, number) in cases {
+            assert_eq!(half_to_f32(bits).to_bits(), f32::to_bits(number), "{bits:x}");
+        }
+        assert!(half_to_f32(0xfe00).is_nan());
+    }
+
+    #[test]
+    fn whole_numbers_that_f32_does_not_hold_are_refused() {
+        let header = "{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }";
+        let read = |v: i64| decode(&file(header, &v.to_le_bytes()));
+        assert_eq!(read(1 << 24).unwrap().1, [(1 << 24) as f32]);
+        assert_eq!(read(i64::MIN).unwrap().1, [i64::MIN as f32]);
+        for v in [(1 << 24) + 1, i64::MAX] {
+            assert!(read(v).unwrap_err().contains(&format!("its number {v} cannot be told apart")));
         }
     }
 

@@ -266,7 +266,7 @@ pub fn encode_csv(samples: &[&[f32]]) -> Vec<u8> {
 /// An array read from an npy file: its shape and its numbers in C order.
 ///
 /// # Errors
-/// When the file cannot be read, is not npy, or does not hold float or int numbers of 32 or 64 bits in C order.
+/// When the file cannot be read, is not npy, or does not hold bools, integers or floats in C order.
 pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
     let failed = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("cannot read {}: {e}", path.display()));
     let bytes = file::read(path, u64::MAX).map_err(|e| failed(&e))?;

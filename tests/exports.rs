@@ -5,6 +5,7 @@ mod common;
 
 use common::fixture;
 use edgegen::config::SchedulerConfig;
+use edgegen::model::TimeAs;
 use edgegen::{Condition, Model, ModelOptions, Network, Request};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -74,7 +75,8 @@ fn check(architecture: &str) {
     let mut failures = Vec::new();
     for (export, output) in &expected.outputs {
         let name = format!("{architecture}.{export}");
-        let options = ModelOptions::new().scheduler_config(SchedulerConfig::default());
+        // one call, of the number that was written down
+        let options = ModelOptions::new().scheduler_config(SchedulerConfig::default()).time_as(TimeAs::Step);
         let model = match open(architecture, export, &options) {
             Ok(model) => model,
             Err(e) => {

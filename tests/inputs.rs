@@ -4,9 +4,10 @@
 mod common;
 
 use common::fixtures;
-use edgegen::model::TimeAs;
+use edgegen::model::{Role, TimeAs};
 use edgegen::{Error, ErrorKind, Model, ModelOptions, Request};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A run of a network, and the sample that it makes.
@@ -14,8 +15,25 @@ use std::path::PathBuf;
 struct Run {
     model: String,
     time_as: Option<String>,
+    shape: Option<Vec<usize>>,
+    #[serde(default)]
+    conditions: BTreeMap<String, Array>,
+    /// What is joined with the sample, in its order.
+    #[serde(default)]
+    joins: Vec<String>,
+    class: Option<usize>,
+    #[serde(default)]
+    no_time: bool,
+    named_output: Option<String>,
     noise: Vec<f32>,
     expected: Vec<f32>,
+}
+
+/// What is given for a condition.
+#[derive(Deserialize)]
+struct Array {
+    shape: Vec<usize>,
+    values: Vec<f32>,
 }
 
 impl Run {
@@ -24,13 +42,37 @@ impl Run {
         if let Some(name) = &self.time_as {
             options = options.time_as(TimeAs::from_name(name).unwrap());
         }
+        if let Some(shape) = &self.shape {
+            options = options.sample_shape(shape.as_slice());
+        }
+        if self.no_time {
+            options = options.without(Role::Time);
+        }
+        if let Some(name) = &self.named_output {
+            options = options.output(name);
+        }
+        for name in &self.joins {
+            options = match self.conditions.get(name) {
+                Some(array) => options.join(name, array.shape.as_slice()),
+                None => options.join_sample(),
+            };
+        }
+        for (name, array) in self.conditions.iter().filter(|(name, _)| !self.joins.contains(name)) {
+            options = options.condition_shape(name, array.shape.as_slice());
+        }
         options
     }
 
     fn sample(&self) -> edgegen::Result<Vec<f32>> {
         let model = self.options().open(path(&self.model))?;
         let mut generator = model.generator().sampler("ddim").steps(4).build()?;
-        let request = Request::new(0, 0).from_noise(&self.noise);
+        let mut request = Request::new(0, 0).from_noise(&self.noise);
+        for (name, array) in &self.conditions {
+            request = request.condition(name, &array.values);
+        }
+        if let Some(class) = self.class {
+            request = request.class(class);
+        }
         Ok(generator.run(&request)?.sample.to_vec())
     }
 }
@@ -67,6 +109,32 @@ fn told<T>(result: edgegen::Result<T>, kind: ErrorKind, words: &str) -> Error {
 #[test]
 fn a_network_is_told_of_its_noise_as_it_was_trained() {
     agree("time_", 8);
+}
+
+#[test]
+fn conditions_are_of_any_type_and_bind_what_the_file_leaves_open() {
+    agree("condition_", 8);
+}
+
+#[test]
+fn what_is_joined_with_the_sample_is_given_by_its_name() {
+    agree("join_", 4);
+}
+
+#[test]
+fn a_time_has_any_shape_and_a_class_may_be_a_number_for_each() {
+    agree("shape_", 10);
+}
+
+#[test]
+fn a_fixed_batch_has_the_sample_in_every_place() {
+    agree("batch_", 1);
+}
+
+#[test]
+fn the_prediction_is_one_of_several_outputs_or_the_first_half_of_one() {
+    agree("output_", 3);
+    agree("names_", 1);
 }
 
 #[test]

@@ -40,6 +40,19 @@ pub enum edgegen_role {
     CLASS = 2,
     /// Any other condition: given by its name in a request.
     CONDITION = 3,
+    /// The time that a step leads to.
+    NEXT = 4,
+}
+
+/// The shape of an array.
+#[repr(C)]
+pub struct edgegen_shape {
+    /// What it belongs to.
+    pub name: *const c_char,
+    /// Its dimensions.
+    pub shape: *const usize,
+    /// The number of them.
+    pub rank: usize,
 }
 
 /// How to read a model. All zeros stand for what the file says of itself.
@@ -51,7 +64,8 @@ pub struct edgegen_model_options {
     pub sample_shape: *const usize,
     /// The number of its dimensions.
     pub sample_rank: usize,
-    /// The names of the sample's, the time's and the class' input, if they cannot be told; else null.
+    /// The names of the sample's, the time's and the class' input, if they cannot be told; else null. "none" for a network
+    /// that takes no time, or no class.
     pub sample_input: *const c_char,
     pub time_input: *const c_char,
     pub class_input: *const c_char,
@@ -61,6 +75,18 @@ pub struct edgegen_model_options {
     /// What the network is told of the noise: "step", "alpha-bar", "gamma", "sigma", "log-snr", "unit" or
     /// "quarter-log-sigma"; null for what the model or its input's name says, else the training step.
     pub time_as: *const c_char,
+    /// The name of the input that takes the time that a step leads to, of a network that takes both ends of a step; else null.
+    pub next_input: *const c_char,
+    /// The name of the output that is the prediction, of a network that has several and where it cannot be told; else null.
+    pub output: *const c_char,
+    /// The shapes of the arrays that are given for conditions, where the file leaves them open.
+    pub condition_shapes: *const edgegen_shape,
+    pub num_condition_shapes: usize,
+    /// What the network takes in one input with its sample, in channels after the sample's: masks and pictures to go by.
+    /// Requests give them as conditions of these names. One called "sample", of a null shape, is the sample's place among
+    /// them; one of another name and a null shape takes all channels that the others leave.
+    pub joins: *const edgegen_shape,
+    pub num_joins: usize,
 }
 
 /// What a model is. Strings live as long as the model.
@@ -245,6 +271,7 @@ pub unsafe extern "C" fn edgegen_model_input(
             Role::Time => edgegen_role::TIME,
             Role::Class => edgegen_role::CLASS,
             Role::Condition => edgegen_role::CONDITION,
+            Role::Next => edgegen_role::NEXT,
         };
         let (name, element_type) = (name.as_ptr(), element_type.as_ptr());
         let len = of.len();
@@ -354,6 +381,7 @@ unsafe fn model_options(options: *const edgegen_model_options) -> Result<ModelOp
         (Role::Sample, options.sample_input, "sample_input"),
         (Role::Time, options.time_input, "time_input"),
         (Role::Class, options.class_input, "class_input"),
+        (Role::Next, options.next_input, "next_input"),
     ] {
         // SAFETY: C's promise.
         if let Some(name) = unsafe { text(name, what)? } {
@@ -364,8 +392,53 @@ unsafe fn model_options(options: *const edgegen_model_options) -> Result<ModelOp
     if let Some(name) = unsafe { text(options.time_as, "time_as")? } {
         read = read.time_as(TimeAs::from_name(name)?);
     }
+    // SAFETY: C's promise.
+    if let Some(name) = unsafe { text(options.output, "output")? } {
+        read = read.output(name);
+    }
+    // SAFETY: C's promise.
+    let conditions = unsafe { shapes(options.condition_shapes, options.num_condition_shapes, "condition_shapes")? };
+    for (name, dims) in conditions {
+        read = read.condition_shape(name, dims.ok_or_else(|| Failure::null("a condition's shape"))?);
+    }
+    // SAFETY: C's promise.
+    for (name, dims) in unsafe { shapes(options.joins, options.num_joins, "joins")? } {
+        read = match dims {
+            Some(dims) => read.join(name, dims),
+            None => read.join_rest(name),
+        };
+    }
     if options.max_memory > 0 {
         read = read.max_memory(options.max_memory);
     }
     Ok(read)
+}
+
+/// A name with its shape.
+type NamedShape<'a> = (&'a str, Option<&'a [usize]>);
+
+/// Names with their shapes, which are `None` where they are null.
+///
+/// # Safety
+/// C's promise.
+unsafe fn shapes<'a>(first: *const edgegen_shape, count: usize, what: &str) -> Result<Vec<NamedShape<'a>>, Failure> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: C's promise.
+    let all = unsafe { array(first, count, what)? };
+    let read = |of: &'a edgegen_shape| {
+        // SAFETY: C's promise.
+        let name = unsafe { text(of.name, what)? }.ok_or_else(|| Failure::null("the name of a shape"))?;
+        if of.shape.is_null() {
+            return Ok((name, None));
+        }
+        if of.rank > EDGEGEN_MAX_RANK {
+            let message = format!("a shape of {} dimensions is too long", of.rank);
+            return Err(Failure::new(edgegen_status::UNSUPPORTED, message));
+        }
+        // SAFETY: C's promise.
+        Ok((name, Some(unsafe { array(of.shape, of.rank, what)? })))
+    };
+    all.iter().map(read).collect()
 }

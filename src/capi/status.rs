@@ -118,6 +118,11 @@ fn in_fields(error: &Error) -> String {
         Some(Hint::Input(role)) => format!("{message}: name it in the options' {role}_input"),
         Some(Hint::TimeAs) => format!("{message}: say what it is told in the options' time_as"),
         Some(Hint::Class) => format!("{message}: give one in the request's class_index"),
+        Some(Hint::ConditionShape(name)) => {
+            format!("{message}: give the shape of {name} in the options' condition_shapes")
+        }
+        Some(Hint::Join) => format!("{message}: say what it is in the options' joins"),
+        Some(Hint::Output) => format!("{message}: name it in the options' output"),
         Some(Hint::Condition(name)) => format!("{message}: give {name} among the request's conditions"),
     }
 }

@@ -1,6 +1,6 @@
 //! Arguments that several commands take.
 
-use super::conditions;
+use super::conditions::{self, Given};
 use super::stdout::warn;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -16,9 +16,13 @@ pub struct ModelArgs {
     /// The noise schedule, as diffusers' scheduler_config.json, instead of the model's own
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub scheduler_config: Option<PathBuf>,
-    /// Say which input is the sample, time, class or a condition, if it cannot be told (repeatable)
+    /// Say which input is the sample, time, class or a condition, or which is the time that a step leads to (next), if it
+    /// cannot be told; time=none if it takes none (repeatable)
     #[arg(long = "input", value_name = "ROLE=NAME", value_parser = parse_role, help_heading = "Model")]
     pub inputs: Vec<(Role, String)>,
+    /// Which output is the prediction, of a network that has several
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub output: Option<String>,
     /// What the network is told of the noise: step, alpha-bar, gamma (its root), sigma, log-snr, unit (t+1 of T) or
     /// quarter-log-sigma [default: what the model or the input's name says, else step]
     #[arg(long, value_name = "NAME", value_parser = parse_time, help_heading = "Model")]
@@ -48,11 +52,24 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    pub fn open(&self, path: Option<&Path>) -> Result<Model> {
+    /// The model, with what is given of its conditions.
+    pub fn open(&self, path: Option<&Path>, given: &Given) -> Result<Model> {
+        self.open_as(path, given.tell(ModelOptions::new()))
+    }
+
+    /// The same, where what a model can be looked at or timed without is made up.
+    pub fn open_made_up(&self, path: Option<&Path>, given: &Given) -> Result<Model> {
+        self.open_as(path, given.tell(ModelOptions::new()).make_up(true))
+    }
+
+    fn open_as(&self, path: Option<&Path>, options: ModelOptions) -> Result<Model> {
         let sigmas = Sigmas { min: self.sigma_min, max: self.sigma_max, rho: self.rho };
-        let mut options = ModelOptions::new().sigmas(sigmas).exact_quantization(self.exact_quantization);
+        let mut options = options.sigmas(sigmas).exact_quantization(self.exact_quantization);
         for (role, name) in &self.inputs {
             options = options.input(*role, name);
+        }
+        if let Some(name) = &self.output {
+            options = options.output(name);
         }
         if let Some(time) = self.time_as {
             options = options.time_as(time);
@@ -111,7 +128,7 @@ fn parse_time(name: &str) -> Result<TimeAs, String> {
 }
 
 fn parse_role(text: &str) -> Result<(Role, String), String> {
-    let usage = "give ROLE=NAME with ROLE one of sample, time, class, condition";
+    let usage = "give ROLE=NAME with ROLE one of sample, time, next, class, condition";
     let (role, name) = text.split_once('=').ok_or(usage)?;
     Ok((Role::from_name(role).ok_or(usage)?, name.to_string()))
 }

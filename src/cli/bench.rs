@@ -1,14 +1,17 @@
 //! `edgegen bench`: what a model costs on this machine.
 
 use super::args::{ModelArgs, Report, SamplingArgs};
+use super::conditions::{ConditionArgs, Given};
 use super::stdout::print;
 use super::{limits, measure};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use edgegen::model::{Input, MadeUp, Role, TimeAs};
 use edgegen::noise::{self, Noise};
-use edgegen::{Condition, Generator, Model, Network, Request};
+use edgegen::{Condition, Generator, Model, Network, Request, output};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -19,6 +22,8 @@ pub struct BenchArgs {
     model: Option<PathBuf>,
     #[command(flatten)]
     model_args: ModelArgs,
+    #[command(flatten)]
+    conditions: ConditionArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Pictures to time
@@ -49,6 +54,8 @@ struct Figures {
     peak_rss_bytes: Option<u64>,
     /// Allocations a sample, once warm.
     allocations_per_image: u64,
+    /// What was made up because it is not given.
+    made_up: Vec<String>,
 }
 
 pub fn run(args: &BenchArgs) -> Result<()> {
@@ -77,16 +84,21 @@ fn text(f: &Figures) -> String {
         format!("peak memory        {peak}"),
         format!("allocations        {:>9}      a sample, once warm", f.allocations_per_image),
     ];
-    lines.join("\n") + "\n"
+    let made_up = (!f.made_up.is_empty()).then(|| format!("made up            {}", f.made_up.join(", ")));
+    lines.into_iter().chain(made_up).map(|line| line + "\n").collect()
 }
 
 fn measure(args: &BenchArgs) -> Result<Figures> {
     let start = Instant::now();
-    let model = args.model_args.open(args.model.as_deref())?;
+    let given = args.conditions.read()?;
+    let model = args.model_args.open_made_up(args.model.as_deref(), &given)?;
     let load_ms = milliseconds(start);
-    let condition = condition(&model);
+    let condition = condition(&model, &given)?;
     let (image_ms, nfe, allocations_per_image) = time_samples(args, &model, &condition)?;
-    let (first_image_ms, peak_rss_bytes) = time_fresh_process(args)?;
+    let (first_image_ms, peak_rss_bytes) = time_fresh_process(args, &model, &condition)?;
+    let mut made_up: Vec<String> = model.made_up().iter().map(MadeUp::to_string).collect();
+    let given = |name: &String| args.conditions.names().any(|given| given == name);
+    made_up.extend(condition.named.keys().filter(|name| !given(name)).map(|name| format!("{name}: zeros")));
     Ok(Figures {
         network_ms: time_network(args, &model, &condition)?,
         image_ms,
@@ -95,6 +107,7 @@ fn measure(args: &BenchArgs) -> Result<Figures> {
         nfe,
         peak_rss_bytes,
         allocations_per_image,
+        made_up,
     })
 }
 
@@ -102,12 +115,13 @@ fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-/// Any class, and zeros for every other condition: what a call costs does not depend on them.
-fn condition(model: &Model) -> Condition {
+/// What is given, and otherwise any class, and zeros for every other condition: what a call costs does not depend on them.
+fn condition(model: &Model, given: &Given) -> Result<Condition> {
     let class = model.takes_class().then(|| noise::choice(0, 0, model.num_classes().unwrap_or(1)));
-    let others = model.inputs().iter().filter(|i| i.role == edgegen::model::Role::Condition);
-    let blank = class.map_or_else(Condition::default, Condition::class);
-    others.fold(blank, |condition, input| condition.with(&input.name, vec![0.0; input.len()]))
+    let others = model.inputs().iter().filter(|i| i.role == Role::Condition);
+    let mut condition = given.condition(model, class)?;
+    others.for_each(|input| _ = condition.named.entry(input.name.clone()).or_insert_with(|| vec![0.0; input.len()]));
+    Ok(condition)
 }
 
 fn time_network(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<f64> {
@@ -144,14 +158,15 @@ fn time_samples(args: &BenchArgs, model: &Model, condition: &Condition) -> Resul
 }
 
 /// The median wall time of three fresh processes that generate one sample each, and the greatest peak memory.
-fn time_fresh_process(args: &BenchArgs) -> Result<(f64, Option<u64>)> {
+fn time_fresh_process(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<(f64, Option<u64>)> {
     let program = std::env::current_exe().context("cannot find this program to start it afresh")?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let out = folder.path().join("sample.npy");
+    let forwarded = forwarded(args, model, condition, folder.path())?;
     let (mut times, mut peak) = (Vec::new(), None);
     for _ in 0..3 {
         let mut command = Command::new(&program);
-        command.args(forwarded(args)?).args(["--threads", &args.threads.to_string()]);
+        command.args(&forwarded).args(["--threads", &args.threads.to_string()]);
         command.args(["--quiet", "--report", "json"]).arg(&out);
         let start = Instant::now();
         let output = command
@@ -167,18 +182,24 @@ fn time_fresh_process(args: &BenchArgs) -> Result<(f64, Option<u64>)> {
     Ok((measure::median(&mut times), peak))
 }
 
-/// This command's options, for a fresh process that generates.
-fn forwarded(args: &BenchArgs) -> Result<Vec<std::ffi::OsString>> {
-    let mut own: Vec<std::ffi::OsString> = Vec::new();
+/// This command's options, for a fresh process that generates; what was made up lies in `folder`.
+fn forwarded(args: &BenchArgs, model: &Model, condition: &Condition, folder: &Path) -> Result<Vec<OsString>> {
+    let mut own: Vec<OsString> = Vec::new();
     if let Some(model) = &args.model {
         own.extend(["--model".into(), model.into()]);
     }
     let mut add = |name: &str, value: Option<String>| own.extend(value.map(|v| format!("--{name}={v}").into()));
     let (m, s) = (&args.model_args, &args.sampling);
-    add("scheduler-config", m.scheduler_config.as_ref().map(|p| p.display().to_string()));
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
+    add("scheduler-config", path(&m.scheduler_config));
+    add("normalization", path(&m.normalization));
     add("shape", m.shape.as_ref().map(|s| s.iter().map(usize::to_string).collect::<Vec<_>>().join(",")));
     m.inputs.iter().for_each(|(role, name)| add("input", Some(format!("{}={name}", role.name()))));
+    add("output", m.output.clone());
     add("time-as", m.time_as.map(|time| time.name().to_string()));
+    add("sigma-min", m.sigma_min.map(|x| x.to_string()));
+    add("sigma-max", m.sigma_max.map(|x| x.to_string()));
+    add("rho", m.rho.map(|x| x.to_string()));
     add("steps", s.steps.map(|n| n.to_string()));
     add("sampler", s.sampler.clone());
     add(
@@ -191,15 +212,31 @@ fn forwarded(args: &BenchArgs) -> Result<Vec<std::ffi::OsString>> {
     add("rtol", s.rtol.map(|t| t.to_string()));
     add("atol", s.atol.map(|t| t.to_string()));
     add("guidance", s.guidance.map(|g| g.to_string()));
+    s.unconditional.iter().for_each(|(name, value)| add("uncond", Some(format!("{name}={value}"))));
     add("clip", s.clip.map(|c| c.to_string()));
     add("max-memory", m.max_memory.map(|bytes| bytes.to_string()));
+    args.conditions.conditions.iter().for_each(|(name, value)| add("cond", Some(format!("{name}={value}"))));
+    args.conditions.joins.iter().for_each(|join| add("join", Some(join.clone())));
+    for made_up in model.made_up() {
+        match made_up {
+            MadeUp::Schedule => {
+                let file = folder.join("scheduler_config.json");
+                std::fs::write(&file, model.scheduler_config().to_json())?;
+                add("scheduler-config", Some(file.display().to_string()));
+            }
+            MadeUp::TimeAs => add("time-as", Some(TimeAs::Step.name().into())),
+            _ => {}
+        }
+    }
+    let not_given = |i: &&Input| i.role == Role::Condition && args.conditions.names().all(|name| name != i.name);
+    for (number, input) in model.inputs().iter().filter(not_given).enumerate() {
+        let file = folder.join(format!("{number}.npy"));
+        output::write_file(&file, &output::encode_npy(&[&condition.named[&input.name]], &input.shape[1..])?)?;
+        let option = if model.made_up().contains(&MadeUp::Join(input.name.clone())) { "join" } else { "cond" };
+        add(option, Some(format!("{}={}", input.name, file.display())));
+    }
     if m.exact_quantization {
         own.push("--exact-quantization".into());
-    }
-    let model = m.open(args.model.as_deref())?;
-    for (name, values) in condition(&model).named {
-        let values: Vec<String> = values.iter().map(f32::to_string).collect();
-        own.push(format!("--cond={name}={}", values.join(",")).into());
     }
     Ok(own)
 }

@@ -1,6 +1,7 @@
 //! `edgegen encode`, `likelihood` and `interpolate`: the model as a map between pictures and noise.
 
 use super::args::{ModelArgs, Report, SamplingArgs};
+use super::conditions::ConditionArgs;
 use super::limits;
 use super::stdout::print;
 use anyhow::{Context, Result, ensure};
@@ -26,13 +27,17 @@ pub(super) struct Common {
     /// The class, by name or index [default: no class]
     #[arg(long, value_name = "NAME|N")]
     class: Option<String>,
+    #[command(flatten)]
+    conditions: ConditionArgs,
 }
 
 impl Common {
     pub(super) fn open(&self) -> Result<(Model, Condition)> {
-        let model = self.model_args.open(self.model.as_deref())?;
+        let given = self.conditions.read()?;
+        let model = self.model_args.open(self.model.as_deref(), &given)?;
         let class = self.class.as_deref().map(|c| model.class(c)).transpose()?;
-        Ok((model, class.map_or_else(Condition::default, Condition::class)))
+        let condition = given.condition(&model, class)?;
+        Ok((model, condition))
     }
 }
 

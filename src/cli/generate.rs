@@ -1,6 +1,7 @@
 //! `edgegen OUT`: generate.
 
 use super::args::{ModelArgs, Report, SamplingArgs};
+use super::conditions::{ConditionArgs, Given};
 use super::flow::read_sample;
 use super::stdout::{self, print};
 use super::{limits, measure};
@@ -46,9 +47,8 @@ pub struct GenerateArgs {
     /// The class, by name or index [default: drawn from the seed for each sample]
     #[arg(long, value_name = "NAME|N")]
     class: Option<String>,
-    /// Another condition: numbers separated by commas, or an npy file (repeatable)
-    #[arg(long = "cond", value_name = "NAME=VALUE|FILE.npy", value_parser = super::conditions::parse)]
-    conditions: Vec<(String, String)>,
+    #[command(flatten)]
+    conditions: ConditionArgs,
     /// Start from this noise, [N, …sample shape] in npy, instead of the seed's
     #[arg(long, value_name = "FILE.npy", conflicts_with_all = ["count", "grid"])]
     noise: Option<PathBuf>,
@@ -146,9 +146,10 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     if out == Path::new("-") {
         stdout::check()?;
     }
-    let model = args.model_args.open(args.model.as_deref())?;
+    let given = args.conditions.read()?;
+    let model = args.model_args.open(args.model.as_deref(), &given)?;
     let load = start.elapsed();
-    let job = job(args, &model, format)?;
+    let job = job(args, &model, &given, format)?;
     let picture = picture(&model, format)?;
     check_size(args, &model, format, &job)?;
     let before = measure::allocations();
@@ -164,7 +165,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     Ok(())
 }
 
-fn job(args: &GenerateArgs, model: &Model, format: Format) -> Result<Job> {
+fn job(args: &GenerateArgs, model: &Model, given: &Given, format: Format) -> Result<Job> {
     let shape = model.sample_shape();
     let (noise, count) = match &args.noise {
         Some(path) => {
@@ -211,7 +212,7 @@ fn job(args: &GenerateArgs, model: &Model, format: Format) -> Result<Job> {
         init,
         strength: args.strength.unwrap_or(if args.mask.is_some() { 1.0 } else { 0.5 }),
         kept,
-        conditions: conditions(args, model, seed, count)?,
+        conditions: conditions(args, model, given, (seed, count))?,
         deadline: args.deadline.map(Duration::from_millis),
         trajectory: format == Format::Gif,
     })
@@ -309,8 +310,13 @@ fn settings(args: &GenerateArgs, model: &Model) -> Result<Settings> {
     Ok(settings)
 }
 
-fn conditions(args: &GenerateArgs, model: &Model, seed: u64, count: usize) -> Result<Vec<Condition>> {
-    let common = super::conditions::read(model, None, &args.conditions)?;
+fn conditions(
+    args: &GenerateArgs,
+    model: &Model,
+    given: &Given,
+    (seed, count): (u64, usize),
+) -> Result<Vec<Condition>> {
+    let common = given.condition(model, None)?;
     let named: usize = common.named.values().map(Vec::len).sum();
     limits::memory(args.asks_for_count(), count, size_of::<Condition>().saturating_add(4 * named))?;
     let class = args.class.as_deref().map(|c| model.class(c)).transpose()?;

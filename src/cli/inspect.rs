@@ -1,11 +1,12 @@
 //! `edgegen inspect`: what a model is.
 
 use super::args::{ModelArgs, Report};
+use super::conditions::ConditionArgs;
 use super::stdout::print;
 use anyhow::Result;
 use clap::Args;
 use edgegen::Model;
-use edgegen::model::{Input, Role, StepInfo};
+use edgegen::model::{Input, MadeUp, Role, StepInfo};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -15,6 +16,8 @@ pub struct InspectArgs {
     model: Option<PathBuf>,
     #[command(flatten)]
     model_args: ModelArgs,
+    #[command(flatten)]
+    conditions: ConditionArgs,
     /// Time every step of the network's plan
     #[arg(long)]
     profile: bool,
@@ -24,7 +27,7 @@ pub struct InspectArgs {
 }
 
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let model = args.model_args.open(args.model.as_deref())?;
+    let model = args.model_args.open_made_up(args.model.as_deref(), &args.conditions.read()?)?;
     let steps = model.steps(if args.profile { PROFILE_RUNS } else { 0 });
     let text = match args.report {
         Report::Text => text(&model, &steps),
@@ -68,6 +71,9 @@ fn text(model: &Model, steps: &[StepInfo]) -> String {
     if !scaled.is_empty() {
         lines.push(format!("units       of the data, scaled for the network: {}", scaled.join(", ")));
     }
+    if !model.made_up().is_empty() {
+        lines.push(format!("made up     {}", made_up(model).join(", ")));
+    }
     lines.push(format!("runs by     {}", model.engine()));
     if steps.is_empty() {
         lines.extend(model.operators().iter().map(|(name, count)| format!("  {count:>5} {name}")));
@@ -100,6 +106,11 @@ fn scaled(model: &Model) -> Vec<&str> {
     model.inputs().iter().filter(is_scaled).map(|i| i.name.as_str()).collect()
 }
 
+/// What was made up about it.
+fn made_up(model: &Model) -> Vec<String> {
+    model.made_up().iter().map(MadeUp::to_string).collect()
+}
+
 /// A configuration value as its file has it.
 fn name(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default()
@@ -116,6 +127,7 @@ fn json(model: &Model, steps: &[StepInfo]) -> serde_json::Value {
         "scheduler": model.scheduler_config(),
         "classes": model.metadata().classes,
         "scaled": scaled(model),
+        "made_up": made_up(model),
         "engine": model.engine(),
         "steps": steps.iter().map(|s| serde_json::json!({
             "kernel": s.kernel, "sizes": s.sizes, "multiply_adds": s.multiply_adds, "ms": s.ms,

@@ -117,11 +117,17 @@ fn in_options(error: &edgegen::Error) -> String {
             "{message}: put its scheduler_config.json beside it, or name one with --scheduler-config; or, for a network that takes sigma, give --sigma-min and --sigma-max"
         ),
         Some(Hint::MaxMemory) => format!("{message}: allow more with --max-memory"),
+        Some(Hint::Input("time")) => {
+            format!("{message}: name it with --input time=NAME, or say that there is none with --input time=none")
+        }
         Some(Hint::Input(role)) => format!("{message}: name it with --input {role}=NAME"),
         Some(Hint::TimeAs) => {
             format!("{message}: say what it is told with --time-as {}", TimeAs::ALL.map(TimeAs::name).join("|"))
         }
         Some(Hint::Class) => format!("{message}: give one with --class"),
+        Some(Hint::ConditionShape(name)) => format!("{message}: give it with --cond {name}=FILE.npy"),
+        Some(Hint::Join) => format!("{message}: give it with --join NAME=FILE.npy"),
+        Some(Hint::Output) => format!("{message}: name it with --output NAME"),
         Some(Hint::Condition(name)) => format!("{message}: give it with --cond {name}=VALUE"),
         // one that this program has no option for
         Some(_) => error.to_string(),

@@ -1,7 +1,6 @@
 //! `edgegen restore`: a picture from what is left of it.
 
 use super::args::SamplingArgs;
-use super::conditions;
 use super::flow::Common;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -49,9 +48,6 @@ pub struct RestoreArgs {
     overlap: Option<usize>,
     #[command(flatten)]
     common: Common,
-    /// Another condition: numbers separated by commas, or an npy file (repeatable)
-    #[arg(long = "cond", value_name = "NAME=VALUE|FILE.npy", value_parser = conditions::parse)]
-    conditions: Vec<(String, String)>,
     /// Where the noise of the samples comes from
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
@@ -169,7 +165,6 @@ pub fn run(args: &RestoreArgs) -> Result<()> {
         settings.resample = Resample { times, jump: 1 };
     }
     settings.tiling = ([h, w] != [height, width]).then_some(Tiling { height: h, width: w, overlap });
-    let condition = conditions::read(&model, condition.class, &args.conditions)?;
     let mut restorer = Restorer::new(&model, &settings, damage, args.average)?;
     let (restored, _) = restorer.restore(&measured, args.seed, &condition)?;
     let bytes = match format {

@@ -1,9 +1,11 @@
 //! `edgegen schedule`: the noise schedule, and the steps that a run takes on it.
 
 use super::args::{ModelArgs, SamplingArgs};
+use super::conditions::Given;
 use super::stdout::print;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
+use edgegen::model::MadeUp;
 use edgegen::output::{Format, Image, encode_picture, write_file};
 use edgegen::schedule::{Level, Schedule};
 use edgegen::solver::Solver;
@@ -25,7 +27,11 @@ pub struct ScheduleArgs {
 }
 
 pub fn run(args: &ScheduleArgs) -> Result<()> {
-    let model = args.model_args.open(args.model.as_deref())?;
+    let model = args.model_args.open_made_up(args.model.as_deref(), &Given::default())?;
+    ensure!(
+        !model.made_up().contains(&MadeUp::Schedule),
+        "the model does not say what noise schedule it was trained with: name its scheduler_config.json with --scheduler-config"
+    );
     let settings = args.sampling.settings(&model)?;
     let schedule = Schedule::from_config(model.scheduler_config())?;
     let grid = match settings.solver {

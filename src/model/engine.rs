@@ -3,7 +3,7 @@
 use super::file::File;
 use super::input::Input;
 use super::options::ModelOptions;
-use super::roles::Role;
+use super::role::Role;
 use super::tract::Tract;
 use crate::Result;
 use crate::error::{Hint, model_error};
@@ -36,7 +36,21 @@ impl Engine {
         } else {
             round_16_bits_in_float(file.graph());
         }
-        match plan(exec::Isa::detect(), file, budget) {
+        let mut planned = plan(exec::Isa::detect(), file, budget);
+        // shapes that are written for a batch: the sample is run in every place of it
+        let mut repeated = file.repeated(budget);
+        if let (Err(first), Some(repeated)) = (&planned, &repeated)
+            && !matches!(first, exec::Reason::TooLarge(_))
+        {
+            budget.restore();
+            match (plan(exec::Isa::detect(), repeated, budget), first) {
+                // at a batch of one, a graph for several contradicts itself
+                (Err(second), exec::Reason::Malformed(_)) => planned = Err(second),
+                (Err(_), _) => {}
+                (plan, _) => planned = plan,
+            }
+        }
+        match planned {
             Ok(plan) => {
                 let names = count_names(plan.kernels());
                 Ok((Engine::Plan(plan), names))
@@ -46,16 +60,13 @@ impl Engine {
             Err(exec::Reason::Malformed(reason)) => Err(model_error(format!("the graph is malformed: {reason}"))),
             Err(reason) => {
                 let reason = reason.to_string();
-                widen(file.graph());
-                if options.exact_quantization {
-                    round_activations_in_float(file.graph());
-                } else {
-                    drop_activation_quantization(file.graph());
+                let by_tract = tract(file, options, &reason, budget);
+                match &mut repeated {
+                    Some(repeated) => {
+                        by_tract.or_else(|error| tract(repeated, options, &reason, budget).map_err(|_| error))
+                    }
+                    None => by_tract,
                 }
-                let opset = signature::opset(&file.proto).map_err(model_error)?;
-                for_tract::prepare(file.graph(), opset).map_err(model_error)?;
-                let (tract, names) = Tract::load(&file.proto, &file.inputs, reason, budget)?;
-                Ok((Engine::Tract(tract), count_names(names.into_iter())))
             }
         }
     }
@@ -66,6 +77,25 @@ impl Engine {
             Engine::Tract(_) => None,
         }
     }
+}
+
+/// What runs the graph of `file` by tract.
+fn tract(
+    file: &mut File,
+    options: &ModelOptions,
+    reason: &str,
+    budget: &Budget,
+) -> Result<(Engine, Vec<(String, usize)>)> {
+    widen(file.graph());
+    if options.exact_quantization {
+        round_activations_in_float(file.graph());
+    } else {
+        drop_activation_quantization(file.graph());
+    }
+    let opset = signature::opset(&file.proto).map_err(model_error)?;
+    for_tract::prepare(file.graph(), opset).map_err(model_error)?;
+    let (tract, names) = Tract::load(&file.proto, &file.inputs, reason.into(), budget)?;
+    Ok((Engine::Tract(tract), count_names(names.into_iter())))
 }
 
 /// A plan of our own for a kind of CPU, or why there is none. Quantization that is not of convolutions must be gone.
@@ -85,14 +115,15 @@ pub(super) fn plan(isa: exec::Isa, file: &File, budget: &Budget) -> std::result:
         exec::GraphInput { name: &i.name, dims, integer }
     }
     let one = |role: Role| of(role).next().map(|i| Ok::<_, exec::Reason>(named(i, input(i)?))).transpose();
-    let (Some(sample), Some(time)) = (one(Role::Sample)?, one(Role::Time)?) else {
-        return Err("the network takes no sample or no time".into());
-    };
-    let conditions =
-        of(Role::Condition).map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, exec::Reason>>()?;
+    let sample = one(Role::Sample)?.ok_or("the network takes no sample")?;
+    let class = inputs.iter().find(|i| i.role == Role::Class && !i.is_one_hot());
+    let class = class.map(|i| Ok::<_, exec::Reason>(named(i, input(i)?))).transpose()?;
+    let conditions = inputs.iter().filter(|i| i.role == Role::Condition || i.is_one_hot());
+    let conditions = conditions.map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, exec::Reason>>()?;
     let graph = file.proto.graph.as_ref().expect("reading found one");
     let opset = signature::opset(&file.proto)?;
-    exec::compile(isa, graph, &exec::Inputs { opset, sample, time, class: one(Role::Class)?, conditions }, budget)
+    let (time, next, result) = (one(Role::Time)?, one(Role::Next)?, exec::ResultShape::OfSample);
+    exec::compile(isa, graph, &exec::Inputs { opset, sample, time, next, class, conditions, result }, budget)
 }
 
 fn count_names(names: impl Iterator<Item = impl Into<String>>) -> Vec<(String, usize)> {

@@ -1,9 +1,13 @@
 //! A model file read, before anything can run it.
 
 use super::input::Input;
+use super::join::Given;
+use super::made_up::MadeUp;
 use super::metadata::Metadata;
 use super::options::ModelOptions;
-use super::roles::{self, InputInfo, Role};
+use super::role::Role;
+use super::roles::{self, InputInfo, Known};
+use super::{adapt, outputs, shapes};
 use crate::error::{Hint, model_error};
 use crate::{Error, Result};
 use ::onnx::budget::Budget;
@@ -25,6 +29,14 @@ pub(super) struct File {
     pub inputs: Vec<Input>,
     /// The number of stored weights.
     pub parameters: usize,
+    /// How many samples it takes at a time, as it says.
+    pub batch: usize,
+    /// Its graph before anything was written out for a batch of one, if it is for a larger one.
+    original: Option<pb::ModelProto>,
+    /// Which inputs have a place for each of these.
+    pub repeated: Vec<bool>,
+    /// What was made up about it.
+    pub made_up: Vec<MadeUp>,
 }
 
 impl File {
@@ -37,6 +49,7 @@ impl File {
         functions::inline(&mut proto).map_err(model_error)?;
         let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
         order::sort(graph).map_err(model_error)?;
+        keep_prediction(graph, options, &metadata)?;
         order::drop_dead(graph);
         signature::check(&mut proto).map_err(model_error)?;
         let graph = proto.graph.as_mut().expect("it was there");
@@ -46,15 +59,52 @@ impl File {
         mend(graph);
         expand(graph);
 
-        let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
-        let infos: Vec<InputInfo> =
-            graph.input.iter().filter(|i| !stored.contains(i.name.as_str())).map(input_info).collect::<Result<_>>()?;
+        let infos = infos(graph)?;
         let parameters = graph.initializer.iter().map(numbers).fold(0, usize::saturating_add);
-        let named: Vec<(Role, String)> = options.roles.iter().chain(&metadata.roles).cloned().collect();
-        let roles = roles::resolve(&infos, &named)?;
-        let inputs = concrete_inputs(graph, &infos, &roles, options, &metadata)?;
-        write_out(&mut proto, &inputs, budget)?;
-        Ok(File { proto, metadata, inputs, parameters })
+        let outputs: Vec<InputInfo> = graph.output.iter().map(|o| info(o).unwrap_or_else(|| unknown(o))).collect();
+        let roles = roles(&infos, &outputs, options, &metadata)?;
+        let sample = roles.iter().position(|role| *role == Role::Sample).expect("roles::resolve found one");
+        let prediction = outputs.first().ok_or_else(|| model_error("the graph has no output"))?;
+        let bound = shapes::bind(&infos, &roles, given(options, &metadata, prediction))?;
+        let mut inputs = concrete_inputs(graph, &infos, &roles, bound.shapes)?;
+        if let Some(joined) = &bound.joined {
+            adapt::split_input(graph, &infos[sample].name, joined).map_err(Error::invalid)?;
+            let element = inputs[sample].element;
+            let part = |(name, size): &(Option<String>, usize)| {
+                Some(Input { name: name.clone()?, role: Role::Condition, shape: joined.part(*size), element })
+            };
+            inputs.extend(joined.parts.iter().filter_map(part));
+        }
+        let batch = infos[sample].shape.first().copied().flatten().unwrap_or(1);
+        // by this number, what is joined with the sample is of its batch
+        let of_batch = |(i, input): (usize, &Input)| {
+            let exported = infos.get(i).unwrap_or(&infos[sample]).shape.first().copied().flatten();
+            exported == Some(batch) && input.shape.first() == Some(&1)
+        };
+        let repeated = inputs.iter().enumerate().map(of_batch).collect();
+        let original = (batch > 1).then(|| proto.clone());
+        match write_out(&mut proto, &inputs, budget) {
+            // shapes that are written for a batch contradict one of 1
+            Err(e) if original.is_none() => return Err(e),
+            _ => {}
+        }
+        Ok(File { proto, metadata, inputs, parameters, batch, original, repeated, made_up: bound.made_up })
+    }
+
+    /// The same for a file that was exported at a fixed batch, with a graph that runs the sample in every place of it and gives
+    /// what the first came to.
+    pub fn repeated(&self, budget: &Budget) -> Option<File> {
+        let (mut proto, inputs) = (self.original.clone()?, self.inputs.clone());
+        let repeated = inputs
+            .iter()
+            .zip(&self.repeated)
+            .filter(|(_, is)| **is)
+            .map(|(input, _)| (&*input.name, input.shape.len()));
+        adapt::repeat(proto.graph.as_mut()?, repeated, self.batch);
+        write_out(&mut proto, &inputs, budget).ok()?;
+        let (metadata, made_up, repeated) = (self.metadata.clone(), self.made_up.clone(), vec![false; inputs.len()]);
+        let (batch, original, parameters) = (1, None, self.parameters);
+        Some(File { proto, metadata, inputs, parameters, batch, original, repeated, made_up })
     }
 
     /// The graph, to be changed.
@@ -83,44 +133,86 @@ fn numbers(tensor: &pb::TensorProto) -> usize {
     tensor.dims.iter().fold(1, |n: usize, d| n.saturating_mul(usize::try_from(*d).unwrap_or(0)))
 }
 
-fn input_info(input: &pb::ValueInfoProto) -> Result<InputInfo> {
+/// Leaves out all outputs of a graph but the prediction, with what they alone depend on.
+fn keep_prediction(graph: &mut pb::GraphProto, options: &ModelOptions, metadata: &Metadata) -> Result<()> {
+    let named = options.output.as_deref().or(metadata.output.as_deref());
+    if graph.output.len() == 1 && named.is_none_or(|name| graph.output[0].name == name) {
+        return Ok(());
+    }
+    let infos = infos(graph)?;
+    let outputs: Vec<InputInfo> = graph.output.iter().map(|o| info(o).unwrap_or_else(|| unknown(o))).collect();
+    let roles = roles(&infos, &outputs, options, metadata)?;
+    let sample = roles.iter().position(|role| *role == Role::Sample).expect("roles::resolve found one");
+    adapt::keep_output(graph, outputs::prediction(&outputs, named, Some(&infos[sample]))?);
+    Ok(())
+}
+
+/// What is known of a graph's inputs, which are not stored.
+fn infos(graph: &pb::GraphProto) -> Result<Vec<InputInfo>> {
+    let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    let inputs = graph.input.iter().filter(|i| !stored.contains(i.name.as_str()));
+    inputs.map(|i| info(i).ok_or_else(|| model_error(format!("input {} is not a tensor", i.name)))).collect()
+}
+
+/// What is known of a value of a graph's, if it is a tensor.
+fn info(value: &pb::ValueInfoProto) -> Option<InputInfo> {
     use pb::tensor_shape_proto::dimension::Value;
-    let no_type = || model_error(format!("input {} is not a tensor", input.name));
-    let Some(pb::type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
-        return Err(no_type());
+    let Some(pb::type_proto::Value::TensorType(tensor)) = value.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+        return None;
     };
-    let element = DataType::try_from(tensor.elem_type).map_err(|_| no_type())?;
+    let element = DataType::try_from(tensor.elem_type).ok()?;
     use DataType as T;
     let integer = !matches!(element, T::Float | T::Float16 | T::Double | T::Bfloat16);
     let dims = tensor.shape.as_ref().map(|s| s.dim.as_slice()).unwrap_or_default();
-    let shape = dims
-        .iter()
-        .map(|d| match d.value {
-            Some(Value::DimValue(n)) if n > 0 => Some(n as usize),
-            _ => None,
-        })
-        .collect();
-    Ok(InputInfo { name: input.name.clone(), integer, shape })
+    let shape = dims.iter().map(|d| match d.value {
+        Some(Value::DimValue(n)) if n > 0 => Some(n as usize),
+        _ => None,
+    });
+    let symbols = dims.iter().map(|d| match &d.value {
+        Some(Value::DimParam(name)) if !name.is_empty() => Some(name.clone()),
+        _ => None,
+    });
+    Some(InputInfo { name: value.name.clone(), integer, shape: shape.collect(), symbols: symbols.collect() })
+}
+
+/// A value of which the file says nothing.
+fn unknown(value: &pb::ValueInfoProto) -> InputInfo {
+    InputInfo { name: value.name.clone(), integer: false, shape: Vec::new(), symbols: Vec::new() }
+}
+
+/// The roles of the inputs.
+fn roles(infos: &[InputInfo], outputs: &[InputInfo], options: &ModelOptions, metadata: &Metadata) -> Result<Vec<Role>> {
+    let named: Vec<(Role, String)> = options.roles.iter().chain(&metadata.roles).cloned().collect();
+    let conditions: Vec<&str> = options.conditions.keys().map(String::as_str).collect();
+    let output = options.output.as_ref().or(metadata.output.as_ref());
+    let may_be = |o: &&InputInfo| output.is_none_or(|name| o.name == *name) && o.shape.len() > 1;
+    let outputs: Vec<_> = outputs.iter().filter(may_be).map(|o| o.shape.clone()).collect();
+    roles::resolve(infos, Known { named: &named, conditions: &conditions, outputs: &outputs })
+}
+
+/// What is given of the inputs' shapes.
+fn given<'a>(options: &'a ModelOptions, metadata: &'a Metadata, output: &'a InputInfo) -> Given<'a> {
+    Given {
+        sample: options.sample_shape.as_ref().or(metadata.sample_shape.as_ref()).map(Vec::as_slice),
+        output: Some(output.shape.as_slice()).filter(|shape| !shape.is_empty()),
+        conditions: &options.conditions,
+        joins: if options.joins.is_empty() { &metadata.joins } else { &options.joins },
+        make_up: options.make_up,
+    }
 }
 
 /// The most numbers that an input may have: what asks for more is damaged, or not for small machines.
 const MOST_NUMBERS: usize = 1 << 28;
 
-/// Every input at a batch of one.
+/// Every input in its shape.
 fn concrete_inputs(
     graph: &pb::GraphProto,
     infos: &[InputInfo],
     roles: &[Role],
-    options: &ModelOptions,
-    metadata: &Metadata,
+    shapes: Vec<Vec<usize>>,
 ) -> Result<Vec<Input>> {
     let mut inputs = Vec::with_capacity(infos.len());
-    for (info, &role) in infos.iter().zip(roles) {
-        let given = match role {
-            Role::Sample => options.sample_shape.as_ref().or(metadata.sample_shape.as_ref()),
-            _ => None,
-        };
-        let shape = concrete_shape(info, role, given.map(Vec::as_slice))?;
+    for ((info, &role), shape) in infos.iter().zip(roles).zip(shapes) {
         let value = graph.input.iter().find(|i| i.name == info.name).expect("infos are of the graph's inputs");
         let element = element_type(value)
             .filter(|element| *element != DataType::Undefined)
@@ -143,33 +235,4 @@ fn element_type(input: &pb::ValueInfoProto) -> Option<DataType> {
         return None;
     };
     DataType::try_from(tensor.elem_type).ok()
-}
-
-/// An input's shape at a batch of one; `sample_shape` stands in for dimensions that the file leaves open.
-fn concrete_shape(info: &InputInfo, role: Role, sample_shape: Option<&[usize]>) -> Result<Vec<usize>> {
-    if let Some(given) = sample_shape {
-        let fits = info.shape.len() == given.len() + 1
-            && info.shape[1..].iter().zip(given).all(|(known, g)| known.is_none_or(|k| k == *g) && *g > 0);
-        if !fits {
-            return Err(Error::invalid(format!(
-                "a sample of shape {given:?} does not fit the model's input {}",
-                info.describe()
-            )));
-        }
-        return Ok(std::iter::once(1).chain(given.iter().copied()).collect());
-    }
-    info.shape
-        .iter()
-        .enumerate()
-        .map(|(axis, dim)| match (axis, dim) {
-            // the batch, whatever the file was exported with
-            (0, _) if info.shape.len() > 1 || role != Role::Condition => Ok(1),
-            (0, None) => Ok(1),
-            (_, Some(n)) => Ok(*n),
-            (_, None) => {
-                Err(model_error(format!("the model leaves dimension {axis} of its input {} open", info.describe()))
-                    .with_hint(Hint::SampleShape))
-            }
-        })
-        .collect()
 }

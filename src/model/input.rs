@@ -1,6 +1,6 @@
 //! The inputs of a loaded network, and the conditions that they take.
 
-use super::roles::Role;
+use super::role::Role;
 use crate::condition::Condition;
 use crate::error::Hint;
 use crate::{Error, ErrorKind, Result};
@@ -59,7 +59,33 @@ impl Input {
 
     /// Whether its elements are whole numbers.
     pub(super) fn is_whole(&self) -> bool {
-        matches!(self.element, DataType::Int64 | DataType::Int32)
+        self.range().is_some()
+    }
+
+    /// The least and the greatest number that an input of whole numbers takes.
+    fn range(&self) -> Option<(f64, f64)> {
+        Some(match self.element {
+            DataType::Bool => (0.0, 1.0),
+            DataType::Uint8 => (0.0, f64::from(u8::MAX)),
+            DataType::Int8 => (f64::from(i8::MIN), f64::from(i8::MAX)),
+            DataType::Uint16 => (0.0, f64::from(u16::MAX)),
+            DataType::Int16 => (f64::from(i16::MIN), f64::from(i16::MAX)),
+            DataType::Uint32 => (0.0, f64::from(u32::MAX)),
+            DataType::Int32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
+            DataType::Uint64 => (0.0, u64::MAX as f64),
+            DataType::Int64 => (i64::MIN as f64, i64::MAX as f64),
+            _ => return None,
+        })
+    }
+
+    /// Whether it is a class, as a number for each of several.
+    pub(super) fn is_one_hot(&self) -> bool {
+        self.role == Role::Class && self.len() > 1
+    }
+
+    /// Whether it keeps its value over a run.
+    pub(super) fn is_bound(&self) -> bool {
+        matches!(self.role, Role::Class | Role::Condition)
     }
 }
 
@@ -70,12 +96,30 @@ pub(crate) fn no_condition(inputs: &[Input], name: &str) -> Error {
     Error::invalid(format!("the model has no condition '{name}': it takes {known}"))
 }
 
-/// The label to ask for, for the class input called `name`.
-pub(super) fn label(condition: &Condition, null_class: Option<usize>, name: &str) -> Result<usize> {
-    condition
-        .class
-        .or(null_class)
-        .ok_or_else(|| Error::invalid(format!("the model needs a class (its input {name})")).with_hint(Hint::Class))
+/// The label to ask for, for this input of the class. Of one that has a number for each class, "no class" is all zeros: the
+/// label after the last.
+///
+/// # Errors
+/// When none is given, or there is none of it.
+pub(super) fn label(condition: &Condition, null_class: Option<usize>, input: &Input) -> Result<usize> {
+    let one_hot = input.is_one_hot().then(|| input.len());
+    let label = condition.class.or(null_class).or(one_hot).ok_or_else(|| {
+        Error::invalid(format!("the model needs a class (its input {})", input.name)).with_hint(Hint::Class)
+    })?;
+    match one_hot {
+        Some(classes) if condition.class.is_some_and(|class| class >= classes && null_class != Some(class)) => {
+            Err(Error::invalid(format!("the model knows classes below {classes}, not {label}")))
+        }
+        _ => Ok(label),
+    }
+}
+
+/// Writes a class as a number for each of several: 1 for it, and 0 for the others.
+pub(super) fn write_one_hot(label: usize, numbers: &mut [f32]) {
+    numbers.fill(0.0);
+    if let Some(number) = numbers.get_mut(label) {
+        *number = 1.0;
+    }
 }
 
 /// Whether a condition is what the inputs take.
@@ -85,7 +129,7 @@ pub(super) fn check_condition(inputs: &[Input], null_class: Option<usize>, condi
         return Err(no_condition(inputs, unknown));
     }
     match inputs.iter().find(|i| i.role == Role::Class) {
-        Some(input) => _ = label(condition, null_class, &input.name)?,
+        Some(input) => _ = label(condition, null_class, input)?,
         None if condition.class.is_some() => return Err(Error::invalid("this model takes no class")),
         None => {}
     }
@@ -99,6 +143,15 @@ pub(super) fn check_condition(inputs: &[Input], null_class: Option<usize>, condi
         }
         if let Some(value) = values.iter().find(|v| input.is_whole() && v.fract() != 0.0) {
             return Err(Error::invalid(format!("condition {name} takes whole numbers, but has {value}")));
+        }
+        let beyond =
+            |(least, most): &(f64, f64)| values.iter().copied().find(|v| !(*least..=*most).contains(&f64::from(*v)));
+        if let Some((least, most)) = input.range()
+            && let Some(value) = beyond(&(least, most))
+        {
+            return Err(Error::invalid(format!(
+                "condition {name} takes numbers from {least} to {most}, but has {value}"
+            )));
         }
     }
     Ok(())

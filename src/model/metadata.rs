@@ -1,6 +1,7 @@
 //! What a model says of itself: the `metadata_props` of its file, and `scheduler_config.json` beside it.
 
-use super::roles::Role;
+use super::join::Join;
+use super::role::Role;
 use super::time::TimeAs;
 use crate::config::SchedulerConfig;
 use crate::normalization::Normalization;
@@ -33,6 +34,10 @@ pub struct Metadata {
     pub normalization: Option<Normalization>,
     /// `edgegen.time`: what the network is told of the noise.
     pub time: Option<TimeAs>,
+    /// `edgegen.join`: what the network takes in one with its sample, and how many channels each has.
+    pub(super) joins: Vec<Join>,
+    /// `edgegen.output`: the name of the output that is the prediction.
+    pub output: Option<String>,
     /// `edgegen.role.ROLE`: the names of the inputs.
     pub roles: Vec<(Role, String)>,
 }
@@ -58,6 +63,8 @@ impl Metadata {
                     m.normalization = Some(Normalization::from_json(value).map_err(|e| e.context(key))?);
                 }
                 "time" => m.time = Some(TimeAs::from_name(value).map_err(|e| e.context(key))?),
+                "output" => m.output = Some(value.to_string()),
+                "join" => m.joins = joins(key, value)?,
                 "sampler" => m.sampler = Some(value.to_string()),
                 "spacing" => m.spacing = Some(json(key, &format!("\"{value}\""), "a step spacing")?),
                 _ => {
@@ -69,6 +76,23 @@ impl Metadata {
         }
         Ok(m)
     }
+}
+
+/// `["sample", ["mask", 1]]`: names with their channels, and the sample's place.
+fn joins(key: &str, value: &str) -> Result<Vec<Join>> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Part {
+        Sample(String),
+        Named(String, usize),
+    }
+    let what = "an array of names with their numbers of channels, such as [\"sample\", [\"mask\", 1]]";
+    let parts: Vec<Part> = json(key, value, what)?;
+    let join = |part| match part {
+        Part::Sample(name) => Join::rest(&name),
+        Part::Named(name, channels) => Join { name, shape: None, channels: Some(channels) },
+    };
+    Ok(parts.into_iter().map(join).collect())
 }
 
 fn json<T: DeserializeOwned>(key: &str, value: &str, what: &str) -> Result<T> {

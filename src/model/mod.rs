@@ -1,16 +1,24 @@
 //! A model: what its file says of itself, how it is opened, and what runs it.
 
+mod adapt;
 mod engine;
 mod file;
 #[cfg(feature = "tract")]
 mod gate;
 mod input;
+mod join;
 mod locate;
+mod made_up;
 mod metadata;
+mod names;
 mod network;
 mod options;
+mod outputs;
+mod role;
 mod roles;
+mod shapes;
 mod time;
+mod told;
 #[cfg_attr(not(feature = "tract"), path = "without_tract.rs")]
 mod tract;
 
@@ -18,10 +26,11 @@ pub use crate::normalization::{Affine, Normalization, Normalizer, Statistics};
 pub use exec::StepInfo;
 pub use input::Input;
 pub(crate) use input::no_condition;
+pub use made_up::MadeUp;
 pub use metadata::Metadata;
 pub use network::ModelNetwork;
 pub use options::ModelOptions;
-pub use roles::Role;
+pub use role::Role;
 pub use time::TimeAs;
 
 use crate::condition::Condition;
@@ -46,6 +55,7 @@ pub struct Model {
     metadata: Arc<Metadata>,
     scheduler_config: Arc<SchedulerConfig>,
     told: Result<TimeAs>,
+    made_up: Arc<[MadeUp]>,
     normalizer: Arc<Normalizer>,
     operators: Arc<[(String, usize)]>,
     parameters: usize,
@@ -128,14 +138,25 @@ impl Model {
     fn build(bytes: Bytes, path: Option<&Path>, options: &ModelOptions) -> Result<Self> {
         let budget = options.max_memory.map_or_else(Budget::of_files, Budget::new);
         let mut file = File::read(bytes, path, options, &budget)?;
-        let scheduler_config = schedule_of(&file, path, options)?;
+        let mut made_up = std::mem::take(&mut file.made_up);
+        let scheduler_config = match schedule_of(&file, path, options) {
+            Err(e) if options.make_up && e.hint() == Some(&Hint::Schedule) => {
+                made_up.push(MadeUp::Schedule);
+                SchedulerConfig::default()
+            }
+            config => config?,
+        };
         let normalizer =
             normalizer(&file.inputs, options.normalization.as_ref().or(file.metadata.normalization.as_ref()))?;
-        let told = time::told(
+        let mut told = told::told(
             options.time_as.or(file.metadata.time),
             &scheduler_config,
             file.inputs.iter().find(|i| i.role == Role::Time),
         )?;
+        if options.make_up && told.is_err() {
+            made_up.push(MadeUp::TimeAs);
+            told = Ok(TimeAs::Step);
+        }
         let (engine, operators) = Engine::of(&mut file, options, &budget)?;
         let sample = file.inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
         Ok(Model {
@@ -145,6 +166,7 @@ impl Model {
             metadata: Arc::new(file.metadata),
             scheduler_config: Arc::new(scheduler_config),
             told,
+            made_up: made_up.into(),
             normalizer: Arc::new(normalizer),
             operators: operators.into(),
             parameters: file.parameters,
@@ -167,6 +189,11 @@ impl Model {
     /// When the input's name says that it is not the training step, and nothing says what it is.
     pub fn time_as(&self) -> Result<TimeAs> {
         self.told.clone()
+    }
+
+    /// What was made up where nothing says it: see [`ModelOptions::make_up`].
+    pub fn made_up(&self) -> &[MadeUp] {
+        &self.made_up
     }
 
     /// How samples and conditions are scaled between the units of the data and the network's. The
@@ -243,7 +270,7 @@ impl Model {
         let mut workspace = plan.workspace();
         let zeros: Vec<Vec<f32>> = plan.conditions().iter().map(|len| vec![0.0; *len]).collect();
         plan.bind(&mut workspace, 0, zeros.iter().map(Vec::as_slice));
-        plan.profile(&mut workspace, exec::At { x: &x, t: 500.0, class: 0, slot: 0 }, runs)
+        plan.profile(&mut workspace, exec::At { x: &x, t: 500.0, ..exec::At::default() }, runs)
     }
 
     /// The number of stored weights.
@@ -258,8 +285,9 @@ impl Model {
 
     /// The number of classes that one may ask for; `None` if the file does not say.
     pub fn num_classes(&self) -> Option<usize> {
+        let one_hot = self.inputs.iter().find(|i| i.is_one_hot()).map(Input::len);
         match (self.metadata.classes.len(), self.metadata.null_class) {
-            (0, null) => null,
+            (0, null) => null.or(one_hot),
             (n, _) => Some(n),
         }
     }

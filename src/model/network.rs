@@ -1,8 +1,8 @@
 //! A model with the state to run it.
 
 use super::engine::Engine;
-use super::input::{Input, check_condition, label, unbound};
-use super::roles::Role;
+use super::input::{Input, check_condition, label, unbound, write_one_hot};
+use super::role::Role;
 use super::time::TimeAs;
 use super::tract::TractState;
 use crate::condition::Condition;
@@ -19,6 +19,8 @@ pub struct ModelNetwork {
     inputs: Arc<[Input]>,
     sample_shape: Arc<[usize]>,
     null_class: Option<usize>,
+    /// Room for the class as a number for each, if the network takes it so.
+    one_hot: Vec<f32>,
     /// What the network is told of the noise, and the training steps of its schedule.
     time: (TimeAs, usize),
 }
@@ -55,7 +57,8 @@ impl ModelNetwork {
             }
             Engine::Tract(tract) => State::Tract(Box::new(tract.state(&inputs)?)),
         };
-        Ok(ModelNetwork { state, inputs, sample_shape, null_class, time })
+        let one_hot = vec![0.0; inputs.iter().find(|i| i.is_one_hot()).map_or(0, Input::len)];
+        Ok(ModelNetwork { state, inputs, one_hot, sample_shape, null_class, time })
     }
 
     /// The bytes that it works in, where they are known: not where tract runs it.
@@ -98,14 +101,17 @@ impl Network for ModelNetwork {
                 let plan = engine.plan().expect("made for a plan");
                 check_condition(inputs, null_class, condition)?;
                 let class = match inputs.iter().find(|i| i.role == Role::Class) {
-                    Some(input) => label(condition, null_class, &input.name)?,
+                    Some(input) => label(condition, null_class, input)?,
                     None => 0,
                 };
+                write_one_hot(class, &mut self.one_hot);
                 if let Some(classes) = plan.classes().filter(|n| class >= *n) {
                     return Err(Error::invalid(format!("the model knows labels below {classes}, not {class}")));
                 }
-                let conditions = inputs.iter().filter(|i| i.role == Role::Condition);
-                let conditions = conditions.map(|input| condition.named[&input.name].as_slice());
+                let conditions = inputs.iter().filter(|i| i.role == Role::Condition || i.is_one_hot());
+                let one_hot = self.one_hot.as_slice();
+                let conditions = conditions
+                    .map(|input| if input.is_one_hot() { one_hot } else { condition.named[&input.name].as_slice() });
                 guarded(|| plan.bind(workspace, slot, conditions)).ok_or_else(failed)?;
                 if classes.len() <= slot {
                     classes.resize(slot + 1, None);
@@ -136,7 +142,7 @@ impl Network for ModelNetwork {
             State::Plan { engine, workspace, classes } => {
                 let plan = engine.plan().expect("made for a plan");
                 let class = classes.get(slot).copied().flatten().ok_or_else(|| unbound(slot))?;
-                guarded(|| plan.run(workspace, exec::At { x, t, class, slot }, out)).ok_or_else(failed)?;
+                guarded(|| plan.run(workspace, exec::At { x, t, next: 0.0, class, slot }, out)).ok_or_else(failed)?;
                 if plan.looks_up() && out.iter().any(|v| v.is_nan()) {
                     let what = "the network gave no numbers: perhaps one of its tables has no row for this time";
                     return Err(Error::new(ErrorKind::Network, what));
@@ -170,7 +176,7 @@ mod tests {
         plan.bind(&mut workspace, 0, [].into_iter());
         let mut all = Vec::new();
         for t in [0.0, 321.5, 999.0] {
-            plan.run(&mut workspace, exec::At { x: &x, t, class: 7, slot: 0 }, &mut out);
+            plan.run(&mut workspace, exec::At { x: &x, t, class: 7, ..exec::At::default() }, &mut out);
             all.extend(out.iter().map(|v| v.to_bits()));
         }
         all
@@ -258,7 +264,7 @@ mod tests {
                 for t in [3.0, 700.0] {
                     let (mut x, mut out) = (vec![0.0; len], vec![f32::NAN; len]);
                     Noise::new(t as u64, 0).fill(&mut x);
-                    plan.run(w, exec::At { x: &x, t, class: 1, slot: 0 }, &mut out);
+                    plan.run(w, exec::At { x: &x, t, class: 1, ..exec::At::default() }, &mut out);
                     all.extend(out.into_iter().map(f32::to_bits));
                 }
                 all
@@ -287,7 +293,7 @@ mod tests {
             };
             let run = |w: &mut exec::Workspace, slot: usize, t: f64| -> Vec<u32> {
                 let mut out = vec![f32::NAN; x.len()];
-                plan.run(w, exec::At { x: &x, t, class: 0, slot }, &mut out);
+                plan.run(w, exec::At { x: &x, t, slot, ..exec::At::default() }, &mut out);
                 out.into_iter().map(f32::to_bits).collect()
             };
             // each by itself, in a fresh work space

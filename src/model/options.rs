@@ -1,9 +1,12 @@
 //! How a model file is read.
 
-use super::roles::Role;
+use super::join::Join;
+use super::names::NONE;
+use super::role::Role;
 use super::time::TimeAs;
 use crate::config::{SchedulerConfig, Sigmas};
 use crate::normalization::Normalization;
+use std::collections::BTreeMap;
 
 /// How a model file is read, where that is not as the file says of itself:
 ///
@@ -23,6 +26,10 @@ pub struct ModelOptions {
     pub(super) exact_quantization: bool,
     pub(super) max_memory: Option<usize>,
     pub(super) time_as: Option<TimeAs>,
+    pub(super) conditions: BTreeMap<String, Vec<usize>>,
+    pub(super) joins: Vec<Join>,
+    pub(super) output: Option<String>,
+    pub(super) make_up: bool,
 }
 
 impl ModelOptions {
@@ -34,6 +41,51 @@ impl ModelOptions {
     /// The input called `name` has this role; this comes before what the file says. To be called for each.
     pub fn input(mut self, role: Role, name: impl Into<String>) -> Self {
         self.roles.push((role, name.into()));
+        self
+    }
+
+    /// The network has no input of this role, which is the time, the time that a step leads to, or the class.
+    pub fn without(self, role: Role) -> Self {
+        self.input(role, NONE)
+    }
+
+    /// The input called `name` is a condition, and is given arrays of this shape: what the file leaves open of the input's
+    /// is bound by it. To be called for each whose shape the file leaves open.
+    pub fn condition_shape(mut self, name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
+        self.conditions.insert(name.into(), shape.into());
+        self
+    }
+
+    /// The network takes arrays of this shape in one with its sample, along the channels: a mask, or a picture to go by. They
+    /// are given as a condition of this name. To be called for each, in their order; the sample comes before them, unless
+    /// [`join_sample`](Self::join_sample) puts it elsewhere.
+    pub fn join(mut self, name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
+        self.joins.push(Join { name: name.into(), shape: Some(shape.into()), channels: None });
+        self
+    }
+
+    /// The same, of all channels that the other parts leave.
+    pub fn join_rest(mut self, name: impl Into<String>) -> Self {
+        self.joins.push(Join::rest(&name.into()));
+        self
+    }
+
+    /// The sample comes after what is joined with it so far.
+    pub fn join_sample(self) -> Self {
+        self.join_rest(Role::Sample.name())
+    }
+
+    /// The output called `name` is the prediction, of a network that has several.
+    pub fn output(mut self, name: impl Into<String>) -> Self {
+        self.output = Some(name.into());
+        self
+    }
+
+    /// Whether what a model can be looked at or timed without is made up where it is not given: a noise schedule, open
+    /// dimensions of conditions, what is joined with the sample, what the network is told of the noise.
+    /// [`Model::made_up`](crate::Model::made_up) says what was.
+    pub fn make_up(mut self, make_up: bool) -> Self {
+        self.make_up = make_up;
         self
     }
 

@@ -1,10 +1,7 @@
 //! What a network is told of the noise in its sample.
 
-use super::input::Input;
-use crate::config::{PredictionType, SchedulerConfig};
-use crate::error::Hint;
 use crate::schedule::Level;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// What a network is told of the noise in its sample, by its input of the time. At a level, `x_t = γ x_0 + σ ε`, and
 /// ᾱ = γ².
@@ -81,86 +78,10 @@ impl TimeAs {
     }
 }
 
-/// What the name of an input of floats says of the time that it takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
-    /// It is a time as any other.
-    Any,
-    /// This and nothing else.
-    Plain(TimeAs),
-    /// Not the training step, but a number that goes by several definitions.
-    Noise,
-}
-
-/// What the name of an input of floats says of the time that it takes.
-fn meaning(name: &str) -> Meaning {
-    const PLAIN: &[(&str, TimeAs)] = &[
-        ("alphabar", TimeAs::AlphaBar),
-        ("alphabars", TimeAs::AlphaBar),
-        ("alphascumprod", TimeAs::AlphaBar),
-        ("alphacumprod", TimeAs::AlphaBar),
-        ("sqrtalphabar", TimeAs::Gamma),
-        ("sqrtalphabars", TimeAs::Gamma),
-        ("sqrtalphascumprod", TimeAs::Gamma),
-        ("sqrtalphacumprod", TimeAs::Gamma),
-        ("sqrtoneminusalphascumprod", TimeAs::Sigma),
-        ("logsnr", TimeAs::LogSnr),
-        ("logsnrs", TimeAs::LogSnr),
-    ];
-    /// What such a number is called by; the first three words have more than one definition in the papers themselves.
-    const NOISE: &[&str] =
-        &["sigma", "gamma", "noise", "lambda", "lmbda", "snr", "alpha", "beta", "std", "variance", "logvar"];
-    let letters: String = name.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
-    let bare = letters.strip_suffix('t').filter(|bare| PLAIN.iter().any(|(known, _)| known == bare));
-    if let Some((_, time)) = PLAIN.iter().find(|(known, _)| *known == letters || Some(*known) == bare) {
-        return Meaning::Plain(*time);
-    }
-    if NOISE.iter().any(|word| letters.contains(word)) { Meaning::Noise } else { Meaning::Any }
-}
-
-/// What the network is told of the noise: what is `given`, else what its configuration or the name of its input says, else
-/// the training step.
-///
-/// # Errors
-/// When what is given is not for this network. Within, when it must be given: a network may be looked at without it.
-pub(super) fn told(given: Option<TimeAs>, config: &SchedulerConfig, input: Option<&Input>) -> Result<Result<TimeAs>> {
-    let Some(input) = input else { return Ok(Ok(TimeAs::Step)) };
-    let takes_sigma = config.prediction() == PredictionType::Denoised;
-    match given {
-        Some(time) if takes_sigma && time != TimeAs::Step => Err(Error::invalid(format!(
-            "a network whose prediction is of the denoised sample is told its sigma, and not {}",
-            time.name()
-        ))),
-        Some(time) if input.is_whole() && time != TimeAs::Step => Err(Error::invalid(format!(
-            "the network's input {} takes whole numbers, and so the training step, and not {}",
-            input.name,
-            time.name()
-        ))),
-        Some(time) => Ok(Ok(time)),
-        None if takes_sigma || input.is_whole() => Ok(Ok(TimeAs::Step)),
-        None if config.is_continuous() => Ok(Ok(TimeAs::QuarterLogSigma)),
-        None => Ok(match meaning(&input.name) {
-            Meaning::Any => Ok(TimeAs::Step),
-            Meaning::Plain(time) => Ok(time),
-            Meaning::Noise => Err(unclear(&input.name)),
-        }),
-    }
-}
-
-/// That the name of the time's input says that it is no training step, and not which of the others it is.
-fn unclear(name: &str) -> Error {
-    Error::new(
-        ErrorKind::Model,
-        format!(
-            "the network's input {name} takes a number of the noise that its name does not define, and no training step"
-        ),
-    )
-    .with_hint(Hint::TimeAs)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SchedulerConfig;
     use crate::schedule::Schedule;
 
     #[test]
@@ -181,24 +102,5 @@ mod tests {
             assert_eq!(TimeAs::from_name(time.name()).unwrap(), time);
         }
         assert!(TimeAs::from_name("lambda").unwrap_err().to_string().contains("alpha-bar, gamma, sigma"));
-    }
-
-    #[test]
-    fn names_that_say_what_they_are_are_understood_and_others_asked_about() {
-        for name in ["t", "timestep", "time", "timesteps", "onnx::Mul_1", "step"] {
-            assert_eq!(meaning(name), Meaning::Any, "{name}");
-        }
-        for (name, time) in [
-            ("log_snr", TimeAs::LogSnr),
-            ("logSNR_t", TimeAs::LogSnr),
-            ("alpha_bar", TimeAs::AlphaBar),
-            ("alphas_cumprod", TimeAs::AlphaBar),
-            ("sqrt_alpha_bar", TimeAs::Gamma),
-        ] {
-            assert_eq!(meaning(name), Meaning::Plain(time), "{name}");
-        }
-        for name in ["gammas", "noise_level", "sigma", "sigmas", "lambda_t", "snr", "alpha", "noise_std"] {
-            assert_eq!(meaning(name), Meaning::Noise, "{name}");
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::gate;
 use super::input::{Input, check_condition, label, unbound};
-use super::roles::Role;
+use super::role::Role;
 use crate::condition::Condition;
 use crate::error::{Hint, model_error};
 use crate::guard::guarded;
@@ -181,15 +181,18 @@ impl TractState {
     ) -> Result<()> {
         check_condition(inputs, null_class, condition)?;
         let mut tensors = Vec::new();
-        for input in inputs.iter().filter(|i| is_bound(i)) {
+        for input in inputs.iter().filter(|i| i.is_bound()) {
             let mut tensor = Tensor::zero_dt(datum_type(input)?, &input.shape)
                 .map_err(|e| Error::new(ErrorKind::Network, one_line(&e)))?;
             match condition.named.get(&input.name) {
                 Some(values) => fill(&mut tensor, values.iter().map(|v| f64::from(*v)))?,
                 None => {
-                    let class = label(condition, null_class, &input.name)? as f64;
-                    let len = tensor.len();
-                    fill(&mut tensor, std::iter::repeat_n(class, len))?;
+                    let (class, len) = (label(condition, null_class, input)?, tensor.len());
+                    let number = |i: usize| match input.is_one_hot() {
+                        true => f64::from(u8::from(i == class)),
+                        false => class as f64,
+                    };
+                    fill(&mut tensor, (0..len).map(number))?;
                 }
             }
             tensors.push(Arc::new(tensor));
@@ -208,7 +211,7 @@ impl TractState {
     pub fn predict(&mut self, inputs: &[Input], (x, t, slot): (&[f32], f64, usize), out: &mut [f32]) -> Result<()> {
         self.fill_inputs(inputs, x, t)?;
         let bound = self.slots.get(slot).and_then(Option::as_ref).ok_or_else(|| unbound(slot))?;
-        let places = inputs.iter().zip(&mut self.tensors).filter(|(i, _)| is_bound(i));
+        let places = inputs.iter().zip(&mut self.tensors).filter(|(i, _)| i.is_bound());
         places.zip(bound).for_each(|((_, place), tensor)| place.clone_from(tensor));
         let inputs: TVec<TValue> = self.tensors.iter().map(|t| TValue::from_const(t.clone())).collect();
         let state = &mut self.state;
@@ -225,7 +228,7 @@ impl TractState {
 
     fn fill_inputs(&mut self, inputs: &[Input], x: &[f32], t: f64) -> Result<()> {
         for (input, tensor) in inputs.iter().zip(&mut self.tensors) {
-            if is_bound(input) {
+            if input.is_bound() {
                 continue;
             }
             if Arc::get_mut(tensor).is_none() {
@@ -240,11 +243,6 @@ impl TractState {
         }
         Ok(())
     }
-}
-
-/// Whether an input keeps its value over a run.
-fn is_bound(input: &Input) -> bool {
-    matches!(input.role, Role::Class | Role::Condition)
 }
 
 /// Writes numbers into a tensor of any element type; integers are rounded to the nearest.
@@ -262,6 +260,13 @@ fn fill(tensor: &mut Tensor, values: impl Iterator<Item = f64>) -> Result<()> {
         DatumType::F16 => write!(f16, f16::from_f64),
         DatumType::I64 => write!(i64, |v: f64| v.round() as i64),
         DatumType::I32 => write!(i32, |v: f64| v.round() as i32),
+        DatumType::I16 => write!(i16, |v: f64| v.round() as i16),
+        DatumType::I8 => write!(i8, |v: f64| v.round() as i8),
+        DatumType::U8 => write!(u8, |v: f64| v.round() as u8),
+        DatumType::U16 => write!(u16, |v: f64| v.round() as u16),
+        DatumType::U32 => write!(u32, |v: f64| v.round() as u32),
+        DatumType::U64 => write!(u64, |v: f64| v.round() as u64),
+        DatumType::Bool => write!(bool, |v: f64| v != 0.0),
         other => return Err(model_error(format!("inputs of type {other:?} are not supported"))),
     }
     Ok(())

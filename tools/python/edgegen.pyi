@@ -1,6 +1,6 @@
 """Samples from a diffusion model, on the device itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import final
 
@@ -18,7 +18,7 @@ class Input:
 
     name: str
     role: str
-    """"sample", "time", "class" or "condition"."""
+    """"sample", "time", "next", "class" or "condition"."""
     shape: tuple[int, ...]
     element_type: str
 
@@ -43,15 +43,23 @@ class Model:
         sample_shape: tuple[int, ...] | None = None,
         inputs: Mapping[str, str] | None = None,
         time_as: str | None = None,
+        output: str | None = None,
+        condition_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        join: Sequence[tuple[str, tuple[int, ...] | None]] | None = None,
         max_memory: int | None = None,
     ) -> Model:
         """Opens an ONNX file, or the folder of a diffusers pipeline.
 
         scheduler_config: the text of a diffusers scheduler_config.json, for a model that gives no noise schedule.
         sample_shape: one sample's shape, for a graph that leaves it open.
-        inputs: names of inputs by role ("sample", "time", "class", "condition"), where they cannot be told.
+        inputs: names of inputs by role ("sample", "time", "next", "class", "condition"), where they cannot be told;
+            "none" for the time of a network that takes none.
         time_as: what the network is told of the noise: "step", "alpha-bar", "gamma", "sigma", "log-snr", "unit" or
             "quarter-log-sigma"; what the model or its input's name says, else the training step, if it is left out.
+        output: the name of the output that is the prediction, of a network that has several.
+        condition_shapes: shapes of the arrays that are given for conditions, where the file leaves them open.
+        join: what the network takes in one input with its sample, in channels after the sample's, and the shapes of the
+            arrays; conditions of these names give them. ("sample", None) is the sample's place among them.
         max_memory: the most bytes that the model may take; 16 times its files, and at least 1 GiB, if it is left out.
         """
 
@@ -63,6 +71,9 @@ class Model:
         sample_shape: tuple[int, ...] | None = None,
         inputs: Mapping[str, str] | None = None,
         time_as: str | None = None,
+        output: str | None = None,
+        condition_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        join: Sequence[tuple[str, tuple[int, ...] | None]] | None = None,
         max_memory: int | None = None,
     ) -> Model:
         """Opens an ONNX model that is in memory."""
@@ -114,7 +125,7 @@ class Generator:
         index: int = 0,
         *,
         class_: int | str | None = None,
-        conditions: Mapping[str, NDArray[np.float32] | float] | None = None,
+        conditions: Mapping[str, NDArray[np.float32] | NDArray[np.int64] | NDArray[np.bool_] | float] | None = None,
         noise: NDArray[np.float32] | None = None,
         init: NDArray[np.float32] | None = None,
         strength: float | None = None,
@@ -126,7 +137,7 @@ class Generator:
         """Makes sample `index` of the run of `seed`, without holding Python's lock.
 
         class_: an index or a name. The model's "no class" if it has one and none is given, else class 0.
-        conditions: float32 arrays by the names of the network's inputs.
+        conditions: float32, int64 or bool arrays by the names of the network's inputs.
         noise: standard normal numbers to start from instead of the seed's.
         init: a sample to start from instead of noise, with `strength` or `sigma`.
         strength: makes another sample near init, or renews a plan: the share of the steps that is run, above 0 to 1.

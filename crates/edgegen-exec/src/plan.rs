@@ -33,12 +33,14 @@ pub struct StepInfo {
 }
 
 /// What a network is to be evaluated at.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct At<'a> {
     /// The sample.
     pub x: &'a [f32],
     /// The time.
     pub t: f64,
+    /// The time that the step leads to, for a network that takes it.
+    pub next: f64,
     /// The class, if the network takes one.
     pub class: usize,
     /// Which of the conditions that [`Plan::bind`] took.
@@ -77,11 +79,14 @@ struct Bound {
 /// What depends on time, class and conditions, for those that it was worked out for. A run of a solver visits the same
 /// times for every sample.
 struct Cache {
-    keys: Vec<(u64, usize, u64)>,
+    keys: Vec<Key>,
     values: Vec<f32>,
     /// The entry that is to be replaced next.
     next: usize,
 }
+
+/// The bits of both times, the class, and the version of the conditions.
+type Key = ([u64; 2], usize, u64);
 
 /// The times that a workspace remembers.
 const TIMES: usize = 64;
@@ -167,7 +172,7 @@ impl Plan {
         let numbers = [plan.memory_len, plan.scratch.work, plan.scratch.copied, remembered];
         let numbers = numbers.into_iter().fold(0, usize::saturating_add);
         let observed = self.observed_lens().fold(0, |n, len| len.saturating_mul(4).saturating_add(n));
-        let others = [plan.bytes_len, self.slot_bytes(), observed, TIMES * size_of::<(u64, usize, u64)>()];
+        let others = [plan.bytes_len, self.slot_bytes(), observed, TIMES * size_of::<Key>()];
         others.into_iter().fold(numbers.saturating_mul(4), usize::saturating_add)
     }
 
@@ -188,6 +193,15 @@ impl Plan {
     pub fn sample_len(&self) -> usize {
         let boundary = |step: &Step| match &step.work {
             Work::Boundary(Boundary::Sample { from, .. }) => Some(from.len()),
+            _ => None,
+        };
+        self.verified.steps.iter().find_map(boundary).unwrap_or(0)
+    }
+
+    /// The numbers of the result: those of a sample, unless the plan was made for [any](crate::ResultShape::Any).
+    pub fn result_len(&self) -> usize {
+        let boundary = |step: &Step| match &step.work {
+            Work::Boundary(Boundary::Result { to, index: 0, .. }) => Some(to.len()),
             _ => None,
         };
         self.verified.steps.iter().find_map(boundary).unwrap_or(0)
@@ -233,7 +247,7 @@ impl Plan {
             return;
         }
         w.current = slot;
-        self.steps(0..self.verified.stages[0], w, At { x: &[], t: 0.0, class: 0, slot }, &mut []);
+        self.steps(0..self.verified.stages[0], w, At { slot, ..At::default() }, &mut []);
         w.bindings += 1;
         let bound = &mut w.bound[slot];
         bound.version = w.bindings;
@@ -254,7 +268,7 @@ impl Plan {
             w.memory[start..start + len].copy_from_slice(&bound.made);
             w.current = at.slot;
         }
-        let key = (at.t.to_bits(), at.class, bound.version);
+        let key = ([at.t, at.next].map(f64::to_bits), at.class, bound.version);
         let Slice { start, len } = self.verified.handed[1];
         match w.cache.keys.iter().position(|k| *k == key) {
             Some(i) => w.memory[start..start + len].copy_from_slice(&w.cache.values[i * len..][..len]),
@@ -332,8 +346,9 @@ impl Plan {
                 let out = index.checked_sub(1).map_or(out, |other| &mut observed[other]);
                 Strided::loops([*to, places.get(*from)]).expect(PROVEN).gather(memory, out);
             }
-            Work::Boundary(Boundary::Time { to, whole }) => {
-                memory[places.get(*to).start] = if *whole { at.t.round() } else { at.t } as f32;
+            Work::Boundary(Boundary::Time { to, whole, next }) => {
+                let (to, time) = (places.get(*to), if *next { at.next } else { at.t });
+                memory[to.start..to.end()].fill(if *whole { time.round() } else { time } as f32);
             }
             Work::Boundary(Boundary::Class { to }) => memory[places.get(*to).start] = at.class as f32,
             Work::Boundary(Boundary::Condition { to, index }) => {
@@ -360,7 +375,7 @@ impl Plan {
     /// The steps in their order, with the median times of `runs` runs at this place.
     pub fn profile(&self, workspace: &mut Workspace, at: At, runs: usize) -> Vec<StepInfo> {
         let steps = &self.verified.steps;
-        let mut out = vec![0.0; at.x.len()];
+        let mut out = vec![0.0; self.result_len()];
         let mut times = vec![Vec::with_capacity(runs); steps.len()];
         self.run(workspace, at, &mut out);
         for _ in 0..runs {

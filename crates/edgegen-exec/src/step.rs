@@ -102,8 +102,8 @@ pub enum Share {
 pub enum Boundary {
     /// The sample, whose numbers lie as `from` says, into its place.
     Sample { to: Handle<Strided>, from: Strided },
-    /// The time, rounded if the network takes a whole number.
-    Time { to: Handle<Slice>, whole: bool },
+    /// The time, or the one that the step leads to, rounded if the network takes a whole number; the same in every place.
+    Time { to: Handle<Slice>, whole: bool, next: bool },
     /// The class.
     Class { to: Handle<Slice> },
     /// A condition: which of those that the network takes.
@@ -187,7 +187,8 @@ impl Step {
             Work::Kernel(kernel) => return kernel.check(&self.places),
             Work::Boundary(Boundary::Sample { to, from }) => self.places.get(*to).dims == from.dims,
             Work::Boundary(Boundary::Result { from, to, .. }) => self.places.get(*from).dims == to.dims,
-            Work::Boundary(Boundary::Time { to, .. } | Boundary::Class { to }) => self.places.get(*to).len == 1,
+            Work::Boundary(Boundary::Time { to, .. }) => self.places.get(*to).len >= 1,
+            Work::Boundary(Boundary::Class { to }) => self.places.get(*to).len == 1,
             Work::Boundary(Boundary::Condition { to, index }) => {
                 conditions.get(*index) == Some(&self.places.get(*to).len)
             }

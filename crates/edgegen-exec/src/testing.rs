@@ -102,10 +102,12 @@ impl Builder {
         let input = |name, dims: &[usize]| GraphInput { name, dims: dims.to_vec(), integer: false };
         let inputs = Inputs {
             sample: input("x", dims),
-            time: input("t", &[1]),
+            time: Some(input("t", &[1])),
+            next: None,
             class: None,
             conditions: vec![input("c", &[1, condition])],
             opset: 21,
+            result: ResultShape::OfSample,
         };
         compile(isa, &self.graph, &inputs, &Budget::new(1 << 28))
     }
@@ -230,7 +232,7 @@ pub fn steps_and_result(b: &mut Builder, dims: &[usize], result: &str) -> (Vec<&
     let x: Vec<f32> = (0..dims.iter().product()).map(|i: usize| i as f32).collect();
     let (mut w, mut out) = (plan.workspace(), vec![f32::NAN; x.len()]);
     plan.bind(&mut w, 0, std::iter::once(&[0.5][..]));
-    plan.run(&mut w, At { x: &x, t: 3.0, class: 0, slot: 0 }, &mut out);
+    plan.run(&mut w, At { x: &x, t: 3.0, ..At::default() }, &mut out);
     let ours = |name: &&str| !["input", "output", "embedding", "zeros"].contains(name);
     (plan.kernels().filter(ours).collect(), out)
 }

@@ -25,6 +25,9 @@ fn raise(error: native::Error) -> PyErr {
         (message, Some(Hint::MaxMemory)) => format!("{message}: allow more by max_memory"),
         (message, Some(Hint::TimeAs)) => format!("{message}: say what it is told by time_as"),
         (message, Some(Hint::Class)) => format!("{message}: give class_"),
+        (message, Some(Hint::ConditionShape(name))) => format!("{message}: give the shape of '{name}' in condition_shapes"),
+        (message, Some(Hint::Join)) => format!("{message}: say what it is in join"),
+        (message, Some(Hint::Output)) => format!("{message}: name it as output"),
         (message, Some(Hint::Condition(name))) => format!("{message}: give '{name}' in conditions"),
         _ => error.to_string(),
     };
@@ -56,40 +59,60 @@ struct Outcome {
 #[pyclass(frozen)]
 struct Model(native::Model);
 
-fn options(
-    scheduler_config: Option<&str>,
+/// What is given of a model.
+struct Given<'a, 'py> {
+    scheduler_config: Option<&'a str>,
     sample_shape: Option<Vec<usize>>,
-    inputs: Option<&Bound<'_, PyDict>>,
-    time_as: Option<&str>,
+    inputs: Option<&'a Bound<'py, PyDict>>,
+    time_as: Option<&'a str>,
+    output: Option<&'a str>,
+    condition_shapes: Option<&'a Bound<'py, PyDict>>,
+    join: Option<Vec<(String, Option<Vec<usize>>)>>,
     max_memory: Option<usize>,
-) -> PyResult<ModelOptions> {
-    let mut options = ModelOptions::new();
-    if let Some(bytes) = max_memory {
-        options = options.max_memory(bytes);
+}
+
+impl Given<'_, '_> {
+    fn options(self) -> PyResult<ModelOptions> {
+        let mut options = ModelOptions::new();
+        if let Some(bytes) = self.max_memory {
+            options = options.max_memory(bytes);
+        }
+        if let Some(name) = self.time_as {
+            options = options.time_as(TimeAs::from_name(name).map_err(raise)?);
+        }
+        if let Some(name) = self.output {
+            options = options.output(name);
+        }
+        if let Some(text) = self.scheduler_config {
+            options = options.scheduler_config(SchedulerConfig::from_json(text).map_err(raise)?);
+        }
+        if let Some(shape) = self.sample_shape {
+            options = options.sample_shape(shape);
+        }
+        for (role, name) in self.inputs.into_iter().flatten() {
+            let role: String = role.extract()?;
+            let role = Role::from_name(&role).ok_or_else(|| {
+                PyValueError::new_err(format!("there is no role '{role}': give sample, time, next, class or condition"))
+            })?;
+            options = options.input(role, name.extract::<String>()?);
+        }
+        for (name, shape) in self.condition_shapes.into_iter().flatten() {
+            options = options.condition_shape(name.extract::<String>()?, shape.extract::<Vec<usize>>()?);
+        }
+        for (name, shape) in self.join.into_iter().flatten() {
+            options = match shape {
+                Some(shape) => options.join(name, shape),
+                None => options.join_rest(name),
+            };
+        }
+        Ok(options)
     }
-    if let Some(name) = time_as {
-        options = options.time_as(TimeAs::from_name(name).map_err(raise)?);
-    }
-    if let Some(text) = scheduler_config {
-        options = options.scheduler_config(SchedulerConfig::from_json(text).map_err(raise)?);
-    }
-    if let Some(shape) = sample_shape {
-        options = options.sample_shape(shape);
-    }
-    for (role, name) in inputs.into_iter().flatten() {
-        let role: String = role.extract()?;
-        let role = Role::from_name(&role).ok_or_else(|| {
-            PyValueError::new_err(format!("there is no role '{role}': give sample, time, class or condition"))
-        })?;
-        options = options.input(role, name.extract::<String>()?);
-    }
-    Ok(options)
 }
 
 #[pymethods]
 impl Model {
     #[new]
-    #[pyo3(signature = (path, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, max_memory=None))]
+    #[pyo3(signature = (path, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, output=None, condition_shapes=None, join=None, max_memory=None))]
     fn open(
         py: Python<'_>,
         path: PathBuf,
@@ -97,23 +120,31 @@ impl Model {
         sample_shape: Option<Vec<usize>>,
         inputs: Option<&Bound<'_, PyDict>>,
         time_as: Option<&str>,
+        output: Option<&str>,
+        condition_shapes: Option<&Bound<'_, PyDict>>,
+        join: Option<Vec<(String, Option<Vec<usize>>)>>,
         max_memory: Option<usize>,
     ) -> PyResult<Self> {
-        let options = options(scheduler_config, sample_shape, inputs, time_as, max_memory)?;
+        let given = Given { scheduler_config, sample_shape, inputs, time_as, output, condition_shapes, join, max_memory };
+        let options = given.options()?;
         py.detach(|| options.open(path)).map(Model).map_err(raise)
     }
 
     #[staticmethod]
-    #[pyo3(signature = (data, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, max_memory=None))]
+    #[pyo3(signature = (data, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, output=None, condition_shapes=None, join=None, max_memory=None))]
     fn from_bytes(
         data: &[u8],
         scheduler_config: Option<&str>,
         sample_shape: Option<Vec<usize>>,
         inputs: Option<&Bound<'_, PyDict>>,
         time_as: Option<&str>,
+        output: Option<&str>,
+        condition_shapes: Option<&Bound<'_, PyDict>>,
+        join: Option<Vec<(String, Option<Vec<usize>>)>>,
         max_memory: Option<usize>,
     ) -> PyResult<Self> {
-        let options = options(scheduler_config, sample_shape, inputs, time_as, max_memory)?;
+        let given = Given { scheduler_config, sample_shape, inputs, time_as, output, condition_shapes, join, max_memory };
+        let options = given.options()?;
         options.read(data).map(Model).map_err(raise)
     }
 
@@ -358,14 +389,27 @@ fn named(conditions: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<(String, Vec<f3
         let name: String = name.extract()?;
         let values = if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, f32>>() {
             array.as_array().iter().copied().collect()
+        } else if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, bool>>() {
+            array.as_array().iter().map(|v| f32::from(*v)).collect()
+        } else if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, i64>>() {
+            array.as_array().iter().map(|v| exact(&name, *v)).collect::<PyResult<_>>()?
         } else if let Ok(number) = values.extract::<f32>() {
             vec![number]
         } else {
-            return Err(PyTypeError::new_err(format!("condition {name} must be a float32 array or a number")));
+            let message = format!("condition {name} must be a float32, int64 or bool array, or a number");
+            return Err(PyTypeError::new_err(message));
         };
         named.push((name, values));
     }
     Ok(named)
+}
+
+/// A whole number as a float that is no other.
+fn exact(name: &str, number: i64) -> PyResult<f32> {
+    let float = number as f32;
+    let same = float as i128 == i128::from(number);
+    let message = || format!("condition {name} has {number}, which float32 cannot tell apart from its neighbours");
+    same.then_some(float).ok_or_else(|| PyValueError::new_err(message()))
 }
 
 /// Samples from a diffusion model, on the device itself.

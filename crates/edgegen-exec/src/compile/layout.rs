@@ -16,8 +16,11 @@ impl Compiler<'_, '_> {
     /// Lays out what is needed at the same time apart, and the rest over one another.
     pub(super) fn finish(mut self) -> Result<Plan, Reason> {
         self.stage = Stage::Sample;
-        for (index, name) in self.results.clone().into_iter().enumerate() {
-            let place = self.value(name)?;
+        let mut results = self.results.iter().map(|name| self.value(name)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(whole) = results.first().filter(|_| self.halves).cloned() {
+            results.splice(..1, halves(whole));
+        }
+        for (index, place) in results.into_iter().enumerate() {
             let [to, from] = self.strided([&StridedView::row_major(0, &place.dims), &place])?;
             let mut places = Places::default();
             let from = places.strided(Access::Read, from);
@@ -93,6 +96,15 @@ impl Compiler<'_, '_> {
         self.graph.take_bytes(plan.workspace_bytes())?;
         Ok(plan)
     }
+}
+
+/// The first and the second half of a value's channels, its second dimension.
+fn halves(whole: StridedView) -> [StridedView; 2] {
+    let mut first = whole;
+    first.dims[1] /= 2;
+    let mut second = first.clone();
+    second.start += first.dims[1] * first.strides[1];
+    [first, second]
 }
 
 /// When the storages of each buffer are used. Each place gets the number of its storage among those of its buffer.

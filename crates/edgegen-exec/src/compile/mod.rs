@@ -31,17 +31,31 @@ pub struct Inputs<'a> {
     pub opset: i64,
     /// The noisy sample.
     pub sample: GraphInput<'a>,
-    /// The time.
-    pub time: GraphInput<'a>,
+    /// The time, if there is one.
+    pub time: Option<GraphInput<'a>>,
+    /// The time that the step leads to, if there is one.
+    pub next: Option<GraphInput<'a>>,
     /// The class, if there is one.
     pub class: Option<GraphInput<'a>>,
     /// The conditions.
     pub conditions: Vec<GraphInput<'a>>,
+    /// The shape of the graph's first output.
+    pub result: ResultShape,
+}
+
+/// The shape of a graph's first output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultShape {
+    /// That of the sample; or, with twice as many channels (the second dimension), the prediction and as much again, which is
+    /// observed as if it were an output of its own ([`Workspace::observed`](crate::Workspace::observed)), the first of these.
+    OfSample,
+    /// Any.
+    Any,
 }
 
 impl<'a> Inputs<'a> {
     fn all(&self) -> impl Iterator<Item = &GraphInput<'a>> {
-        [&self.sample, &self.time].into_iter().chain(&self.class).chain(&self.conditions)
+        [&self.sample].into_iter().chain(&self.time).chain(&self.next).chain(&self.class).chain(&self.conditions)
     }
 }
 
@@ -56,12 +70,15 @@ pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs, budget: &Budget) -
     let all: Vec<GraphInput> =
         inputs.all().map(|i| GraphInput { name: i.name, dims: i.dims.clone(), integer: i.integer }).collect();
     let read = Graph::new(graph, inputs.opset, &all, budget)?;
-    if read.dims(&output.name) != Some(&inputs.sample.dims) {
+    let dims = read.dims(&output.name).ok_or("the shape of the result is not known")?;
+    let halves = inputs.result == ResultShape::OfSample && dims != inputs.sample.dims;
+    if halves && !is_twice(dims, &inputs.sample.dims) {
         return Err("the result is not of the sample's shape".into());
     }
     let ops = lower(&read)?;
     let results = graph.output.iter().map(|output| resolve(&read, &output.name)).collect();
     let mut compiler = Compiler::new(isa, &read, &ops, results);
+    compiler.halves = halves;
     compiler.inputs(inputs)?;
     for before_sample in [true, false] {
         for (i, named) in ops.iter().enumerate() {
@@ -73,6 +90,15 @@ pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs, budget: &Budget) -
         }
     }
     compiler.finish()
+}
+
+/// Whether a shape is another with twice as many channels.
+fn is_twice(dims: &[usize], of: &[usize]) -> bool {
+    dims.len() == of.len()
+        && of.len() >= 2
+        && of[0] == 1
+        && of[1].checked_mul(2) == Some(dims[1])
+        && dims.iter().zip(of).enumerate().all(|(i, (a, b))| i == 1 || a == b)
 }
 
 /// What a value depends on.
@@ -102,6 +128,8 @@ pub struct Compiler<'c, 'a> {
     ops: &'c [Named<'a>],
     /// The graph's results: the prediction, and values that are to be observed.
     results: Vec<&'a str>,
+    /// Whether the first result is two of the sample's shape, one after the other.
+    halves: bool,
     consumers: HashMap<&'a str, Vec<usize>>,
     /// The values that an operation makes in a place of their own: others may be parts of what they read, or of a
     /// concatenation.
@@ -143,6 +171,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
             graph,
             ops,
             results,
+            halves: false,
             consumers,
             owners: ops.iter().filter(owns).map(|named| named.out).collect(),
             stages: HashMap::new(),
@@ -167,8 +196,12 @@ impl<'c, 'a> Compiler<'c, 'a> {
     /// Places the inputs, and finds out what depends on what, which images need borders, and which lie in others.
     fn inputs(&mut self, inputs: &Inputs<'a>) -> Result<(), Reason> {
         self.stages.insert(inputs.sample.name, Stage::Sample);
-        self.stages.insert(inputs.time.name, Stage::Time);
-        inputs.class.iter().for_each(|i| _ = self.stages.insert(i.name, Stage::Time));
+        inputs
+            .time
+            .iter()
+            .chain(&inputs.next)
+            .chain(&inputs.class)
+            .for_each(|i| _ = self.stages.insert(i.name, Stage::Time));
         inputs.conditions.iter().for_each(|i| _ = self.stages.insert(i.name, Stage::Conditions));
         for named in self.ops {
             let stage = named.op.inputs().into_iter().filter_map(|n| self.stages.get(n)).max();
@@ -182,14 +215,18 @@ impl<'c, 'a> Compiler<'c, 'a> {
         }
         self.place_parts()?;
         self.stage = Stage::Time;
-        for input in [Some(&inputs.time), inputs.class.as_ref()].into_iter().flatten() {
+        for (input, next) in [(&inputs.time, false), (&inputs.next, true)] {
+            let Some(input) = input else { continue };
+            let (place, whole) = (self.row_major(&input.dims)?, input.integer);
+            self.boundary(|to| Boundary::Time { to, whole, next }, &place);
+            self.places.insert(input.name, place);
+        }
+        if let Some(input) = &inputs.class {
             let place = self.row_major(&input.dims)?;
             if place.len() != 1 {
                 return Err(format!("{} has several numbers", input.name).into());
             }
-            let is_time = input.name == inputs.time.name;
-            let whole = input.integer;
-            self.boundary(|to| if is_time { Boundary::Time { to, whole } } else { Boundary::Class { to } }, &place);
+            self.boundary(|to| Boundary::Class { to }, &place);
             self.places.insert(input.name, place);
         }
         self.class = inputs.class.as_ref().map(|i| i.name);

@@ -218,7 +218,7 @@ fn run(plan: &Plan, dims: &[usize], random: &mut Pcg64Mcg) {
         plan.bind(&mut w, 0, std::iter::once(noise(random, 5).as_slice()));
         for t in [3.0, 700.0, 3.0] {
             let (x, mut out) = (noise(random, len), vec![0.0; len]);
-            plan.run(&mut w, At { x: &x, t, class: 0, slot: 0 }, &mut out);
+            plan.run(&mut w, At { x: &x, t, ..At::default() }, &mut out);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::network::NetworkConfig;
 use anyhow::{Context, Result};
 use edgegen::noise::Noise;
 use edgegen::schedule::Schedule;
-use exec::{At, GraphInput, Inputs, Isa, Plan};
+use exec::{At, GraphInput, Inputs, Isa, Plan, ResultShape};
 use onnx::budget::Budget;
 use onnx::pb::{ModelProto, ValueInfoProto};
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ pub fn calibrate(model: &ModelProto, header: &Header, data: &dyn Samples, count:
             Condition::Numbers(numbers) => (0, numbers),
         };
         plan.bind(&mut workspace, 0, Some(numbers).filter(|n| !n.is_empty()).into_iter());
-        plan.run(&mut workspace, At { x: &x, t: t as f64, class, slot: 0 }, &mut prediction);
+        plan.run(&mut workspace, At { x: &x, t: t as f64, class, ..At::default() }, &mut prediction);
         for (seen, output) in seen.iter_mut().zip(workspace.observed()) {
             seen.add(output);
         }
@@ -77,9 +77,11 @@ fn observer(model: &ModelProto, network: &NetworkConfig, names: &[String]) -> Re
         }
         NetworkConfig::Sequence(_) => (None, Vec::new()),
     };
-    let time = input(1, &[], false)?;
+    let time = Some(input(1, &[], false)?);
+    let result = ResultShape::OfSample;
     let opset = onnx::signature::opset(model).map_err(anyhow::Error::msg)?;
-    let inputs = Inputs { sample: input(0, network.shape(), false)?, time, class, conditions, opset };
+    let inputs =
+        Inputs { sample: input(0, network.shape(), false)?, time, next: None, class, conditions, opset, result };
     exec::compile(Isa::detect(), &graph, &inputs, &Budget::new(usize::MAX))
         .map_err(|reason| anyhow::anyhow!("the network cannot be observed: {reason}"))
 }
