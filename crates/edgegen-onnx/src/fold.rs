@@ -47,7 +47,9 @@ fn wide_values(graph: &GraphProto) -> HashSet<String> {
     let constants = graph.node.iter().filter(|n| n.op_type == "Constant").filter(constant).filter_map(|n| n.result(0));
     let zeros: HashSet<&str> = stored.chain(constants).collect();
     let back = graph.node.iter().filter(|n| n.op_type == "DequantizeLinear");
-    back.filter(|n| n.given(2).is_some_and(|zero| zeros.contains(zero))).filter_map(|n| n.output.first().cloned()).collect()
+    back.filter(|n| n.given(2).is_some_and(|zero| zeros.contains(zero)))
+        .filter_map(|n| n.output.first().cloned())
+        .collect()
 }
 
 fn drop_narrow(graph: &mut GraphProto, wide: &HashSet<String>) -> usize {

@@ -50,12 +50,14 @@ pub fn drop_dead(graph: &mut GraphProto) {
 /// that belong before. Takes linear time where nodes are in order.
 ///
 /// # Errors
-/// When nodes read each other's results in a circle.
+/// When nodes read each other's results in a circle, or two make a value of one name.
 pub fn sort(graph: &mut GraphProto) -> Result<()> {
     let mut maker = HashMap::new();
     for (i, node) in graph.node.iter().enumerate() {
         for name in node.output.iter().filter(|name| !name.is_empty()) {
-            maker.entry(name.as_str()).or_insert(i);
+            if maker.insert(name.as_str(), i).is_some() {
+                return Err(format!("the graph makes '{name}' twice"));
+            }
         }
     }
     let mut readers = vec![Vec::new(); graph.node.len()];

@@ -99,7 +99,11 @@ impl Expansion {
                 let inputs = vec![self.value(a, 1)?, self.value(b, 1)?];
                 self.push(float(&node.op_type["QLinear".len()..], inputs), y, out);
             }
-            "QLinearSigmoid" | "QLinearSoftmax" | "QLinearLeakyRelu" | "QLinearReduceMean" | "QLinearAveragePool"
+            "QLinearSigmoid"
+            | "QLinearSoftmax"
+            | "QLinearLeakyRelu"
+            | "QLinearReduceMean"
+            | "QLinearAveragePool"
             | "QLinearGlobalAveragePool" => {
                 if node.int("channels_last").unwrap_or(0) != 0 {
                     return None;
