@@ -208,9 +208,11 @@ mod tests {
                         assert!((f64::from(memory[at + c]) - exact).abs() < 1e-4, "{isa:?} {shape:?} {i} {c}");
                     }
                 }
-                // the same bits on every kind of CPU that fuses, which the portable one does too
-                let bits = first.get_or_insert_with(|| memory.clone());
-                assert_eq!(bits, &memory, "{isa:?} {shape:?}");
+                // the same bits on every kind of CPU that fuses products and sums
+                if !isa.is_portable() {
+                    let bits = first.get_or_insert_with(|| memory.clone());
+                    assert_eq!(bits, &memory, "{isa:?} {shape:?}");
+                }
             }
         }
     }

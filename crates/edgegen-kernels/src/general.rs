@@ -2,9 +2,9 @@
 //! an entry point that enables the CPU's features.
 
 use super::memory::{Memory, Part};
-use super::pointer::Source;
+use super::pointer::{Source, Target};
+use super::simd::{Simd, WIDEST};
 use crate::arena::apart;
-use std::ops::Range;
 
 /// What is done to each number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -225,7 +225,17 @@ impl<const N: usize> StridedLoops<N> {
     /// Where each value's run starts, for each run of the last dimension. Parts are of the runs.
     #[inline(always)]
     pub(super) fn runs(&self, part: Part) -> Runs<'_, N> {
-        Runs { loops: self, left: part.range(self.dims[..RANK - 1].iter().product()) }
+        let left = part.range(self.dims[..RANK - 1].iter().product());
+        // where the first run of the part is
+        let (mut rest, mut index, mut at) = (left.start, [0; RANK - 1], self.starts);
+        for d in (0..RANK - 1).rev().filter(|d| self.dims[*d] > 0) {
+            index[d] = rest % self.dims[d];
+            rest /= self.dims[d];
+            for (at, strides) in at.iter_mut().zip(&self.strides) {
+                *at += index[d] * strides[d];
+            }
+        }
+        Runs { loops: self, left: left.len(), index, at }
     }
 
     pub(super) fn last(&self) -> (usize, [usize; N]) {
@@ -237,7 +247,9 @@ impl<const N: usize> StridedLoops<N> {
 /// features.
 pub(super) struct Runs<'a, const N: usize> {
     loops: &'a StridedLoops<N>,
-    left: Range<usize>,
+    left: usize,
+    index: [usize; RANK - 1],
+    at: [usize; N],
 }
 
 impl<const N: usize> Iterator for Runs<'_, N> {
@@ -245,16 +257,24 @@ impl<const N: usize> Iterator for Runs<'_, N> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<[usize; N]> {
-        let mut rest = self.left.next()?;
-        let mut at = self.loops.starts;
-        for d in (0..RANK - 1).rev() {
-            let i = rest % self.loops.dims[d];
-            rest /= self.loops.dims[d];
-            for (at, strides) in at.iter_mut().zip(&self.loops.strides) {
-                *at += i * strides[d];
+        self.left = self.left.checked_sub(1)?;
+        let now = self.at;
+        // on to the next index, as a counter goes on
+        for d in (0..RANK - 1).rev().filter(|d| self.loops.dims[*d] > 1) {
+            self.index[d] += 1;
+            let wraps = self.index[d] == self.loops.dims[d];
+            for (at, strides) in self.at.iter_mut().zip(&self.loops.strides) {
+                *at += strides[d];
+                if wraps {
+                    *at -= self.loops.dims[d] * strides[d];
+                }
             }
+            if !wraps {
+                break;
+            }
+            self.index[d] = 0;
         }
-        Some(at)
+        Some(now)
     }
 }
 
@@ -719,7 +739,7 @@ impl MatMul {
 
 /// Multiplies matrices. Parts are of the rows of each.
 #[inline(always)]
-pub(super) fn matmul(p: &MatMul, part: Part, work: &mut [f32], memory: Memory) {
+pub(super) fn matmul<S: Simd>(s: S, p: &MatMul, part: Part, work: &mut [f32], memory: Memory) {
     let [rows, columns, inner] = p.sizes;
     assert!(p.ends().is_some_and(|ends| ends.iter().all(|end| *end <= memory.len())));
     let width = columns.next_multiple_of(CHUNK);
@@ -733,38 +753,101 @@ pub(super) fn matmul(p: &MatMul, part: Part, work: &mut [f32], memory: Memory) {
     for starts in p.batch.runs(Part::WHOLE) {
         for i in 0..n {
             let [o, a, b]: [usize; 3] = std::array::from_fn(|v| starts[v] + i * steps[v]);
-            for (k, line) in packed.chunks_exact_mut(width).enumerate() {
-                let from = base.source().skip(b + k * p.strides[2][0]);
-                for (c, v) in line[..columns].iter_mut().enumerate() {
-                    // SAFETY: the assertion: the second factors lie within the memory.
-                    *v = unsafe { from.load(c * p.strides[2][1]) };
-                }
-                line[columns..].fill(0.0);
-            }
+            // SAFETY: the assertion: the second factors lie within the memory.
+            unsafe { pack(p, base.source().skip(b), packed) }
             for first in mine.clone().map(|i| i * TOGETHER) {
-                // the last row stands in for those beyond it
-                let row: [usize; TOGETHER] = std::array::from_fn(|r| (first + r).min(rows - 1));
-                for column in (0..columns).step_by(CHUNK) {
-                    let mut sums = [[0f32; CHUNK]; TOGETHER];
-                    for (k, line) in packed.chunks_exact(width).enumerate() {
-                        let line: &[f32; CHUNK] = line[column..column + CHUNK].try_into().expect("whole chunks");
-                        for (sums, row) in sums.iter_mut().zip(row) {
-                            let at = a + row * p.strides[1][0] + k * p.strides[1][1];
-                            // SAFETY: the assertion: the first factors lie within the memory.
-                            let x: f32 = unsafe { base.source().load(at) };
-                            for (sum, v) in sums.iter_mut().zip(line) {
-                                *sum += x * v;
-                            }
-                        }
+                let tile = Tile { p, packed, width, first, rows: (rows - first).min(TOGETHER) };
+                let (from, to) = (base.source().skip(a), base.skip(o));
+                let mut column = 0;
+                while column < columns {
+                    if column + 2 * S::LANES <= width {
+                        // SAFETY: the assertion: the first factors and the results lie within the memory; other parts write
+                        // other rows.
+                        unsafe { tile.multiply::<S, 2>(s, column, from, to) }
+                        column += 2 * S::LANES;
+                    } else {
+                        // SAFETY: as above.
+                        unsafe { tile.multiply::<S, 1>(s, column, from, to) }
+                        column += S::LANES;
                     }
-                    for (sums, row) in sums.iter().zip(row) {
-                        let to = base.skip(o + row * p.strides[0][0]);
-                        let used = (columns - column).min(CHUNK);
-                        for (c, sum) in sums[..used].iter().enumerate() {
-                            // SAFETY: the assertion: the results lie within the memory; other parts write other rows.
-                            unsafe { to.store((column + c) * p.strides[0][1], *sum) }
-                        }
-                    }
+                }
+            }
+        }
+    }
+}
+
+/// Puts the rows of a second factor into lines of whole chunks, with zeros after them.
+///
+/// # Safety
+/// All of the factor must be there.
+#[inline(always)]
+unsafe fn pack(p: &MatMul, from: Source<f32>, packed: &mut [f32]) {
+    let ([_, columns, inner], [row, column]) = (p.sizes, p.strides[2]);
+    let width = columns.next_multiple_of(CHUNK);
+    for (k, line) in packed.chunks_exact_mut(width).take(inner).enumerate() {
+        let (from, mut c) = (from.skip(k * row), 0);
+        while column == 1 && c + CHUNK <= columns {
+            // SAFETY: the caller's promise.
+            let chunk: [f32; CHUNK] = unsafe { from.load(c) };
+            line[c..c + CHUNK].copy_from_slice(&chunk);
+            c += CHUNK;
+        }
+        for (c, v) in line[..columns].iter_mut().enumerate().skip(c) {
+            // SAFETY: the caller's promise.
+            *v = unsafe { from.load(c * column) };
+        }
+        line[columns..].fill(0.0);
+    }
+}
+
+/// Some rows of a product.
+struct Tile<'a> {
+    p: &'a MatMul,
+    packed: &'a [f32],
+    width: usize,
+    first: usize,
+    rows: usize,
+}
+
+impl Tile<'_> {
+    /// Makes V vectors of columns from `column` on.
+    ///
+    /// # Safety
+    /// The first factor and the result must be there, and no other thread read or write these rows of it.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd, const V: usize>(&self, s: S, column: usize, from: Source<f32>, to: Target<f32>) {
+        let ([_, columns, inner], [result, factor, _]) = (self.p.sizes, self.p.strides);
+        // the last row stands in for those beyond it
+        let row: [usize; TOGETHER] = std::array::from_fn(|r| (self.first + r.min(self.rows - 1)) * factor[0]);
+        let mut sums = [[s.splat(0.0); V]; TOGETHER];
+        for (k, line) in self.packed.chunks_exact(self.width).take(inner).enumerate() {
+            let mut w = [s.splat(0.0); V];
+            for (v, w) in w.iter_mut().enumerate() {
+                *w = s.read(line, column + v * S::LANES);
+            }
+            for (sums, row) in sums.iter_mut().zip(row) {
+                // SAFETY: the caller's promise.
+                let x = s.one(unsafe { from.load(row + k * factor[1]) });
+                for (sum, w) in sums.iter_mut().zip(w) {
+                    *sum = s.fma_lane::<0>(x, w, *sum);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate().take(self.rows) {
+            let to = to.skip((self.first + r) * result[0]);
+            for (v, sum) in sums.iter().enumerate() {
+                let at = column + v * S::LANES;
+                let left = columns.saturating_sub(at).min(S::LANES);
+                if result[1] == 1 && left > 0 {
+                    // SAFETY: the caller's promise: so many columns are left.
+                    unsafe { s.store_some(to, at, left, *sum) }
+                    continue;
+                }
+                let mut all = [0.0; WIDEST];
+                s.write(&mut all, 0, *sum);
+                for (i, sum) in all.iter().enumerate().take(left) {
+                    // SAFETY: as above.
+                    unsafe { to.store((at + i) * result[1], *sum) }
                 }
             }
         }

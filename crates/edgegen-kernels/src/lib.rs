@@ -400,8 +400,8 @@ dispatched! {
     ///
     /// # Panics
     /// When a matrix does not lie within the memory, or `work` is too small.
-    matmul[_s](product: &general::MatMul, part: Part, work: &mut [f32], memory: Memory)
-        general::matmul(product, part, work, memory)
+    matmul[s](product: &general::MatMul, part: Part, work: &mut [f32], memory: Memory)
+        general::matmul(s, product, part, work, memory)
 }
 
 #[cfg(test)]

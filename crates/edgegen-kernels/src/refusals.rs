@@ -269,7 +269,7 @@ fn eight_bit_convolutions_beyond_their_buffers_are_refused() {
         assert!(run(input, output, 80, 63) && run(input, output, 79, 64));
         assert!(run(input.with_start(1).unwrap(), output, 80, 100));
         assert!(run(view(3, 4, 4), output, 80, 100));
-        assert!(run(input, view(5, 3, 4), 80, 64) && run(view(3, 1, 1), view(5, 1, 1), 80, 64));
+        assert!(run(input, view(5, 5, 4), 100, 64) && run(view(3, 1, 1), view(5, 1, 1), 80, 64));
         let run = Run8 {
             packed: &packed,
             round: None,

@@ -56,7 +56,7 @@ pub fn sort(graph: &mut GraphProto) -> Result<()> {
     for (i, node) in graph.node.iter().enumerate() {
         for name in node.output.iter().filter(|name| !name.is_empty()) {
             if maker.insert(name.as_str(), i).is_some() {
-                return Err(format!("the graph makes '{name}' twice"));
+                return Err(format!("the graph makes '{}' twice", crate::signature::shown(name)));
             }
         }
     }
