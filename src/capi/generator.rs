@@ -2,8 +2,8 @@
 
 use super::handle::{Exclusive, Handle, Handled};
 use super::model::{Loaded, edgegen_model, get};
-use super::status::{Failure, edgegen_error, edgegen_status, guarded, told};
-use super::{Opaque, array, free, given, place, text};
+use super::pointer::{array, free, given, place, text, told};
+use super::status::{Failure, edgegen_error, edgegen_status, guarded};
 use crate::config::Spacing;
 use crate::generator::{Generator, GeneratorBuilder};
 use crate::request::Request;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Makes samples, one at a time, in memory of its own. Give each thread its own: one that finds it in use is told
 /// EDGEGEN_STATUS_BUSY.
-pub struct edgegen_generator(Opaque);
+pub struct edgegen_generator(());
 
 /// A generator, and what is known of its model.
 pub struct Prepared {

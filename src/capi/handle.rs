@@ -1,6 +1,6 @@
 //! Handles: what C holds instead of a reference, checked before each use.
 
-use super::{Failure, edgegen_status};
+use super::status::{Failure, edgegen_status};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 

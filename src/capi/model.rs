@@ -1,8 +1,8 @@
 //! Models: opening them, and what can be asked of one.
 
 use super::handle::{Handle, Handled};
-use super::status::{Failure, edgegen_error, edgegen_status, guarded, told};
-use super::{Opaque, array, free, given, place, text};
+use super::pointer::{array, free, given, place, text, told};
+use super::status::{Failure, edgegen_error, edgegen_status, guarded};
 use crate::config::SchedulerConfig;
 use crate::model::{Model, ModelOptions, Role, TimeAs};
 use std::ffi::{CString, c_char};
@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 /// A loaded network: immutable, and shared by any number of generators and threads.
-pub struct edgegen_model(Opaque);
+pub struct edgegen_model(());
 
 /// A model with the strings that C may ask of it.
 pub struct Loaded {

@@ -1,6 +1,5 @@
 //! What a call came to, and the border that no panic crosses.
 
-use super::place;
 use crate::{Error, ErrorKind, Hint};
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
@@ -125,15 +124,6 @@ fn in_fields(error: &Error) -> String {
         Some(Hint::Output) => format!("{message}: name it in the options' output"),
         Some(Hint::Condition(name)) => format!("{message}: give {name} among the request's conditions"),
     }
-}
-
-/// Where a call's error goes: nowhere if that is null, or no place for one.
-///
-/// # Safety
-/// As [`place`].
-pub(super) unsafe fn told<'a>(error: *mut edgegen_error) -> Option<&'a mut MaybeUninit<edgegen_error>> {
-    // SAFETY: the caller's promise.
-    unsafe { place(error, "error") }.ok()
 }
 
 /// Runs a call's `body`; its error or panic goes into `error` and the status.

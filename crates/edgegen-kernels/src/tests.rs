@@ -551,7 +551,7 @@ impl Draw {
 
 /// How many seeds a test goes through: an interpreter is some thousand times slower.
 fn seeds(count: u64) -> std::ops::Range<u64> {
-    0..if cfg!(miri) { count.div_ceil(20) } else { count }
+    0..if cfg!(miri) { count.div_ceil(40) } else { count }
 }
 
 #[test]

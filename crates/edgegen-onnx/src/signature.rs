@@ -228,7 +228,7 @@ pub(crate) fn shown(name: &str) -> String {
 }
 
 /// A node as errors call it.
-pub(crate) fn called(node: &NodeProto) -> String {
+pub fn called(node: &NodeProto) -> String {
     format!("{} '{}'", shown(&node.op_type), shown(&node.name))
 }
 
