@@ -85,9 +85,12 @@ impl Settings {
             _ => solver,
         };
         Settings {
-            steps: metadata.steps.unwrap_or(10),
+            steps: metadata.steps.or(config.class.num_inference_steps).unwrap_or(10),
             solver,
-            spacing: Some(metadata.spacing.unwrap_or(config.spacing())),
+            // the steps of a flow's class are its own, whatever the solver
+            spacing: metadata
+                .spacing
+                .or((!config.is_flow() || config.class.class_name.is_none()).then(|| config.spacing())),
             guidance: metadata.guidance.unwrap_or(1.0),
             threshold: config.threshold(),
             unconditional: BTreeMap::new(),

@@ -48,6 +48,8 @@ mod generator;
 mod guard;
 #[cfg(feature = "output")]
 mod image_file;
+#[cfg(feature = "onnx")]
+mod lerobot;
 pub mod likelihood;
 #[cfg(feature = "onnx")]
 pub mod model;

@@ -1,14 +1,14 @@
 //! The model as a map and a density: encoding by the probability-flow ODE, and log-likelihood along it
 //! (arXiv 2011.13456, section 4.3 and appendix D).
 //!
-//! In `λ = ln(γ/σ)` the ODE is `dx/dλ = f = σ (σ x - ε)`, and along it `d ln p/dλ = -div f` with
-//! `div f = σ² d - σ tr ∂ε/∂x`.
+//! In `λ = ln(γ/σ)` the ODE is `dx/dλ = v = f x - σ ε`, with f that of the schedule's [path](crate::schedule::Path), and
+//! along it `d ln p/dλ = -div v` with `div v = f d - σ tr ∂ε/∂x`.
 
 use crate::condition::Condition;
 use crate::config::{PredictionType, Threshold};
 use crate::network::Network;
 use crate::noise::Noise;
-use crate::sampler::{DormandPrince, Evaluator, SLOT};
+use crate::sampler::{DormandPrince, Evaluator, FIRST_RATIO, SLOT};
 use crate::schedule::{Level, Marginal};
 use crate::solver::{Adaptive, Method, Prediction};
 use crate::{Error, ErrorKind, Result};
@@ -49,13 +49,16 @@ impl LogLikelihood {
     }
 }
 
-/// The probability-flow ODE of a model, between a level next to clean and one of almost nothing but noise.
+/// The probability-flow ODE of a model, between a level next to clean and one of almost nothing but noise, or of nothing
+/// else: then it is followed to a little signal, and the rest of the way is one step of DDIM's.
 #[derive(Clone, Copy)]
 pub struct Flow<'a> {
     marginal: &'a dyn Marginal,
     prediction: PredictionType,
     data: Level,
     noise: Level,
+    /// Whether the way leads on from there to pure noise.
+    pure: bool,
     rtol: f64,
     atol: f64,
 }
@@ -64,15 +67,19 @@ impl<'a> Flow<'a> {
     /// The flow between the levels `data` and `noise`.
     ///
     /// # Errors
-    /// When the noise does not rise from the first to the second, or one has no signal or no noise.
+    /// When the noise does not rise from the first to the second, the first has no noise, or the second no signal and the
+    /// network's prediction needs some.
     pub fn new(marginal: &'a dyn Marginal, prediction: PredictionType, data: Level, noise: Level) -> Result<Self> {
+        let pure = noise.gamma == 0.0;
+        let noise = if pure { marginal.level_of_edm_sigma(FIRST_RATIO) } else { noise };
         let [high, low] = [data.lambda(), noise.lambda()];
-        if !(high.is_finite() && low.is_finite() && low < high) {
+        let needs_signal = Prediction { kind: prediction, threshold: Threshold::None }.needs_signal();
+        if !(high.is_finite() && low.is_finite() && low < high) || (pure && needs_signal) {
             return Err(Error::invalid(
                 "a flow needs a level with little noise and one with more, both with some signal",
             ));
         }
-        Ok(Flow { marginal, prediction, data, noise, rtol: 1e-5, atol: 1e-5 })
+        Ok(Flow { marginal, prediction, data, noise, pure, rtol: 1e-5, atol: 1e-5 })
     }
 
     /// The same flow followed within these tolerances, relative and absolute, instead of 1e-5.
@@ -91,6 +98,7 @@ impl<'a> Flow<'a> {
     pub fn encode(&self, network: &mut dyn Network, condition: &Condition, x: &[f32]) -> Result<Vec<f32>> {
         let mut state = self.at_data(network, x)?;
         self.follow(network, condition, &mut state, &[], (self.data, self.noise))?;
+        self.to_noise(network, condition, &mut state)?;
         Ok(narrow(&state))
     }
 
@@ -100,6 +108,7 @@ impl<'a> Flow<'a> {
     /// As [`encode`](Flow::encode).
     pub fn decode(&self, network: &mut dyn Network, condition: &Condition, z: &[f32]) -> Result<Vec<f32>> {
         let mut state = wide(network, z)?;
+        self.from_noise(network, condition, &mut state)?;
         self.follow(network, condition, &mut state, &[], (self.noise, self.data))?;
         state.iter_mut().for_each(|v| *v /= self.data.gamma);
         Ok(narrow(&state))
@@ -138,10 +147,12 @@ impl<'a> Flow<'a> {
         };
         state.resize(d + sums, 0.0);
         let nfe = self.follow(network, condition, &mut state, &directions, (self.data, self.noise))?;
-        let (latent, changes) = state.split_at(d);
+        let (latent, changes) = state.split_at_mut(d);
         // ln p at the noisy end, less what it changed on the way there, and the change of scale to x itself
-        let square: f64 = latent.iter().map(|v| v * v).sum();
-        let normal = -0.5 * (square + d as f64 * (2.0 * std::f64::consts::PI).ln());
+        let spread = self.marginal.path().spread(self.noise);
+        let square: f64 = latent.iter().map(|v| (v / spread).powi(2)).sum();
+        let normal = -0.5 * (square + d as f64 * (2.0 * std::f64::consts::PI).ln()) - d as f64 * spread.ln();
+        let nfe = nfe + self.to_noise(network, condition, latent)?;
         let mean = changes.iter().sum::<f64>() / sums as f64;
         let variance = changes.iter().map(|c| (c - mean).powi(2)).sum::<f64>() / (sums.max(2) - 1) as f64;
         Ok(LogLikelihood {
@@ -154,6 +165,31 @@ impl<'a> Flow<'a> {
             latent: narrow(latent),
             nfe,
         })
+    }
+
+    /// From a little signal to none, if the way leads there. The number of network calls.
+    fn to_noise(&self, network: &mut dyn Network, condition: &Condition, state: &mut [f64]) -> Result<usize> {
+        if !self.pure {
+            return Ok(0);
+        }
+        let mut field = Field::new(network, condition, self.prediction)?;
+        let eps = field.eps(self.noise, state)?;
+        state.iter_mut().zip(eps).for_each(|(x, eps)| *x = f64::from(*eps));
+        Ok(field.nfe)
+    }
+
+    /// The way back.
+    fn from_noise(&self, network: &mut dyn Network, condition: &Condition, state: &mut [f64]) -> Result<()> {
+        if !self.pure {
+            return Ok(());
+        }
+        let mut field = Field::new(network, condition, self.prediction)?;
+        let pure = self.marginal.path().level(self.marginal.time_of_log_snr(f64::NEG_INFINITY), f64::INFINITY);
+        field.eps(pure, state)?;
+        for ((x, x0), eps) in state.iter_mut().zip(&field.x0).zip(&field.eps[0]) {
+            *x = self.noise.gamma * f64::from(*x0) + self.noise.sigma * f64::from(*eps);
+        }
+        Ok(())
     }
 
     /// The clean sample scaled to the level next to clean.
@@ -174,16 +210,18 @@ impl<'a> Flow<'a> {
         (from, to): (Level, Level),
     ) -> Result<usize> {
         let d = network.sample_len();
+        let path = self.marginal.path();
         let exact = directions.len() > 1 && state.len() == d + 1;
         let mut field = Field::new(network, condition, self.prediction)?;
         let slope = |lambda: f64, state: &[f64], out: &mut [f64]| {
             let level = self.marginal.level_of_edm_sigma((-lambda).exp());
             let (x, (dx, dl)) = (&state[..d], out.split_at_mut(d));
             let eps = field.eps(level, x)?;
+            let f = path.drift_over_sigma(level);
             for ((dx, x), eps) in dx.iter_mut().zip(x).zip(eps) {
-                *dx = level.sigma * (level.sigma * x - f64::from(*eps));
+                *dx = level.sigma * (f * x - f64::from(*eps));
             }
-            dl.fill(-level.sigma.powi(2) * d as f64);
+            dl.fill(-level.sigma * f * d as f64);
             for (i, direction) in directions.iter().enumerate() {
                 dl[if exact { 0 } else { i }] += level.sigma * field.curvature(level, x, direction)?;
             }

@@ -171,9 +171,9 @@ fn a_schedulers_class_chooses_the_sampler() {
     std::fs::write(&config, text).unwrap();
     assert_eq!(calls().0, Some(5 + 9));
 
-    text = r#"{"_class_name": "LCMScheduler"}"#;
+    text = r#"{"_class_name": "SCMScheduler"}"#;
     std::fs::write(&config, text).unwrap();
-    assert!(calls().1.contains("the scheduler class LCMScheduler is not supported"));
+    assert!(calls().1.contains("the scheduler class SCMScheduler is not supported"));
 
     text = r#"{"solver_order": 7}"#;
     std::fs::write(&config, text).unwrap();

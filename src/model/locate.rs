@@ -1,9 +1,8 @@
 //! Where a model's network and its schedule lie: a file, or a folder as diffusers and optimum lay it out.
 
 use crate::config::SchedulerConfig;
-use crate::file;
 use crate::{Error, ErrorKind, Result};
-use serde_json::{Map, Value, json};
+use crate::{file, lerobot};
 use std::path::{Path, PathBuf};
 
 /// The ONNX file that `path` is, or that the folder `path` holds: `unet/model.onnx`, `transformer/model.onnx` or
@@ -58,8 +57,8 @@ pub(super) fn scheduler_near(file: &Path) -> Result<Option<SchedulerConfig>> {
         }
     }
     let policy = folder.join("config.json");
-    match text(&policy)?.and_then(|text| of_lerobot(&text)) {
-        Some(text) => SchedulerConfig::from_json(&text).map(Some).map_err(|e| e.context(policy.display())),
+    match text(&policy)? {
+        Some(text) => lerobot::scheduler_config(&text).map_err(|e| e.context(policy.display())),
         None => Ok(None),
     }
 }
@@ -71,40 +70,5 @@ fn text(path: &Path) -> Result<Option<String>> {
         Ok(text) => Ok(Some(text)),
         Err(e) if matches!(e.kind(), NotFound | NotADirectory) => Ok(None),
         Err(e) => Err(Error::new(ErrorKind::Io, format!("{} cannot be read: {e}", path.display()))),
-    }
-}
-
-/// The scheduler's part of the configuration of LeRobot's diffusion policy, as diffusers has it.
-fn of_lerobot(text: &str) -> Option<String> {
-    let policy: Map<String, Value> = serde_json::from_str(text).ok()?;
-    let class = policy.get("noise_scheduler_type")?.as_str()?;
-    const FIELDS: [&str; 7] = [
-        "num_train_timesteps",
-        "beta_schedule",
-        "beta_start",
-        "beta_end",
-        "prediction_type",
-        "clip_sample",
-        "clip_sample_range",
-    ];
-    let mut config: Map<String, Value> =
-        FIELDS.iter().filter_map(|f| Some((f.to_string(), policy.get(*f)?.clone()))).collect();
-    config.insert("_class_name".into(), json!(format!("{class}Scheduler")));
-    Some(Value::Object(config).to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_policys_schedule_is_its_schedulers() {
-        let text = r#"{"type": "diffusion", "noise_scheduler_type": "DDIM", "num_train_timesteps": 100,
-            "beta_schedule": "squaredcos_cap_v2", "beta_start": 0.0001, "beta_end": 0.02, "horizon": 16,
-            "prediction_type": "epsilon", "clip_sample": true, "clip_sample_range": 1.0}"#;
-        let config = SchedulerConfig::from_json(&of_lerobot(text).unwrap()).unwrap();
-        assert_eq!((config.num_train_timesteps, config.class.class_name.as_deref()), (100, Some("DDIMScheduler")));
-        assert_eq!(config.unknown_fields().count(), 0);
-        assert_eq!(of_lerobot(r#"{"type": "act"}"#), None);
     }
 }

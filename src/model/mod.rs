@@ -159,6 +159,7 @@ impl Model {
         }
         let (engine, operators) = Engine::of(&mut file, options, &budget)?;
         let sample = file.inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
+        let scheduler_config = scheduler_config.for_samples(&sample.shape[1..]);
         Ok(Model {
             sample_shape: sample.shape[1..].into(),
             inputs: file.inputs.into(),

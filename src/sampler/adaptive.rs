@@ -15,7 +15,8 @@ const MOST_EVALUATIONS: usize = 20_000;
 
 /// A solver that chooses its own steps, and the buffers to run it in.
 ///
-/// It goes from one level to another with less noise and ends with the estimate of x_0 there.
+/// It goes from one level to another with less noise and ends with the estimate of x_0 there. A run from pure noise, as of
+/// a rectified flow, first takes one step of DDIM's to where there is a little signal.
 pub struct AdaptiveSampler {
     options: Adaptive,
     prediction: Prediction,
@@ -23,18 +24,22 @@ pub struct AdaptiveSampler {
     len: usize,
 }
 
+/// The σ/γ that a run from pure noise first goes to: near enough for an error of a millionth.
+pub(crate) const FIRST_RATIO: f64 = 1e3;
+
 impl AdaptiveSampler {
     /// For samples of `len` numbers, from one level to another.
     ///
     /// # Errors
-    /// When a tolerance is not positive, the noise does not fall from the first level to the second, or
-    /// one of them has no signal or no noise.
+    /// When a tolerance is not positive, the noise does not fall from the first level to the second, the second has no
+    /// noise, or the first no signal and the network's prediction needs some.
     pub fn new(options: Adaptive, prediction: Prediction, ends: (Level, Level), len: usize) -> Result<Self> {
         options.check()?;
         let [from, to] = [ends.0.lambda(), ends.1.lambda()];
-        if !(from.is_finite() && to.is_finite()) {
+        let starts = from.is_finite() || (ends.0.gamma == 0.0 && !prediction.needs_signal());
+        if !(starts && to.is_finite()) {
             return Err(Error::invalid(
-                "a sampler that chooses its own steps cannot start from zero SNR or end at zero noise",
+                "a sampler that chooses its own steps cannot end at zero noise, nor start from zero SNR with a network that predicts the noise",
             ));
         }
         if from >= to {
@@ -82,12 +87,17 @@ impl AdaptiveSampler {
             evaluations: 0,
         };
         let tolerance = (self.options.rtol, self.options.atol);
-        let ends = (self.ends.0.lambda(), self.ends.1.lambda());
-        let reached = match self.options.method {
-            Method::RungeKutta45 => run.runge_kutta(&mut state, ends, tolerance)?,
-            Method::DpmSolver12 => run.dpm_solver(&mut state, ends, tolerance, 2)?,
-            Method::DpmSolver23 => run.dpm_solver(&mut state, ends, tolerance, 3)?,
-            Method::Sde => run.sde(&mut state, self.ends, tolerance, noise)?,
+        let reached = match run.first_step(&mut state, self.ends.0)? {
+            None => Reached::Stopped,
+            Some(from) => {
+                let ends = (from.lambda(), self.ends.1.lambda());
+                match self.options.method {
+                    Method::RungeKutta45 => run.runge_kutta(&mut state, ends, tolerance)?,
+                    Method::DpmSolver12 => run.dpm_solver(&mut state, ends, tolerance, 2)?,
+                    Method::DpmSolver23 => run.dpm_solver(&mut state, ends, tolerance, 3)?,
+                    Method::Sde => run.sde(&mut state, (from, self.ends.1), tolerance, noise)?,
+                }
+            }
         };
         if reached == Reached::End {
             run.evaluate(self.ends.1, &state)?;
@@ -115,6 +125,11 @@ struct AdaptiveRun<'a, 'c> {
 impl AdaptiveRun<'_, '_> {
     /// Evaluates the network: x_0 and ε are then in their buffers. False if the run is to end.
     fn evaluate(&mut self, level: Level, x: &[f64]) -> Result<bool> {
+        self.evaluate_times(level, x, 1.0)
+    }
+
+    /// The same, of x times a factor.
+    fn evaluate_times(&mut self, level: Level, x: &[f64], factor: f64) -> Result<bool> {
         if self.outcome.ending == Ending::Complete {
             self.outcome.ending = self.control.ending().unwrap_or(Ending::Complete);
         }
@@ -126,12 +141,27 @@ impl AdaptiveRun<'_, '_> {
                 "the tolerance was not met in {MOST_EVALUATIONS} evaluations: give greater rtol and atol"
             )));
         }
-        self.input.iter_mut().zip(x).for_each(|(i, x)| *i = *x as f32);
+        self.input.iter_mut().zip(x).for_each(|(i, x)| *i = (x * factor) as f32);
         let eps = Some((&mut self.eps[..], true));
         self.evaluator.evaluate(self.network, level, &self.input, &mut self.x0, eps, None)?;
         self.evaluations += 1;
         self.outcome.nfe += self.network.calls(SLOT);
         Ok(true)
+    }
+
+    /// From pure noise to where there is some signal, and the level that it came to; `None` if the run is to end.
+    fn first_step(&mut self, x: &mut [f64], from: Level) -> Result<Option<Level>> {
+        if from.gamma > 0.0 {
+            return Ok(Some(from));
+        }
+        if !self.evaluate(from, x)? {
+            return Ok(None);
+        }
+        let to = self.marginal.level_of_edm_sigma(FIRST_RATIO);
+        for ((x, x0), eps) in x.iter_mut().zip(&self.x0).zip(&self.eps) {
+            *x = to.gamma * f64::from(*x0) + to.sigma * f64::from(*eps);
+        }
+        Ok(Some(to))
     }
 
     fn level(&self, lambda: f64) -> Level {
@@ -150,16 +180,18 @@ impl AdaptiveRun<'_, '_> {
         }
     }
 
-    /// The probability-flow ODE in λ, where it is `dx/dλ = σ (σ x - ε)`.
+    /// The probability-flow ODE in λ, where it is `dx/dλ = f x - σ ε` with f the path's.
     fn runge_kutta(&mut self, x: &mut [f64], ends: (f64, f64), (rtol, atol): (f64, f64)) -> Result<Reached> {
         let mut integrator = DormandPrince::new(x.len(), rtol, atol);
+        let path = self.marginal.path();
         let run = std::cell::RefCell::new(self);
         let slope = |lambda: f64, x: &[f64], dx: &mut [f64]| {
             let run = &mut **run.borrow_mut();
             let level = run.level(lambda);
             let goes_on = run.evaluate(level, x)?;
+            let f = path.drift_over_sigma(level);
             for ((dx, x), eps) in dx.iter_mut().zip(x).zip(&run.eps) {
-                *dx = level.sigma * (level.sigma * x - f64::from(*eps));
+                *dx = level.sigma * (f * x - f64::from(*eps));
             }
             Ok(goes_on)
         };
@@ -238,7 +270,8 @@ impl AdaptiveRun<'_, '_> {
     }
 
     /// The reverse SDE, in `u = ∫β dt = -2 ln γ`, where it is `dx = -½ [x + 2 s_θ] du + dW`: an
-    /// Euler–Maruyama step, another with the same noise from its end, and their mean.
+    /// Euler–Maruyama step, another with the same noise from its end, and their mean. Of another path than the
+    /// variance-preserving one x is here what it is on that, over its spread.
     fn sde(
         &mut self,
         x: &mut [f64],
@@ -246,7 +279,9 @@ impl AdaptiveRun<'_, '_> {
         (rtol, atol): (f64, f64),
         noise: &mut Noise,
     ) -> Result<Reached> {
-        let u_of = |level: Level| -2.0 * libm::log(level.gamma);
+        let (marginal, path) = (self.marginal, self.marginal.path());
+        let u_of = |level: Level| -2.0 * libm::log(level.gamma / path.spread(level));
+        x.iter_mut().for_each(|x| *x /= path.spread(from));
         let (mut u, end) = (u_of(from), u_of(to));
         let mut h = 0.01f64;
         let (mut first, mut mean, mut previous) = (x.to_vec(), x.to_vec(), x.to_vec());
@@ -255,22 +290,23 @@ impl AdaptiveRun<'_, '_> {
         let mut fresh = true;
         while u > end {
             h = h.min(u - end);
-            let [start, next] = [u, u - h].map(|u| self.marginal.level_of_edm_sigma(libm::expm1(u).sqrt()));
+            let [start, next] = [u, u - h].map(|u| marginal.level_of_edm_sigma(libm::expm1(u).sqrt()));
+            let [sigma, sigma_next] = [start, next].map(|level| level.sigma / path.spread(level));
             if fresh {
-                if !self.evaluate(start, x)? {
+                if !self.evaluate_times(start, x, path.spread(start))? {
                     return Ok(Reached::Stopped);
                 }
-                (0..x.len()).for_each(|i| drift[i] = 0.5 * x[i] - f64::from(self.eps[i]) / start.sigma);
+                (0..x.len()).for_each(|i| drift[i] = 0.5 * x[i] - f64::from(self.eps[i]) / sigma);
             }
             noise.fill(&mut z);
             for i in 0..x.len() {
                 first[i] = x[i] + h * drift[i] + h.sqrt() * f64::from(z[i]);
             }
-            if !self.evaluate(next, &first)? {
+            if !self.evaluate_times(next, &first, path.spread(next))? {
                 return Ok(Reached::Stopped);
             }
             for i in 0..x.len() {
-                let drift = 0.5 * first[i] - f64::from(self.eps[i]) / next.sigma;
+                let drift = 0.5 * first[i] - f64::from(self.eps[i]) / sigma_next;
                 let second = x[i] + h * drift + h.sqrt() * f64::from(z[i]);
                 mean[i] = 0.5 * (first[i] + second);
             }
@@ -284,6 +320,7 @@ impl AdaptiveRun<'_, '_> {
             }
             h *= 0.9 * libm::pow(error.max(1e-4), -0.9);
         }
+        x.iter_mut().for_each(|x| *x *= path.spread(to));
         Ok(Reached::End)
     }
 }

@@ -114,12 +114,24 @@ impl Split {
         let Level { gamma, sigma, .. } = level;
         let (x0, eps) = match kind {
             PredictionType::Epsilon => ([1.0 / gamma, -sigma / gamma], [0.0, 1.0]),
-            PredictionType::V => ([gamma, -sigma], [sigma, gamma]),
+            PredictionType::V => {
+                // 1 for a variance-preserving level
+                let square = gamma * gamma + sigma * sigma;
+                ([gamma / square, -sigma / square], [sigma / square, gamma / square])
+            }
+            PredictionType::Flow => velocity(level, 1.0),
+            PredictionType::FlowToData => velocity(level, -1.0),
             PredictionType::Sample | PredictionType::Denoised => ([0.0, 1.0], [1.0 / sigma, -gamma / sigma]),
         };
         let pair = |c: [f64; 2]| Pair(c.map(|c| c as f32));
         Split { x0: pair(x0), eps: pair(eps) }
     }
+}
+
+/// x_0 and ε of a velocity that is `sign (ε - x_0)`: `x = (γ + σ) x_0 + σ (ε - x_0)`.
+fn velocity(Level { gamma, sigma, .. }: Level, sign: f64) -> ([f64; 2], [f64; 2]) {
+    let sum = gamma + sigma;
+    ([1.0 / sum, -sign * sigma / sum], [1.0 / sum, sign * gamma / sum])
 }
 
 impl Pair {

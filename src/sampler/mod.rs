@@ -8,6 +8,7 @@ mod fixed;
 mod integrate;
 
 pub use adaptive::AdaptiveSampler;
+pub(crate) use adaptive::FIRST_RATIO;
 pub use control::{Control, Ending, OnStep, Outcome, Progress};
 pub(crate) use evaluator::{Evaluator, SLOT};
 pub use fixed::Sampler;

@@ -74,6 +74,7 @@ pub const SOLVERS: &[SolverInfo] = &[
     stochastic("euler-ancestral", Solver::EulerAncestral, K_DIFFUSION),
     two_calls(deterministic("heun", Solver::Heun(Churn::NONE), 2, EDM)),
     two_calls(deterministic("dpm2", Solver::Dpm2, 2, K_DIFFUSION)),
+    SolverInfo { nfe_per_step: 4, ..deterministic("rk4", Solver::RungeKutta4, 4, "Kutta 1901") },
     deterministic("lms", Solver::Lms { order: 4 }, 4, K_DIFFUSION),
     deterministic("plms", Solver::Pndm { warm_up: false }, 2, PNDM),
     deterministic("pndm", Solver::Pndm { warm_up: true }, 2, PNDM),

@@ -24,6 +24,12 @@ pub enum Form {
     DataSde,
 }
 
+impl Form {
+    fn expands_noise(self) -> bool {
+        matches!(self, Form::Noise | Form::NoiseSde)
+    }
+}
+
 /// Where the derivatives come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -77,6 +83,9 @@ pub struct DpmSolver {
     pub lower_order_final: bool,
     /// Whether the last step is always of first order.
     pub euler_at_final: bool,
+    /// Whether noise is drawn twice in each step but the first and the last, and the first lot thrown away, as CogVideoX's
+    /// scheduler does.
+    pub discards_noise: bool,
 }
 
 impl DpmSolver {
@@ -90,6 +99,7 @@ impl DpmSolver {
             curvature: Curvature::Exact,
             lower_order_final: true,
             euler_at_final: false,
+            discards_noise: false,
         }
     }
 }
@@ -126,13 +136,16 @@ impl Weights {
             Form::Data => {
                 let phi = libm::expm1(-h);
                 let [d1, d2] = higher(phi / h + 1.0, -((phi + h) / (h * h) - 0.5));
-                Weights { x: to.sigma / from.sigma, d: [-phi, d1, d2].map(|w| to.gamma * w), noise: 0.0 }
+                let x = to.sigma / from.sigma;
+                // -γ' (e^{-h} - 1), which stays finite where the way back ends in pure noise
+                let d0 = if to.gamma == 0.0 { -from.gamma * x } else { to.gamma * -phi };
+                Weights { x, d: [d0, to.gamma * d1, to.gamma * d2], noise: 0.0 }
             }
             Form::Noise => {
                 let phi = libm::expm1(h);
                 let [d1, d2] = higher(-(phi / h - 1.0), -((phi - h) / (h * h) - 0.5));
-                // σ' (e^h - 1), which stays finite at the clean end
-                let d0 = to.gamma * (to.edm_sigma() - from.edm_sigma());
+                // σ' (e^h - 1), which stays finite at the clean end, and where the way back ends in pure noise
+                let d0 = if to.gamma == 0.0 { to.sigma } else { to.gamma * (to.edm_sigma() - from.edm_sigma()) };
                 Weights { x: to.gamma / from.gamma, d: [d0, to.sigma * d1, to.sigma * d2], noise: 0.0 }
             }
             Form::DataSde => {
@@ -203,6 +216,14 @@ fn evaluate(table: &mut Table, form: Form, input: Register, level: Level, regist
     }
 }
 
+/// The first step of an expansion of ε from pure noise, of which there is no x/γ: to what x_0 and ε say.
+fn step_from_noise(table: &mut Table, form: Form, dest: Register, to: Level, eps: Register) {
+    match form {
+        Form::NoiseSde => table.update(dest, &[(X0, to.gamma)], to.sigma),
+        _ => table.update(dest, &[(X0, to.gamma), (eps, to.sigma)], 0.0),
+    }
+}
+
 fn step(table: &mut Table, dest: Register, weights: &Weights, order: usize, i: usize, evaluations: Row) {
     let terms: Vec<_> = [(SAMPLE, weights.x)].into_iter().chain(ring(RING, order, i).zip(evaluations)).collect();
     table.update(dest, &terms, weights.noise);
@@ -214,7 +235,7 @@ fn multistep(table: &mut Table, grid: &Grid, options: DpmSolver) {
     let n = grid.steps.len();
     for (i, now) in multistep_orders(grid, order, options.lower_order_final).enumerate() {
         let (from, to) = (grid.steps[i].from, grid.steps[i].to);
-        let first_order = to.sigma == 0.0 || (options.euler_at_final && i == n - 1);
+        let first_order = to.sigma == 0.0 || to.gamma == 0.0 || (options.euler_at_final && i == n - 1);
         let now = if first_order { 1 } else { now };
         let mut weights = Weights::new(form, from, to);
         let h = to.lambda() - from.lambda();
@@ -234,18 +255,27 @@ fn multistep(table: &mut Table, grid: &Grid, options: DpmSolver) {
             }
         };
         evaluate(table, form, SAMPLE, from, RING + i % order);
-        step(table, SAMPLE, &weights, order, i, weights.of_evaluations(derivatives, options.second_order, now));
+        if options.discards_noise && i > 0 && i + 1 < n {
+            table.update(INNER, &[], 1.0);
+        }
+        if from.gamma == 0.0 && form.expands_noise() {
+            step_from_noise(table, form, SAMPLE, to, RING + i % order);
+        } else {
+            step(table, SAMPLE, &weights, order, i, weights.of_evaluations(derivatives, options.second_order, now));
+        }
         table.end_step();
     }
 }
 
-/// The order of each single step: 1, 2, …, `order`, then from the beginning. The last is 1 in a run that
-/// ends clean, and if asked for where it would complete a group.
+/// The order of each single step: 1, 2, …, `order`, then from the beginning. The first is a group of its own where it
+/// leads from pure noise. The last is 1 in a run that ends clean, or in pure noise on the way back, and if asked for where
+/// it would complete a group.
 fn singlestep_orders(grid: &Grid, order: usize, lower_order_final: bool) -> Vec<usize> {
     let n = grid.steps.len();
-    let clean = grid.steps.iter().any(|s| s.to.sigma == 0.0);
-    let mut orders: Vec<usize> = (0..n).map(|i| i % order + 1).collect();
-    if clean || (lower_order_final && n.is_multiple_of(order)) {
+    let infinite = grid.steps.iter().any(|s| s.to.sigma == 0.0 || s.to.gamma == 0.0);
+    let before = usize::from(grid.steps[0].from.gamma == 0.0);
+    let mut orders: Vec<usize> = (0..n).map(|i| if i < before { 1 } else { (i - before) % order + 1 }).collect();
+    if infinite || (lower_order_final && n.is_multiple_of(order)) {
         orders[n - 1] = 1;
     }
     orders
@@ -280,6 +310,11 @@ fn singlestep(table: &mut Table, grid: &Grid, options: DpmSolver) {
         };
         evaluate(table, form, if now == 1 { SAMPLE } else { INNER }, grid.steps[i].from, RING + i % order);
         let dest = if ends_group { SAMPLE } else { INNER };
+        if base.gamma == 0.0 && form.expands_noise() {
+            step_from_noise(table, form, dest, to, RING + i % order);
+            table.end_step();
+            continue;
+        }
         step(table, dest, &weights, order, i, weights.of_evaluations(derivatives, second_order, now));
         if ends_group {
             table.end_step();

@@ -8,7 +8,7 @@ use super::runge_kutta::{self, Churn};
 use super::stochastic::{self, Langevin};
 use super::table::{Prediction, Program, Table};
 use super::unipc::{self, UniPc};
-use super::{consistency, ddim, fitted};
+use super::{consistency, ddim, distilled, fitted};
 use crate::schedule::{Grid, Marginal};
 use crate::{Error, Result};
 
@@ -39,6 +39,8 @@ pub enum Solver {
     Heun(Churn),
     /// The midpoint method in s, with the middle at the geometric mean (DPM2 of k-diffusion): two evaluations a step, one in the last.
     Dpm2,
+    /// The classical Runge–Kutta method: four evaluations a step, one in a last step that ends clean.
+    RungeKutta4,
     /// Linear multistep in s (k-diffusion): Adams–Bashforth on uneven steps.
     Lms {
         /// From 1 to 4.
@@ -70,6 +72,20 @@ pub enum Solver {
         /// The level in σ/γ at which the network's estimates are, the least that it was trained on; 0 for clean ones.
         sigma_min: f64,
     },
+    /// Consistency sampling with the boundary condition of latent consistency models (arXiv 2310.04378).
+    LatentConsistency {
+        /// What times are multiplied by in the boundary condition.
+        scaling: f64,
+    },
+    /// Sampling for trajectory consistency distillation (arXiv 2402.19159).
+    TrajectoryConsistency {
+        /// How much of each step is given back to fresh noise, from 0 to 1.
+        eta: f64,
+    },
+    /// Improved pseudo linear multistep: Adams–Bashforth's even-step weights of order 1 to 4, as the steps before allow.
+    ImprovedPndm,
+    /// The midpoint method in s to less noise than is wanted, and noise added to make up for it (k-diffusion).
+    Dpm2Ancestral,
     /// A solver that chooses its own steps.
     Adaptive(Adaptive),
     /// A solver from outside.
@@ -106,6 +122,7 @@ impl Solver {
     pub fn with_eta(self, eta: f64) -> Result<Self> {
         match self {
             Solver::Ddim { .. } => Ok(Solver::Ddim { eta }),
+            Solver::TrajectoryConsistency { .. } => Ok(Solver::TrajectoryConsistency { eta }),
             _ => Err(Error::invalid("eta is for the sampler ddim alone")),
         }
     }
@@ -157,19 +174,20 @@ impl Solver {
     /// When an option is out of range, or the solver cannot start from zero SNR.
     pub fn compile(&self, grid: &Grid, marginal: &dyn Marginal, prediction: Prediction) -> Result<Program> {
         prediction.check(grid)?;
-        let mut table = Table::default();
+        let (mut table, path) = (Table::default(), marginal.path());
         match *self {
-            Solver::Ddim { eta } => ddim::ddim(&mut table, grid, eta)?,
-            Solver::Ddpm(variance) => ancestral::ddpm(&mut table, grid, variance),
+            Solver::Ddim { eta } => ddim::ddim(&mut table, grid, path, eta)?,
+            Solver::Ddpm(variance) => ancestral::ddpm(&mut table, grid, path, variance),
             Solver::EulerAncestral => ancestral::euler_ancestral(&mut table, grid),
-            Solver::EulerMaruyama => stochastic::euler_maruyama(&mut table, grid),
-            Solver::PredictorCorrector(langevin) => stochastic::predictor_corrector(&mut table, grid, langevin)?,
+            Solver::EulerMaruyama => stochastic::euler_maruyama(&mut table, grid, path),
+            Solver::PredictorCorrector(langevin) => stochastic::predictor_corrector(&mut table, grid, path, langevin)?,
             Solver::AnnealedLangevin(langevin) => stochastic::annealed_langevin(&mut table, grid, langevin)?,
             Solver::Euler => runge_kutta::euler(&mut table, grid),
-            Solver::EulerOde => runge_kutta::euler_ode(&mut table, grid),
+            Solver::EulerOde => runge_kutta::euler_ode(&mut table, grid, path),
             Solver::Heun(churn) => runge_kutta::heun(&mut table, grid, marginal, churn)?,
             Solver::Dpm2 => runge_kutta::dpm2(&mut table, grid, marginal),
-            Solver::Lms { order } => adams::lms(&mut table, grid, order)?,
+            Solver::RungeKutta4 => runge_kutta::classical(&mut table, grid, marginal),
+            Solver::Lms { order } => adams::lms(&mut table, grid, path, order)?,
             Solver::Pndm { warm_up } => adams::pndm(&mut table, grid, marginal, warm_up),
             Solver::Deis { order, variable, lower_order_final } => {
                 adams::deis(&mut table, grid, marginal, order, variable, lower_order_final)?;
@@ -178,6 +196,12 @@ impl Solver {
             Solver::UniPc(options) => unipc::unipc(&mut table, grid, options)?,
             Solver::Fitted => fitted::fitted(&mut table, grid)?,
             Solver::Consistency { sigma_min } => consistency::consistency(&mut table, grid, sigma_min),
+            Solver::LatentConsistency { scaling } => distilled::latent_consistency(&mut table, grid, scaling),
+            Solver::TrajectoryConsistency { eta } => {
+                distilled::trajectory_consistency(&mut table, grid, marginal, eta)?;
+            }
+            Solver::ImprovedPndm => adams::improved_pndm(&mut table, grid, path),
+            Solver::Dpm2Ancestral => ancestral::dpm2(&mut table, grid, marginal),
             Solver::Own(own) => (own.fill)(&mut table, grid, marginal)?,
             Solver::Adaptive(_) => {
                 return Err(Error::invalid("a sampler that chooses its own steps has no table: run it by itself"));

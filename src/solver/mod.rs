@@ -19,6 +19,7 @@ mod ancestral;
 mod catalogue;
 mod consistency;
 mod ddim;
+mod distilled;
 mod dpm_solver;
 mod fitted;
 mod kinds;

@@ -1,7 +1,10 @@
 //! Runge–Kutta methods on the probability-flow ODE, and churn, which makes an SDE of it.
+//!
+//! They follow the ODE in the coordinates of the schedule's path: y over s, or for a rectified flow x over σ
+//! ([`Path::coordinates`]). In both it is `dz/dp = (z - x_0)/p`.
 
 use super::table::{Register, SAMPLE, Table};
-use crate::schedule::{Grid, Level, Marginal, Transition};
+use crate::schedule::{Coordinates, Grid, Level, Marginal, Path, Transition};
 use crate::{Error, Result};
 
 const X0: Register = 1;
@@ -27,12 +30,19 @@ pub(super) fn euler(table: &mut Table, grid: &Grid) {
 }
 
 /// Euler's method on `dx = -½ β [x + s_θ] dt` with `s_θ = -ε/σ`. Since `-½ β dt = d ln γ`, a step is
-/// `x' = x + ln(γ'/γ) (x - ε/σ)`. It starts where there is some signal.
-pub(super) fn euler_ode(table: &mut Table, grid: &Grid) {
+/// `x' = x + ln(γ'/γ) (x - ε/σ)`. On other paths x is scaled to what it is on this one. The first step of a run from
+/// pure noise is DDIM's, since there is no ln γ.
+pub(super) fn euler_ode(table: &mut Table, grid: &Grid, path: Path) {
     for &Transition { from, to } in &grid.steps {
-        let step = libm::log(to.gamma / from.gamma);
         table.evaluate(SAMPLE, from, X0, Some(EPS));
-        table.update(SAMPLE, &[(SAMPLE, 1.0 + step), (EPS, -step / from.sigma)], 0.0);
+        if from.gamma == 0.0 {
+            table.update(SAMPLE, &[(X0, to.gamma), (EPS, to.sigma)], 0.0);
+        } else {
+            let [r, r_to] = [from, to].map(|level| path.spread(level));
+            let step = libm::log(to.gamma / r_to / (from.gamma / r));
+            let terms = [(SAMPLE, r_to / r * (1.0 + step)), (EPS, -r_to * step * r / from.sigma)];
+            table.update(SAMPLE, &terms, 0.0);
+        }
         table.end_step();
     }
 }
@@ -70,12 +80,12 @@ impl Churn {
     }
 }
 
-/// Heun's method in s: an Euler step, then the mean of the slopes at both ends. The step to the clean
+/// Heun's method in p: an Euler step, then the mean of the slopes at both ends. The step to the clean
 /// sample has no slope at its end and stays Euler's. The first step has no churn: there is nothing but
 /// noise yet.
 pub(super) fn heun(table: &mut Table, grid: &Grid, marginal: &dyn Marginal, churn: Churn) -> Result<()> {
     churn.check()?;
-    let n = grid.steps.len();
+    let (n, path) = (grid.steps.len(), marginal.path());
     let mut from = grid.steps[0].from;
     for (i, step) in grid.steps.iter().enumerate() {
         let to = step.to;
@@ -86,13 +96,14 @@ pub(super) fn heun(table: &mut Table, grid: &Grid, marginal: &dyn Marginal, chur
         } else {
             table.update(PREDICTED, &[(SAMPLE, x), (X0, x0)], 0.0);
             table.evaluate(PREDICTED, to, X0_NEXT, None);
-            // y' = y + h/2 (y - x_0)/s + h/2 (y_p - x_0')/s', with h = s' - s; times γ' to be x'
-            let half = 0.5 * (to.edm_sigma() - from.edm_sigma()) * to.gamma;
-            let (slope, slope_next) = (half / from.edm_sigma(), half / to.edm_sigma());
+            // z' = z + h/2 (z - x_0)/p + h/2 (z_p - x_0')/p', with h = p' - p; times κ' to be x'
+            let [Coordinates { scale, place }, end] = [from, to].map(|level| path.coordinates(level));
+            let half = 0.5 * (end.place - place) * end.scale;
+            let (slope, slope_next) = (half / place, half / end.place);
             let terms = [
-                (SAMPLE, (to.gamma + slope) / from.gamma),
+                (SAMPLE, (end.scale + slope) / scale),
                 (X0, -slope),
-                (PREDICTED, slope_next / to.gamma),
+                (PREDICTED, slope_next / end.scale),
                 (X0_NEXT, -slope_next),
             ];
             table.update(SAMPLE, &terms, 0.0);
@@ -112,7 +123,42 @@ pub(super) fn heun(table: &mut Table, grid: &Grid, marginal: &dyn Marginal, chur
     Ok(())
 }
 
-/// The midpoint method in s: an Euler step to the geometric mean of s and s', then a whole step with the
+/// Where the slopes of the classical method go.
+const SLOPES: [Register; 4] = [5, 6, 7, 8];
+
+/// The classical method of order 4 in p. The step to the clean sample is Euler's, unless that level has a time at which
+/// the network can be evaluated.
+pub(super) fn classical(table: &mut Table, grid: &Grid, marginal: &dyn Marginal) {
+    let path = marginal.path();
+    for &Transition { from, to } in &grid.steps {
+        if to.sigma == 0.0 && to.time.is_nan() {
+            let (x, x0) = euler_step(from, to);
+            table.evaluate(SAMPLE, from, X0, None);
+            table.update(SAMPLE, &[(SAMPLE, x), (X0, x0)], 0.0);
+            table.end_step();
+            continue;
+        }
+        let [start, end] = [from, to].map(|level| path.coordinates(level));
+        let middle = marginal.level_of_edm_sigma(path.ratio_at(0.5 * (start.place + end.place)));
+        let mut at = (SAMPLE, from);
+        for (i, level) in [middle, middle, to].into_iter().enumerate() {
+            table.evaluate_slope(path, at.0, at.1, [X0, SLOPES[i]]);
+            let Coordinates { scale, place } = path.coordinates(level);
+            let terms = [(SAMPLE, scale / start.scale), (SLOPES[i], scale * (place - start.place))];
+            table.update(PREDICTED, &terms, 0.0);
+            at = (PREDICTED, level);
+        }
+        table.evaluate_slope(path, at.0, at.1, [X0, SLOPES[3]]);
+        let sixth = end.scale * (end.place - start.place) / 6.0;
+        let weights = [1.0, 2.0, 2.0, 1.0].map(|w| w * sixth);
+        let terms: Vec<_> =
+            [(SAMPLE, end.scale / start.scale)].into_iter().chain(SLOPES.into_iter().zip(weights)).collect();
+        table.update(SAMPLE, &terms, 0.0);
+        table.end_step();
+    }
+}
+
+/// The midpoint method in p: an Euler step to the geometric mean of p and p', then a whole step with the
 /// slope found there. To the clean sample, where that mean is 0, an Euler step.
 pub(super) fn dpm2(table: &mut Table, grid: &Grid, marginal: &dyn Marginal) {
     for &Transition { from, to } in &grid.steps {
@@ -121,12 +167,15 @@ pub(super) fn dpm2(table: &mut Table, grid: &Grid, marginal: &dyn Marginal) {
             let (x, x0) = euler_step(from, to);
             table.update(SAMPLE, &[(SAMPLE, x), (X0, x0)], 0.0);
         } else {
-            let (s, s_to) = (from.edm_sigma(), to.edm_sigma());
-            let middle = marginal.level_of_edm_sigma((s * s_to).sqrt());
+            let path = marginal.path();
+            let [start, end] = [from, to].map(|level| path.coordinates(level));
+            let middle = marginal.level_of_edm_sigma(path.ratio_at((start.place * end.place).sqrt()));
             let (x, x0) = euler_step(from, middle);
             table.update(PREDICTED, &[(SAMPLE, x), (X0, x0)], 0.0);
             table.evaluate(PREDICTED, middle, X0_NEXT, Some(EPS));
-            table.update(SAMPLE, &[(SAMPLE, to.gamma / from.gamma), (EPS, to.gamma * (s_to - s))], 0.0);
+            let h = end.scale * (end.place - start.place);
+            let terms = [(SAMPLE, end.scale / start.scale), (EPS, h), (X0_NEXT, path.slope_of_x0() * h)];
+            table.update(SAMPLE, &terms, 0.0);
         }
         table.end_step();
     }

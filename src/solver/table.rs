@@ -1,7 +1,7 @@
 //! The table that a fixed-step solver is compiled to.
 
 use crate::config::{PredictionType, Threshold};
-use crate::schedule::{Grid, Level};
+use crate::schedule::{Grid, Level, Path};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
@@ -97,9 +97,13 @@ pub struct Prediction {
 }
 
 impl Prediction {
+    /// Whether nothing is known of the sample where there is no signal.
+    pub(crate) fn needs_signal(&self) -> bool {
+        matches!(self.kind, PredictionType::Epsilon | PredictionType::Denoised)
+    }
+
     pub(super) fn check(&self, grid: &Grid) -> Result<()> {
-        let needs_signal = matches!(self.kind, PredictionType::Epsilon | PredictionType::Denoised);
-        if needs_signal && grid.steps[0].from.gamma == 0.0 {
+        if self.needs_signal() && grid.steps[0].from.gamma == 0.0 {
             return Err(Error::invalid(
                 "a network that predicts the noise, or takes x/γ, cannot start from zero SNR: use a v-prediction network, or a spacing that leaves the last step out",
             ));
@@ -153,6 +157,14 @@ impl Table {
             self.wrong.get_or_insert("an evaluation needs registers of their own for its input and its estimates");
         }
         self.stages.push(Stage { level, input, x0, eps, updates: Vec::new(), ends_step: false });
+    }
+
+    /// Adds an evaluation, of whose estimates it makes `dz/dp` in the path's coordinates, into the register `slope`.
+    pub(super) fn evaluate_slope(&mut self, path: Path, input: Register, level: Level, [x0, slope]: [Register; 2]) {
+        self.evaluate(input, level, x0, Some(slope));
+        if path.slope_of_x0() != 0.0 {
+            self.update(slope, &[(slope, 1.0), (x0, path.slope_of_x0())], 0.0);
+        }
     }
 
     /// Adds `dest ← Σ coefficient · register + noise · z` after the last evaluation.

@@ -52,21 +52,28 @@ pub(super) fn unipc(table: &mut Table, grid: &Grid, options: UniPc) -> Result<()
     let steps = &grid.steps;
     let orders: Vec<usize> = orders(grid, options);
     for (i, step) in steps.iter().enumerate() {
+        let (from, now) = (step.from, RING + i % slots);
         if options.predict_x0 {
-            table.evaluate(SAMPLE, step.from, RING + i % slots, None);
+            table.evaluate(SAMPLE, from, now, None);
         } else {
-            table.evaluate(SAMPLE, step.from, X0, Some(RING + i % slots));
+            table.evaluate(SAMPLE, from, X0, Some(now));
         }
-        if i > options.uncorrected {
+        // an expansion of ε from pure noise, of which there is no x/γ, is to what x_0 and ε say
+        let from_noise = |level: Level| level.gamma == 0.0 && !options.predict_x0;
+        if i > options.uncorrected && !from_noise(steps[i - 1].from) {
             let r = Expansion::new(grid, i - 1, orders[i - 1], options);
             let terms: Vec<_> = [(LAST, r.x)].into_iter().chain(ring(RING, slots, i).zip(r.corrector())).collect();
             table.update(LAST, &terms, 0.0);
         } else {
             table.update(LAST, &[(SAMPLE, 1.0)], 0.0);
         }
-        let r = Expansion::new(grid, i, orders[i], options);
-        let terms: Vec<_> = [(LAST, r.x)].into_iter().chain(ring(RING, slots, i).zip(r.predictor())).collect();
-        table.update(SAMPLE, &terms, 0.0);
+        if from_noise(from) {
+            table.update(SAMPLE, &[(X0, step.to.gamma), (now, step.to.sigma)], 0.0);
+        } else {
+            let r = Expansion::new(grid, i, orders[i], options);
+            let terms: Vec<_> = [(LAST, r.x)].into_iter().chain(ring(RING, slots, i).zip(r.predictor())).collect();
+            table.update(SAMPLE, &terms, 0.0);
+        }
         table.end_step();
     }
     Ok(())
@@ -76,7 +83,10 @@ pub(super) fn unipc(table: &mut Table, grid: &Grid, options: UniPc) -> Result<()
 fn orders(grid: &Grid, options: UniPc) -> Vec<usize> {
     let n = grid.steps.len();
     let remaining = |i: usize| if options.lower_order_final { n - i } else { options.order };
-    let cleanly = |i: usize, order: usize| if grid.steps[i].to.sigma == 0.0 { 1 } else { order };
+    let cleanly = |i: usize, order: usize| {
+        let to = grid.steps[i].to;
+        if to.sigma == 0.0 || to.gamma == 0.0 { 1 } else { order }
+    };
     multistep_orders(grid, options.order, false)
         .enumerate()
         .map(|(i, order)| cleanly(i, order.min(remaining(i))))
@@ -106,7 +116,10 @@ impl Expansion {
         let r = (1..order).map(|back| (lambda_before(back) - from.lambda()) / h).chain([1.0]).collect();
         let signed = if options.predict_x0 { -h } else { h };
         let (x, value, scale) = if options.predict_x0 {
-            (to.sigma / from.sigma, -to.gamma * libm::expm1(-h), to.gamma)
+            let x = to.sigma / from.sigma;
+            // finite where the way back ends in pure noise, too
+            let value = if to.gamma == 0.0 { -from.gamma * x } else { -to.gamma * libm::expm1(-h) };
+            (x, value, to.gamma)
         } else {
             (to.gamma / from.gamma, noise_value(from, to), to.sigma)
         };
@@ -168,7 +181,7 @@ impl Expansion {
     }
 }
 
-/// `-σ' (e^h - 1)`, written so that it stays finite at the clean end.
+/// `-σ' (e^h - 1)`, written so that it stays finite at the clean end, and where the way back ends in pure noise.
 fn noise_value(from: Level, to: Level) -> f64 {
-    to.gamma * (to.edm_sigma() - from.edm_sigma())
+    if to.gamma == 0.0 { to.sigma } else { to.gamma * (to.edm_sigma() - from.edm_sigma()) }
 }

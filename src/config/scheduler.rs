@@ -1,317 +1,14 @@
-//! The scheduler's configuration, in diffusers' own `scheduler_config.json` format, so that a model
-//! exported from there runs with its own file.
+//! A scheduler's whole configuration: read, checked, and what it says.
 
+use super::fields::{self, ClassFields};
+use super::kinds::{BetaSchedule, PredictionType, Spacing, TimeShift, TimestepType};
+use super::options::ClassOptions;
+use super::settings::{FlowTime, Preconditioning, Sigmas, Threshold};
 use crate::{Error, ErrorKind, Result, file};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// How β runs from `beta_start` to `beta_end` over the training steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum BetaSchedule {
-    /// β linear in t (DDPM, arXiv 2006.11239).
-    #[default]
-    #[serde(rename = "linear")]
-    Linear,
-    /// √β linear in t (latent diffusion).
-    #[serde(rename = "scaled_linear")]
-    ScaledLinear,
-    /// ᾱ a squared cosine, β at most 0.999 (arXiv 2102.09672, eq. 17).
-    #[serde(rename = "squaredcos_cap_v2")]
-    SquaredCosine,
-    /// β a sigmoid in t (GeoDiff).
-    #[serde(rename = "sigmoid")]
-    Sigmoid,
-}
-
-/// What the network's output means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum PredictionType {
-    /// The noise ε.
-    #[default]
-    #[serde(rename = "epsilon")]
-    Epsilon,
-    /// `v = γ ε - σ x_0` (arXiv 2202.00512).
-    #[serde(rename = "v_prediction")]
-    V,
-    /// The clean sample x_0.
-    #[serde(rename = "sample")]
-    Sample,
-    /// The clean sample, by a network that takes `s = σ/γ` instead of the time (arXiv 2206.00364):
-    /// [`Preconditioned`](crate::network::Preconditioned) scales its samples. Not one of diffusers' values.
-    #[serde(rename = "denoised")]
-    Denoised,
-}
-
-/// Which training steps a run with fewer steps visits (arXiv 2305.08891, table 2; Karras: arXiv 2206.00364, eq. 5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Spacing {
-    /// 0, T/n, 2T/n, …, plus `steps_offset`: never visits the last, noisiest step.
-    #[default]
-    #[serde(rename = "leading")]
-    Leading,
-    /// T, T - T/n, …, minus one: begins at the noisiest step.
-    #[serde(rename = "trailing")]
-    Trailing,
-    /// n points from 0 to T-1, both ends included.
-    #[serde(rename = "linspace")]
-    Linspace,
-    /// Uniform in log-SNR.
-    #[serde(rename = "log-snr")]
-    LogSnr,
-    /// Uniform in `(σ/γ)^{1/ρ}`, ρ = 7.
-    #[serde(rename = "karras")]
-    Karras,
-    /// The steps that were found best for this model: `tuned_timesteps` in its configuration.
-    #[serde(rename = "tuned")]
-    Tuned,
-}
-
-impl Spacing {
-    /// The spacing with this name, as configurations spell it.
-    ///
-    /// # Errors
-    /// When there is none of that name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        serde_json::from_value(serde_json::Value::String(name.into())).map_err(|_| {
-            Error::invalid(format!(
-                "unknown spacing '{name}': give leading, trailing, linspace, karras, log-snr or tuned"
-            ))
-        })
-    }
-}
-
-/// What a scheduler's class integrates (`algorithm_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum AlgorithmType {
-    /// DPM-Solver.
-    #[serde(rename = "dpmsolver")]
-    DpmSolver,
-    /// DPM-Solver++.
-    #[serde(rename = "dpmsolver++")]
-    DpmSolverPlusPlus,
-    /// SDE-DPM-Solver.
-    #[serde(rename = "sde-dpmsolver")]
-    SdeDpmSolver,
-    /// SDE-DPM-Solver++.
-    #[serde(rename = "sde-dpmsolver++")]
-    SdeDpmSolverPlusPlus,
-    /// DEIS.
-    #[serde(rename = "deis")]
-    Deis,
-}
-
-/// A variant of a scheduler's method (`solver_type`); what it means depends on the class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum SolverType {
-    /// Of DPM-Solver.
-    Midpoint,
-    /// Of DPM-Solver.
-    Heun,
-    /// Of UniPC.
-    Bh1,
-    /// Of UniPC.
-    Bh2,
-    /// Of DEIS.
-    LogRho,
-}
-
-/// Where a run in σ/γ ends (`final_sigmas_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum FinalSigmas {
-    /// At no noise.
-    #[serde(rename = "zero")]
-    Zero,
-    /// At training step 0.
-    #[serde(rename = "sigma_min")]
-    SigmaMin,
-}
-
-/// How σ goes from its greatest to its least value (`sigma_schedule`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum SigmaSchedule {
-    /// As by [`Spacing::Karras`].
-    Karras,
-    /// Geometrically.
-    Exponential,
-}
-
-/// A range of noise levels in σ/γ, to be put in place of a configuration's: what is `None` stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Sigmas {
-    /// The least σ.
-    pub min: Option<f64>,
-    /// The greatest σ.
-    pub max: Option<f64>,
-    /// Karras's ρ (arXiv 2206.00364, eq. 5).
-    pub rho: Option<f64>,
-}
-
-/// What is done to the estimate of the clean sample after each evaluation.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub enum Threshold {
-    /// Nothing.
-    #[default]
-    None,
-    /// It is clipped to ± this bound, which is positive.
-    Static(f64),
-    /// Dynamic thresholding (arXiv 2205.11487, section 2.3): with s the given quantile of |x_0|, but from
-    /// 1 to `max`, x_0 is clipped to ±s and divided by s.
-    Dynamic {
-        /// Which quantile, in (0, 1].
-        ratio: f64,
-        /// The most that s may be, at least 1.
-        max: f64,
-    },
-}
-
-/// How a network takes the noise level, and what its prediction is of: for [`Preconditioned`], the one place where
-/// samples are scaled for networks that take σ. The samplers know such a network as its denoiser `D(y; σ)`, where
-/// `y = x/γ` and σ stands for σ/γ (arXiv 2206.00364, eq. 7: `D(y; σ) = c_skip y + c_out F(c_in y, c_noise)` with
-/// `c_in = 1/√(σ² + σ_data²)` and F the network).
-///
-/// [`Preconditioned`]: crate::network::Preconditioned
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub enum Preconditioning {
-    /// It takes x and the time of a schedule of β, as they are.
-    #[default]
-    None,
-    /// It is D itself: it takes y and σ.
-    Denoiser,
-    /// EDM's: `c_skip = σ_data²/(σ² + σ_data²)`, `c_out = ±σ σ_data/√(σ² + σ_data²)`, `c_noise = ln(σ)/4`.
-    Edm {
-        /// The data's standard deviation.
-        sigma_data: f64,
-        /// Whether c_out is negative: diffusers' `v_prediction`.
-        negative: bool,
-    },
-    /// A consistency model's (arXiv 2303.01469, appendix C), which leave y as it is at σ_min:
-    /// `c_skip = σ_data²/((σ - σ_min)² + σ_data²)`, `c_out = (σ - σ_min) σ_data/√(σ² + σ_data²)`, `c_noise = 250 ln σ`.
-    Consistency {
-        /// The data's standard deviation.
-        sigma_data: f64,
-        /// The least σ.
-        sigma_min: f64,
-    },
-}
-
-/// The range of EDM and consistency models whose configuration does not give one.
-const SIGMA_RANGE: (f64, f64) = (0.002, 80.0);
-
-/// How diffusers' Euler scheduler interpolates σ/γ between training steps (`interpolation_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Interpolation {
-    /// Linearly.
-    #[serde(rename = "linear")]
-    Linear,
-    /// Not at all: σ/γ goes down geometrically from the schedule's end to its beginning.
-    #[serde(rename = "log_linear")]
-    LogLinear,
-}
-
-/// What the classes of diffusers' schedulers have beyond the noise schedule. What a file leaves out is
-/// `None` and takes its class's default.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ClassOptions {
-    /// The class: `DDIMScheduler`, `DPMSolverMultistepScheduler`, …
-    #[serde(rename = "_class_name", skip_serializing_if = "Option::is_none")]
-    pub class_name: Option<String>,
-    /// The order of a method of the DPM-Solver kind.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub solver_order: Option<usize>,
-    /// What is integrated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub algorithm_type: Option<AlgorithmType>,
-    /// The variant of the method.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub solver_type: Option<SolverType>,
-    /// Whether the last steps of a short run are of lower order.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lower_order_final: Option<bool>,
-    /// Whether the last step is of first order.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub euler_at_final: Option<bool>,
-    /// Whether σ/γ is spaced as by [`Spacing::Karras`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub use_karras_sigmas: Option<bool>,
-    /// Whether σ/γ goes down geometrically.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub use_exponential_sigmas: Option<bool>,
-    /// The same, with whole times.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub use_lu_lambdas: Option<bool>,
-    /// Whether σ/γ is spaced by the quantiles of a beta distribution (arXiv 2407.12173).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub use_beta_sigmas: Option<bool>,
-    /// Whether the model is a flow: not supported.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub use_flow_sigmas: Option<bool>,
-    /// Where the run ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub final_sigmas_type: Option<FinalSigmas>,
-    /// The least λ = ln(γ/σ) that is visited.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lambda_min_clipped: Option<f64>,
-    /// The least σ/γ of Karras or exponential spacing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sigma_min: Option<f64>,
-    /// The greatest.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sigma_max: Option<f64>,
-    /// Karras's ρ, by which the steps of a range of σ lie closer together where there is less noise: 7 if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rho: Option<f64>,
-    /// The standard deviation of the data, in the scalings of EDM and consistency models: 0.5 if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sigma_data: Option<f64>,
-    /// How the EDM classes space σ.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sigma_schedule: Option<SigmaSchedule>,
-    /// Whether a consistency model's estimates are clipped to ±1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_denoised: Option<bool>,
-    /// What a consistency model's noise is scaled by: 1, and nothing else is supported.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub s_noise: Option<f64>,
-    /// How σ/γ is interpolated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interpolation_type: Option<Interpolation>,
-    /// Whether PNDM starts without Runge–Kutta steps.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub skip_prk_steps: Option<bool>,
-    /// Whether UniPC expands x_0 rather than ε.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub predict_x0: Option<bool>,
-    /// UniPC's steps without corrector.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disable_corrector: Option<Vec<usize>>,
-    /// Whether x_0 is thresholded dynamically.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub thresholding: Option<bool>,
-    /// The quantile of dynamic thresholding.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dynamic_thresholding_ratio: Option<f64>,
-    /// The greatest threshold.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sample_max_value: Option<f64>,
-    /// DDPM's variance, `fixed_small` or `fixed_large`; others are for networks that predict it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub variance_type: Option<String>,
-}
 
 /// A step whose linear combination was fitted to the model: from the time where the network is evaluated,
 /// `x' = x · x_t + Σ_j x0[j] · x_0(j)`, with x_0(j) the estimate of the clean sample in step j of the run, from the
@@ -417,16 +114,27 @@ impl SchedulerConfig {
         let mut fields: Map<String, Value> =
             serde_json::from_str(&without_infinities(text)).map_err(|e| invalid(e.to_string()))?;
         fields.retain(|_, value| !value.is_null());
-        let class = fields.get("_class_name").and_then(Value::as_str).unwrap_or_default();
+        let class = fields.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_string();
+        let class = class.as_str();
+        let unknown = match ClassFields::of(class) {
+            Some(lists) => lists.keep(&mut fields, |name| default_of(class, name)).map_err(invalid)?,
+            None if class.is_empty() => Map::new(),
+            None => return Err(Error::new(ErrorKind::InvalidArgument, fields::refusal(class))),
+        };
         let betas = ["beta_schedule", "beta_start", "beta_end", "trained_betas"];
         let in_sigma = fields.get("prediction_type").is_some_and(|p| p == "denoised")
             && !betas.iter().any(|b| fields.contains_key(*b));
-        for (name, value) in
-            class_defaults(class).into_iter().chain(if in_sigma { denoised_defaults() } else { vec![] })
-        {
+        // a flow is not clipped unless it says so
+        let flow = fields.get("prediction_type").is_some_and(|p| p == "flow_prediction" || p == "flow_to_data");
+        let own = match (in_sigma, flow) {
+            (true, _) => denoised_defaults(),
+            (_, true) => vec![("clip_sample", json!(false)), ("timestep_spacing", json!("trailing"))],
+            _ => vec![],
+        };
+        for (name, value) in class_defaults(class).into_iter().chain(own) {
             fields.entry(name).or_insert(value);
         }
-        let config = SchedulerConfig::deserialize(Value::Object(fields.clone())).map_err(|e| {
+        let mut config = SchedulerConfig::deserialize(Value::Object(fields.clone())).map_err(|e| {
             // serde does not say where in a flattened structure it was
             let alone = |(name, value): &(&String, &Value)| {
                 SchedulerConfig::deserialize(Value::Object(Map::from_iter([(name.to_string(), (*value).clone())])))
@@ -437,6 +145,7 @@ impl SchedulerConfig {
                 None => e.to_string(),
             })
         })?;
+        config.other.extend(unknown);
         config.check().map_err(invalid)?;
         Ok(config)
     }
@@ -496,9 +205,6 @@ impl SchedulerConfig {
                 return Err(format!("{name} must be positive, not {value}"));
             }
         }
-        if let Some(s_noise) = class.s_noise.filter(|s| *s != 1.0) {
-            return Err(format!("s_noise {s_noise} is not supported: give 1"));
-        }
         if matches!(self.preconditioning(), Preconditioning::Edm { .. })
             && self.prediction_type == PredictionType::Sample
         {
@@ -512,10 +218,122 @@ impl SchedulerConfig {
                     .into(),
             );
         }
-        if class.use_flow_sigmas == Some(true) {
-            return Err("use_flow_sigmas is not supported: give false".into());
+        self.check_flow()
+    }
+
+    /// What is wrong with the values of a rectified flow, if anything is.
+    fn check_flow(&self) -> std::result::Result<(), String> {
+        let class = &self.class;
+        for (name, value) in [
+            ("shift", class.shift),
+            ("snr_shift_scale", class.snr_shift_scale),
+            ("flow_shift", class.flow_shift),
+            ("time_scale", class.time_scale),
+        ] {
+            if let Some(value) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
+                return Err(format!("{name} must be positive, not {value}"));
+            }
+        }
+        for (name, value) in [("base_shift", class.base_shift), ("max_shift", class.max_shift), ("mu", class.mu)] {
+            if let Some(value) = value.filter(|v| !v.is_finite() || v.abs() > 100.0) {
+                return Err(format!("{name} must be a number from -100 to 100, not {value}"));
+            }
+        }
+        if class.original_inference_steps.is_some_and(|n| n == 0 || n > self.num_train_timesteps) {
+            return Err(format!(
+                "original_inference_steps must be at least 1 and at most num_train_timesteps, {}",
+                self.num_train_timesteps
+            ));
+        }
+        if let (base, Some(most)) = (class.base_image_seq_len.unwrap_or(256), class.max_image_seq_len.or(Some(4096)))
+            && base >= most
+        {
+            return Err(format!(
+                "base_image_seq_len must be less than max_image_seq_len, but {base} is not less than {most}"
+            ));
+        }
+        if let Some(end) = class.shift_terminal.filter(|s| !(*s > 0.0 && *s < 1.0)) {
+            return Err(format!("shift_terminal must lie between 0 and 1, not {end}"));
+        }
+        let name = class.class_name.as_deref().unwrap_or_default();
+        if class.time_shift_type == Some(TimeShift::Linear) && (name.starts_with("DPM") || name.starts_with("DEIS")) {
+            return Err("time_shift_type of this class must be exponential".into());
+        }
+        let velocity = matches!(self.prediction_type, PredictionType::Flow | PredictionType::FlowToData);
+        if !self.is_flow() {
+            return if velocity {
+                Err("prediction_type flow_prediction is of a rectified flow: set use_flow_sigmas to true as well"
+                    .into())
+            } else if class.shift_terminal.is_some() {
+                Err("shift_terminal is of a rectified flow: set use_flow_sigmas to true as well".into())
+            } else {
+                Ok(())
+            };
+        }
+        if matches!(self.prediction_type, PredictionType::V | PredictionType::Denoised) {
+            return Err(
+                "a rectified flow has no v_prediction and no denoised: give flow_prediction, epsilon or sample".into(),
+            );
         }
         Ok(())
+    }
+
+    /// Whether the model is a rectified flow: by the scheduler's class, by `use_flow_sigmas`, or by what it predicts
+    /// where no class is named.
+    pub fn is_flow(&self) -> bool {
+        let velocity = matches!(self.prediction_type, PredictionType::Flow | PredictionType::FlowToData);
+        match self.class.class_name.as_deref() {
+            Some(class) if FLOW_CLASSES.contains(&class) => true,
+            None if velocity => true,
+            _ => self.class.use_flow_sigmas == Some(true),
+        }
+    }
+
+    /// What the network calls its times, if the model is a rectified flow.
+    pub fn flow_time(&self) -> Option<FlowTime> {
+        let scale = self.class.time_scale.unwrap_or(self.num_train_timesteps as f64);
+        self.is_flow().then(|| match self.prediction() {
+            PredictionType::FlowToData => FlowTime::Signal(scale),
+            _ => FlowTime::Noise(scale),
+        })
+    }
+
+    /// Whether the network takes the angle of (γ, σ), from 0 to 1, for the time: the class IPNDMScheduler's.
+    pub fn is_angular(&self) -> bool {
+        self.class.class_name.as_deref() == Some("IPNDMScheduler")
+    }
+
+    /// By how much the signal-to-noise ratio of the schedule of β is divided.
+    pub fn snr_shift(&self) -> f64 {
+        match self.class.class_name.as_deref() {
+            Some("CogVideoXDDIMScheduler" | "CogVideoXDPMScheduler") => self.class.snr_shift_scale.unwrap_or(3.0),
+            _ => 1.0,
+        }
+    }
+
+    /// Whether the network takes ¼ ln(σ/γ) for the time.
+    pub fn is_continuous(&self) -> bool {
+        // as in diffusers, for no other prediction
+        self.class.timestep_type == Some(TimestepType::Continuous) && self.prediction_type == PredictionType::V
+    }
+
+    /// The same configuration for samples of this shape, by whose size the steps of some flows are shifted: the number of
+    /// tokens is that of a sequence's times, or of a picture's or a film's patches of 2×2.
+    #[must_use]
+    pub fn for_samples(mut self, shape: &[usize]) -> Self {
+        let class = &mut self.class;
+        if class.use_dynamic_shifting == Some(true) && class.mu.is_none() {
+            let tokens = match shape {
+                [_, frames @ .., height, width] => frames.iter().product::<usize>() * (height / 2) * (width / 2),
+                [times, _] => *times,
+                _ => 1,
+            };
+            let (base, most) = (class.base_image_seq_len.unwrap_or(256), class.max_image_seq_len.unwrap_or(4096));
+            let (low, high) = (class.base_shift.unwrap_or(0.5), class.max_shift.unwrap_or(1.15));
+            let slope = (high - low) / (most as f64 - base as f64);
+            class.mu = Some(tokens as f64 * slope + (low - slope * base as f64));
+        }
+        self
     }
 
     /// The configuration of a network that gives the denoised sample D(x; σ), trained on σ from 0.002 to 80.
@@ -566,6 +384,7 @@ impl SchedulerConfig {
     /// What the network predicts, once it is wrapped in its [`preconditioning`](Self::preconditioning).
     pub fn prediction(&self) -> PredictionType {
         match self.preconditioning() {
+            Preconditioning::None if self.class.invert_sigmas == Some(true) => PredictionType::FlowToData,
             Preconditioning::None => self.prediction_type,
             _ => PredictionType::Denoised,
         }
@@ -578,9 +397,7 @@ impl SchedulerConfig {
 
     /// The fields that nothing here reads, but for those that diffusers keeps for itself.
     pub fn unknown_fields(&self) -> impl Iterator<Item = &str> {
-        /// Of flow models, and of no effect where they are not used.
-        const WITHOUT_EFFECT: &[&str] = &["flow_shift", "use_dynamic_shifting", "time_shift_type", "timestep_type"];
-        self.other.keys().map(String::as_str).filter(|k| !k.starts_with('_') && !WITHOUT_EFFECT.contains(k))
+        self.other.keys().map(String::as_str).filter(|k| !k.starts_with('_'))
     }
 
     /// What is done to the estimate of x_0.
@@ -616,6 +433,20 @@ impl SchedulerConfig {
     }
 }
 
+/// The range of EDM and consistency models whose configuration does not give one.
+const SIGMA_RANGE: (f64, f64) = (0.002, 80.0);
+
+/// What a field of a configuration without it is, for a class.
+fn default_of(class: &str, name: &str) -> Option<Value> {
+    let own = class_defaults(class).into_iter().find(|(field, _)| *field == name).map(|(_, value)| value);
+    let all = || serde_json::to_value(SchedulerConfig::default()).ok()?.get(name).cloned();
+    own.or_else(all)
+}
+
+/// The classes of rectified flows; the last is our own.
+const FLOW_CLASSES: [&str; 4] =
+    ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler", "RectifiedFlow"];
+
 /// The defaults of a network that takes σ and is trained on a range of σ rather than on a schedule of β.
 fn denoised_defaults() -> Vec<(&'static str, Value)> {
     vec![
@@ -630,10 +461,25 @@ fn denoised_defaults() -> Vec<(&'static str, Value)> {
 /// Where the defaults of one of diffusers' classes differ from those of [`SchedulerConfig`], which are DDIM's.
 fn class_defaults(class: &str) -> Vec<(&'static str, Value)> {
     match class {
-        "" | "DDIMScheduler" | "DDPMScheduler" => vec![],
+        ""
+        | "DDIMScheduler"
+        | "DDPMScheduler"
+        | "DDIMParallelScheduler"
+        | "DDPMParallelScheduler"
+        | "DDIMInverseScheduler" => vec![],
+        "LCMScheduler" | "TCDScheduler" | "CogVideoXDDIMScheduler" | "CogVideoXDPMScheduler" => vec![
+            ("clip_sample", json!(false)),
+            ("beta_schedule", json!("scaled_linear")),
+            ("beta_start", json!(0.00085)),
+            ("beta_end", json!(0.012)),
+        ],
+        "IPNDMScheduler" => vec![("clip_sample", json!(false)), ("prediction_type", json!("v_prediction"))],
         "PNDMScheduler" => vec![("clip_sample", json!(false)), ("set_alpha_to_one", json!(false))],
+        class if FLOW_CLASSES.contains(&class) => {
+            vec![("clip_sample", json!(false)), ("prediction_type", json!("flow_prediction"))]
+        }
         "CMStochasticIterativeScheduler" => vec![("clip_sample", json!(false)), ("num_train_timesteps", json!(40))],
-        "HeunDiscreteScheduler" | "KDPM2DiscreteScheduler" => vec![
+        "HeunDiscreteScheduler" | "KDPM2DiscreteScheduler" | "KDPM2AncestralDiscreteScheduler" => vec![
             ("clip_sample", json!(false)),
             ("timestep_spacing", json!("linspace")),
             ("beta_start", json!(0.00085)),
@@ -704,15 +550,23 @@ mod tests {
             (r#"{"beta_schedule": "cubic"}"#, "beta_schedule is \"cubic\": unknown variant"),
             (r#"{"solver_order": 4}"#, "solver_order must be 1, 2 or 3, not 4"),
             (r#"{"solver_type": "trapezoid"}"#, "solver_type is \"trapezoid\""),
-            (r#"{"prediction_type": "flow_prediction"}"#, "prediction_type is \"flow_prediction\""),
-            (r#"{"use_flow_sigmas": true}"#, "use_flow_sigmas is not supported"),
+            (
+                r#"{"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}"#,
+                "set use_flow_sigmas to true",
+            ),
+            (r#"{"use_flow_sigmas": true, "prediction_type": "v_prediction"}"#, "a rectified flow has no v_prediction"),
+            (r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0}"#, "shift must be positive, not 0"),
+            (r#"{"use_flow_sigmas": true, "shift_terminal": 1}"#, "shift_terminal must lie between 0 and 1, not 1"),
             (r#"{"num_train_timesteps": 0}"#, "num_train_timesteps must be at least 1"),
             (r#"{"dynamic_thresholding_ratio": 0}"#, "dynamic_thresholding_ratio must be above 0"),
             (r#"{"clip_sample_range": -1}"#, "clip_sample_range must be positive"),
             (r#"{"use_karras_sigmas": true, "use_lu_lambdas": true}"#, "only one can be true"),
             (r#"{"sigma_max": 1, "sigma_min": 2}"#, "sigma_min must be less than sigma_max, but 2 is not less than 1"),
             (r#"{"rho": 0}"#, "rho must be positive, not 0"),
-            (r#"{"_class_name": "CMStochasticIterativeScheduler", "s_noise": 2}"#, "s_noise 2 is not supported"),
+            (
+                r#"{"_class_name": "CMStochasticIterativeScheduler", "s_noise": 2}"#,
+                "s_noise is 2: noise of another size",
+            ),
             (r#"{"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}"#, "epsilon or v_prediction"),
             (r#"{"sigma_max": -3}"#, "sigma_max must be positive, not -3"),
             (r#"{"tuned_timesteps": {"2": [900]}}"#, "tuned_timesteps of 2 steps must be as many times that fall"),

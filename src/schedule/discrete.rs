@@ -1,241 +1,21 @@
-//! The variance-preserving noise schedule.
-//!
-//! The marginal of the forward process is `q_t(x_t | x_0) = N(γ_t x_0, σ_t² I)` with `γ_t² + σ_t² = 1`.
-//! In discrete time `alpha_bar_t = Π_{s≤t} (1 - β_s) = γ_t²`. All arithmetic is f64.
+//! A model's own schedule: its training steps, or the times of a rectified flow.
 
-use crate::config::{BetaSchedule, FittedStep, SchedulerConfig, Sigmas, Spacing};
+use super::clock::Clock;
+use super::grid::Grid;
+use super::level::Level;
+use super::marginal::Marginal;
+use super::path::Path;
+use crate::config::{BetaSchedule, FlowTime, SchedulerConfig, Sigmas, Spacing};
 use crate::{Error, Result};
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// One noise level: a time as the network counts it, and the marginal `N(γ x_0, σ² I)` there.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Level {
-    /// The network's time: for a discrete schedule the training step, which may be fractional.
-    pub time: f64,
-    /// γ, the scale of the signal.
-    pub gamma: f64,
-    /// σ, the scale of the noise; `γ² + σ² = 1`.
-    pub sigma: f64,
-}
-
-impl Level {
-    /// No noise at all: where sampling ends. It has no time, since no network is evaluated there.
-    pub const CLEAN: Level = Level { time: f64::NAN, gamma: 1.0, sigma: 0.0 };
-
-    /// The logarithm of the signal-to-noise ratio, `ln(γ²/σ²)`; +∞ without noise, -∞ without signal.
-    pub fn log_snr(&self) -> f64 {
-        2.0 * libm::log(self.gamma / self.sigma)
-    }
-
-    /// σ/γ, the noise's scale where the signal's is 1: the σ of the EDM paper (arXiv 2206.00364).
-    pub fn edm_sigma(&self) -> f64 {
-        self.sigma / self.gamma
-    }
-
-    /// The level with this σ/γ, not negative.
-    pub fn from_edm_sigma(time: f64, edm_sigma: f64) -> Level {
-        let gamma = 1.0 / libm::hypot(edm_sigma, 1.0);
-        Level { time, gamma, sigma: edm_sigma * gamma }
-    }
-
-    /// Noises a clean sample to this level: `x ← γ x_0 + σ x`, where `x` was standard normal.
-    ///
-    /// # Panics
-    /// When the two are not of one length.
-    pub fn noise(&self, x0: &[f32], x: &mut [f32]) {
-        assert_eq!(x0.len(), x.len());
-        let (gamma, sigma) = (self.gamma as f32, self.sigma as f32);
-        x.iter_mut().zip(x0).for_each(|(x, x0)| *x = gamma * x0 + sigma * *x);
-    }
-
-    /// λ = ln(γ/σ), half the log-SNR: the variable that DPM-Solver's papers write λ.
-    pub(crate) fn lambda(&self) -> f64 {
-        libm::log(self.gamma / self.sigma)
-    }
-}
-
-/// Noise levels as a function of the network's time. Solvers that evaluate the network between the
-/// levels of their [`Grid`] ask it for the levels there.
-pub trait Marginal {
-    /// The level at `time`.
-    fn level(&self, time: f64) -> Level;
-
-    /// The time at which the log-SNR is `log_snr`.
-    fn time_of_log_snr(&self, log_snr: f64) -> f64;
-
-    /// The level with this σ/γ; its time is the nearest that there is.
-    fn level_of_edm_sigma(&self, edm_sigma: f64) -> Level {
-        Level::from_edm_sigma(self.time_of_log_snr(-2.0 * libm::log(edm_sigma)), edm_sigma)
-    }
-}
-
-/// One step of a run: the network is evaluated at `from`, and the sample taken to `to`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Transition {
-    /// Where the network is evaluated.
-    pub from: Level,
-    /// Where the step leads.
-    pub to: Level,
-}
-
-/// Where a run begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub enum Start {
-    /// At pure noise.
-    #[default]
-    Noise,
-    /// At a given sample that was noised part of the way (SDEdit, arXiv 2108.01073): the last share of the steps is
-    /// run, above 0 and at most 1. Near 0 the sample stays what it is; at 1 nothing is left of it, and the run is
-    /// that from pure noise.
-    Strength(f64),
-    /// At a given sample that has noise of this standard deviation, in the network's units, above 0: what the run gives
-    /// is that sample without the noise.
-    Sigma(f64),
-}
-
-/// The steps of a run, from the noisiest on.
-///
-/// Each step begins where the last ended, except that diffusers' DDIM and PNDM label the levels of some
-/// spacings so that a step may begin a little away from there (see [`Grid::of_scheduler`]).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Grid {
-    pub(crate) steps: Vec<Transition>,
-    /// What x_T, standard normal, is multiplied by.
-    pub(crate) start: f64,
-    /// The linear combinations that were fitted for these steps, or none.
-    pub(crate) fitted: Vec<FittedStep>,
-}
-
-impl Grid {
-    /// The steps through `levels`: at each but the last the network is evaluated, and at the last the run ends.
-    ///
-    /// # Errors
-    /// When there are fewer than two levels, or the noise does not fall from each to the next.
-    pub fn new(levels: &[Level]) -> Result<Self> {
-        if levels.len() < 2 {
-            return Err(Error::invalid("a run needs a level to begin at and one to end at"));
-        }
-        for pair in levels.windows(2) {
-            if pair[1].log_snr().partial_cmp(&pair[0].log_snr()) != Some(Ordering::Greater) {
-                return Err(Error::invalid(format!(
-                    "the noise must fall from step to step, but does not from time {} to {}: use fewer steps or another spacing",
-                    pair[0].time, pair[1].time
-                )));
-            }
-        }
-        Ok(Self::chain(levels))
-    }
-
-    /// The steps through `levels`, unchecked.
-    pub(crate) fn chain(levels: &[Level]) -> Self {
-        Grid {
-            steps: levels.windows(2).map(|pair| Transition { from: pair[0], to: pair[1] }).collect(),
-            start: 1.0,
-            fitted: vec![],
-        }
-    }
-
-    /// The steps that were fitted to a model, the last of them to the clean sample:
-    /// [`Solver::Fitted`](crate::solver::Solver::Fitted) takes them.
-    ///
-    /// # Errors
-    /// When there are none, or their times do not fall.
-    pub fn of_fitted(steps: &[FittedStep], marginal: &dyn Marginal) -> Result<Self> {
-        let levels: Vec<Level> = steps.iter().map(|s| marginal.level(s.time)).chain([Level::CLEAN]).collect();
-        Ok(Grid { fitted: steps.to_vec(), ..Self::new(&levels)? })
-    }
-
-    /// The same steps from noise of the standard deviation that the first level says, rather than from x_T as it is.
-    pub(crate) fn with_scaled_noise(mut self) -> Self {
-        self.start = self.steps[0].from.sigma;
-        self
-    }
-
-    /// The part of the steps that `start` says. Where it begins between two levels, the first step is the shorter.
-    ///
-    /// # Errors
-    /// When the strength or σ is out of range.
-    pub fn starting(&self, start: Start, marginal: &dyn Marginal) -> Result<Grid> {
-        let level = match start {
-            Start::Noise => return Ok(self.clone()),
-            Start::Strength(strength) if !(strength > 0.0 && strength <= 1.0) => {
-                return Err(Error::invalid(format!("the strength must be above 0 and at most 1, not {strength}")));
-            }
-            Start::Strength(1.0) => return Ok(self.clone()),
-            Start::Strength(strength) => self.level_at(strength, marginal),
-            Start::Sigma(sigma) => {
-                let most = self.steps[0].from.edm_sigma();
-                if !(sigma > 0.0 && sigma <= most) {
-                    return Err(Error::invalid(format!(
-                        "the noise to start from must be above 0 and at most {most:.4}, where the run's steps begin, not {sigma}"
-                    )));
-                }
-                marginal.level_of_edm_sigma(sigma)
-            }
-        };
-        let mut steps: Vec<Transition> =
-            self.steps.iter().filter(|s| s.to.log_snr() > level.log_snr()).copied().collect();
-        match steps.first_mut() {
-            Some(first) => first.from = level,
-            None => return Err(Error::invalid("the run's steps end before there is so little noise")),
-        }
-        Ok(Grid { steps, start: 1.0, fitted: vec![] })
-    }
-
-    /// The level from which the last share `strength` of the steps leads on.
-    fn level_at(&self, strength: f64, marginal: &dyn Marginal) -> Level {
-        // 0.3 of 10 steps are 3, though 0.7 · 10 may be a little more than 7
-        let place = ((1.0 - strength) * self.steps.len() as f64 * 1e9).round() / 1e9;
-        let (step, share) = (self.steps[(place as usize).min(self.steps.len() - 1)], place.fract());
-        let Transition { from, to } = step;
-        if share == 0.0 {
-            from
-        } else if to.sigma > 0.0 {
-            marginal.level(from.time + share * (to.time - from.time))
-        } else if from.gamma > 0.0 {
-            marginal.level_of_edm_sigma((1.0 - share) * from.edm_sigma())
-        } else {
-            marginal.level((1.0 - share) * from.time)
-        }
-    }
-
-    /// The way back, from a clean sample to noise: any solver of the ODE run on it encodes what it decodes. A
-    /// last step to the clean sample has no way back; in its place the sample is scaled to that step's level.
-    ///
-    /// # Errors
-    /// When nothing is left of the way, or it has gaps (see [`Grid`]).
-    pub fn reversed(&self) -> Result<Grid> {
-        let steps = match self.steps.split_last() {
-            Some((last, rest)) if last.to.sigma == 0.0 => rest,
-            _ => &self.steps,
-        };
-        let Some(last) = steps.last() else {
-            return Err(Error::invalid("a run of one step to the clean sample has no way back: use more steps"));
-        };
-        if self.start != 1.0 || steps.windows(2).any(|pair| pair[0].to != pair[1].from) {
-            return Err(Error::invalid("this scheduler's steps have no way back: name a spacing"));
-        }
-        let start = last.to.gamma;
-        let steps = steps.iter().rev().map(|s| Transition { from: s.to, to: s.from }).collect();
-        Ok(Grid { steps, start, fitted: vec![] })
-    }
-
-    /// The steps.
-    pub fn steps(&self) -> &[Transition] {
-        &self.steps
-    }
-
-    /// The levels at which the network is evaluated at the beginning of each step, and the level at which the run ends.
-    pub fn levels(&self) -> impl Iterator<Item = Level> + '_ {
-        self.steps.iter().map(|s| s.from).chain(self.steps.last().map(|s| s.to))
-    }
-}
-
-/// A discrete VP schedule: β, ᾱ and what follows from them at each training step `t = 0..len`.
+/// The schedule that a model was trained on: a path, and β, ᾱ and what follows from them at each of its training steps
+/// `t = 0..len`. A rectified flow of T training steps has σ = (t + 1)/T at step t, so that the last is pure noise; its β and
+/// ᾱ are those of the variance-preserving schedule of the same σ/γ.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
+    path: Path,
+    clock: Clock,
     beta: Vec<f64>,
     alpha_bar: Vec<f64>,
     /// The times of [`Spacing::Tuned`], by the number of steps.
@@ -250,10 +30,36 @@ impl Schedule {
     /// # Errors
     /// When the configuration has no steps, or a β outside (0, 1).
     pub fn from_config(config: &SchedulerConfig) -> Result<Self> {
+        let flow = config.flow_time().map(|time| match time {
+            FlowTime::Signal(scale) => Clock::Signal(scale),
+            FlowTime::Noise(scale) => Clock::Sigma(scale),
+        });
+        if let Some(clock) = flow {
+            let schedule = Self::of_flow(config.num_train_timesteps, clock);
+            return Ok(Schedule { tuned: config.tuned_timesteps.clone(), ..schedule });
+        }
+        if config.is_angular() {
+            let n = config.num_train_timesteps;
+            let angle = |t: usize| (t + 1) as f64 / n as f64 * std::f64::consts::FRAC_PI_2;
+            let mut alpha_bar: Vec<f64> = (0..n).map(|t| libm::cos(angle(t)).powi(2)).collect();
+            alpha_bar[n - 1] = 0.0;
+            return Ok(Schedule { clock: Clock::Angle, ..Self::from_alpha_bar(alpha_bar) });
+        }
         let sigmas = Sigmas { min: config.class.sigma_min, max: config.class.sigma_max, rho: config.class.rho };
         if let Some((min, max)) = config.sigma_range() {
             return Ok(Schedule { sigmas, ..Self::from_edm_sigmas(min, max)? });
         }
+        let schedule = Schedule { tuned: config.tuned_timesteps.clone(), sigmas, ..Self::of_betas(config)? };
+        if !config.is_continuous() {
+            return Ok(schedule);
+        }
+        let [min, max] = [0, schedule.len() - 1].map(|t| libm::exp(-0.5 * schedule.log_snr_bound(t)));
+        let range = Self::from_edm_sigmas(sigmas.min.unwrap_or(min), sigmas.max.unwrap_or(max))?;
+        Ok(Schedule { clock: Clock::QuarterLogRatio, sigmas, ..range })
+    }
+
+    /// The variance-preserving schedule of the configuration's β.
+    pub(crate) fn of_betas(config: &SchedulerConfig) -> Result<Self> {
         let (n, start, end) = (config.num_train_timesteps, config.beta_start, config.beta_end);
         let lerp = |a: f64, b: f64, i: usize| a + (b - a) * i as f64 / (n.max(2) - 1) as f64;
         let beta: Vec<f64> = match (&config.trained_betas, config.beta_schedule) {
@@ -261,16 +67,26 @@ impl Schedule {
             (None, BetaSchedule::Linear) => (0..n).map(|i| lerp(start, end, i)).collect(),
             (None, BetaSchedule::ScaledLinear) => (0..n).map(|i| lerp(start.sqrt(), end.sqrt(), i).powi(2)).collect(),
             (None, BetaSchedule::SquaredCosine) => {
-                let alpha_bar = |u: f64| libm::cos((u + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).powi(2);
-                let at = |i: usize| alpha_bar(i as f64 / n as f64);
-                (0..n).map(|i| (1.0 - at(i + 1) / at(i)).min(0.999)).collect()
+                capped(n, |u| libm::cos((u + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).powi(2))
             }
+            (None, BetaSchedule::Exponential) => capped(n, |u| libm::exp(-12.0 * u)),
+            (None, BetaSchedule::Laplace) => capped(n, |u| {
+                let place = 0.5 - u;
+                let sign = if place < 0.0 { -1.0 } else { 1.0 };
+                let snr = libm::exp(-0.5 * sign * libm::log(1.0 - 2.0 * place.abs() + 1e-6));
+                (snr / (1.0 + snr)).sqrt()
+            }),
             (None, BetaSchedule::Sigmoid) => {
                 let sigmoid = |u: f64| 1.0 / (1.0 + libm::exp(-u));
                 (0..n).map(|i| start + (end - start) * sigmoid(lerp(-6.0, 6.0, i))).collect()
             }
         };
-        let schedule = Schedule { tuned: config.tuned_timesteps.clone(), sigmas, ..Self::from_betas(beta)? };
+        let mut schedule = Self::from_betas(beta)?;
+        let shift = config.snr_shift();
+        if shift != 1.0 {
+            let shifted = schedule.alpha_bar.iter().map(|a| a / (shift + (1.0 - shift) * a));
+            schedule = Self::from_alpha_bar(shifted.collect());
+        }
         if config.rescale_betas_zero_snr { schedule.with_zero_terminal_snr() } else { Ok(schedule) }
     }
 
@@ -292,7 +108,7 @@ impl Schedule {
                 Some(*product)
             })
             .collect();
-        Ok(Schedule { beta, alpha_bar, tuned: BTreeMap::new(), sigmas: Sigmas::default() })
+        Ok(Self::new(beta, alpha_bar))
     }
 
     /// A schedule for a network that takes σ: σ/γ from `min` to `max`, even in its logarithm over 1000 training
@@ -309,8 +125,30 @@ impl Schedule {
         const LEN: usize = 1000;
         let sigma = |t: usize| min * libm::pow(max / min, t as f64 / (LEN - 1) as f64);
         let alpha_bar: Vec<f64> = (0..LEN).map(|t| 1.0 / (1.0 + sigma(t).powi(2))).collect();
-        let beta = (0..LEN).map(|t| 1.0 - alpha_bar[t] / if t == 0 { 1.0 } else { alpha_bar[t - 1] }).collect();
-        Ok(Schedule { beta, alpha_bar, tuned: BTreeMap::new(), sigmas: Sigmas::default() })
+        Ok(Self::from_alpha_bar(alpha_bar))
+    }
+
+    /// The rectified flow of so many training steps, which calls its times by `clock`.
+    fn of_flow(steps: usize, clock: Clock) -> Self {
+        let ratio = |t: usize| (t + 1) as f64 / (steps - t - 1) as f64;
+        let alpha_bar = (0..steps).map(|t| 1.0 / (1.0 + ratio(t).powi(2))).collect();
+        Schedule { path: Path::RectifiedFlow, clock, ..Self::from_alpha_bar(alpha_bar) }
+    }
+
+    fn from_alpha_bar(alpha_bar: Vec<f64>) -> Self {
+        let before = |t: usize| if t == 0 { 1.0 } else { alpha_bar[t - 1] };
+        let beta = (0..alpha_bar.len()).map(|t| 1.0 - alpha_bar[t] / before(t)).collect();
+        Self::new(beta, alpha_bar)
+    }
+
+    fn new(beta: Vec<f64>, alpha_bar: Vec<f64>) -> Self {
+        let (path, clock) = (Path::VariancePreserving, Clock::Step);
+        Schedule { path, clock, beta, alpha_bar, tuned: BTreeMap::new(), sigmas: Sigmas::default() }
+    }
+
+    /// The path that its levels lie on.
+    pub fn path(&self) -> Path {
+        self.path
     }
 
     /// The number of training steps T.
@@ -335,14 +173,20 @@ impl Schedule {
         self.alpha_bar[t]
     }
 
-    /// γ_t = √ᾱ_t, the scale of the signal.
+    /// γ_t = √ᾱ_t of a variance-preserving schedule, the scale of the signal.
     pub fn gamma(&self, t: usize) -> f64 {
-        self.alpha_bar(t).sqrt()
+        match self.path {
+            Path::RectifiedFlow => (self.len() - t - 1) as f64 / self.len() as f64,
+            _ => self.alpha_bar(t).sqrt(),
+        }
     }
 
-    /// σ_t = √(1 - ᾱ_t), the scale of the noise.
+    /// σ_t = √(1 - ᾱ_t) of a variance-preserving schedule, the scale of the noise.
     pub fn sigma(&self, t: usize) -> f64 {
-        (1.0 - self.alpha_bar(t)).sqrt()
+        match self.path {
+            Path::RectifiedFlow => (t + 1) as f64 / self.len() as f64,
+            _ => (1.0 - self.alpha_bar(t)).sqrt(),
+        }
     }
 
     /// The same schedule with √ᾱ shifted and scaled so that the last training step is pure noise and the
@@ -357,8 +201,7 @@ impl Schedule {
         }
         let (first, last) = (self.gamma(0), self.gamma(n - 1));
         let alpha_bar: Vec<f64> = (0..n).map(|t| ((self.gamma(t) - last) * first / (first - last)).powi(2)).collect();
-        let beta = (0..n).map(|t| 1.0 - alpha_bar[t] / if t == 0 { 1.0 } else { alpha_bar[t - 1] }).collect();
-        Ok(Schedule { beta, alpha_bar, tuned: self.tuned.clone(), sigmas: self.sigmas })
+        Ok(Schedule { tuned: self.tuned.clone(), sigmas: self.sigmas, ..Self::from_alpha_bar(alpha_bar) })
     }
 
     /// ln(γ²/σ²) at training step `t`: it falls as t grows.
@@ -369,8 +212,28 @@ impl Schedule {
         libm::log(self.alpha_bar(t) / (1.0 - self.alpha_bar(t)))
     }
 
-    /// The level at a time from 0 to `len - 1`; between training steps log-SNR is interpolated linearly.
+    /// The level at a time of the network's: a training step from 0 to `len - 1`, between which log-SNR is interpolated
+    /// linearly, unless the network counts otherwise.
     pub fn level(&self, time: f64) -> Level {
+        match self.clock {
+            Clock::Step => self.level_of_betas(time),
+            clock => self.path.level(time, clock.ratio(time)),
+        }
+    }
+
+    /// The level at a training step, which may be fractional.
+    pub(crate) fn level_at_step(&self, step: f64) -> Level {
+        match (self.path, self.clock) {
+            (_, Clock::Step) => self.level_of_betas(step),
+            (Path::RectifiedFlow, clock) => clock.flow_level(((step + 1.0) / self.len() as f64).clamp(0.0, 1.0)),
+            (path, clock) => {
+                let s = self.level_of_betas(step).edm_sigma();
+                path.level(clock.time(s), s)
+            }
+        }
+    }
+
+    fn level_of_betas(&self, time: f64) -> Level {
         let last = (self.len() - 1) as f64;
         let time = time.clamp(0.0, last);
         let (below, fraction) = (time.floor() as usize, time.fract());
@@ -383,9 +246,16 @@ impl Schedule {
         Level { time, gamma: alpha_bar.sqrt(), sigma: (1.0 - alpha_bar).sqrt() }
     }
 
-    /// The time at which the log-SNR is `log_snr`, the inverse of [`level`](Self::level); times outside
-    /// the schedule become its ends.
+    /// The time at which the log-SNR is `log_snr`, the inverse of [`level`](Self::level); where times are training steps,
+    /// those outside the schedule become its ends.
     pub fn time_of_log_snr(&self, log_snr: f64) -> f64 {
+        match self.clock {
+            Clock::Step => self.step_of_log_snr(log_snr),
+            clock => clock.time(libm::exp(-0.5 * log_snr)),
+        }
+    }
+
+    fn step_of_log_snr(&self, log_snr: f64) -> f64 {
         // the first training step whose log-SNR is below; ᾱ falls with t
         let alpha_bar = 1.0 / (1.0 + libm::exp(-log_snr));
         match self.alpha_bar.partition_point(|&a| a >= alpha_bar) {
@@ -401,7 +271,7 @@ impl Schedule {
 
     /// The levels that a run of `steps` steps visits, from the noisiest on, and the level at which it
     /// ends: `steps + 1` in all. `spacing` chooses the times; `steps_offset` shifts those of
-    /// [`Spacing::Leading`]; the last level is [`Level::CLEAN`], or without `to_clean` training step 0.
+    /// [`Spacing::Leading`]; the last level is clean, or without `to_clean` training step 0.
     ///
     /// # Errors
     /// When `steps` is 0 or more than the schedule's, or when nothing is known for [`Spacing::Tuned`].
@@ -416,25 +286,42 @@ impl Schedule {
         let tuned = if spacing == Spacing::Tuned { self.tuned_times(steps)? } else { Vec::new() };
         let end_of = |own: Option<f64>, t: usize| own.unwrap_or_else(|| libm::exp(-0.5 * self.log_snr_bound(t)));
         let ends = (end_of(self.sigmas.max, n - 1), end_of(self.sigmas.min, 0));
-        let time = |i: usize| -> f64 {
+        // a network that does not count in training steps takes times between them as well
+        let whole = |step: f64| if self.clock == Clock::Step { step.round_ties_even() } else { step };
+        let of_ratio = |s: f64| self.level(self.time_of_log_snr(-2.0 * libm::log(s)));
+        let level = |i: usize| -> Level {
             match spacing {
-                Spacing::Tuned => tuned[i],
-                Spacing::Leading => (((steps - 1 - i) * (n / steps)) + steps_offset).min(n - 1) as f64,
-                Spacing::Trailing => (n as f64 * (count - i as f64) / count).round_ties_even() - 1.0,
-                Spacing::Linspace => between(last, 0.0, i).round_ties_even(),
+                Spacing::Tuned => self.level(tuned[i]),
+                Spacing::Leading => {
+                    self.level_at_step((((steps - 1 - i) * (n / steps)) + steps_offset).min(n - 1) as f64)
+                }
+                Spacing::Trailing => self.level_at_step(whole(n as f64 * (count - i as f64) / count) - 1.0),
+                Spacing::Linspace => self.level_at_step(whole(between(last, 0.0, i))),
                 Spacing::LogSnr => {
                     let ln = between(libm::log(ends.0), libm::log(ends.1), i);
-                    self.time_of_log_snr(-2.0 * ln)
+                    self.level(self.time_of_log_snr(-2.0 * ln))
                 }
                 Spacing::Karras => {
                     let rho = self.sigmas.rho.unwrap_or(7.0);
-                    let sigma = libm::pow(between(libm::pow(ends.0, 1.0 / rho), libm::pow(ends.1, 1.0 / rho), i), rho);
-                    self.time_of_log_snr(-2.0 * libm::log(sigma))
+                    of_ratio(libm::pow(between(libm::pow(ends.0, 1.0 / rho), libm::pow(ends.1, 1.0 / rho), i), rho))
                 }
             }
         };
-        let end = if to_clean { Level::CLEAN } else { self.level(0.0) };
-        Ok((0..steps).map(|i| self.level(time(i))).chain([end]).collect())
+        let end = if to_clean { self.clean() } else { self.level_at_step(0.0) };
+        Ok((0..steps).map(level).chain([end]).collect())
+    }
+
+    /// The level without noise. Only a rectified flow has a time for it.
+    pub(crate) fn clean(&self) -> Level {
+        match self.path {
+            Path::RectifiedFlow => self.clock.flow_level(0.0),
+            _ => Level::CLEAN,
+        }
+    }
+
+    /// The level of a rectified flow with this σ.
+    pub(crate) fn flow_level(&self, sigma: f64) -> Level {
+        self.clock.flow_level(sigma)
     }
 
     /// The times tuned for so many steps, or for the nearest number that there are times for, with those in
@@ -460,11 +347,14 @@ impl Schedule {
         Grid::new(&self.levels(steps, spacing, steps_offset, to_clean)?)
     }
 
-    /// The noisiest level that still has signal, and that of training step 0.
+    /// The noisiest level that still has signal, or of a rectified flow pure noise; and that of training step 0.
     pub fn ends(&self) -> (Level, Level) {
+        if self.path == Path::RectifiedFlow {
+            return (self.level_at_step((self.len() - 1) as f64), self.level_at_step(0.0));
+        }
         let last = self.len() - 1;
         let noisiest = if self.alpha_bar(last) == 0.0 && last > 0 { last - 1 } else { last };
-        (self.level(noisiest as f64), self.level(0.0))
+        (self.level_at_step(noisiest as f64), self.level_at_step(0.0))
     }
 
     /// The log-SNR of training step `t`, or of the step before where that one has no signal at all.
@@ -474,52 +364,11 @@ impl Schedule {
     }
 }
 
-/// The continuous VP-SDE `dx = -½ β(t) x dt + √β(t) dW` with β linear in t from 0 to 1 (arXiv 2011.13456).
-///
-/// `γ_t = exp(-½ ∫β)` and `σ_t² = 1 - exp(-∫β)`. (One prints `1 - exp(-½ ∫β)` now and then; variance
-/// preservation, `γ² + σ² = 1`, shows that for a slip.)
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct VpSde {
-    /// β(0).
-    pub beta_min: f64,
-    /// β(1).
-    pub beta_max: f64,
-}
-
-impl Default for VpSde {
-    /// β from 0.1 to 20, the usual choice.
-    fn default() -> Self {
-        VpSde { beta_min: 0.1, beta_max: 20.0 }
-    }
-}
-
-impl VpSde {
-    /// β(t).
-    pub fn beta(&self, t: f64) -> f64 {
-        self.beta_min + (self.beta_max - self.beta_min) * t
-    }
-
-    /// ∫β from 0 to t.
-    pub fn beta_integral(&self, t: f64) -> f64 {
-        self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t * t
-    }
-
-    /// The level at time `t`, in [0, 1].
-    pub fn level(&self, t: f64) -> Level {
-        let integral = self.beta_integral(t);
-        Level { time: t, gamma: libm::exp(-0.5 * integral), sigma: (-libm::expm1(-integral)).sqrt() }
-    }
-
-    /// The time at which the log-SNR is `log_snr`: the inverse of `level(t).log_snr()`.
-    pub fn time_of_log_snr(&self, log_snr: f64) -> f64 {
-        // log-SNR = -ln(e^B - 1), and B is quadratic in t
-        let integral = libm::log1p(libm::exp(-log_snr));
-        let slope = self.beta_max - self.beta_min;
-        2.0 * integral / (self.beta_min + (self.beta_min * self.beta_min + 2.0 * slope * integral).sqrt())
-    }
-}
-
 impl Marginal for Schedule {
+    fn path(&self) -> Path {
+        self.path
+    }
+
     fn level(&self, time: f64) -> Level {
         Schedule::level(self, time)
     }
@@ -529,19 +378,16 @@ impl Marginal for Schedule {
     }
 }
 
-impl Marginal for VpSde {
-    fn level(&self, time: f64) -> Level {
-        VpSde::level(self, time)
-    }
-
-    fn time_of_log_snr(&self, log_snr: f64) -> f64 {
-        VpSde::time_of_log_snr(self, log_snr)
-    }
+/// The β, at most 0.999, that make ᾱ this function of t/T.
+fn capped(n: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f64> {
+    let at = |i: usize| alpha_bar(i as f64 / n as f64);
+    (0..n).map(|i| (1.0 - at(i + 1) / at(i)).min(0.999)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::VpSde;
 
     fn schedule(beta_schedule: BetaSchedule) -> Schedule {
         Schedule::from_config(&SchedulerConfig { beta_schedule, ..SchedulerConfig::default() }).unwrap()
