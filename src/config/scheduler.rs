@@ -390,11 +390,6 @@ impl SchedulerConfig {
         }
     }
 
-    /// Whether the network is told ¼ ln(σ/γ) in place of the training step: `timestep_type` of `continuous`.
-    pub fn is_continuous(&self) -> bool {
-        self.other.get("timestep_type").and_then(Value::as_str) == Some("continuous")
-    }
-
     /// The fields that nothing here reads, but for those that diffusers keeps for itself.
     pub fn unknown_fields(&self) -> impl Iterator<Item = &str> {
         self.other.keys().map(String::as_str).filter(|k| !k.starts_with('_'))

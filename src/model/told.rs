@@ -26,8 +26,8 @@ pub(super) fn told(given: Option<TimeAs>, config: &SchedulerConfig, input: Optio
             time.name()
         ))),
         Some(time) => Ok(Ok(time)),
-        None if takes_sigma || input.is_whole() => Ok(Ok(TimeAs::Step)),
-        None if config.is_continuous() => Ok(Ok(TimeAs::QuarterLogSigma)),
+        // times of a continuous schedule are ¼ ln(σ/γ) already
+        None if takes_sigma || input.is_whole() || config.is_continuous() => Ok(Ok(TimeAs::Step)),
         None => Ok(match names::meaning(&input.name) {
             Meaning::Any => Ok(TimeAs::Step),
             Meaning::Plain(time) => Ok(time),
