@@ -89,7 +89,7 @@ mod tests {
     fn what_is_not_supported_is_named() {
         let schedule = Schedule::from_config(&SchedulerConfig::default()).unwrap();
         for (text, part) in [
-                        ("{}", "names no class"),
+            ("{}", "names no class"),
             (r#"{"_class_name": "DDIMScheduler", "timestep_spacing": "karras"}"#, "timestep_spacing must be leading"),
             (r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": 99}"#, "leaves no training step"),
         ] {

@@ -468,6 +468,45 @@ for name, nodes, stored in (
 row("several sequences: Conv", "r = Reshape (x, several) y = Conv <dilations = [2], pads = [2, 2]> (r, w, b)", 13, shape=(1, 12, 9),
     several=np.int64([3, 4, 9]), w=weights(5, 4, 3), b=weights(5))
 
+# Norms that are written out.
+for axis in (1, 2, -1):
+    dims = [(1, 5, 1, 1), (6, 1), (7,)][axis]
+    for square in ("q = Pow (d, two)", "q = Mul (d, d)"):
+        for quotient in ("n = Div (d, r)", "i = Reciprocal (r) n = Mul (i, d)"):
+            row(f"layer norm at {axis} by {square} and {quotient}",
+                f"m = ReduceMean <axes = [{axis}]> (x) d = Sub (x, m) {square} v = ReduceMean <axes = [{axis}]> (q) e = Add (v, eps) "
+                f"r = Sqrt (e) {quotient} s = Mul (n, w) y = Add (b, s)", 13, shape=(1, 5, 6, 7), two=np.float32(2), eps=np.float32(1e-5),
+                w=weights(*dims), b=weights(*dims))
+            square_of_x, quotient_of_x = square.replace("d", "x"), quotient.replace("(d,", "(x,").replace(", d)", ", x)")
+            row(f"RMS norm at {axis} by {square} and {quotient}",
+                f"{square_of_x} v = ReduceMean <axes = [{axis}]> (q) e = Add (eps, v) r = Sqrt (e) {quotient_of_x} y = Mul (w, n)", 13,
+                shape=(1, 5, 6, 7), two=np.float32(2), eps=np.float32(1e-5), w=weights(*dims))
+row("layer norm whose mean is read elsewhere too",
+    "m = ReduceMean <axes = [1]> (x) d = Sub (x, m) q = Mul (d, d) v = ReduceMean <axes = [1]> (q) e = Add (v, eps) r = Sqrt (e) "
+    "n = Div (d, r) y = Add (n, m)", 13, eps=np.float32(1e-5))
+row("layer norm whose root is over other dimensions",
+    "m = ReduceMean <axes = [1]> (x) d = Sub (x, m) q = Mul (d, d) v = ReduceMean <axes = [2]> (q) e = Add (v, eps) r = Sqrt (e) "
+    "y = Div (d, r)", 13, eps=np.float32(1e-5))
+row("layer norm upside down",
+    "m = ReduceMean <axes = [1]> (x) d = Sub (x, m) q = Mul (d, d) v = ReduceMean <axes = [1]> (q) e = Add (v, eps) r = Sqrt (e) "
+    "y = Div (r, d)", 13, eps=np.float32(1e-5))
+row("layer norm with the mean the wrong way round",
+    "m = ReduceMean <axes = [1]> (x) d = Sub (m, x) q = Mul (d, d) v = ReduceMean <axes = [1]> (q) e = Add (v, eps) r = Sqrt (e) "
+    "y = Div (d, r)", 13, eps=np.float32(1e-5))
+row("layer norm over two dimensions, with a scale over pixels",
+    "m = ReduceMean <axes = [1, 3]> (x) d = Sub (x, m) q = Mul (d, d) v = ReduceMean <axes = [1, 3]> (q) e = Add (v, eps) r = Sqrt (e) "
+    "n = Div (d, r) y = Mul (n, w)", 13, shape=(1, 5, 6, 7), eps=np.float32(1e-5), w=weights(6, 1))
+row("layer norm over two dimensions",
+    "m = ReduceMean <axes = [3, 1]> (x) d = Sub (x, m) q = Mul (d, d) v = ReduceMean <axes = [3, 1]> (q) e = Add (v, eps) r = Sqrt (e) "
+    "n = Div (d, r) s = Mul (n, w) y = Add (s, b)", 13, shape=(1, 5, 6, 7), eps=np.float32(1e-5), w=weights(5, 1, 7), b=weights(7))
+for least in ("c = Max (n, l)", "c = Clip (n, l)"):
+    row(f"a value over its norm, {least}", f"n = ReduceL2 <axes = [1]> (x) {least} q = Div (x, c) g = Mul (q, w) y = Mul (g, k)", 13,
+        shape=(1, 5, 6, 7), l=np.float32(1.5), w=weights(1, 5, 1, 1), k=np.float32(2.5))
+row("a value over its norm, spread", "n = ReduceL2 <axes = [1]> (x) c = Clip (n, l) e = Expand (c, h) y = Div (x, e)", 13,
+    shape=(1, 5, 6, 7), l=np.float32(1e-12), h=np.int64([1, 5, 6, 7]))
+row("a value over its norm, with a bound above", "n = ReduceL2 <axes = [1]> (x) c = Clip (n, l, h) y = Div (x, c)", 13,
+    shape=(1, 5, 6, 7), l=np.float32(0.5), h=np.float32(1.5))
+
 row("Split without sizes", "a, b = Split <axis = 1> (x) y = Sub (b, a)", 13)
 row("Split in three without sizes", "a, b, y = Split <axis = 1, num_outputs = 3> (x)", 18, shape=(1, 7, 3))
 row("Split in parts that do not divide", "a, y = Split <axis = 1, num_outputs = 2> (x)", 18, shape=(1, 7, 3))

@@ -443,6 +443,16 @@ impl<'a> Graph<'a> {
         self.makers.get(name).map(|i| self.nodes[*i])
     }
 
+    /// The number of the node that makes the value of this name.
+    pub fn maker_number(&self, name: &str) -> Option<usize> {
+        self.makers.get(name).copied()
+    }
+
+    /// Whether the caller gets the value of this name.
+    pub fn is_result(&self, name: &str) -> bool {
+        self.results.contains(name)
+    }
+
     /// The nodes that read `name`.
     pub fn consumers(&self, name: &str) -> &[usize] {
         self.consumers.get(name).map_or(&[], Vec::as_slice)

@@ -150,6 +150,17 @@ impl<'a> Lowering<'a> {
         self.graph.sole_consumer(node.output.first()?).filter(|(_, n)| n.op_type == op)
     }
 
+    /// The nodes that read `name`, by their numbers; `None` if the caller gets the value too.
+    pub fn readers(&self, name: &str) -> Option<Vec<(usize, &'a NodeProto)>> {
+        let all = self.graph.consumers(name).iter().map(|j| (*j, self.graph.nodes[*j])).collect();
+        (!self.graph.is_result(name)).then_some(all)
+    }
+
+    /// The number of a node.
+    pub fn number_of(&self, node: &NodeProto) -> Option<usize> {
+        self.graph.maker_number(node.output.first()?)
+    }
+
     /// An operation for node `i` alone.
     pub fn one(&self, i: usize, op: impl Operation<'a> + 'a) -> Option<Lowered<'a>> {
         self.fused(op, &self.node(i).output, vec![i])

@@ -259,22 +259,40 @@ impl<const N: usize> Iterator for Runs<'_, N> {
     fn next(&mut self) -> Option<[usize; N]> {
         self.left = self.left.checked_sub(1)?;
         let now = self.at;
-        // on to the next index, as a counter goes on
-        for d in (0..RANK - 1).rev().filter(|d| self.loops.dims[*d] > 1) {
-            self.index[d] += 1;
-            let wraps = self.index[d] == self.loops.dims[d];
+        if self.left == 0 {
+            return Some(now);
+        }
+        // on to the next index, as a counter goes on: mostly in the last of its places
+        const LAST: usize = RANK - 2;
+        self.index[LAST] += 1;
+        if self.index[LAST] < self.loops.dims[LAST] {
             for (at, strides) in self.at.iter_mut().zip(&self.loops.strides) {
-                *at += strides[d];
-                if wraps {
-                    *at -= self.loops.dims[d] * strides[d];
-                }
+                *at += strides[LAST];
             }
-            if !wraps {
+        } else {
+            self.carry();
+        }
+        Some(now)
+    }
+}
+
+impl<const N: usize> Runs<'_, N> {
+    /// Goes on to the next index where the last of its places is full.
+    #[inline(never)]
+    fn carry(&mut self) {
+        for d in (0..RANK - 1).rev() {
+            if d < RANK - 2 {
+                self.index[d] += 1;
+            }
+            if self.index[d] < self.loops.dims[d] {
                 break;
             }
             self.index[d] = 0;
         }
-        Some(now)
+        for (v, at) in self.at.iter_mut().enumerate() {
+            let strides = &self.loops.strides[v];
+            *at = self.loops.starts[v] + self.index.iter().zip(strides).map(|(i, s)| i * s).sum::<usize>();
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::image_map::{ImageFunction, ImageMap, Output};
 use super::unary::{UnaryOperation, gelu};
-use super::{Fusion, Operation, Operator};
+use super::{Fusion, Operation, Operator, norm_forms};
 use crate::compile::Compiler;
 use crate::constant::{Constant, broadcast, made};
 use crate::graph::{Inference, unknown_form};
@@ -18,7 +18,9 @@ use onnx::pb::tensor_proto::DataType;
 pub static OPERATORS: &[Operator] = &[
     Operator::new("Add").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Add)),
     Operator::new("Sub").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Subtract)),
-    Operator::new("Mul").infer(infer).fold(fold).lower(|l, i| gelu(l, i).or_else(|| one(l, i, Binary::Multiply))),
+    Operator::new("Mul").infer(infer).fold(fold).lower(|l, i| {
+        gelu(l, i).or_else(|| norm_forms::rms_norm(l, i)).or_else(|| one(l, i, Binary::Multiply))
+    }),
     Operator::new("Div").infer(infer).fold(fold).lower(|l, i| gelu(l, i).or_else(|| one(l, i, Binary::Divide))),
     Operator::new("Min").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Least)),
     Operator::new("Max").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Greatest)),
@@ -29,7 +31,7 @@ pub static OPERATORS: &[Operator] = &[
     // the slope of the second input has as many dimensions as the first, or fewer
     Operator::new("PRelu").infer(|n| infer(n).and_then(|dims| if dims[0] == n.shape(0)? { Ok(dims) } else { Err(unknown_form()) }))
         .lower(|l, i| one(l, i, Binary::PRelu)),
-    Operator::new("Pow").infer(infer).fold(fold).lower(pow),
+    Operator::new("Pow").infer(infer).fold(fold).lower(|l, i| norm_forms::rms_norm(l, i).or_else(|| pow(l, i))),
 ];
 
 fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {

@@ -14,6 +14,7 @@ use onnx::pb::NodeProto;
 mod depthwise;
 mod image_map;
 mod indexed;
+mod norm_forms;
 mod pick;
 mod rearrange;
 mod row_op;

@@ -1,7 +1,7 @@
 //! Sums, means, extremes and norms over dimensions.
 
 use super::reshape::axes;
-use super::{Operation, Operator};
+use super::{Operation, Operator, norm_forms};
 use crate::compile::{Compiler, inverse};
 use crate::constant::Constant;
 use crate::graph::Inference;
@@ -16,13 +16,13 @@ use kernels::reduce::Reduction;
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[
-    reduction("ReduceMean").lower(|l, i| lower(l, i, Reduction::Mean)),
+    reduction("ReduceMean").lower(|l, i| norm_forms::layer_norm(l, i).or_else(|| lower(l, i, Reduction::Mean))),
     reduction("ReduceSum").lower(|l, i| lower(l, i, Reduction::Sum)),
     reduction("ReduceMax").lower(|l, i| lower(l, i, Reduction::Max)),
     reduction("ReduceMin").lower(|l, i| lower(l, i, Reduction::Min)),
     reduction("ReduceProd").lower(|l, i| lower(l, i, Reduction::Product)),
     reduction("ReduceL1").lower(|l, i| lower(l, i, Reduction::L1)),
-    reduction("ReduceL2").lower(|l, i| lower(l, i, Reduction::L2)),
+    reduction("ReduceL2").lower(|l, i| norm_forms::l2_norm(l, i).or_else(|| lower(l, i, Reduction::L2))),
     reduction("ReduceSumSquare").lower(|l, i| lower(l, i, Reduction::SumSquare)),
     reduction("ReduceLogSum").lower(|l, i| lower(l, i, Reduction::LogSum)),
     reduction("ReduceLogSumExp").lower(|l, i| lower(l, i, Reduction::LogSumExp)),
@@ -33,7 +33,7 @@ const fn reduction(name: &'static str) -> Operator {
 }
 
 /// The dimensions that are reduced: none at all where the node says that no axes mean none.
-fn reduced(node: &NodeProto, given: Option<&Constant>, rank: usize) -> Result<Vec<usize>, Reason> {
+pub fn reduced(node: &NodeProto, given: Option<&Constant>, rank: usize) -> Result<Vec<usize>, Reason> {
     let named = axes(node, given).filter(|axes| !axes.is_empty());
     match named {
         Some(axes) => axes.into_iter().map(|a| axis(a, rank)).collect(),
