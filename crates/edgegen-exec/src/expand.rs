@@ -24,7 +24,7 @@ const MOST_NODES: usize = 1 << 17;
 /// # Errors
 /// When a node must be written out and it is not known how, and when the graph contradicts itself or becomes too large.
 pub fn write_out(graph: &mut GraphProto, opset: i64, inputs: &[GraphInput], budget: &Budget) -> Result<(), Reason> {
-    if !has_candidates(graph, opset) {
+    if !has_candidates(graph) {
         return Ok(());
     }
     // what is read here is dropped, and read again

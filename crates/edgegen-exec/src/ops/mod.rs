@@ -15,6 +15,7 @@ mod depthwise;
 mod image_map;
 mod indexed;
 mod pick;
+mod product_by_range;
 mod rearrange;
 mod row_op;
 #[cfg(test)]
@@ -209,6 +210,8 @@ pub enum Fusion<'o, 'a> {
     Silu,
     /// Rounding of what comes before.
     Round(QuantParams),
+    /// Rounding to levels that are known when the value is there alone.
+    RoundByRange,
     /// A concatenation: what comes before may be made in its place.
     Concat { parts: &'o [Operand<'a>], axis: usize },
     /// A value read anew, which has no place of its own.
