@@ -92,13 +92,13 @@ G, B = weights(4), weights(4)
 AFFINE = dict(g=G, b=B, g1=G.reshape(4, 1, 1), b1=B.reshape(4, 1, 1))
 row("GroupNorm of channels that come first", "y = com.microsoft.GroupNorm <groups = 2, activation = 0, channels_last = 0, epsilon = 0.01> (x, g, b)",
     like=f"{NORM} y = Identity (a)", **NORM_STORED, **AFFINE)
-row("GroupNorm with SiLU of channels that come last", """t = Transpose <perm = [0, 2, 3, 1]> (x)
-    k = com.microsoft.GroupNorm <groups = 2, activation = 1, epsilon = 0.01> (t, g, b) y = Transpose <perm = [0, 3, 1, 2]> (k)""",
+row("GroupNorm with SiLU of channels that come last", """last = Transpose <perm = [0, 2, 3, 1]> (x)
+    k = com.microsoft.GroupNorm <groups = 2, activation = 1, epsilon = 0.01> (last, g, b) y = Transpose <perm = [0, 3, 1, 2]> (k)""",
     like=f"{NORM} s = Sigmoid (a) y = Mul (a, s)", **NORM_STORED, **AFFINE)
 for name, skip, shape in (("image", "Transpose <perm = [0, 2, 3, 1]> (e)", (1, 4, 4, 4)), ("number a channel", "Reshape (e, f)", (1, 4))):
     E_, F_ = weights(*shape), np.int64([1, 4])
-    row(f"SkipGroupNorm with an {name}", f"""t = Transpose <perm = [0, 2, 3, 1]> (x) e = Tanh (w) s0 = {skip}
-        k, s1 = com.microsoft.SkipGroupNorm <groups = 2, activation = 1, epsilon = 0.01> (t, g, b, s0, c0) l = Mul (k, s1)
+    row(f"SkipGroupNorm with an {name}", f"""last = Transpose <perm = [0, 2, 3, 1]> (x) e = Tanh (w) s0 = {skip}
+        k, s1 = com.microsoft.SkipGroupNorm <groups = 2, activation = 1, epsilon = 0.01> (last, g, b, s0, c0) l = Mul (k, s1)
         y = Transpose <perm = [0, 3, 1, 2]> (l)""",
         like=f"""e = Tanh (w) e1 = Reshape (e, f1) x0 = Add (x, e1) x1 = Add (x0, c1) {NORM.replace("Reshape (x,", "Reshape (x1,")}
         s = Sigmoid (a) m1 = Mul (a, s) y = Mul (m1, x1)""",
@@ -106,7 +106,7 @@ for name, skip, shape in (("image", "Transpose <perm = [0, 2, 3, 1]> (e)", (1, 4
 
 # Convolutions.
 W = weights(6, 4, 3, 3)
-row("NhwcConv", """t = Transpose <perm = [0, 2, 3, 1]> (x) c = com.microsoft.NhwcConv <pads = [1, 1, 1, 1], strides = [2, 2], kernel_shape = [3, 3]> (t, w, b)
+row("NhwcConv", """last = Transpose <perm = [0, 2, 3, 1]> (x) c = com.microsoft.NhwcConv <pads = [1, 1, 1, 1], strides = [2, 2], kernel_shape = [3, 3]> (last, w, b)
     y = Transpose <perm = [0, 3, 1, 2]> (c)""", like="y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w1, b)", w=W.transpose(0, 2, 3, 1), w1=W,
     b=weights(6))
 for activation, numbers in (("", ""), ("Relu", ""), ("LeakyRelu", ", activation_params = [0.2]"), ("Clip", ", activation_params = [-0.25, 0.5]"),
@@ -274,6 +274,29 @@ row("a sequence that grows", "e = SequenceEmpty () a = SequenceInsert (e, x) h =
     "n = SequenceLength (d) f = Cast <to = 1> (n) u = ConcatFromSequence <axis = 0> (d) y = Mul (u, f)", i=np.int64(0), j=np.int64(-1))
 row("an operator that nothing reads", "n = NonZero (x) y = Tanh (x)")
 
+# Recurrent layers and Fourier transforms.
+for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
+    for direction in ("forward", "reverse", "bidirectional"):
+        n = 2 if direction == "bidirectional" else 1
+        stored = dict(w=weights(n, gates * 3, 4), r=weights(n, gates * 3, 3), b=weights(n, gates * 6))
+        start = ", , h" + (", c" if op == "LSTM" else "")
+        states = dict(h=weights(n, 2, 3), c=weights(n, 2, 3))
+        text = f'hidden_size = 3, direction = "{direction}"'
+        row(f"{op}, {direction}", f"y = {op} <{text}> (x, w, r, b)", 14, (5, 2, 4), **stored)
+        row(f"{op}, {direction}, from a state", f"y = {op} <{text}> (x, w, r, b{start})", 14, (5, 2, 4), **stored, **states)
+        row(f"{op}, {direction}, its last state", f"u, y = {op} <{text}> (x, w, r)", 14, (5, 2, 4), **stored)
+row("GRU that multiplies before it resets", "y = GRU <hidden_size = 3, linear_before_reset = 1> (x, w, r, b)", 14, (5, 2, 4), w=weights(1, 9, 4), r=weights(1, 9, 3),
+    b=weights(1, 18))
+row("LSTM and its last cell", "u, v, z = LSTM <hidden_size = 3> (x, w, r, b) y = Add (v, z)", 14, (5, 2, 4), w=weights(1, 12, 4), r=weights(1, 12, 3), b=weights(1, 24))
+row("LSTM with other activations", 'y = LSTM <hidden_size = 3, activations = ["Relu", "Tanh", "Tanh"]> (x, w, r)', 14, (5, 2, 4), w=weights(1, 12, 4), r=weights(1, 12, 3))
+row("DFT of real numbers", "y = DFT <axis = 1> (x)", 17, (2, 6, 3, 1))
+row("DFT of real numbers, one half", "y = DFT <axis = 2, onesided = 1> (x)", 17, (2, 3, 7, 1))
+row("DFT of complex numbers", "y = DFT <axis = 1> (x)", 17, (2, 6, 3, 2))
+row("DFT of opset 20", "y = DFT <onesided = 1> (x, , a)", 20, (2, 6, 3, 1), a=np.int64(-3))
+row("DFT of another length", "y = DFT <axis = 1> (x, n)", 17, (2, 6, 3, 1), n=np.int64(4))
+row("DFT of a longer one", "y = DFT <axis = 1> (x, n)", 17, (2, 6, 3, 2), n=np.int64(8))
+row("DFT backward", "y = DFT <axis = 1, inverse = 1> (x)", 17, (2, 6, 3, 2))
+
 # Stored indices.
 row("Gather of several", "y = Gather <axis = 1> (x, i)", i=np.int64([3, 0, 3, -2]))
 row("Gather by a matrix", "y = Gather <axis = 2> (x, i)", i=np.int64([[1, 0], [-1, 2]]))
@@ -282,7 +305,8 @@ row("GatherND within a batch", "y = GatherND <batch_dims = 1> (x, i)", shape=(2,
 row("GatherND within two dimensions", "y = GatherND <batch_dims = 2> (x, i)", shape=(2, 3, 4), i=np.int64([[[1], [2], [0]], [[0], [-1], [3]]]))
 row("GatherElements by stored indices", "y = GatherElements <axis = 1> (x, i)", 13, (2, 3), i=np.int64([[1, 0, -1, 2], [0, 2, 1, 1]]))
 row("GatherElements of fewer", "y = GatherElements <axis = 0> (x, i)", 13, (4, 3), i=np.int64([[1, 0], [3, -1]]))
-row("ScatterElements by stored indices", "u = Tanh (v) y = ScatterElements <axis = 1> (x, i, u)", 16, (2, 4), i=np.int64([[1, -1], [0, 2]]), v=weights(2, 2))
+row("ScatterElements by stored indices", "h = Tanh (x) u = Slice (h, b, e, a) y = ScatterElements <axis = 1> (x, i, u)", 16, (2, 4),
+    i=np.int64([[1, -1], [0, 2]]), b=np.int64([2]), e=np.int64([4]), a=np.int64([1]))
 row("ScatterElements that adds", 'y = ScatterElements <axis = 1, reduction = "add"> (x, i, v)', 16, (2, 4), i=np.int64([[1, 1], [0, 2]]), v=weights(2, 2))
 row("ScatterND by stored indices", "h = Tanh (x) u = Gather (h, k) y = ScatterND (x, i, u)", 16, (4, 3, 2), i=np.int64([[2], [-4]]), k=np.int64([1, 3]))
 row("ScatterND of numbers", "y = ScatterND (x, i, v)", 16, (4, 3), i=np.int64([[2, 1], [0, -1]]), v=weights(2))

@@ -10,10 +10,12 @@ mod activation;
 mod attention;
 pub mod control;
 mod convolution;
+mod fourier;
 mod matrix;
 pub mod nchwc;
 mod normalization;
 mod quantized;
+mod recurrent;
 mod rotary;
 pub mod sequence;
 mod writer;
@@ -52,6 +54,7 @@ pub fn has_candidates(graph: &GraphProto) -> bool {
         // weights in 8 bits are read as they are
         "DequantizeLinear" => node.given(0).is_some_and(|x| stored.contains(x)) || node.int("block_size").is_some(),
         "Attention" | "RotaryEmbedding" | "SimplifiedLayerNormalization" => true,
+        "DFT" | "GRU" | "LSTM" | "RNN" => true,
         "MatMulInteger" | "ConvInteger" | "If" | "Loop" | "Scan" => true,
         "ConcatFromSequence" | "SequenceAt" | "SequenceLength" | "SplitToSequence" => true,
         _ => false,
@@ -76,6 +79,8 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         | (_, "SimplifiedLayerNormalization") => normalization::expansion,
         ("com.microsoft", "MatMulNBits" | "GatherBlockQuantized" | "DynamicQuantizeMatMul" | "MatMulIntegerToFloat")
         | (_, "Mul" | "QuantizeLinear" | "DequantizeLinear") => quantized::expansion,
+        ("" | "ai.onnx", "LSTM" | "GRU" | "RNN") => recurrent::expansion,
+        ("" | "ai.onnx", "DFT") => fourier::expansion,
         _ => return Ok(None),
     };
     group(node, known).map_err(|reason| format!("{}: {reason}", called(node)))
