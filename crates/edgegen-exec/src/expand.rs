@@ -24,7 +24,7 @@ const MOST_NODES: usize = 1 << 17;
 /// # Errors
 /// When a node must be written out and it is not known how, and when the graph contradicts itself or becomes too large.
 pub fn write_out(graph: &mut GraphProto, opset: i64, inputs: &[GraphInput], budget: &Budget) -> Result<(), Reason> {
-    if !has_candidates(graph, opset) {
+    if !has_candidates(graph) {
         return Ok(());
     }
     // what is read here is dropped, and read again
@@ -185,5 +185,91 @@ impl Known for Pass<'_> {
 
     fn maker(&self, name: &str) -> Option<&NodeProto> {
         self.makers.get(name).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onnx::pb::attribute_proto::AttributeType;
+    use onnx::pb::{AttributeProto, ValueInfoProto};
+
+    fn node(op: &str, input: &[&str], output: &[&str]) -> NodeProto {
+        let texts = |all: &[&str]| all.iter().map(|s| s.to_string()).collect();
+        NodeProto { op_type: op.into(), input: texts(input), output: texts(output), ..Default::default() }
+    }
+
+    fn values(names: &[&str]) -> Vec<ValueInfoProto> {
+        names.iter().map(|name| ValueInfoProto { name: (*name).into(), ..Default::default() }).collect()
+    }
+
+    fn holding(mut node: NodeProto, name: &str, graph: GraphProto) -> NodeProto {
+        let r#type = AttributeType::Graph as i32;
+        node.attribute.push(AttributeProto { name: name.into(), g: Some(graph), r#type, ..Default::default() });
+        node
+    }
+
+    fn number(name: &str, value: i64) -> TensorProto {
+        let data_type = DataType::Int64 as i32;
+        TensorProto { name: name.into(), data_type, int64_data: vec![value], ..Default::default() }
+    }
+
+    /// A Loop that turns so often, whose body hands on what it gets through so many functions.
+    fn turning(turns: i64, functions: usize) -> GraphProto {
+        let mut body = GraphProto {
+            node: vec![node("Identity", &["go"], &["on"])],
+            input: values(&["i", "go", "v0"]),
+            ..Default::default()
+        };
+        for i in 0..functions {
+            body.node.push(node("Tanh", &[&format!("v{i}")], &[&format!("v{}", i + 1)]));
+        }
+        body.output = values(&["on", &format!("v{functions}")]);
+        GraphProto {
+            node: vec![holding(node("Loop", &["n", "", "x"], &["y"]), "body", body), node("Relu", &["x"], &["unread"])],
+            initializer: vec![number("n", turns)],
+            output: values(&["y"]),
+            ..Default::default()
+        }
+    }
+
+    fn written(graph: &mut GraphProto) -> Result<usize, Reason> {
+        let x = GraphInput { name: "x", dims: vec![1, 4], integer: false };
+        write_out(graph, 17, &[x], &Budget::new(1 << 24))?;
+        Ok(graph.node.iter().filter(|node| node.op_type == "Tanh").count())
+    }
+
+    #[test]
+    fn loops_become_their_turns_and_what_nothing_reads_goes() {
+        let mut graph = turning(5, 3);
+        assert_eq!(written(&mut graph), Ok(15));
+        assert!(graph.node.iter().all(|node| !["Loop", "Relu"].contains(&node.op_type.as_str())));
+        assert_eq!(written(&mut turning(0, 3)), Ok(0));
+    }
+
+    #[test]
+    fn loops_that_turn_too_often_or_make_too_much_are_refused() {
+        let refused = |turns, functions| written(&mut turning(turns, functions)).unwrap_err().to_string();
+        assert!(refused(i64::MAX, 1).contains("turns more than 4096 times"));
+        assert!(refused(4000, 1000).contains("more than 131072 nodes"));
+    }
+
+    #[test]
+    fn a_branch_that_is_not_known_before_a_run_is_refused() {
+        let branch =
+            |op| GraphProto { node: vec![node(op, &["x"], &["z"])], output: values(&["z"]), ..Default::default() };
+        let choice = holding(node("If", &["c"], &["y"]), "then_branch", branch("Tanh"));
+        let choice = holding(choice, "else_branch", branch("Relu"));
+        let graph = |condition: Vec<NodeProto>, stored| GraphProto {
+            node: [condition, vec![choice.clone()]].concat(),
+            initializer: vec![stored],
+            output: values(&["y"]),
+            ..Default::default()
+        };
+        assert_eq!(written(&mut graph(vec![], number("c", 1))), Ok(1));
+        assert_eq!(written(&mut graph(vec![], number("c", 0))), Ok(0));
+        let computed = graph(vec![node("Cast", &["x"], &["c"])], number("n", 0));
+        let line = written(&mut computed.clone()).unwrap_err().to_string();
+        assert!(line.contains("cannot be told before it is run"), "{line}");
     }
 }

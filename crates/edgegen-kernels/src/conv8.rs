@@ -95,6 +95,8 @@ pub struct Packed8 {
     /// What a sum is multiplied with.
     scale: Vec<f32>,
     bias: Vec<f32>,
+    /// The sums of each output channel's weights, where the input's levels are not known before it is there.
+    columns: Vec<f32>,
 }
 
 /// Input channels that are multiplied at a time.
@@ -223,7 +225,27 @@ impl Packed8 {
         start.resize(padded, 0);
         scale.resize(padded, 0.0);
         bias.resize(padded, 0.0);
-        Ok(Packed8 { shape, tile, blocks, least: weights.contains(&i8::MIN), weights: packed, start, scale, bias })
+        let (least, columns) = (weights.contains(&i8::MIN), Vec::new());
+        Ok(Packed8 { shape, tile, blocks, least, weights: packed, start, scale, bias, columns })
+    }
+
+    /// Packs weights for inputs whose levels come with each [run](super::convolve8_by_range).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn by_range(
+        shape: Shape,
+        (weights, scales): (&[i8], &[f32]),
+        bias: Option<&[f32]>,
+        isa: Isa,
+    ) -> Result<Self, String> {
+        // sums of the levels themselves, of which the zero point's part is taken away in the end
+        let levels = QuantParams { scale: 1.0, zero_point: 0 };
+        let mut packed = Packed8::new(shape, Method::Direct, (weights, scales), bias, levels, isa)?;
+        let sum = |all: &[i8]| all.iter().map(|w| i32::from(*w)).sum::<i32>() as f32;
+        packed.columns = weights.chunks(weights.len() / packed.shape.c_out).map(sum).collect();
+        packed.columns.resize(packed.scale.len(), 0.0);
+        Ok(packed)
     }
 
     /// The sizes.
@@ -245,7 +267,7 @@ impl Packed8 {
             Weights8::Bytes(all) => size_of_val(all.as_slice()),
             Weights8::Words(_, all) => size_of_val(all.as_slice()),
         };
-        weights + 12 * self.start.len()
+        weights + 12 * self.start.len() + 4 * self.columns.len()
     }
 
     /// What the sums of vector `v` of a block start from.
@@ -308,6 +330,8 @@ pub(super) struct Checked8<'a> {
     pub(super) memory: Memory<'a>,
     /// The output's rows and columns.
     pub(super) sides: [usize; 2],
+    /// The input's levels, where the weights are not packed for them.
+    range: Option<QuantParams>,
 }
 
 impl<'a> Run8<'a> {
@@ -316,7 +340,7 @@ impl<'a> Run8<'a> {
     ///
     /// # Panics
     /// When that is not so, or a picture is of other sizes.
-    fn check<D: Dot>(&'a self, memory: Memory<'a>) -> Checked8<'a> {
+    fn check<D: Dot>(&'a self, range: Option<QuantParams>, memory: Memory<'a>) -> Checked8<'a> {
         let shape = self.packed.shape;
         let Shape { c_out, c_in, padding, .. } = shape;
         let input = self.input;
@@ -335,7 +359,9 @@ impl<'a> Run8<'a> {
         assert!(self.residual.is_none_or(|v| fits(v, memory.len())));
         assert!(self.output.is_none_or(|v| fits(v, memory.len()) && v.is_apart()));
         assert!(self.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len()) && v.is_apart()));
-        Checked8 { run: self, memory, sides }
+        let columns = if range.is_some() { self.packed.scale.len() } else { 0 };
+        assert!(self.packed.columns.len() == columns, "weights packed for other levels");
+        Checked8 { run: self, memory, sides, range }
     }
 }
 
@@ -344,8 +370,8 @@ impl<'a> Run8<'a> {
 /// # Panics
 /// When a picture does not lie within the memory, or is of other sizes.
 #[inline(always)]
-pub(super) fn run<D: Dot>(d: D, run: &Run8, part: Part, memory: Memory) {
-    if run.packed.least { run_all(d.wide(), run, part, memory) } else { run_all(d, run, part, memory) }
+pub(super) fn run<D: Dot>(d: D, run: &Run8, range: Option<QuantParams>, part: Part, memory: Memory) {
+    if run.packed.least { run_all(d.wide(), run, range, part, memory) } else { run_all(d, run, range, part, memory) }
 }
 
 /// Runs an 8-bit convolution by [`winograd`].
@@ -356,7 +382,7 @@ pub(super) fn run<D: Dot>(d: D, run: &Run8, part: Part, memory: Memory) {
 pub(super) fn run_words<W: Words>(w: W, run: &Run8, part: Part, work: &mut [f32], memory: Memory) {
     let Weights8::Words(square, weights) = &run.packed.weights else { panic!("weights that are not transformed") };
     let weights = (weights.as_slice(), run.packed.blocks.as_slice());
-    winograd::exact::run(w, *square, run.check::<W>(memory), weights, part, work);
+    winograd::exact::run(w, *square, run.check::<W>(None, memory), weights, part, work);
 }
 
 /// A row of the output that there is, since [`new`](Self::new) makes it of a checked run.
@@ -383,8 +409,8 @@ impl<'a> Row<'a> {
 }
 
 #[inline(always)]
-fn run_all<D: Dot>(d: D, run: &Run8, part: Part, memory: Memory) {
-    let checked = run.check::<D>(memory);
+fn run_all<D: Dot>(d: D, run: &Run8, range: Option<QuantParams>, part: Part, memory: Memory) {
+    let checked = run.check::<D>(range, memory);
     let [h, w] = checked.sides;
     let Weights8::Bytes(weights) = &run.packed.weights else { panic!("weights that are transformed") };
     let pixels = Block::pixels(&run.packed.blocks, D::PIXELS, w);
@@ -552,7 +578,7 @@ fn store<D: Dot, const V: usize, const P: usize>(d: D, row: Row, x: usize, sums:
 #[inline(always)]
 pub(super) unsafe fn finish<D: Dot, const V: usize>(
     d: D,
-    Checked8 { run, memory, .. }: Checked8,
+    Checked8 { run, memory, range, .. }: Checked8,
     (y, x, first): (usize, usize, usize),
     sums: [D::I; V],
     part: Option<usize>,
@@ -568,7 +594,14 @@ pub(super) unsafe fn finish<D: Dot, const V: usize>(
         let scale = unsafe { Source::of(&packed.scale).load(at) };
         // SAFETY: so is there a bias.
         let bias = unsafe { Source::of(&packed.bias).load(at) };
-        *value = s.fma(d.to_float(sums[v]), scale, bias);
+        let (mut sum, mut scale) = (d.to_float(sums[v]), scale);
+        if let Some(levels) = range {
+            // SAFETY: a checked run has a sum for each scale.
+            let column = unsafe { Source::of(&packed.columns).load(at) };
+            sum = s.fma(column, s.splat(-f32::from(levels.zero_point)), sum);
+            scale = s.mul(scale, s.splat(levels.scale));
+        }
+        *value = s.fma(sum, scale, bias);
     }
     if let Some(levels) = round {
         for value in &mut values {

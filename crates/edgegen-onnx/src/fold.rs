@@ -16,43 +16,10 @@ pub fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
     drop_pairs(graph, |_, _| true)
 }
 
-/// The same, but for what a convolution made or reads in 8 bits, and what is multiplied so with a stored 8-bit matrix.
+/// The same, but for what a convolution made or reads in 8 bits, and what is multiplied so with a stored 8-bit matrix. Of pairs
+/// of 16 bits the bounds stay: their steps are finer than anything that is computed here, but what lies beyond is cut off.
 pub fn drop_quantization_but_of_weighted(graph: &mut GraphProto) -> usize {
-    let wide = wide_values(graph);
-    let dropped = drop_narrow(graph, &wide);
-    // a pair that makes a result stays, for the result's name
-    let made: HashMap<String, String> = pairs(graph).collect();
-    for node in graph.node.iter_mut().filter(|n| n.op_type == "DequantizeLinear") {
-        let from = node.input.first().and_then(|q| made.get(q));
-        if let Some(from) = from.filter(|_| node.output.first().is_some_and(|to| wide.contains(to))) {
-            node.op_type = "Identity".into();
-            node.input = vec![from.clone()];
-            node.attribute.clear();
-        }
-    }
-    dropped
-}
-
-/// The quantized values of a graph, each with the value that is quantized.
-fn pairs(graph: &GraphProto) -> impl Iterator<Item = (String, String)> + '_ {
-    let quantize = graph.node.iter().filter(|n| n.op_type == "QuantizeLinear");
-    quantize.filter_map(|n| Some((n.output.first()?.clone(), n.input.first()?.clone())))
-}
-
-/// The values of levels of 16 bits, which there are no kernels for: as numbers they are more exact.
-fn wide_values(graph: &GraphProto) -> HashSet<String> {
-    let wide = |kind: i32| kind == DataType::Uint16 as i32 || kind == DataType::Int16 as i32;
-    let stored = graph.initializer.iter().filter(|t| wide(t.data_type)).map(|t| t.name.as_str());
-    let constant = |n: &&NodeProto| n.attribute("value").and_then(|a| a.t.as_ref()).is_some_and(|t| wide(t.data_type));
-    let constants = graph.node.iter().filter(|n| n.op_type == "Constant").filter(constant).filter_map(|n| n.result(0));
-    let zeros: HashSet<&str> = stored.chain(constants).collect();
-    let back = graph.node.iter().filter(|n| n.op_type == "DequantizeLinear");
-    back.filter(|n| n.given(2).is_some_and(|zero| zeros.contains(zero)))
-        .filter_map(|n| n.output.first().cloned())
-        .collect()
-}
-
-fn drop_narrow(graph: &mut GraphProto, wide: &HashSet<String>) -> usize {
+    clip_16_bits(graph);
     let first = |names: &[String]| names.first().cloned();
     let is = |node: &&NodeProto, op: &str| node.op_type == op;
     let made: HashSet<String> = graph.node.iter().filter(|n| is(n, "Conv")).flat_map(|n| first(&n.output)).collect();
@@ -70,7 +37,56 @@ fn drop_narrow(graph: &mut GraphProto, wide: &HashSet<String>) -> usize {
         .filter(|n| is(n, "Conv") || ((is(n, "MatMul") || is(n, "Gemm")) && weighted(n)))
         .flat_map(|n| first(&n.input))
         .collect();
-    drop_pairs(graph, |from, to| wide.contains(to) || (!made.contains(from) && !read.contains(to)))
+    drop_pairs(graph, |from, to| !made.contains(from) && !read.contains(to))
+}
+
+/// Nodes that only move numbers about.
+const MOVES: [&str; 6] = ["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
+
+/// Replaces each pair of 16 bits with a single scale by the bounds of its levels.
+fn clip_16_bits(graph: &mut GraphProto) {
+    let stored: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    // by the quantized value: the value, and the bounds
+    let bounds = |n: &NodeProto| {
+        let scale = stored.get(n.given(1)?).filter(|scale| scale.dims.iter().all(|d| *d == 1))?;
+        let scale =
+            scale.float_data.first().copied().or_else(|| Some(f32::from_le_bytes(*scale.raw_data.first_chunk()?)))?;
+        let levels = levels_around_zero(stored.get(n.given(2)?)?).filter(|levels| levels[1] - levels[0] > 255.0)?;
+        Some((n.output.first()?.clone(), (n.given(0)?.to_string(), levels.map(|level| level * scale))))
+    };
+    let quantize = graph.node.iter().filter(|n| n.op_type == "QuantizeLinear");
+    let wide: HashMap<String, (String, [f32; 2])> = quantize.filter_map(bounds).collect();
+    if wide.is_empty() {
+        return;
+    }
+    let mut within: HashMap<String, [f32; 2]> = HashMap::new();
+    for node in &mut graph.node {
+        let Some(to) = node.output.first().cloned() else { continue };
+        let found = node.input.first().and_then(|q| wide.get(q)).filter(|_| node.op_type == "DequantizeLinear");
+        let Some((from, bounds)) = found else {
+            if let Some(bounds) = node.input.first().and_then(|x| within.get(x)).copied()
+                && MOVES.contains(&node.op_type.as_str())
+            {
+                within.insert(to, bounds);
+            }
+            continue;
+        };
+        node.attribute.clear();
+        if within.get(from) == Some(bounds) {
+            (node.op_type, node.input) = ("Identity".into(), vec![from.clone()]);
+        } else {
+            let names = ["least", "greatest"].map(|part| format!("{to}/{part}"));
+            for (name, value) in names.iter().zip(bounds) {
+                let raw_data = value.to_le_bytes().to_vec().into();
+                let data_type = DataType::Float as i32;
+                graph.initializer.push(TensorProto { name: name.clone(), data_type, raw_data, ..Default::default() });
+            }
+            let [least, greatest] = names;
+            (node.op_type, node.input) = ("Clip".into(), vec![from.clone(), least, greatest]);
+        }
+        within.insert(to, *bounds);
+    }
+    drop_unread_levels(graph);
 }
 
 /// Removes the pairs that `unwanted` says, by the name of the tensor before and the one after.
@@ -111,13 +127,17 @@ fn drop_pairs(graph: &mut GraphProto, unwanted: impl Fn(&str, &str) -> bool) -> 
         }
     }
     graph.node.retain(|n| !n.output.iter().any(|o| instead.contains_key(o)));
-    // A QuantizeLinear that nothing reads any more goes too.
+    drop_unread_levels(graph);
+    instead.len()
+}
+
+/// Removes each QuantizeLinear whose result nothing reads.
+fn drop_unread_levels(graph: &mut GraphProto) {
     let read: HashSet<String> = graph.node.iter().flat_map(|n| n.input.iter().cloned()).collect();
     let outputs: HashSet<&String> = graph.output.iter().map(|o| &o.name).collect();
     graph
         .node
         .retain(|n| n.op_type != "QuantizeLinear" || n.output.iter().any(|o| read.contains(o) || outputs.contains(o)));
-    instead.len()
 }
 
 /// Rewrites every QuantizeLinear → DequantizeLinear pair on an activation with a single scale as float operators

@@ -141,6 +141,10 @@ pub struct Compiler<'c, 'a> {
     parts: HashMap<&'a str, (&'a str, usize)>,
     /// What values are rounded to.
     rounded: HashMap<&'a str, QuantParams>,
+    /// The values that are rounded by their range.
+    ranged: HashSet<&'a str>,
+    /// Those of them that are there in 8 bits, as rows: the stage that makes them, and where they and their levels are.
+    by_range: HashMap<&'a str, (Stage, ImageView, Slice)>,
     memory: Layout,
     bytes: Layout,
     places: HashMap<&'a str, StridedView>,
@@ -178,6 +182,8 @@ impl<'c, 'a> Compiler<'c, 'a> {
             borders: HashMap::new(),
             parts: HashMap::new(),
             rounded: HashMap::new(),
+            ranged: HashSet::new(),
+            by_range: HashMap::new(),
             memory: Layout::default(),
             bytes: Layout::default(),
             places: HashMap::new(),
@@ -209,8 +215,10 @@ impl<'c, 'a> Compiler<'c, 'a> {
             if let Some((x, border)) = named.op.border() {
                 self.need_border(x, border);
             }
-            if let Fusion::Round(params) = named.op.fusion() {
-                self.rounded.insert(named.out, params);
+            match named.op.fusion() {
+                Fusion::Round(params) => _ = self.rounded.insert(named.out, params),
+                Fusion::RoundByRange => _ = self.ranged.insert(named.out),
+                _ => {}
             }
         }
         self.place_parts()?;
@@ -605,6 +613,22 @@ impl<'c, 'a> Compiler<'c, 'a> {
     /// What a value is rounded to, and where it is in 8 bits, if it is there.
     pub fn value_8bit(&self, name: &'a str, layout: Layout8) -> Option<(QuantParams, ImageView)> {
         self.rounded.get(name).copied().zip(self.quantized.get(&(name, layout)).copied())
+    }
+
+    /// Whether a value is rounded to 8 bits by its range.
+    pub fn is_rounded_by_range(&self, name: &str) -> bool {
+        self.ranged.contains(name)
+    }
+
+    /// Says where a value is in 8 bits, as rows, and where its levels are.
+    pub fn put_by_range(&mut self, name: &'a str, view: ImageView, levels: Slice) {
+        self.by_range.insert(name, (self.stage, view, levels));
+    }
+
+    /// Where a value is in 8 bits, as rows, and where its levels are, if it is there in this stage.
+    pub fn value_by_range(&self, name: &str) -> Option<(ImageView, Slice)> {
+        let (_, view, levels) = self.by_range.get(name).copied().filter(|(stage, ..)| *stage == self.stage)?;
+        Some((view, levels))
     }
 
     /// Whether a value is rounded to 8 bits.

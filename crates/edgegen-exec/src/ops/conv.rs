@@ -357,7 +357,7 @@ pub fn convolve_8bit<'a>(
 
 /// Takes what the weights of a convolution become from the budget: packed in whole vectors of output channels and in whole
 /// groups of input channels, of so many bytes each, for the taps of the kernel or what they are transformed into.
-fn take_packed(
+pub fn take_packed(
     c: &Compiler,
     shape: &Shape,
     method: Method,

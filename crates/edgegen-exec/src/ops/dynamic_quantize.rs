@@ -1,12 +1,17 @@
 //! DynamicQuantizeLinear with the DequantizeLinear that follows: a value rounded to 8 bits by the range of its numbers, and
 //! read as numbers again.
 
-use super::{Operation, Operator};
-use crate::compile::Compiler;
+use super::image_map::same_size;
+use super::zeros::image_size;
+use super::{Fusion, Operation, Operator};
+use crate::compile::{Compiler, Layout8};
 use crate::lower::{Lowered, Lowering};
-use crate::place::{Access, Handle, PROVEN, Places, Strided};
+use crate::place::{Access, Handle, PROVEN, Places, Slice, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen};
+use kernels::arena::ImageView;
+use kernels::conv8::QuantParams;
+use kernels::dense;
 use kernels::general::RANK;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("DynamicQuantizeLinear")
@@ -30,19 +35,69 @@ impl<'a> Operation<'a> for DynamicRounding<'a> {
         vec![self.x]
     }
 
+    fn fusion(&self) -> Fusion<'_, 'a> {
+        Fusion::RoundByRange
+    }
+
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let input = c.value(self.x)?;
-        let output = c.like(out, &input)?;
-        let [to, from] = c.strided([&output, &input])?;
-        let mut places = Places::default();
-        let (to, from) = (places.strided(Access::Write, to), places.strided(Access::Read, from));
-        c.push(DynamicRoundingStep { to, from }, places);
-        c.put(out, output);
+        let (input, readers) = (c.value(self.x)?, c.readers(out));
+        if readers.rows_8bit {
+            let rows = c.as_rows(&input)?;
+            // the levels are not known yet, and nothing lies around rows
+            let any = QuantParams::new(1.0, 0).ok_or("no levels")?;
+            let view = c.place_8bit(out, any, Layout8::Rows)?;
+            let levels = c.row_major(&[2])?;
+            let levels = Slice { start: levels.start, len: 2 };
+            let mut places = Places::default();
+            let (from, to) = (places.image(Access::Read, rows), places.quantized(view));
+            let step = LevelsStep { from, to, levels: places.slice(Access::Write, levels) };
+            c.push(step, places);
+            c.put_by_range(out, view, levels);
+        }
+        if readers.float {
+            let output = c.like(out, &input)?;
+            let [to, from] = c.strided([&output, &input])?;
+            let mut places = Places::default();
+            let (to, from) = (places.strided(Access::Write, to), places.strided(Access::Read, from));
+            c.push(DynamicRoundingStep { to, from }, places);
+            c.put(out, output);
+        }
         Ok(())
     }
 }
 
-/// The levels that 8 bits have for numbers from `least` to `greatest` and 0.
+/// The least and the greatest of some numbers and 0; no number if one of them is none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Range {
+    least: f32,
+    greatest: f32,
+}
+
+impl Range {
+    fn add(&mut self, numbers: &[f32]) {
+        // several at a time
+        const LANES: usize = 16;
+        let (mut least, mut greatest, mut odd) = ([self.least; LANES], [self.greatest; LANES], [0f32; LANES]);
+        let mut add = |i: usize, v: f32| {
+            least[i] = if v < least[i] { v } else { least[i] };
+            greatest[i] = if v > greatest[i] { v } else { greatest[i] };
+            // nothing, but for what is no number
+            odd[i] += v * 0.0;
+        };
+        let (whole, rest) = numbers.as_chunks::<LANES>();
+        for chunk in whole {
+            for (i, v) in chunk.iter().enumerate() {
+                add(i, *v);
+            }
+        }
+        rest.iter().enumerate().for_each(|(i, v)| add(i, *v));
+        let odd: f32 = odd.into_iter().sum();
+        self.least = least.into_iter().fold(self.least, f32::min) + odd;
+        self.greatest = greatest.into_iter().fold(self.greatest, f32::max) + odd;
+    }
+}
+
+/// The levels that 8 bits have for the numbers of a range.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Levels {
     scale: f32,
@@ -50,8 +105,7 @@ struct Levels {
 }
 
 impl Levels {
-    fn of(least: f32, greatest: f32) -> Self {
-        let (least, greatest) = (least.min(0.0), greatest.max(0.0));
+    fn of(Range { least, greatest }: Range) -> Self {
         let scale = if least == greatest { 1.0 } else { (greatest - least) / 255.0 };
         Levels { scale, zero: (-least / scale).clamp(0.0, 255.0).round_ties_even() }
     }
@@ -62,6 +116,49 @@ impl Levels {
         const WHOLE: f32 = 12_582_912.0;
         let level = (((value / self.scale) + WHOLE) - WHOLE + self.zero).clamp(0.0, 255.0);
         (level - self.zero) * self.scale
+    }
+}
+
+/// A value as levels of its range, in 8 bits, with the distance and the zero point of the levels.
+#[derive(Debug)]
+struct LevelsStep {
+    from: Handle<ImageView>,
+    to: Handle<ImageView>,
+    levels: Handle<Slice>,
+}
+
+impl Kernel for LevelsStep {
+    fn name(&self, _: &Places) -> &'static str {
+        "rounding by range to 8 bits"
+    }
+
+    fn sizes(&self, places: &Places) -> (String, u64) {
+        (image_size(&places.get(self.from)), 0)
+    }
+
+    fn scratch(&self, places: &Places) -> ScratchLen {
+        ScratchLen { work: places.get(self.from).c, copied: 0 }
+    }
+
+    fn check(&self, places: &Places) -> Result<(), Reason> {
+        let fits = same_size(&places.get(self.from), &places.get(self.to)) && places.get(self.levels).len == 2;
+        if fits { Ok(()) } else { Err("levels of another size".into()) }
+    }
+
+    fn run(&self, Call { isa, places, memory, part }: Call<'_>, scratch: &mut Scratch) {
+        let (from, to) = (places.get(self.from), places.get(self.to));
+        let pixel = scratch.work.get_mut(..from.c).expect(PROVEN);
+        let mut range = Range::default();
+        for start in from.pixels() {
+            memory.read(start, pixel);
+            range.add(pixel);
+        }
+        let Levels { scale, zero } = Levels::of(range);
+        memory.write(places.get(self.levels).start, &[scale, zero]);
+        // of numbers without a range there are no levels, and what is made of them is no number either
+        if let Some(levels) = QuantParams::new(scale, zero as u8) {
+            kernels::map(isa, dense::Map::Copy, from, dense::Output::Quantized(to, levels), part, memory);
+        }
     }
 }
 
@@ -110,15 +207,12 @@ impl Kernel for DynamicRoundingStep {
             1 => memory.read(start, line),
             stride => line.iter_mut().enumerate().for_each(|(i, v)| *v = memory.get(start + i * stride)),
         };
-        let (mut least, mut greatest) = (0f32, 0f32);
+        let mut range = Range::default();
         lines([to, from], |_, start| {
             read(line, start);
-            for v in line.iter() {
-                least = if *v < least { *v } else { least };
-                greatest = if *v > greatest { *v } else { greatest };
-            }
+            range.add(line);
         });
-        let levels = Levels::of(least, greatest);
+        let levels = Levels::of(range);
         lines([to, from], |to, start| {
             read(line, start);
             line.iter_mut().for_each(|v| *v = levels.round(*v));

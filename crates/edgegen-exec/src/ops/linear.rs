@@ -1,5 +1,6 @@
 //! Gemm, and MatMul by a stored matrix: a matrix times a vector, or a convolution of pixels that stand in a row.
 
+use super::product_by_range::product_by_range;
 use super::conv::{Weights, convolve, convolve_8bit};
 use super::{Operation, Operator};
 use crate::compile::{Compiler, Layout8, stored_8bit};
@@ -90,7 +91,8 @@ impl<'a> Operation<'a> for Linear<'a> {
     fn reads_8bit(&self, c: &Compiler<'_, 'a>, name: &str) -> Option<Layout8> {
         // one row is multiplied in f32
         let rows = c.dims(name).is_ok_and(|d| d[..d.len() - 1].iter().any(|n| *n > 1));
-        let reads = self.x == name && c.is_rounded(name) && rows && self.stored().is_some();
+        let rounded = c.is_rounded(name) || c.is_rounded_by_range(name);
+        let reads = self.x == name && rounded && rows && self.stored().is_some();
         reads.then_some(Layout8::Rows)
     }
 
@@ -108,6 +110,9 @@ impl<'a> Operation<'a> for Linear<'a> {
         let stored = self.stored().map(|(all, scales)| (by_row(all, n, self.by_column), scales));
         if let Some(((rows, scales), (params, input))) = stored.as_ref().zip(c.value_8bit(self.x, Layout8::Rows)) {
             return convolve_8bit(c, out, shape, (rows, scales), bias, (params, input, Layout8::Rows));
+        }
+        if let Some(((rows, scales), (input, levels))) = stored.as_ref().zip(c.value_by_range(self.x)) {
+            return product_by_range(c, out, shape, (rows, scales), self.bias, (input, levels));
         }
         let input = c.value(self.x)?;
         let input = c.as_rows(&input)?;

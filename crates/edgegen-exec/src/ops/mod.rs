@@ -16,6 +16,7 @@ mod image_map;
 mod indexed;
 mod norm_forms;
 mod pick;
+mod product_by_range;
 mod rearrange;
 mod row_op;
 #[cfg(test)]
@@ -210,6 +211,8 @@ pub enum Fusion<'o, 'a> {
     Silu,
     /// Rounding of what comes before.
     Round(QuantParams),
+    /// Rounding to levels that are known when the value is there alone.
+    RoundByRange,
     /// A concatenation: what comes before may be made in its place.
     Concat { parts: &'o [Operand<'a>], axis: usize },
     /// A value read anew, which has no place of its own.

@@ -164,7 +164,7 @@ impl Turns {
             }
         };
         if !holds || self.most.is_some_and(|most| self.turn >= most) {
-            return self.results(known).map(Written::Nodes);
+            return Ok(Written::Nodes(self.results(known)));
         }
         if self.turn >= MOST_TURNS {
             return Err(format!("it turns more than {MOST_TURNS} times"));
@@ -192,15 +192,15 @@ impl Turns {
         Ok(Written::Turn(nodes, Box::new(self)))
     }
 
-    fn results(self, known: &dyn Known) -> Result<Vec<NodeProto>> {
+    fn results(self, known: &dyn Known) -> Vec<NodeProto> {
         let mut w = Writer::new(&self.node, known);
         let mut results: Vec<(usize, String)> = self.carried.into_iter().enumerate().collect();
         for all in self.gathered {
             let i = results.len();
-            let value = if self.node.result(i).is_some() { together(&mut w, &all, 0)? } else { String::new() };
+            let value = if self.node.result(i).is_some() { together(&mut w, &all, 0) } else { String::new() };
             results.push((i, value));
         }
-        Ok(w.finish(&self.node, &results))
+        w.finish(&self.node, &results)
     }
 }
 
@@ -220,14 +220,14 @@ fn constant(name: &str, tensor: crate::pb::TensorProto) -> NodeProto {
     }
 }
 
-/// Values as one, along a dimension of its own.
-fn together(w: &mut Writer, all: &[String], axis: usize) -> Result<String> {
+/// Values as one, along a dimension of its own; none of no values.
+fn together(w: &mut Writer, all: &[String], axis: usize) -> String {
     if all.is_empty() {
-        return Err(unknown("gathering what no turn gives"));
+        return String::new();
     }
     let parts: Vec<String> = all.iter().map(|name| w.unsqueeze(name, axis)).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    Ok(w.with("Concat", &parts, vec![int("axis", axis as i64)]))
+    w.with("Concat", &parts, vec![int("axis", axis as i64)])
 }
 
 /// A Scan: one turn for each index of a dimension of what it goes over.
@@ -285,7 +285,7 @@ fn scan(node: &NodeProto, known: &dyn Known, number: usize) -> Result<Vec<NodePr
         if listed("scan_output_directions", i, gathered)? == 1 {
             all.reverse();
         }
-        let value = if node.result(states + i).is_some() { together(&mut w, &all, axis)? } else { String::new() };
+        let value = if node.result(states + i).is_some() { together(&mut w, &all, axis) } else { String::new() };
         results.push((states + i, value));
     }
     let after = w.finish(node, &results);

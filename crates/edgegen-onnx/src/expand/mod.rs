@@ -10,11 +10,12 @@ mod activation;
 mod attention;
 pub mod control;
 mod convolution;
+mod fourier;
 mod matrix;
 pub mod nchwc;
 mod normalization;
-mod older;
 mod quantized;
+mod recurrent;
 mod rotary;
 pub mod sequence;
 mod writer;
@@ -45,17 +46,17 @@ pub trait Known {
 }
 
 /// Whether there may be an [`expansion`] of some of a graph's nodes.
-pub fn has_candidates(graph: &GraphProto, opset: i64) -> bool {
+pub fn has_candidates(graph: &GraphProto) -> bool {
     let few = |t: &TensorProto| !matches!(DataType::try_from(t.data_type), Ok(DataType::Uint8 | DataType::Int8));
     let stored: HashSet<&str> = graph.initializer.iter().filter(|t| few(t)).map(|t| t.name.as_str()).collect();
     graph.node.iter().any(|node| match node.op_type.as_str() {
         _ if !crate::signature::is_standard(&node.domain) => true,
         // weights in 8 bits are read as they are
         "DequantizeLinear" => node.given(0).is_some_and(|x| stored.contains(x)) || node.int("block_size").is_some(),
-        "Attention" | "RMSNormalization" | "RotaryEmbedding" | "SimplifiedLayerNormalization" => true,
+        "Attention" | "RotaryEmbedding" | "SimplifiedLayerNormalization" => true,
+        "DFT" | "GRU" | "LSTM" | "RNN" => true,
         "MatMulInteger" | "ConvInteger" | "If" | "Loop" | "Scan" => true,
         "ConcatFromSequence" | "SequenceAt" | "SequenceLength" | "SplitToSequence" => true,
-        "Softmax" | "LogSoftmax" | "Hardmax" => opset < 13,
         _ => false,
     })
 }
@@ -80,13 +81,14 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
             "com.microsoft",
             "GroupNorm" | "SkipGroupNorm" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization",
         )
-        | (_, "RMSNormalization" | "SimplifiedLayerNormalization") => normalization::expansion,
+        | (_, "SimplifiedLayerNormalization") => normalization::expansion,
         (
             "com.microsoft",
             "MatMulNBits" | "GatherBlockQuantized" | "DynamicQuantizeMatMul" | "MatMulIntegerToFloat",
         )
         | (_, "Mul" | "QuantizeLinear" | "DequantizeLinear") => quantized::expansion,
-        ("" | "ai.onnx", "Softmax" | "LogSoftmax" | "Hardmax") => older::expansion,
+        ("" | "ai.onnx", "LSTM" | "GRU" | "RNN") => recurrent::expansion,
+        ("" | "ai.onnx", "DFT") => fourier::expansion,
         _ => return Ok(None),
     };
     group(node, known).map_err(|reason| format!("{}: {reason}", called(node)))

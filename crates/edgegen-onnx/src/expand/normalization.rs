@@ -6,53 +6,23 @@ use super::{Known, Writer, shape, unknown};
 use crate::Result;
 use crate::pb::NodeProto;
 
-/// GroupNorm, SkipGroupNorm, SkipLayerNormalization, SkipSimplifiedLayerNormalization, SimplifiedLayerNormalization and
-/// RMSNormalization.
+/// GroupNorm, SkipGroupNorm, SkipLayerNormalization, SkipSimplifiedLayerNormalization and SimplifiedLayerNormalization.
 pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
     if node.op_type.starts_with("Skip") && node.op_type.ends_with("LayerNormalization") {
         return skip_layer_norm(node, known).map(Some);
     }
     match node.op_type.as_str() {
         "GroupNorm" | "SkipGroupNorm" => group_norm(node, known).map(Some),
-        _ => rms_norm(node, known).map(Some),
+        _ => rms_norm(node).map(Some),
     }
 }
 
-/// x / √(mean of x² + ε) · scale, over the last dimension.
-fn rows_by_their_size(w: &mut Writer, x: &str, scale: &str, epsilon: f32) -> String {
-    let (two, epsilon) = (w.number(2.0), w.number(epsilon));
-    let squares = w.op("Pow", &[x, &two]);
-    let mean = w.mean_of_rows(&squares);
-    let sum = w.op("Add", &[&mean, &epsilon]);
-    let root = w.op("Sqrt", &[&sum]);
-    let by = w.op("Reciprocal", &[&root]);
-    let rows = w.op("Mul", &[x, &by]);
-    w.op("Mul", &[&rows, scale])
-}
-
-fn rms_norm(node: &NodeProto, known: &dyn Known) -> Result<Vec<NodeProto>> {
+/// What onnxruntime called by another name before ONNX had it.
+fn rms_norm(node: &NodeProto) -> Result<Vec<NodeProto>> {
     if node.result(1).is_some() {
         return Err(unknown("its second result"));
     }
-    let dims = shape(node, known, 0)?;
-    let axis = from_the_start(node.int("axis").unwrap_or(-1), dims.len())?;
-    let mut w = Writer::new(node, known);
-    let (x, scale) = (node.given(0).unwrap_or_default(), node.given(1).unwrap_or_default());
-    let epsilon = node.float("epsilon").unwrap_or(1e-5);
-    if axis + 1 == dims.len() {
-        let result = rows_by_their_size(&mut w, x, scale, epsilon);
-        return Ok(w.finish_one(node, result));
-    }
-    // all of the dimensions that are normalized together as one
-    let of_scale = shape(node, known, 1)?;
-    if *of_scale != dims[axis..] {
-        return Err(unknown("a scale of another shape than what is normalized"));
-    }
-    let length = dims[axis..].iter().product();
-    let (flat, scale) = (w.reshape(x, &[&dims[..axis], &[length]].concat()), w.reshape(scale, &[length]));
-    let rows = rows_by_their_size(&mut w, &flat, &scale, epsilon);
-    let result = w.reshape(&rows, dims);
-    Ok(w.finish_one(node, result))
+    Ok(vec![NodeProto { op_type: "RMSNormalization".into(), output: node.output[..1].to_vec(), ..node.clone() }])
 }
 
 /// The sum of the input, what skips a block, and a bias, and what is normalized of that.
@@ -69,7 +39,7 @@ fn skip_layer_norm(node: &NodeProto, known: &dyn Known) -> Result<Vec<NodeProto>
     }
     let epsilon = node.float("epsilon").unwrap_or(1e-12);
     let result = if simplified {
-        rows_by_their_size(&mut w, &sum, input(2), epsilon)
+        w.with("RMSNormalization", &[&sum, input(2)], vec![int("axis", -1), float("epsilon", epsilon)])
     } else {
         let beta = node.given(3);
         let inputs: Vec<&str> = [sum.as_str(), input(2)].into_iter().chain(beta).collect();

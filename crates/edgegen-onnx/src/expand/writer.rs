@@ -148,15 +148,6 @@ impl<'k> Writer<'k> {
         self.op("Unsqueeze", &[x, &axes])
     }
 
-    /// The mean of the last dimension, which becomes one.
-    pub fn mean_of_rows(&mut self, x: &str) -> String {
-        if self.known.opset() < 18 {
-            return self.with("ReduceMean", &[x], vec![ints("axes", &[-1]), int("keepdims", 1)]);
-        }
-        let axes = self.list(&[-1]);
-        self.with("ReduceMean", &[x, &axes], vec![int("keepdims", 1)])
-    }
-
     /// x · sigmoid(alpha · x).
     pub fn swish(&mut self, x: &str, alpha: f32) -> String {
         let scaled = if alpha == 1.0 {
@@ -184,11 +175,12 @@ impl<'k> Writer<'k> {
         std::mem::take(&mut self.nodes)
     }
 
-    /// The nodes, of which some make the results of `node`: which value is which of its results.
+    /// The nodes, of which some make the results of `node`: which value is which of its results. Values without a name are
+    /// not there.
     pub fn finish(mut self, node: &NodeProto, results: &[(usize, String)]) -> Vec<NodeProto> {
         let mut renamed: HashMap<&str, &str> = HashMap::new();
         for (i, value) in results {
-            let Some(name) = node.result(*i) else { continue };
+            let Some(name) = node.result(*i).filter(|_| !value.is_empty()) else { continue };
             let made = self.nodes.iter_mut().find(|made| made.output[0] == *value);
             match made.filter(|_| !renamed.contains_key(value.as_str())) {
                 Some(made) => {
