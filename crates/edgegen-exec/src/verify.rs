@@ -407,13 +407,19 @@ fn view_runs(v: &Extent, [rows, pixels]: [usize; 2], c: usize, f: &mut dyn FnMut
 }
 
 fn strided_runs(s: &Strided, f: &mut dyn FnMut(Range<usize>)) {
-    let mut index = [0; crate::place::MOST_DIMS];
+    // numbers beside each other are one run
+    let side_by_side = (0..s.dims.len()).find(|d| s.strides[*d] == 1 && s.dims[*d] > 1);
+    let mut dims = s.dims;
+    let len = side_by_side.map_or(1, |d| std::mem::replace(&mut dims[d], 1));
+    let (mut index, mut at) = ([0; crate::place::MOST_DIMS], s.start);
     loop {
-        let at: usize = s.start + index.iter().zip(&s.strides).map(|(i, s)| i * s).sum::<usize>();
-        f(at..at + 1);
-        let Some(d) = (0..index.len()).rev().find(|d| index[*d] + 1 < s.dims[*d]) else { return };
+        f(at..at + len);
+        let Some(d) = (0..index.len()).rev().find(|d| index[*d] + 1 < dims[*d]) else { return };
+        for d in d + 1..index.len() {
+            at -= std::mem::take(&mut index[d]) * s.strides[d];
+        }
         index[d] += 1;
-        index[d + 1..].fill(0);
+        at += s.strides[d];
     }
 }
 
