@@ -415,8 +415,8 @@ fn strided_runs(s: &Strided, f: &mut dyn FnMut(Range<usize>)) {
     loop {
         f(at..at + len);
         let Some(d) = (0..index.len()).rev().find(|d| index[*d] + 1 < dims[*d]) else { return };
-        for d in d + 1..index.len() {
-            at -= std::mem::take(&mut index[d]) * s.strides[d];
+        for (index, stride) in index.iter_mut().zip(&s.strides).skip(d + 1) {
+            at -= std::mem::take(index) * stride;
         }
         index[d] += 1;
         at += s.strides[d];
