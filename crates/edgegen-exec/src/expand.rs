@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn loops_that_turn_too_often_or_make_too_much_are_refused() {
         let refused = |turns, functions| written(&mut turning(turns, functions)).unwrap_err().to_string();
-        assert!(refused(i64::MAX, 1).contains("turns more than 4096 times"));
+        assert!(refused(100_000, 1).contains("turns more than 4096 times"));
         assert!(refused(4000, 1000).contains("more than 131072 nodes"));
     }
 

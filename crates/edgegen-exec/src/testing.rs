@@ -171,7 +171,7 @@ impl Builder {
     /// One of many things that networks do to an image of `c` channels; the result has as many.
     fn block(&mut self, x: &str, [c, h, w]: [usize; 3], earlier: &[String]) -> String {
         let other = earlier[self.below(earlier.len())].clone();
-        match self.below(14) {
+        match self.below(24) {
             0 => self.conv(x, c, c, 3),
             1 => self.conv(x, c, c, 1),
             2 => {
@@ -220,7 +220,90 @@ impl Builder {
                 let (strides, pads) = (Attribute::Ints("strides", &[2, 2]), Attribute::Ints("pads", &[1; 4]));
                 self.op("ConvTranspose", &[&small, &up], &[strides, pads])
             }
+            12 => self.window_block(x, [c, h, w]),
+            13 => {
+                let axis = Attribute::Int("axis", [1, 2, 3, -1][self.below(4)]);
+                let by = self.op("Softmax", &[x], &[axis]);
+                let large = self.op("Greater", &[&by, &other], &[]);
+                self.op("Where", &[&large, x, &by], &[])
+            }
+            14 => {
+                let axes = [&[1][..], &[2, 3], &[1, 3], &[0, 1, 2, 3]][self.below(4)];
+                let axes = self.list(axes);
+                let kind = ["ReduceMax", "ReduceSumSquare", "ReduceL1", "ReduceLogSumExp"][self.below(4)];
+                let one = self.op(kind, &[x, &axes], &[]);
+                self.op("Max", &[x, &one], &[])
+            }
+            15 => {
+                let pads = self.list(&[0, 0, 1, 2, 0, 0, 0, 1]);
+                let wide = self.op("Pad", &[x, &pads], &[Attribute::Text("mode", "edge")]);
+                let (starts, ends, axes) =
+                    (self.list(&[0, 1]), self.list(&[h as i64, w as i64 + 1]), self.list(&[2, 3]));
+                self.op("Slice", &[&wide, &starts, &ends, &axes], &[])
+            }
+            16 => {
+                let (empty, sizes) = (String::new(), self.list(&[1, c as i64, 2 * h as i64 + 1, w as i64 + 2]));
+                let mode = ["linear", "cubic", "nearest"][self.below(3)];
+                let larger = self.op("Resize", &[x, &empty, &empty, &sizes], &[Attribute::Text("mode", mode)]);
+                let sizes = self.list(&[1, c as i64, h as i64, w as i64]);
+                self.op("Resize", &[&larger, &empty, &empty, &sizes], &[Attribute::Text("mode", "linear")])
+            }
+            17 => {
+                let [scale, shift, mean] = [0; 3].map(|_| self.weights(&[c]));
+                let variance = self.stored(&[c], &vec![1.5; c]);
+                let from = if self.below(2) == 0 { x.to_string() } else { self.conv(x, c, c, 3) };
+                self.op("BatchNormalization", &[&from, &scale, &shift, &mean, &variance], &[])
+            }
+            18 => {
+                let (scale, shift) = (self.weights(&[c]), self.weights(&[c]));
+                self.op("InstanceNormalization", &[x, &scale, &shift], &[])
+            }
+            19 => {
+                // two images at once
+                let two = self.op("Concat", &[x, &other], &[Attribute::Int("axis", 0)]);
+                let made = self.conv(&two, c, c, 3);
+                let made = self.op("MaxPool", &[&made], &[kernel(&[3, 3]), Attribute::Ints("pads", &[1; 4])]);
+                let axes = self.list(&[0]);
+                self.op("ReduceMean", &[&made, &axes], &[])
+            }
+            20 => {
+                let slope = self.weights(&[c, 1, 1]);
+                self.op("PRelu", &[x, &slope], &[])
+            }
             _ => self.quantized_conv(x, c, c),
+        }
+    }
+
+    /// A convolution, or a pool, with a window that is not the plain one: grouped, dilated, transposed, padded on one side.
+    fn window_block(&mut self, x: &str, [c, h, w]: [usize; 3]) -> String {
+        match self.below(6) {
+            0 => {
+                let weights = self.weights(&[c, 1, 3, 3]);
+                self.op("Conv", &[x, &weights], &[Attribute::Int("group", c as i64), Attribute::Ints("pads", &[1; 4])])
+            }
+            1 => {
+                let weights = self.weights(&[c, c / 2, 3, 3]);
+                self.op("Conv", &[x, &weights], &[Attribute::Int("group", 2), Attribute::Ints("pads", &[1; 4])])
+            }
+            2 => {
+                let weights = self.weights(&[c, c, 3, 2]);
+                let dilations = Attribute::Ints("dilations", &[2, 3]);
+                self.op("Conv", &[x, &weights], &[dilations, Attribute::Ints("pads", &[1, 0, 3, 3])])
+            }
+            3 => {
+                let weights = self.weights(&[c, c / 2, 2, 3]);
+                let (strides, pads) = (Attribute::Ints("strides", &[1, 1]), Attribute::Ints("pads", &[0, 1, 1, 1]));
+                self.op("ConvTranspose", &[x, &weights], &[strides, pads, Attribute::Int("group", 2)])
+            }
+            4 if h % 2 == 0 && w % 2 == 0 => {
+                let pooled = self.op("MaxPool", &[x], &[kernel(&[2, 2]), Attribute::Ints("strides", &[2, 2])]);
+                let weights = self.weights(&[c, c, 2, 2]);
+                self.op("ConvTranspose", &[&pooled, &weights], &[Attribute::Ints("strides", &[2, 2])])
+            }
+            _ => {
+                let whole = self.op("GlobalAveragePool", &[x], &[]);
+                self.op("Mul", &[x, &whole], &[])
+            }
         }
     }
 }
