@@ -109,7 +109,7 @@ impl Builder {
             opset: 21,
             result: ResultShape::OfSample,
         };
-        compile(isa, &self.graph, &inputs, &Budget::new(1 << 28))
+        compile(isa, &self.graph, &inputs, &Budget::new(if cfg!(miri) { 1 << 22 } else { 1 << 28 }))
     }
 
     /// x · sigmoid(x).
@@ -328,9 +328,11 @@ pub fn kernel(sides: &[i64]) -> Attribute<'_> {
 /// The sample's shape and the plan of a random network.
 pub fn random_plan(isa: Isa, seed: u64) -> (Vec<usize>, Plan) {
     let mut b = Builder::new(seed);
-    let (c, h, w) = (2 * (1 + b.below(6)), 1 + b.below(6), 1 + b.below(9));
+    // Miri takes a thousand times as long
+    let [channels, rows, columns, blocks] = if cfg!(miri) { [2, 3, 3, 3] } else { [6, 6, 9, 7] };
+    let (c, h, w) = (2 * (1 + b.below(channels)), 1 + b.below(rows), 1 + b.below(columns));
     let mut all = vec!["x".to_string()];
-    for _ in 0..2 + b.below(7) {
+    for _ in 0..2 + b.below(blocks) {
         let x = all[all.len() - 1 - b.below(2).min(all.len() - 1)].clone();
         let block = b.block(&x, [c, h, w], &all);
         all.push(block);

@@ -211,6 +211,7 @@ const TABLE: &[Row] = &[
 ];
 
 #[test]
+#[cfg_attr(miri, ignore = "takes long there, and the verifier's test runs the same steps")]
 fn fragments_become_the_steps_that_are_meant() {
     for (name, dims, make, expected) in TABLE {
         let mut b = Builder::new(1);

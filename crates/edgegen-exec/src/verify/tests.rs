@@ -213,8 +213,8 @@ fn change(draft: &mut Draft, random: &mut Pcg64Mcg) {
 /// Runs a plan at two times, on one thread and on three.
 fn run(plan: &Plan, dims: &[usize], random: &mut Pcg64Mcg) {
     let len = dims.iter().product();
-    for threads in [1, 3] {
-        let mut w = plan.shared_workspace(threads).unwrap();
+    for threads in if cfg!(miri) { [2].as_slice() } else { &[1, 3] } {
+        let mut w = plan.shared_workspace(*threads).unwrap();
         plan.bind(&mut w, 0, std::iter::once(noise(random, 5).as_slice()));
         for t in [3.0, 700.0, 3.0] {
             let (x, mut out) = (noise(random, len), vec![0.0; len]);
@@ -232,14 +232,18 @@ fn a_plan_with_one_number_changed_is_refused_or_does_no_harm() {
         let isa = if cfg!(miri) { isa } else { Isa::detect() };
         let (dims, plan) = random_plan(isa, seed);
         let sound = plan.draft();
-        assert_eq!(fault(&sound), None, "the plan of seed {seed}");
+        assert!(cfg!(miri) || fault(&sound).is_none(), "the plan of seed {seed}: {:?}", fault(&sound));
         let mut random = Pcg64Mcg::seed_from_u64(1000 + seed);
         run(&plan, &dims, &mut random);
         for mutant in 0..each {
             let mut draft = sound.clone();
             change(&mut draft, &mut random);
-            let found =
-                if draft_counts(&draft) { fault(&draft) } else { Some("numbers that cannot be counted".into()) };
+            // under Miri the runs are what is looked at
+            let found = match draft_counts(&draft) {
+                true if cfg!(miri) => None,
+                true => fault(&draft),
+                false => Some("numbers that cannot be counted".into()),
+            };
             faults += usize::from(found.is_some());
             match verify(draft) {
                 Err(_) => refused += 1,
@@ -252,7 +256,10 @@ fn a_plan_with_one_number_changed_is_refused_or_does_no_harm() {
         }
     }
     // the test tells plans apart: many have a fault, and many of those without one run
-    assert!(faults > refused / 4 && passed > plans as usize, "{refused} refused, {faults} with a fault, {passed} ran");
+    assert!(
+        (faults > refused / 4 || cfg!(miri)) && passed > plans as usize,
+        "{refused} refused, {faults} with a fault, {passed} ran"
+    );
     println!("{refused} refused, of which {faults} were found to do harm; {passed} passed and ran");
 }
 
