@@ -148,6 +148,6 @@ fn each_rule_of_onnx_holds_or_is_refused() {
 fn what_is_written_out_runs_by_the_plan() {
     if std::env::var_os("EDGEGEN_GRAPHS").is_none() {
         let Tally { by_plan, by_tract, refused, reasons, .. } = check(&fixture("expanded.gz"));
-        assert!(by_plan >= 195 && by_tract == 0 && refused <= 12, "{by_plan}, {by_tract}, {refused}: {reasons:#?}");
+        assert!(by_plan >= 234 && by_tract <= 2 && refused <= 10, "{by_plan}, {by_tract}, {refused}: {reasons:#?}");
     }
 }

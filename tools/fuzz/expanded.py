@@ -97,22 +97,22 @@ row("GroupNorm with SiLU of channels that come last", """last = Transpose <perm 
     like=f"{NORM} s = Sigmoid (a) y = Mul (a, s)", **NORM_STORED, **AFFINE)
 for name, skip, shape in (("image", "Transpose <perm = [0, 2, 3, 1]> (e)", (1, 4, 4, 4)), ("number a channel", "Reshape (e, f)", (1, 4))):
     E_, F_ = weights(*shape), np.int64([1, 4])
-    row(f"SkipGroupNorm with an {name}", f"""last = Transpose <perm = [0, 2, 3, 1]> (x) e = Tanh (w) s0 = {skip}
+    row(f"SkipGroupNorm with an {name}", f"""last = Transpose <perm = [0, 2, 3, 1]> (x) e = Neg (w) s0 = {skip}
         k, s1 = com.microsoft.SkipGroupNorm <groups = 2, activation = 1, epsilon = 0.01> (last, g, b, s0, c0) l = Mul (k, s1)
         y = Transpose <perm = [0, 3, 1, 2]> (l)""",
-        like=f"""e = Tanh (w) e1 = Reshape (e, f1) x0 = Add (x, e1) x1 = Add (x0, c1) {NORM.replace("Reshape (x,", "Reshape (x1,")}
+        like=f"""e = Neg (w) e1 = Reshape (e, f1) x0 = Add (x, e1) x1 = Add (x0, c1) {NORM.replace("Reshape (x,", "Reshape (x1,")}
         s = Sigmoid (a) m1 = Mul (a, s) y = Mul (m1, x1)""",
         w=E_, f=F_, f1=np.int64([*shape, *[1] * (4 - len(shape))]), c0=G, c1=G.reshape(4, 1, 1), **NORM_STORED, **AFFINE)
 
 # Convolutions.
-W = weights(6, 4, 3, 3)
-row("NhwcConv", """last = Transpose <perm = [0, 2, 3, 1]> (x) c = com.microsoft.NhwcConv <pads = [1, 1, 1, 1], strides = [2, 2], kernel_shape = [3, 3]> (last, w, b)
-    y = Transpose <perm = [0, 3, 1, 2]> (c)""", like="y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w1, b)", w=W.transpose(0, 2, 3, 1), w1=W,
-    b=weights(6))
+W = weights(4, 4, 3, 3)
+row("NhwcConv", """last = Transpose <perm = [0, 2, 3, 1]> (x) c = com.microsoft.NhwcConv <pads = [1, 1, 1, 1], kernel_shape = [3, 3]> (last, w, b)
+    y = Transpose <perm = [0, 3, 1, 2]> (c)""", like="y = Conv <pads = [1, 1, 1, 1]> (x, w1, b)", w=W.transpose(0, 2, 3, 1), w1=W,
+    b=weights(4))
 for activation, numbers in (("", ""), ("Relu", ""), ("LeakyRelu", ", activation_params = [0.2]"), ("Clip", ", activation_params = [-0.25, 0.5]"),
                             ("HardSigmoid", ", activation_params = [0.2, 0.5]")):
     text = f', activation = "{activation}"{numbers}' if activation else ""
-    row(f"FusedConv {activation}", f"y = com.microsoft.FusedConv <pads = [1, 1, 1, 1]{text}> (x, w, b)", w=W, b=weights(6))
+    row(f"FusedConv {activation}", f"y = com.microsoft.FusedConv <pads = [1, 1, 1, 1]{text}> (x, w, b)", w=W, b=weights(4))
 row("FusedConv with a sum", 'y = com.microsoft.FusedConv <pads = [1, 1, 1, 1], activation = "Relu"> (x, w, b, z)', w=weights(4, 4, 3, 3), b=weights(4),
     z=weights(1, 4, 4, 4))
 
@@ -289,13 +289,13 @@ row("GRU that multiplies before it resets", "y = GRU <hidden_size = 3, linear_be
     b=weights(1, 18))
 row("LSTM and its last cell", "u, v, z = LSTM <hidden_size = 3> (x, w, r, b) y = Add (v, z)", 14, (5, 2, 4), w=weights(1, 12, 4), r=weights(1, 12, 3), b=weights(1, 24))
 row("LSTM with other activations", 'y = LSTM <hidden_size = 3, activations = ["Relu", "Tanh", "Tanh"]> (x, w, r)', 14, (5, 2, 4), w=weights(1, 12, 4), r=weights(1, 12, 3))
-row("DFT of real numbers", "y = DFT <axis = 1> (x)", 17, (2, 6, 3, 1))
-row("DFT of real numbers, one half", "y = DFT <axis = 2, onesided = 1> (x)", 17, (2, 3, 7, 1))
-row("DFT of complex numbers", "y = DFT <axis = 1> (x)", 17, (2, 6, 3, 2))
-row("DFT of opset 20", "y = DFT <onesided = 1> (x, , a)", 20, (2, 6, 3, 1), a=np.int64(-3))
-row("DFT of another length", "y = DFT <axis = 1> (x, n)", 17, (2, 6, 3, 1), n=np.int64(4))
-row("DFT of a longer one", "y = DFT <axis = 1> (x, n)", 17, (2, 6, 3, 2), n=np.int64(8))
-row("DFT backward", "y = DFT <axis = 1, inverse = 1> (x)", 17, (2, 6, 3, 2))
+row("DFT of real numbers", "y = DFT <axis = 1> (x)", 17, (1, 6, 3, 1))
+row("DFT of real numbers, one half", "y = DFT <axis = 2, onesided = 1> (x)", 17, (1, 3, 7, 1))
+row("DFT of complex numbers", "y = DFT <axis = 1> (x)", 17, (1, 6, 3, 2))
+row("DFT of opset 20", "y = DFT <onesided = 1> (x, , a)", 20, (1, 6, 3, 1), a=np.int64(-3))
+row("DFT of another length", "y = DFT <axis = 1> (x, n)", 17, (1, 6, 3, 1), n=np.int64(4))
+row("DFT of a longer one", "y = DFT <axis = 1> (x, n)", 17, (1, 6, 3, 2), n=np.int64(8))
+row("DFT backward", "y = DFT <axis = 1, inverse = 1> (x)", 17, (1, 6, 3, 2))
 
 # Stored indices.
 row("Gather of several", "y = Gather <axis = 1> (x, i)", i=np.int64([3, 0, 3, -2]))
