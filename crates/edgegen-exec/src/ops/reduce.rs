@@ -10,7 +10,7 @@ use crate::node::{axis, int};
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
-use kernels::arena::StridedView;
+use kernels::arena::{StridedView, row_major};
 use kernels::general::{RANK, StridedLoops};
 use kernels::reduce::Reduction;
 use onnx::pb::NodeProto;
@@ -29,7 +29,42 @@ pub static OPERATORS: &[Operator] = &[
 ];
 
 const fn reduction(name: &'static str) -> Operator {
-    Operator::new(name).attributes(&["axes", "keepdims", "noop_with_empty_axes"]).infer(infer)
+    Operator::new(name).attributes(&["axes", "keepdims", "noop_with_empty_axes"]).infer(infer).fold(fold)
+}
+
+/// What is made of a stored tensor, as a run would make it.
+fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
+    let f = match node.op_type.as_str() {
+        "ReduceMean" => Reduction::Mean,
+        "ReduceSum" => Reduction::Sum,
+        "ReduceMax" => Reduction::Max,
+        "ReduceMin" => Reduction::Min,
+        "ReduceProd" => Reduction::Product,
+        "ReduceL1" => Reduction::L1,
+        "ReduceL2" => Reduction::L2,
+        "ReduceSumSquare" => Reduction::SumSquare,
+        "ReduceLogSum" => Reduction::LogSum,
+        "ReduceLogSumExp" => Reduction::LogSumExp,
+        _ => return Ok(None),
+    };
+    let Some(x) = input.first().copied().flatten().filter(|x| !x.is_integer() && x.len() > 0) else { return Ok(None) };
+    let axes = reduced(node, input.get(1).copied().flatten(), x.dims.len())?;
+    let strides = row_major(&x.dims);
+    let (inner, outer): (Vec<usize>, Vec<usize>) = (0..x.dims.len()).partition(|d| axes.contains(d));
+    let of = |all: &[usize], which: &[usize]| which.iter().map(|d| all[*d]).collect::<Vec<_>>();
+    let dims = of(&x.dims, &outer);
+    let count = crate::constant::count(&dims)?;
+    let over = StridedLoops::new(&of(&x.dims, &inner), [(0, of(&strides, &inner).as_slice())]);
+    let results =
+        StridedLoops::new(&dims, [(x.len(), row_major(&dims).as_slice()), (0, of(&strides, &outer).as_slice())]);
+    let (results, over) = results.zip(over).ok_or("a reduction over too many dimensions")?;
+    let mut memory = [x.values.as_slice(), &vec![0.0; count]].concat();
+    let all = kernels::Memory::new(&mut memory, &mut []);
+    kernels::reduce(kernels::Isa::PORTABLE, f, &results, &over, kernels::Part::WHOLE, all);
+    let keep = int(node, "keepdims") != Some(0);
+    let side = |(i, d): (usize, &usize)| if axes.contains(&i) { keep.then_some(1) } else { Some(*d) };
+    let dims = x.dims.iter().enumerate().filter_map(side).collect();
+    Ok(Some(vec![Constant::of(dims, memory.split_off(x.len()), x.kind)]))
 }
 
 /// The dimensions that are reduced: none at all where the node says that no axes mean none.

@@ -1,7 +1,7 @@
 //! Functions of every number: activations, roots, and the forms that exporters write some of them in.
 
 use super::image_map::{ImageFunction, ImageMap, Output};
-use super::{Fusion, LowerFn, Operation, Operator, same_shape};
+use super::{Fusion, Operation, Operator, same_shape};
 use crate::compile::Compiler;
 use crate::constant::Constant;
 use crate::lower::{Lowered, Lowering};
@@ -9,21 +9,27 @@ use crate::node::{float, int, text};
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
-use kernels::general::Unary;
+use kernels::arena::StridedView;
+use kernels::general::{StridedLoops, Unary};
+use kernels::{Memory, Part};
 use onnx::pb::NodeProto;
 use onnx::pb::tensor_proto::DataType;
 
-/// An operator that is one function, which is not worked out on stored tensors.
+/// An operator that is one function.
 macro_rules! function {
     ($name:literal, $f:expr) => {
-        Operator::new($name).infer(same_shape).lower(|l, i| one(l, i, $f))
+        Operator::new($name).infer(same_shape).fold(|_, input| Ok(folded($f, input))).lower(|l, i| one(l, i, $f))
     };
-    ($name:literal, $f:expr, $fold:expr) => {
-        function!($name, $f).fold(|_, input| {
-            let f: fn(f32) -> f32 = $fold;
-            Ok(input.first().copied().flatten().map(|x| vec![x.map(f)]))
-        })
-    };
+}
+
+/// What a function makes of a stored tensor, as a run would make it.
+fn folded(f: Unary, input: &[Option<&Constant>]) -> Option<Vec<Constant>> {
+    let x = input.first().copied().flatten()?;
+    let mut memory = [x.values.as_slice(), x.values.as_slice()].concat();
+    let (from, to) = (StridedView::row_major(0, &[x.len()]), StridedView::row_major(x.len(), &[x.len()]));
+    let loops = StridedLoops::new(&[x.len()], [&to, &from].map(|p| (p.start, p.strides.as_slice())))?;
+    kernels::unary(kernels::Isa::PORTABLE, f, &loops, Part::WHOLE, Memory::new(&mut memory, &mut []));
+    Some(vec![Constant::of(x.dims.clone(), memory.split_off(x.len()), x.kind)])
 }
 
 pub static OPERATORS: &[Operator] = &[
@@ -31,21 +37,21 @@ pub static OPERATORS: &[Operator] = &[
     function!("Relu", Unary::Relu),
     function!("Erf", Unary::Erf),
     function!("Mish", Unary::Mish),
-    function!("Sqrt", Unary::Sqrt, f32::sqrt),
-    function!("Exp", Unary::Exp, libm::expf),
-    function!("Log", Unary::Log, libm::logf),
-    function!("Sin", Unary::Sin, libm::sinf),
-    function!("Cos", Unary::Cos, libm::cosf),
-    function!("Neg", Unary::Negate, |v| -v),
-    function!("Reciprocal", Unary::Reciprocal, |v| 1.0 / v),
-    function!("Abs", Unary::Absolute, f32::abs),
-    function!("Floor", Unary::Floor, f32::floor),
-    function!("Ceil", Unary::Ceil, f32::ceil),
-    function!("Round", Unary::Round, f32::round_ties_even),
-    function!("Sign", Unary::Sign, |v| if v > 0.0 { 1.0 } else if v < 0.0 { -1.0 } else { v * 0.0 }),
+    function!("Sqrt", Unary::Sqrt),
+    function!("Exp", Unary::Exp),
+    function!("Log", Unary::Log),
+    function!("Sin", Unary::Sin),
+    function!("Cos", Unary::Cos),
+    function!("Neg", Unary::Negate),
+    function!("Reciprocal", Unary::Reciprocal),
+    function!("Abs", Unary::Absolute),
+    function!("Floor", Unary::Floor),
+    function!("Ceil", Unary::Ceil),
+    function!("Round", Unary::Round),
+    function!("Sign", Unary::Sign),
     function!("Softsign", Unary::Softsign),
     function!("HardSwish", Unary::HardSwish),
-    function!("Tan", Unary::Tan, libm::tanf),
+    function!("Tan", Unary::Tan),
     function!("Asin", Unary::Asin),
     function!("Acos", Unary::Acos),
     function!("Atan", Unary::Atan),
@@ -54,22 +60,15 @@ pub static OPERATORS: &[Operator] = &[
     function!("Asinh", Unary::Asinh),
     function!("Acosh", Unary::Acosh),
     function!("Atanh", Unary::Atanh),
-    with_alpha("Elu", |l, i| one(l, i, Unary::Elu(alpha(l, i, 1.0)))),
-    with_alpha("Celu", |l, i| Some(alpha(l, i, 1.0)).filter(|a| *a != 0.0).and_then(|a| one(l, i, Unary::Celu(a)))),
-    with_alpha("LeakyRelu", |l, i| one(l, i, Unary::LeakyRelu(alpha(l, i, 0.01)))),
-    with_alpha("ThresholdedRelu", |l, i| one(l, i, Unary::ThresholdedRelu(alpha(l, i, 1.0)))),
-    Operator::new("Selu").attributes(&["alpha", "gamma"]).infer(same_shape).lower(|l, i| {
-        let gamma = float(l.node(i), "gamma").unwrap_or(1.050_701);
-        one(l, i, Unary::Selu(alpha(l, i, 1.673_263_2), gamma))
-    }),
-    Operator::new("HardSigmoid").attributes(&["alpha", "beta"]).infer(same_shape).lower(|l, i| {
-        let beta = float(l.node(i), "beta").unwrap_or(0.5);
-        one(l, i, Unary::HardSigmoid(alpha(l, i, 0.2), beta))
-    }),
-    Operator::new("Shrink").attributes(&["bias", "lambd"]).infer(same_shape).lower(|l, i| {
-        let of = |name: &str, default: f32| float(l.node(i), name).unwrap_or(default);
-        one(l, i, Unary::Shrink { bias: of("bias", 0.0), lambda: of("lambd", 0.5) })
-    }),
+    // those with attributes
+    parametric("Elu", &["alpha"]),
+    parametric("Celu", &["alpha"]),
+    parametric("LeakyRelu", &["alpha"]),
+    parametric("ThresholdedRelu", &["alpha"]),
+    parametric("Selu", &["alpha", "gamma"]),
+    parametric("HardSigmoid", &["alpha", "beta"]),
+    parametric("Shrink", &["bias", "lambd"]),
+    parametric("Gelu", &["approximate"]),
     Operator::new("IsNaN").infer(same_shape).lower(|l, i| one(l, i, Unary::IsNan)).fold(|_, input| {
         Ok(first(input).map(|x| vec![Constant { kind: DataType::Bool, ..x.map(|v| f32::from(v.is_nan())) }]))
     }),
@@ -77,26 +76,39 @@ pub static OPERATORS: &[Operator] = &[
         let asked = |name: &str| int(l.node(i), name).unwrap_or(1) != 0;
         one(l, i, Unary::IsInf { above: asked("detect_positive"), below: asked("detect_negative") })
     }),
-    Operator::new("Sigmoid").infer(same_shape).lower(|l, i| silu(l, i).or_else(|| one(l, i, Unary::Sigmoid))),
-    Operator::new("Softplus").infer(same_shape).lower(|l, i| mish(l, i).or_else(|| one(l, i, Unary::Softplus))),
+    function!("Sigmoid", Unary::Sigmoid).lower(|l, i| silu(l, i).or_else(|| one(l, i, Unary::Sigmoid))),
+    function!("Softplus", Unary::Softplus).lower(|l, i| mish(l, i).or_else(|| one(l, i, Unary::Softplus))),
     Operator::new("Swish").attributes(&["alpha"]).infer(same_shape).lower(|l, i| {
         let plain = float(l.node(i), "alpha").unwrap_or(1.0) == 1.0;
         if plain { one(l, i, Unary::Silu) } else { None }
     }),
-    Operator::new("Gelu").attributes(&["approximate"]).infer(same_shape).lower(|l, i| {
-        let tanh = text(l.node(i), "approximate") == Some("tanh");
-        one(l, i, if tanh { Unary::GeluTanh } else { Unary::Gelu })
-    }),
     Operator::new("Clip").attributes(&["max", "min"]).infer(same_shape).lower(clip),
 ];
 
-const fn with_alpha(name: &'static str, lower: LowerFn) -> Operator {
-    Operator::new(name).attributes(&["alpha"]).infer(same_shape).lower(lower)
+/// An operator whose function depends on these attributes.
+const fn parametric(name: &'static str, attributes: &'static [&'static str]) -> Operator {
+    Operator::new(name)
+        .attributes(attributes)
+        .infer(same_shape)
+        .fold(|node, input| Ok(of_attributes(node).and_then(|f| folded(f, input))))
+        .lower(|l, i| one(l, i, of_attributes(l.node(i))?))
 }
 
-/// The attribute alpha of node `i`.
-fn alpha(l: &Lowering, i: usize, default: f32) -> f32 {
-    float(l.node(i), "alpha").unwrap_or(default)
+/// The function of a node with attributes.
+fn of_attributes(node: &NodeProto) -> Option<Unary> {
+    let of = |name: &str, default: f32| float(node, name).unwrap_or(default);
+    Some(match node.op_type.as_str() {
+        "Elu" => Unary::Elu(of("alpha", 1.0)),
+        "Celu" => Unary::Celu(Some(of("alpha", 1.0)).filter(|a| *a != 0.0)?),
+        "LeakyRelu" => Unary::LeakyRelu(of("alpha", 0.01)),
+        "ThresholdedRelu" => Unary::ThresholdedRelu(of("alpha", 1.0)),
+        "Selu" => Unary::Selu(of("alpha", 1.673_263_2), of("gamma", 1.050_701)),
+        "HardSigmoid" => Unary::HardSigmoid(of("alpha", 0.2), of("beta", 0.5)),
+        "Shrink" => Unary::Shrink { bias: of("bias", 0.0), lambda: of("lambd", 0.5) },
+        "Gelu" if text(node, "approximate") == Some("tanh") => Unary::GeluTanh,
+        "Gelu" => Unary::Gelu,
+        _ => return None,
+    })
 }
 
 fn first<'c>(input: &[Option<&'c Constant>]) -> Option<&'c Constant> {

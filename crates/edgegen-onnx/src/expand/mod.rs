@@ -14,6 +14,7 @@ mod fourier;
 mod matrix;
 pub mod nchwc;
 mod normalization;
+mod plain;
 mod quantized;
 mod recurrent;
 mod rotary;
@@ -49,8 +50,11 @@ pub trait Known {
 pub fn has_candidates(graph: &GraphProto) -> bool {
     let few = |t: &TensorProto| !matches!(DataType::try_from(t.data_type), Ok(DataType::Uint8 | DataType::Int8));
     let stored: HashSet<&str> = graph.initializer.iter().filter(|t| few(t)).map(|t| t.name.as_str()).collect();
+    let vectors: HashSet<&str> =
+        graph.initializer.iter().filter(|t| t.dims.len() == 1).map(|t| t.name.as_str()).collect();
     graph.node.iter().any(|node| match node.op_type.as_str() {
         _ if !crate::signature::is_standard(&node.domain) => true,
+        _ if plain::is_candidate(node, |name| vectors.contains(name)) => true,
         // weights in 8 bits are read as they are
         "DequantizeLinear" => node.given(0).is_some_and(|x| stored.contains(x)) || node.int("block_size").is_some(),
         "Attention" | "RotaryEmbedding" | "SimplifiedLayerNormalization" => true,
@@ -89,6 +93,7 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         | (_, "Mul" | "QuantizeLinear" | "DequantizeLinear") => quantized::expansion,
         ("" | "ai.onnx", "LSTM" | "GRU" | "RNN") => recurrent::expansion,
         ("" | "ai.onnx", "DFT") => fourier::expansion,
+        ("" | "ai.onnx", "Gemm" | "Sum" | "Mean" | "Max" | "Min" | "MatMul" | "SpaceToDepth") => plain::expansion,
         _ => return Ok(None),
     };
     group(node, known).map_err(|reason| format!("{}: {reason}", called(node)))

@@ -1,0 +1,139 @@
+//! Forms of ordinary operators that are several plainer ones: a Gemm with factors, a Sum of many, a product with a vector.
+
+use super::{Known, Writer, shape};
+use crate::Result;
+use crate::pb::NodeProto;
+
+/// Whether a node may be of such a form, as far as it says itself.
+pub fn is_candidate(node: &NodeProto, is_vector: impl Fn(&str) -> bool) -> bool {
+    match node.op_type.as_str() {
+        "Gemm" => true,
+        "Sum" | "Mean" | "Max" | "Min" => node.input.len() != 2 || node.op_type == "Sum" || node.op_type == "Mean",
+        "MatMul" => node.input.iter().any(|name| is_vector(name)),
+        "SpaceToDepth" => true,
+        _ => false,
+    }
+}
+
+/// The nodes that stand for such a node; `None` for one that is plain.
+pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
+    match node.op_type.as_str() {
+        "Gemm" => gemm(node, known),
+        "MatMul" => with_vectors(node, known),
+        "SpaceToDepth" => space_to_depth(node, known),
+        _ => of_many(node, known),
+    }
+}
+
+/// `α A' B' + β C` with a factor that is not one, a first matrix that is turned, or a C that is no row of the result.
+fn gemm(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
+    let flag = |name: &str| node.int(name).unwrap_or(0) != 0;
+    let factor = |name: &str| node.float(name).unwrap_or(1.0);
+    let b = shape(node, known, 1)?;
+    let columns = b.get(usize::from(!flag("transB"))).copied();
+    let of_columns = match node.given(2) {
+        Some(_) => shape(node, known, 2)?,
+        None => &[],
+    };
+    let is_row = node.given(2).is_none()
+        || (of_columns.last().copied() == columns && of_columns.iter().rev().skip(1).all(|d| *d == 1));
+    if factor("alpha") == 1.0 && factor("beta") == 1.0 && !flag("transA") && is_row {
+        return Ok(None);
+    }
+    let mut w = Writer::new(node, known);
+    let turned = |w: &mut Writer, i: usize, name: &str| match node.given(i).unwrap_or_default() {
+        x if flag(name) => w.transpose(x, &[1, 0]),
+        x => x.to_string(),
+    };
+    let (a, b) = (turned(&mut w, 0, "transA"), turned(&mut w, 1, "transB"));
+    let mut result = w.op("MatMul", &[&a, &b]);
+    for (name, at) in [("alpha", 0), ("beta", 2)] {
+        let value = factor(name);
+        let scaled = |w: &mut Writer, x: &str| match value {
+            1.0 => x.to_string(),
+            _ => {
+                let by = w.number(value);
+                w.op("Mul", &[x, &by])
+            }
+        };
+        if at == 0 {
+            result = scaled(&mut w, &result);
+        } else if let Some(c) = node.given(at).filter(|_| value != 0.0) {
+            let c = scaled(&mut w, c);
+            result = w.op("Add", &[&result, &c]);
+        }
+    }
+    Ok(Some(w.finish_one(node, result)))
+}
+
+/// Sum, Mean, Max and Min of one, or of three and more; a Sum or a Mean of two is a sum.
+fn of_many(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
+    let of_two = match node.op_type.as_str() {
+        "Sum" | "Mean" => "Add",
+        op => op,
+    };
+    let (first, rest) = node.input.split_first().ok_or("it has no input")?;
+    if rest.len() == 1 && of_two == node.op_type {
+        return Ok(None);
+    }
+    let mut w = Writer::new(node, known);
+    let mut result = first.clone();
+    for next in rest {
+        result = w.op(of_two, &[&result, next]);
+    }
+    if node.op_type == "Mean" && !rest.is_empty() {
+        let count = w.number(node.input.len() as f32);
+        result = w.op("Div", &[&result, &count]);
+    } else if rest.is_empty() {
+        result = w.op("Identity", &[&result]);
+    }
+    Ok(Some(w.finish_one(node, result)))
+}
+
+/// A product with a vector: a row before, or a column after, which the result then has not.
+fn with_vectors(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
+    let ranks = [shape(node, known, 0)?.len(), shape(node, known, 1)?.len()];
+    if ranks.iter().all(|rank| *rank != 1) {
+        return Ok(None);
+    }
+    let mut w = Writer::new(node, known);
+    let name = |i: usize| node.given(i).unwrap_or_default().to_string();
+    let (mut a, mut b) = (name(0), name(1));
+    if ranks[0] == 1 {
+        let dims = shape(node, known, 0)?;
+        a = w.reshape(&a, &[1, dims[0]]);
+    }
+    if ranks[1] == 1 {
+        let dims = shape(node, known, 1)?;
+        b = w.reshape(&b, &[dims[0], 1]);
+    }
+    let product = w.op("MatMul", &[&a, &b]);
+    // the dimensions that are left, by what the other factor has
+    let dims = match ranks {
+        [1, 1] => vec![],
+        [1, n] => {
+            let b = shape(node, known, 1)?;
+            [&b[..n - 2], &b[n - 1..]].concat()
+        }
+        [n, _] => shape(node, known, 0)?[..n - 1].to_vec(),
+    };
+    let result = w.reshape(&product, &dims);
+    Ok(Some(w.finish_one(node, result)))
+}
+
+/// Squares of pixels as channels, those of the same place in their squares together.
+fn space_to_depth(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
+    let block = node.int("blocksize").and_then(|b| usize::try_from(b).ok()).filter(|b| *b > 0);
+    let block = block.ok_or("its blocksize is not a length")?;
+    let &[n, c, h, w] = shape(node, known, 0)? else { return Err("it is not of an image".into()) };
+    if !h.is_multiple_of(block) || !w.is_multiple_of(block) {
+        return Err(format!("an image of {h} by {w} has no whole squares of {block}"));
+    }
+    let channels = block.checked_mul(block).and_then(|b| b.checked_mul(c)).ok_or("it has too many channels")?;
+    let mut writer = Writer::new(node, known);
+    let x = node.given(0).unwrap_or_default();
+    let split = writer.reshape(x, &[n, c, h / block, block, w / block, block]);
+    let turned = writer.transpose(&split, &[0, 3, 5, 1, 2, 4]);
+    let result = writer.reshape(&turned, &[n, channels, h / block, w / block]);
+    Ok(Some(writer.finish_one(node, result)))
+}
