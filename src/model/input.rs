@@ -84,6 +84,7 @@ impl Input {
     }
 
     /// Whether it keeps its value over a run.
+    #[cfg(feature = "tract")]
     pub(super) fn is_bound(&self) -> bool {
         matches!(self.role, Role::Class | Role::Condition)
     }
