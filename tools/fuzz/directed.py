@@ -507,6 +507,45 @@ row("a value over its norm, spread", "n = ReduceL2 <axes = [1]> (x) c = Clip (n,
 row("a value over its norm, with a bound above", "n = ReduceL2 <axes = [1]> (x) c = Clip (n, l, h) y = Div (x, c)", 13,
     shape=(1, 5, 6, 7), l=np.float32(0.5), h=np.float32(1.5))
 
+# Products by equations.
+for equation, a, b in (
+    ("abc,acd->abd", (2, 3, 4), (2, 4, 5)), ("abc,abd->acd", (2, 3, 4), (2, 3, 5)), ("abc,abc->ab", (2, 3, 4), (2, 3, 4)),
+    ("abc,abc->abc", (2, 3, 4), (2, 3, 4)), ("abc,c->ab", (2, 3, 4), (4,)), ("abc,bc->a", (2, 3, 4), (3, 4)), ("abc,bc->ac", (2, 3, 4), (3, 4)),
+    ("ab,cd->abcd", (2, 3), (4, 5)), ("ab,cd->dacb", (2, 3), (4, 5)), ("abc,dc->adb", (2, 3, 4), (5, 4)), ("abcd,abce->bde", (2, 3, 2, 4), (2, 3, 2, 2)),
+    ("...ab,...bc->...ac", (2, 3, 4), (2, 4, 5)), ("...ab,bc->...ac", (2, 3, 4), (4, 5)), ("a...,a...->...", (2, 3, 4), (2, 3, 4)),
+    ("ab,bc", (2, 3), (3, 4)), ("ba,cb", (2, 3), (4, 2)), ("abc,acd->abd", (1, 3, 4), (2, 4, 5)), ("abc,adc->abd", (2, 3, 1), (2, 5, 4)),
+    ("abc,bd->ad", (2, 3, 4), (3, 5)), ("abhw,cb->achw", (1, 4, 2, 3), (5, 4)),
+):
+    row(f"Einsum {equation} of {list(a)} and {list(b)}", f'p = Reshape (x, h) y = Einsum <equation = "{equation}"> (p, w)', 13,
+        shape=(1, int(np.prod(a))), h=np.int64(a), w=weights(*b))
+    row(f"Einsum {equation} of {list(a)} and {list(b)}, both computed",
+        f'p = Reshape (x, h) z = Tanh (w) m = ReduceMean <keepdims = 0> (x) q = Mul (w, m) y = Einsum <equation = "{equation}"> (p, q)', 13,
+        shape=(1, int(np.prod(a))), h=np.int64(a), w=weights(*b))
+for equation, a in (("abc->cab", (2, 3, 4)), ("abc->ab", (2, 3, 4)), ("abc->", (2, 3, 4)), ("abc", (2, 3, 4)), ("...a->...", (2, 3, 4)),
+                    ("a...->...a", (2, 3, 4)), ("aab->ab", (2, 2, 3))):
+    row(f"Einsum {equation} of {list(a)}", f'p = Reshape (x, h) y = Einsum <equation = "{equation}"> (p)', 13, shape=(1, int(np.prod(a))),
+        h=np.int64(a))
+row("Einsum of three operands", 'p = Reshape (x, h) y = Einsum <equation = "ab,bc,cd->ad"> (p, v, w)', 13, shape=(1, 6), h=np.int64([2, 3]),
+    v=weights(3, 4), w=weights(4, 5))
+row("Einsum of three operands that share a letter", 'p = Reshape (x, h) y = Einsum <equation = "ab,ac,ad->abcd"> (p, v, w)', 13, shape=(1, 6),
+    h=np.int64([2, 3]), v=weights(2, 4), w=weights(2, 2))
+for alpha, beta, turned, dims in ((0.5, 1.0, 0, (5,)), (1.0, 0.25, 0, (1, 5)), (2.0, 0.5, 1, (4, 5)), (1.0, 1.0, 1, (4, 1)), (1.0, 0.0, 0, (5,))):
+    row(f"Gemm of a computed matrix, {alpha}, {beta}, {turned}, {list(dims)}",
+        f"p = Reshape (x, h) y = Gemm <alpha = {alpha}, beta = {beta}, transA = {turned}> (p, w, c)", 13, shape=(1, 12),
+        h=np.int64([3, 4] if turned else [4, 3]), w=weights(3, 5), c=weights(*dims))
+for op in ("Sum", "Mean", "Max", "Min"):
+    for count in (1, 2, 3, 5):
+        names = ", ".join(["x", "k", "l", "x", "m"][:count])
+        row(f"{op} of {count} values", f"y = {op} ({names})", 13, k=weights(4, 1, 1), l=np.float32(0.25), m=weights(1, 4))
+row("MatMul of a vector and rows", "p = Reshape (x, h) y = MatMul (p, w)", 13, shape=(1, 4), h=np.int64([4]), w=weights(3, 4, 5))
+row("MatMul of rows and a vector", "p = Reshape (x, h) y = MatMul (p, w)", 13, shape=(1, 24), h=np.int64([2, 3, 4]), w=weights(4))
+row("MatMul of two vectors", "p = Reshape (x, h) y = MatMul (p, w)", 13, shape=(1, 4), h=np.int64([4]), w=weights(4))
+row("SpaceToDepth of 3", "y = SpaceToDepth <blocksize = 3> (x)", 13, shape=(1, 2, 6, 9))
+row("GatherElements from a table by the time", "i = Cast <to = 7> (t) g = GatherElements <axis = 0> (k, i) y = Mul (x, g)", 13,
+    time=np.float32(3), k=weights(7))
+for op in ("Sum", "Prod", "Max", "Min", "Mean"):
+    row(f"Reduce{op} of stored integers", f"r = Reduce{op} <keepdims = 0> (k) f = Cast <to = 1> (r) y = Mul (x, f)", 11, k=np.int64([3, 4, 9]))
+
 row("Split without sizes", "a, b = Split <axis = 1> (x) y = Sub (b, a)", 13)
 row("Split in three without sizes", "a, b, y = Split <axis = 1, num_outputs = 3> (x)", 18, shape=(1, 7, 3))
 row("Split in parts that do not divide", "a, y = Split <axis = 1, num_outputs = 2> (x)", 18, shape=(1, 7, 3))

@@ -32,6 +32,9 @@ const fn reduction(name: &'static str) -> Operator {
     Operator::new(name).attributes(&["axes", "keepdims", "noop_with_empty_axes"]).infer(infer).fold(fold)
 }
 
+/// Below this, f32 holds every whole number.
+const EXACT: f32 = 16_777_216.0;
+
 /// What is made of a stored tensor, as a run would make it.
 fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
     let f = match node.op_type.as_str() {
@@ -47,7 +50,10 @@ fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Cons
         "ReduceLogSumExp" => Reduction::LogSumExp,
         _ => return Ok(None),
     };
-    let Some(x) = input.first().copied().flatten().filter(|x| !x.is_integer() && x.len() > 0) else { return Ok(None) };
+    let Some(x) = input.first().copied().flatten().filter(|x| x.len() > 0) else { return Ok(None) };
+    if x.is_integer() && ![Reduction::Sum, Reduction::Product, Reduction::Max, Reduction::Min].contains(&f) {
+        return Ok(None);
+    }
     let axes = reduced(node, input.get(1).copied().flatten(), x.dims.len())?;
     let strides = row_major(&x.dims);
     let (inner, outer): (Vec<usize>, Vec<usize>) = (0..x.dims.len()).partition(|d| axes.contains(d));
@@ -64,7 +70,12 @@ fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Cons
     let keep = int(node, "keepdims") != Some(0);
     let side = |(i, d): (usize, &usize)| if axes.contains(&i) { keep.then_some(1) } else { Some(*d) };
     let dims = x.dims.iter().enumerate().filter_map(side).collect();
-    Ok(Some(vec![Constant::of(dims, memory.split_off(x.len()), x.kind)]))
+    let results = memory.split_off(x.len());
+    // sums of numbers that f32 holds, as long as it holds them
+    if x.is_integer() && results.iter().any(|v| v.abs() >= EXACT) {
+        return Err("it computes with integers that are too large".into());
+    }
+    Ok(Some(vec![Constant::of(dims, results, x.kind)]))
 }
 
 /// The dimensions that are reduced: none at all where the node says that no axes mean none.

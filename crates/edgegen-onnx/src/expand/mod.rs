@@ -10,6 +10,7 @@ mod activation;
 mod attention;
 pub mod control;
 mod convolution;
+mod einsum;
 mod fourier;
 mod matrix;
 pub mod nchwc;
@@ -58,7 +59,7 @@ pub fn has_candidates(graph: &GraphProto) -> bool {
         // weights in 8 bits are read as they are
         "DequantizeLinear" => node.given(0).is_some_and(|x| stored.contains(x)) || node.int("block_size").is_some(),
         "Attention" | "RotaryEmbedding" | "SimplifiedLayerNormalization" => true,
-        "DFT" | "GRU" | "LSTM" | "RNN" => true,
+        "DFT" | "Einsum" | "GatherElements" | "GRU" | "LSTM" | "RNN" => true,
         "MatMulInteger" | "ConvInteger" | "If" | "Loop" | "Scan" => true,
         "ConcatFromSequence" | "SequenceAt" | "SequenceLength" | "SplitToSequence" => true,
         _ => false,
@@ -93,7 +94,10 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         | (_, "Mul" | "QuantizeLinear" | "DequantizeLinear") => quantized::expansion,
         ("" | "ai.onnx", "LSTM" | "GRU" | "RNN") => recurrent::expansion,
         ("" | "ai.onnx", "DFT") => fourier::expansion,
-        ("" | "ai.onnx", "Gemm" | "Sum" | "Mean" | "Max" | "Min" | "MatMul" | "SpaceToDepth") => plain::expansion,
+        ("" | "ai.onnx", "Einsum") => einsum::expansion,
+        ("" | "ai.onnx", "Gemm" | "Sum" | "Mean" | "Max" | "Min" | "MatMul" | "SpaceToDepth" | "GatherElements") => {
+            plain::expansion
+        }
         _ => return Ok(None),
     };
     group(node, known).map_err(|reason| format!("{}: {reason}", called(node)))

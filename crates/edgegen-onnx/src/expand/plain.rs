@@ -21,6 +21,7 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         "Gemm" => gemm(node, known),
         "MatMul" => with_vectors(node, known),
         "SpaceToDepth" => space_to_depth(node, known),
+        "GatherElements" => from_vector(node, known),
         _ => of_many(node, known),
     }
 }
@@ -118,6 +119,17 @@ fn with_vectors(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodePr
         [n, _] => shape(node, known, 0)?[..n - 1].to_vec(),
     };
     let result = w.reshape(&product, &dims);
+    Ok(Some(w.finish_one(node, result)))
+}
+
+/// What is taken from a vector element by element is gathered.
+fn from_vector(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
+    if shape(node, known, 0)?.len() != 1 || shape(node, known, 1)?.len() != 1 {
+        return Ok(None);
+    }
+    let mut w = Writer::new(node, known);
+    let inputs: Vec<&str> = node.input.iter().map(String::as_str).collect();
+    let result = w.op("Gather", &inputs);
     Ok(Some(w.finish_one(node, result)))
 }
 

@@ -43,6 +43,11 @@ impl<'k> Writer<'k> {
         Writer { known, prefix: format!("{name}/written out"), count: 0, nodes: Vec::new() }
     }
 
+    /// The version of ONNX's operators that the nodes are of.
+    pub fn opset(&self) -> i64 {
+        self.known.opset()
+    }
+
     /// Adds a node, and gives the name of its result.
     pub fn op(&mut self, op: &str, inputs: &[&str]) -> String {
         self.with(op, inputs, vec![])
