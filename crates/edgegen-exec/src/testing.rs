@@ -1,6 +1,6 @@
 //! Small graphs for tests: made node by node, or at random.
 
-use crate::{At, GraphInput, Inputs, Plan, Reason, compile};
+use crate::{At, GraphInput, Inputs, Plan, Reason, ResultShape, compile};
 use kernels::Isa;
 use onnx::budget::Budget;
 use onnx::pb::tensor_proto::DataType;
