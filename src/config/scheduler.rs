@@ -171,7 +171,11 @@ impl SchedulerConfig {
         if let Some(max) = class.sample_max_value.filter(|m| !(*m >= 1.0 && m.is_finite())) {
             return Err(format!("sample_max_value must be at least 1, not {max}"));
         }
-        let last = self.num_train_timesteps as f64 - 1.0;
+        // a flow begins at pure noise, whose time is all of the scale
+        let last = match self.flow_time() {
+            Some(FlowTime::Noise(scale)) => scale,
+            _ => self.num_train_timesteps as f64 - 1.0,
+        };
         let check_times = |name: &str, steps: usize, times: &[f64]| {
             let falls = times.windows(2).all(|t| t[0] > t[1]);
             if steps == 0 || times.len() != steps || !falls || !times.iter().all(|t| (0.0..=last).contains(t)) {
@@ -567,6 +571,10 @@ mod tests {
             (r#"{"tuned_timesteps": {"2": [900]}}"#, "tuned_timesteps of 2 steps must be as many times that fall"),
             (r#"{"tuned_timesteps": {"2": [100, 900]}}"#, "from 999 to 0, not [100.0, 900.0]"),
             (r#"{"tuned_timesteps": {"1": [1000]}}"#, "from 999 to 0, not [1000.0]"),
+            (
+                r#"{"prediction_type": "flow_prediction", "tuned_timesteps": {"1": [1001]}}"#,
+                "from 1000 to 0, not [1001.0]",
+            ),
             (r#"{"tuned_timesteps": {"0": []}}"#, "tuned_timesteps of 0 steps"),
             (r#"{"fitted_steps": {"1": [{"time": 1000, "x": 0, "x0": [1]}]}}"#, "fitted_steps of 1 steps must be"),
             (r#"{"fitted_steps": {"1": [{"time": 9, "x": 0, "x0": []}]}}"#, "must have 1 x0 in step 0, not []"),

@@ -175,6 +175,8 @@ impl<'a> Fitter<'a> {
         let (a, b) = match self.tuner.model.scheduler_config().prediction() {
             PredictionType::Epsilon => (1.0 / gamma, -sigma / gamma),
             PredictionType::V => (gamma, -sigma),
+            PredictionType::Flow => (1.0, -sigma),
+            PredictionType::FlowToData => (1.0, sigma),
             _ => (0.0, 1.0),
         };
         let (a, b) = (a as f32, b as f32);
@@ -244,7 +246,7 @@ impl<'a> Fitter<'a> {
         for (parameter, change) in parameters(&run).into_iter().zip(change.iter()) {
             *value(&mut run, parameter) += change;
         }
-        let (mut above, n) = ((self.tuner.schedule.len() - 1) as f64, run.len());
+        let (mut above, n) = (self.tuner.last_time(), run.len());
         for (i, step) in run.iter_mut().enumerate() {
             step.time = step.time.clamp((n - 1 - i) as f64 * GAP, above);
             above = step.time - GAP;

@@ -9,6 +9,7 @@ mod export;
 mod fit;
 mod frechet;
 mod network;
+mod noise_path;
 mod ops;
 mod optimizer;
 mod process;

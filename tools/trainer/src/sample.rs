@@ -3,8 +3,8 @@
 use crate::network::{Given, NetworkConfig, Tensors};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
-use edgegen::config::{PredictionType, SchedulerConfig};
-use edgegen::schedule::Schedule;
+use edgegen::config::{PredictionType, SchedulerConfig, Spacing};
+use edgegen::schedule::{Level, Path, Schedule};
 use rand_distr::{Distribution, StandardNormal};
 use rand_pcg::Pcg64;
 
@@ -20,7 +20,8 @@ pub struct Request<'a> {
     pub seed: u64,
 }
 
-/// Deterministic DDIM samples (arXiv 2010.02502) with x_0 clipped to [-1, 1], one after the other.
+/// Deterministic DDIM samples (arXiv 2010.02502) with x_0 clipped to [-1, 1], one after the other. On a rectified flow DDIM
+/// is Euler's method.
 ///
 /// # Errors
 /// When the parameters do not fit the configuration, or it is not one of pictures.
@@ -40,27 +41,33 @@ pub fn ddim(
     let labels: Vec<u32> = request.labels.iter().map(|l| *l as u32).collect();
     let labels = Given::Labels(Tensor::from_vec(labels, n, device)?);
     let no_class = Given::Labels(Tensor::full(config.classes as u32, n, device)?);
-    let training_steps = schedule.len() as f64;
-    let times: Vec<usize> = (0..request.steps)
-        .map(|i| (training_steps * (1.0 - i as f64 / request.steps as f64)).round() as usize - 1)
-        .collect();
-    for (i, &t) in times.iter().enumerate() {
-        let time = Tensor::full(t as f32, n, device)?;
+    for step in levels(&schedule, request.steps)?.windows(2) {
+        let Level { time, gamma, sigma } = step[0];
+        let time = Tensor::full(time as f32, n, device)?;
         let mut output = network.forward(parameters, &x, &time, &labels)?.detach();
         if request.guidance != 1.0 {
             let without = network.forward(parameters, &x, &time, &no_class)?.detach();
             output = (&without + ((output - &without)? * request.guidance)?)?;
         }
-        let (gamma, sigma) = (schedule.gamma(t), schedule.sigma(t));
         let x0 = match scheduler.prediction_type {
             PredictionType::Epsilon => ((&x - (output * sigma)?)? / gamma)?,
             PredictionType::V => ((&x * gamma)? - (output * sigma)?)?,
+            PredictionType::Flow => (&x - (output * sigma)?)?,
             _ => output,
         }
         .clamp(-1f32, 1f32)?;
         let eps = ((&x - (&x0 * gamma)?)? / sigma)?;
-        let (gamma, sigma) = times.get(i + 1).map_or((1.0, 0.0), |t| (schedule.gamma(*t), schedule.sigma(*t)));
-        x = ((x0 * gamma)? + (eps * sigma)?)?;
+        x = ((x0 * step[1].gamma)? + (eps * step[1].sigma)?)?;
     }
     Ok(x.flatten_from(1)?.to_vec2::<f32>()?)
+}
+
+/// The levels that the steps lead through, evenly in the training steps or the time of a flow, from noise to none.
+fn levels(schedule: &Schedule, steps: usize) -> Result<Vec<Level>> {
+    if schedule.path() == Path::RectifiedFlow {
+        return Ok(schedule.levels(steps, Spacing::Trailing, 0, true)?);
+    }
+    let training_steps = schedule.len() as f64;
+    let level = |i: usize| schedule.level((training_steps * (1.0 - i as f64 / steps as f64)).round() - 1.0);
+    Ok((0..steps).map(level).chain([Level::CLEAN]).collect())
 }

@@ -1,13 +1,15 @@
-//! Training a noise predictor: algorithm 1 of DDPM (arXiv 2006.11239).
+//! Training a noise predictor: algorithm 1 of DDPM (arXiv 2006.11239), or flow matching (arXiv 2210.02747).
 //!
 //! A sample x_0, a training step t and noise ε give `x_t = γ_t x_0 + σ_t ε`; the network learns ε, or
 //! `v = γ_t ε - σ_t x_0` (arXiv 2202.00512), from (x_t, t, label). The loss of ε is
 //! `λ(t)/σ_t² ‖ε - ε_θ‖²`: λ = σ_t² is L_simple, λ = β_t the negative ELBO (arXiv 2101.09258). An error
-//! of v is an error of ε divided by γ_t.
+//! of v is an error of ε divided by γ_t. On a rectified flow, where γ_t = 1 - t and σ_t = t, it learns the velocity
+//! `ε - x_0`.
 
 use crate::checkpoint::{Checkpoint, Header};
 use crate::data::{Condition, Samples};
 use crate::network::{Given, NetworkConfig, Tensors};
+use crate::noise_path::{self, TimeSampling, level_at};
 use crate::ops::mix;
 use crate::optimizer::{AdamW, tensors};
 use anyhow::{Context, Result, ensure};
@@ -55,6 +57,9 @@ pub struct TrainConfig {
     pub flip: bool,
     /// How the loss of each t is weighted.
     pub weighting: Weighting,
+    /// How the times of a rectified flow are drawn.
+    #[serde(default)]
+    pub time_sampling: TimeSampling,
     /// What all random numbers come from.
     pub seed: u64,
     /// With a teacher, the guidance weight of its prediction that is learnt; 1 without.
@@ -181,9 +186,14 @@ impl Trainer {
         let Checkpoint { header, model, ema, adam_mean, adam_square } = checkpoint;
         header.train.check()?;
         let schedule = Schedule::from_config(&header.scheduler)?;
+        noise_path::check(&header.scheduler)?;
         ensure!(
-            header.scheduler.prediction_type != PredictionType::Sample,
-            "networks that predict the clean sample are not trained here: use epsilon or v"
+            header.scheduler.is_flow() || header.train.time_sampling == TimeSampling::Uniform,
+            "--time-sampling logit-normal is of a rectified flow: give --path flow too, or leave it out"
+        );
+        ensure!(
+            !header.scheduler.is_flow() || header.train.weighting == Weighting::Simple,
+            "--weighting likelihood is of a schedule of beta: a rectified flow is trained with --weighting simple"
         );
         let variables =
             model.into_iter().map(|(n, t)| Ok((n, Var::from_tensor(&t)?))).collect::<Result<BTreeMap<_, _>>>()?;
@@ -343,10 +353,9 @@ impl Trainer {
         let (mut times, mut labels, mut numbers, mut weights) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut sample: Vec<f32> = Vec::with_capacity(len);
         for (j, &i) in indices.iter().enumerate() {
-            // one t in each of `batch` equal parts of the training steps: less variance than independent ones
-            let u = (j as f64 + rng.random::<f64>()) / batch as f64;
-            let t = ((u * self.schedule.len() as f64) as usize).min(self.schedule.len() - 1);
-            let (gamma, sigma) = (self.schedule.gamma(t) as f32, self.schedule.sigma(t) as f32);
+            let share = train.time_sampling.share(j, batch, &mut rng);
+            let level = level_at(&self.schedule, share);
+            let (gamma, sigma) = (level.gamma as f32, level.sigma as f32);
             let mirrored = train.flip && rng.random::<bool>();
             sample.clear();
             data.append(i, &mut sample);
@@ -357,6 +366,7 @@ impl Trainer {
                 x.push(gamma * x0 + sigma * eps);
                 target.push(match scheduler.prediction_type {
                     PredictionType::V => gamma * eps - sigma * x0,
+                    PredictionType::Flow => eps - x0,
                     _ => eps,
                 });
             }
@@ -367,8 +377,9 @@ impl Trainer {
                 }
                 Condition::Numbers(given) => numbers.extend_from_slice(given),
             }
-            times.push(t as f32);
-            weights.push(self.weights[t] as f32);
+            times.push(level.time as f32);
+            let step = (share * self.weights.len() as f64) as usize;
+            weights.push(self.weights[step.min(self.weights.len() - 1)] as f32);
         }
         let device = &self.device;
         let dims: Vec<usize> = std::iter::once(batch).chain(shape.iter().copied()).collect();

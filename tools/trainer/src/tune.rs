@@ -10,7 +10,7 @@ use edgegen::config::FittedStep;
 use edgegen::network::{Guided, Preconditioned};
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
-use edgegen::schedule::{Grid, Level, Schedule};
+use edgegen::schedule::{Grid, Level, Path, Schedule};
 use edgegen::solver::{Prediction, Program, Solver};
 use edgegen::{Condition, Model, Network, Settings};
 use onnx::pb::{ModelProto, StringStringEntryProto};
@@ -70,7 +70,7 @@ impl<'a> Tuner<'a> {
     /// # Errors
     /// When the network fails.
     pub fn tune(&self, steps: usize) -> Result<Tuned> {
-        let last = (self.schedule.len() - 1) as f64;
+        let last = self.last_time();
         let mut times = self.start(steps)?;
         let before = self.error(&times)?;
         let mut error = before;
@@ -108,6 +108,12 @@ impl<'a> Tuner<'a> {
         settings.steps = steps;
         let grid = settings.grid(self.model.scheduler_config(), &self.schedule)?;
         Ok(grid.steps().iter().map(|s| s.from.time).collect())
+    }
+
+    /// The greatest time: that of pure noise on a rectified flow, else of the last training step.
+    pub(crate) fn last_time(&self) -> f64 {
+        let steps = self.schedule.len();
+        if self.schedule.path() == Path::RectifiedFlow { steps as f64 } else { (steps - 1) as f64 }
     }
 
     fn program(&self, times: &[f64]) -> Result<Program> {

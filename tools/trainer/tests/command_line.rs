@@ -424,3 +424,110 @@ fn sequences_are_trained_and_exported() {
         run(trainer(&["sample", "--checkpoint", out.join("checkpoint.safetensors").to_str().unwrap(), &path("x.npy")]));
     assert_one_line(&sample, "sample it with edgegen");
 }
+
+/// A rectified flow of pictures, from data to judged samples; and what is of one path is refused with the other.
+#[test]
+fn a_flow_of_pictures_is_trained_exported_and_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (write_data(folder.path()), folder.path().join("out"));
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (data_path, checkpoint) = (data.to_str().unwrap().to_string(), out.to_str().unwrap().to_string());
+    let fails = |more: &[&str], words: &str| assert_one_line(&run(train(&data, &out, more)), words);
+    fails(&["--prediction", "flow"], "give --path flow and --prediction flow");
+    fails(&["--path", "flow", "--prediction", "epsilon"], "give --path flow and --prediction flow");
+    fails(&["--path", "flow", "--prediction", "v"], "give --path flow and --prediction flow");
+    fails(&["--path", "flow", "--beta-schedule", "linear"], "--beta-schedule is of --path vp");
+    fails(&["--path", "flow", "--weighting", "likelihood"], "--weighting simple");
+    fails(&["--time-sampling", "logit-normal"], "give --path flow too");
+
+    let flow = ["--path", "flow", "--time-sampling", "logit-normal", "--class-names", "odd,even"];
+    assert_success(&run(train(&data, &out, &[&flow[..], &["--steps", "20"]].concat())));
+    fails(&["--resume", "--steps", "30", "--path", "vp"], "the checkpoint is of --path flow");
+    // what is gone on with is what was begun, asked for or not
+    assert_success(&run(train(&data, &out, &["--resume", "--steps", "30"])));
+    let kept = header(&out.join("checkpoint.safetensors"));
+    assert_eq!((&kept["step"], &kept["train"]["time_sampling"]), (&30.into(), &"logit-normal".into()));
+    assert_eq!(kept["scheduler"]["_class_name"], "FlowMatchEulerDiscreteScheduler");
+    let grid = path("grid.png");
+    let saved = out.join("checkpoint.safetensors");
+    let preview = ["sample", "--checkpoint", saved.to_str().unwrap(), "--steps", "3", "--count", "3", &grid];
+    assert_success(&run(trainer(&preview)));
+    assert_eq!(image::open(&grid).unwrap().width(), 3 * 8);
+    // a student of its guided self stays on its path
+    let student = folder.path().join("student");
+    let distilled = ["--teacher", &checkpoint, "--guidance", "1.5", "--steps", "2"];
+    assert_one_line(&run(train(&data, &student, &[&distilled[..], &["--path", "vp"]].concat())), "of --path flow");
+    assert_success(&run(train(&data, &student, &distilled)));
+    assert_eq!(header(&student.join("checkpoint.safetensors"))["scheduler"], kept["scheduler"]);
+
+    let (float, int8, judge) = (path("m.onnx"), path("m.int8.onnx"), path("judge.safetensors"));
+    let go = |arguments: &[&str]| run(trainer(arguments));
+    let export = |more: &[&str]| go(&[&["export", "--checkpoint", &checkpoint], more].concat());
+    assert_success(&export(&["--out", &float]));
+    assert_success(&export(&["--out", &int8, "--format", "int8", "--data", &data_path, "--calibration", "16"]));
+    let classifier = ["train-classifier", "--data", &data_path, "--out", &judge, "--epochs", "2", "--batch", "10"];
+    assert_success(&go(&classifier));
+    let tune = ["tune", "--samples", "4", "--reference-steps", "20", "--steps", "2,3", &float, &int8];
+    let output = go(&tune);
+    assert_success(&output);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for line in said.lines() {
+        // the error and what it was before: the fit's third number
+        let errors: Vec<f64> = line.split([' ', ',']).filter_map(|w| w.parse().ok()).skip(1).collect();
+        let before = errors[if line.contains("fitted") { 2 } else { 1 }];
+        assert!(errors[0] < before, "{line}");
+    }
+    for file in [&float, &int8] {
+        let model = edgegen::Model::open(file).unwrap();
+        let config = model.scheduler_config();
+        assert!(config.is_flow() && config.tuned_timesteps[&2][0] > 0.0 && config.fitted_steps[&3].len() == 3);
+        assert_eq!(model.metadata().sampler.as_deref(), Some("fitted"));
+    }
+    let judged = ["eval", "--classifier", &judge, "--data", &data_path, "--count", "20", "--report", "json"];
+    let output = go(&[&judged[..], &["--steps", "2,4", "--sampler", "euler,unipc-2,fitted", &float, &int8]].concat());
+    assert_success(&output);
+    let rows: Vec<serde_json::Value> =
+        String::from_utf8_lossy(&output.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(rows.len(), 13);
+    assert!(rows.iter().all(|row| row["frechet"].as_f64().unwrap().is_finite()));
+}
+
+/// A policy of a rectified flow learns the data, and edgegen's own library follows it to a plan.
+#[test]
+fn a_policy_of_a_flow_makes_the_plans_that_it_was_shown() {
+    use edgegen::output::{encode_npy, write_file};
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("data"), folder.path().join("out"));
+    std::fs::create_dir(&data).unwrap();
+    // windows that rise from 100 by what was observed
+    let windows: Vec<(f32, Vec<f32>)> =
+        (0..40).map(|i| ((i % 8) as f32, (0..8).map(|k| 100.0 + (i % 8) as f32 * k as f32).collect())).collect();
+    let actions: Vec<&[f32]> = windows.iter().map(|w| &w.1[..]).collect();
+    let seen: Vec<&[f32]> = windows.iter().map(|w| std::slice::from_ref(&w.0)).collect();
+    write_file(&data.join("actions.npy"), &encode_npy(&actions, &[8, 1]).unwrap()).unwrap();
+    write_file(&data.join("obs.npy"), &encode_npy(&seen, &[1]).unwrap()).unwrap();
+    let options =
+        ["--path", "flow", "--base", "8", "--groups", "4", "--batch", "32", "--rate", "5e-3", "--ema", "0.98"];
+    let mut command = trainer(&["train", "--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    command.args(options).args(["--warm-up", "20", "--steps", "400"]);
+    assert_success(&run(command));
+    let file = folder.path().join("p.onnx");
+    let export = ["export", "--checkpoint", out.to_str().unwrap(), "--out", file.to_str().unwrap()];
+    assert_success(&run(trainer(&export)));
+
+    let model = edgegen::Model::open(&file).unwrap();
+    assert!(model.scheduler_config().is_flow());
+    let mut generator = model.generator().build().unwrap();
+    let (mut sum, mut count) = (0.0, 0);
+    for seed in 0..8 {
+        let slope = seed as f32;
+        let request = edgegen::Request::new(seed, 0).condition("global_cond", &[slope]);
+        for (k, got) in generator.run(&request).unwrap().sample.iter().enumerate() {
+            sum += (got - (100.0 + slope * k as f32)).powi(2);
+            count += 1;
+        }
+    }
+    // the mean of all that was shown is off by 9.6, and so is, at the least, a model that ignores what is observed
+    let error = (sum / count as f32).sqrt();
+    assert!(error < 3.0, "the plans are off by {error}");
+}

@@ -2,6 +2,7 @@
 
 use crate::data::Dataset;
 use crate::network::{Given, NetworkConfig, UnetConfig};
+use crate::noise_path::TimeSampling;
 use crate::process;
 use crate::train::{TrainConfig, Trainer, Weighting};
 use anyhow::Result;
@@ -105,6 +106,7 @@ fn trainer(batch: usize, data: &Dataset) -> Result<Trainer> {
         label_dropout: 0.1,
         flip: false,
         weighting: Weighting::Simple,
+        time_sampling: TimeSampling::Uniform,
         seed: 1,
         guidance: 1.0,
     };

@@ -3,6 +3,7 @@
 use super::data::{Data, SequenceArgs};
 use crate::checkpoint::{Checkpoint, write_atomically};
 use crate::network::{NetworkConfig, SequenceConfig, UnetConfig};
+use crate::noise_path::{NoisePath, TimeSampling, flow_config};
 use crate::train::{TrainConfig, Trainer, Weighting, device};
 use crate::{process, sample};
 use anyhow::{Context, Result, bail, ensure};
@@ -66,13 +67,22 @@ pub struct TrainArgs {
     /// How the loss of each noise level is weighted
     #[arg(long, value_enum, default_value = "simple")]
     weighting: Weighting,
-    /// What the network predicts: the noise (epsilon) or v
-    #[arg(long, default_value = "v", value_parser = ["epsilon", "v"])]
-    prediction: String,
-    /// How the noise grows: linear, scaled_linear, squaredcos_cap_v2 or sigmoid, as in diffusers
-    #[arg(long, default_value = "squaredcos_cap_v2", value_parser = parse_schedule)]
-    beta_schedule: BetaSchedule,
-    /// The number of noise levels [default: 1000; 100 for sequences]
+    /// How the noise is mixed with the data: by a schedule of beta (vp), or as a rectified flow [default: vp]
+    #[arg(long, value_enum)]
+    path: Option<NoisePath>,
+    /// What the network predicts: the noise (epsilon) or v, or of a flow its velocity, noise less data [default: v, or
+    /// flow with --path flow]
+    #[arg(long, value_parser = ["epsilon", "v", "flow"])]
+    prediction: Option<String>,
+    /// Of a flow, how often each time is seen: uniform, or logit-normal, which sees the middle more often than the ends
+    #[arg(long, value_enum, default_value = "uniform")]
+    time_sampling: TimeSampling,
+    /// Without a flow, how the noise grows: linear, scaled_linear, squaredcos_cap_v2 or sigmoid, as in diffusers
+    /// [default: squaredcos_cap_v2]
+    #[arg(long, value_parser = parse_schedule)]
+    beta_schedule: Option<BetaSchedule>,
+    /// The number of noise levels; a flow's network is told its time, from 0 to 1, times this [default: 1000; 100 for
+    /// sequences]
     #[arg(long, value_name = "T")]
     train_timesteps: Option<usize>,
     /// Channels of the first level [default: 48; 32 for sequences]
@@ -159,18 +169,41 @@ impl TrainArgs {
         }
     }
 
-    fn scheduler(&self, data: &Data) -> SchedulerConfig {
+    fn scheduler(&self, data: &Data) -> Result<SchedulerConfig> {
         let (timesteps, within_one) = match data {
             Data::Pictures(_) => (1000, true),
             Data::Sequences(_) => (100, self.sequences.is_bounded()),
         };
-        SchedulerConfig {
-            num_train_timesteps: self.train_timesteps.unwrap_or(timesteps),
-            beta_schedule: self.beta_schedule,
-            prediction_type: if self.prediction == "v" { PredictionType::V } else { PredictionType::Epsilon },
+        let timesteps = self.train_timesteps.unwrap_or(timesteps);
+        let flow = self.path == Some(NoisePath::Flow);
+        let prediction_type = match self.prediction.as_deref() {
+            Some("flow") => PredictionType::Flow,
+            None if flow => PredictionType::Flow,
+            Some("epsilon") => PredictionType::Epsilon,
+            _ => PredictionType::V,
+        };
+        if flow {
+            ensure!(self.beta_schedule.is_none(), "--beta-schedule is of --path vp: a rectified flow has none");
+            return Ok(SchedulerConfig { prediction_type, ..flow_config(timesteps) });
+        }
+        Ok(SchedulerConfig {
+            num_train_timesteps: timesteps,
+            beta_schedule: self.beta_schedule.unwrap_or(BetaSchedule::SquaredCosine),
+            prediction_type,
             clip_sample: within_one,
             ..SchedulerConfig::default()
-        }
+        })
+    }
+
+    /// Checks that a path that was asked for is that of what is gone on from.
+    fn check_path(&self, before: &SchedulerConfig) -> Result<()> {
+        let path = NoisePath::of(before);
+        ensure!(
+            self.path.is_none_or(|asked| asked == path),
+            "the checkpoint is of --path {}: give that, or leave --path out",
+            if path == NoisePath::Flow { "flow" } else { "vp" }
+        );
+        Ok(())
     }
 
     fn train(&self, data: &Data) -> TrainConfig {
@@ -186,6 +219,7 @@ impl TrainArgs {
             label_dropout: if pictures { self.label_dropout } else { 0.0 },
             flip: self.flip,
             weighting: self.weighting,
+            time_sampling: self.time_sampling,
             seed: self.seed,
             guidance: self.guidance.unwrap_or(1.0),
         }
@@ -197,6 +231,7 @@ impl TrainArgs {
         let teacher = self.teacher.as_deref().map(|path| open_checkpoint(path, &device)).transpose()?;
         if self.resume {
             let mut trainer = Trainer::from_checkpoint(Checkpoint::load(&path, &device)?, device)?;
+            self.check_path(&trainer.header().scheduler)?;
             let guidance = trainer.header().train.guidance;
             match &teacher {
                 Some(teacher) if self.guidance == Some(guidance) => trainer.set_teacher(teacher)?,
@@ -223,10 +258,11 @@ impl TrainArgs {
         let train = self.train(data);
         train.check()?;
         if let Some(teacher) = &teacher {
+            self.check_path(&teacher.header.scheduler)?;
             return Trainer::student(teacher, train, device);
         }
         let class_names = data.class_names().to_vec();
-        let trainer = Trainer::new(self.network(data), self.scheduler(data), train, class_names, device)?;
+        let trainer = Trainer::new(self.network(data), self.scheduler(data)?, train, class_names, device)?;
         Ok(match data {
             Data::Pictures(_) => trainer,
             Data::Sequences(data) => trainer.with_normalization(data.normalization.clone()),

@@ -5,6 +5,7 @@ use super::quantize::activations;
 use crate::checkpoint::Header;
 use crate::data::{Condition, Samples};
 use crate::network::NetworkConfig;
+use crate::noise_path::level_at;
 use anyhow::{Context, Result};
 use edgegen::noise::Noise;
 use edgegen::schedule::Schedule;
@@ -42,8 +43,8 @@ pub fn calibrate(model: &ModelProto, header: &Header, data: &dyn Samples, count:
     for i in 0..count {
         // a stride that is coprime to any data set's order by class
         let sample = (i * 7919) % data.count();
-        let t = ((i as f64 + 0.5) / count as f64 * schedule.len() as f64) as usize;
-        let (gamma, sigma) = (schedule.gamma(t) as f32, schedule.sigma(t) as f32);
+        let level = level_at(&schedule, (i as f64 + 0.5) / count as f64);
+        let (gamma, sigma) = (level.gamma as f32, level.sigma as f32);
         let mut noise = Noise::new(0xca11b, i as u64);
         let mut x = Vec::new();
         data.append(sample, &mut x);
@@ -53,7 +54,7 @@ pub fn calibrate(model: &ModelProto, header: &Header, data: &dyn Samples, count:
             Condition::Numbers(numbers) => (0, numbers),
         };
         plan.bind(&mut workspace, 0, Some(numbers).filter(|n| !n.is_empty()).into_iter());
-        plan.run(&mut workspace, At { x: &x, t: t as f64, class, ..At::default() }, &mut prediction);
+        plan.run(&mut workspace, At { x: &x, t: level.time, class, ..At::default() }, &mut prediction);
         for (seen, output) in seen.iter_mut().zip(workspace.observed()) {
             seen.add(output);
         }

@@ -78,14 +78,25 @@ pub fn float_layers(network: &NetworkConfig) -> Vec<String> {
     ["in", "out"].map(String::from).into_iter().chain(shortcuts).collect()
 }
 
+/// The configuration as diffusers reads it too.
+fn scheduler(trained: &SchedulerConfig) -> String {
+    if trained.is_flow() {
+        // nothing of a schedule of β, which is no part of the class
+        let class = trained.class.class_name.as_deref();
+        return serde_json::json!({"_class_name": class, "num_train_timesteps": trained.num_train_timesteps, "shift": 1.0})
+            .to_string();
+    }
+    // what diffusers, which does not know every spacing, is to use
+    let mut scheduler = SchedulerConfig { timestep_spacing: Spacing::Trailing, ..trained.clone() };
+    scheduler.other.insert("_class_name".into(), "DDIMScheduler".into());
+    scheduler.to_json()
+}
+
 fn metadata(header: &Header, recommendation: &Recommendation) -> Result<Vec<StringStringEntryProto>> {
     let known = serde_json::from_value::<Spacing>(serde_json::Value::String(recommendation.spacing.clone()));
     known.with_context(|| format!("unknown step spacing '{}'", recommendation.spacing))?;
-    // what diffusers, which does not know every spacing, is to use
-    let mut scheduler = SchedulerConfig { timestep_spacing: Spacing::Trailing, ..header.scheduler.clone() };
-    scheduler.other.insert("_class_name".into(), "DDIMScheduler".into());
     let mut entries = vec![
-        ("edgegen.scheduler", scheduler.to_json()),
+        ("edgegen.scheduler", scheduler(&header.scheduler)),
         ("edgegen.sampler", recommendation.sampler.clone()),
         ("edgegen.spacing", recommendation.spacing.clone()),
         ("edgegen.steps", recommendation.steps.to_string()),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::data::{Dataset, to_unit};
 use crate::network::{SequenceConfig, UnetConfig};
+use crate::noise_path::flow_config;
 
 /// Pictures of 4×4, one channel, two classes, every picture unlike the others.
 fn data(len: usize) -> Dataset {
@@ -21,12 +22,17 @@ fn options() -> TrainConfig {
         label_dropout: 0.1,
         flip: true,
         weighting: Weighting::Simple,
+        time_sampling: TimeSampling::Uniform,
         seed: 3,
         guidance: 1.0,
     }
 }
 
 fn trainer(prediction_type: PredictionType, train: TrainConfig) -> Trainer {
+    trainer_with(SchedulerConfig { prediction_type, ..SchedulerConfig::default() }, train).unwrap()
+}
+
+fn trainer_with(scheduler: SchedulerConfig, train: TrainConfig) -> Result<Trainer> {
     let unet = UnetConfig {
         shape: [1, 4, 4],
         classes: 2,
@@ -38,8 +44,7 @@ fn trainer(prediction_type: PredictionType, train: TrainConfig) -> Trainer {
         attention: true,
         groups: 4,
     };
-    let scheduler = SchedulerConfig { prediction_type, ..SchedulerConfig::default() };
-    Trainer::new(NetworkConfig::Unet(unet), scheduler, train, vec!["a".into(), "b".into()], Device::Cpu).unwrap()
+    Trainer::new(NetworkConfig::Unet(unet), scheduler, train, vec!["a".into(), "b".into()], Device::Cpu)
 }
 
 fn bits(tensors: &Tensors) -> Vec<u32> {
@@ -167,6 +172,95 @@ fn batches_are_noised_data() {
         let mean = noise.iter().sum::<f64>() / n;
         let variance = noise.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / n;
         assert!(mean.abs() < 5.0 / n.sqrt() && (variance - 1.0).abs() < 5.0 * (2.0 / n).sqrt(), "{mean} {variance}");
+    }
+}
+
+/// The batch of a flow and its loss, computed number by number from the data and the definition alone: x_t lies on the
+/// straight line between x_0 and ε, and the target is the line's direction.
+#[test]
+fn the_loss_of_a_flow_is_the_mean_square_error_of_the_velocity() {
+    for time_sampling in [TimeSampling::Uniform, TimeSampling::LogitNormal] {
+        let data = data(24);
+        let train = TrainConfig { batch: 24, flip: false, label_dropout: 0.0, time_sampling, ..options() };
+        let mut trainer = trainer_with(flow_config(50), train).unwrap();
+        for step in 0..3 {
+            trainer.step(&data).unwrap();
+            assert_eq!(trainer.header().step, step + 1);
+        }
+        let indices = trainer.indices(data.len(), 3);
+        let batch = trainer.batch(&data, 3).unwrap();
+        let rows = |t: &Tensor| t.flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
+        let [x, target] = [&batch.x, &batch.target].map(rows);
+        let times = batch.t.to_vec1::<f32>().unwrap();
+        let output = trainer.header.network.forward(&tensors(&trainer.variables), &batch.x, &batch.t, &batch.given);
+        let output = rows(&output.unwrap());
+        let (mut sum, mut noise) = (0.0, Vec::new());
+        for (j, i) in indices.into_iter().enumerate() {
+            // the network is told t · 50
+            let t = f64::from(times[j]) / 50.0;
+            assert!((0.0..=1.0).contains(&t) && t.fract() != 0.0);
+            for k in 0..16 {
+                let x0 = f64::from(to_unit(data.sample(i)[k]));
+                let eps = f64::from(target[j][k]) + x0;
+                let on_the_line = (1.0 - t) * x0 + t * eps;
+                assert!((f64::from(x[j][k]) - on_the_line).abs() < 1e-5, "t {t}: {} is not {on_the_line}", x[j][k]);
+                sum += (f64::from(output[j][k]) - (eps - x0)).powi(2);
+                noise.push(eps);
+            }
+        }
+        let loss = trainer.step(&data).unwrap().loss;
+        let want = sum / (24.0 * 16.0);
+        assert!((loss - want).abs() < 1e-5 * want, "{time_sampling:?}: the loss is {loss}, not {want}");
+        // 384 numbers, standard normal: five standard deviations
+        let n = noise.len() as f64;
+        let mean = noise.iter().sum::<f64>() / n;
+        let variance = noise.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / n;
+        assert!(mean.abs() < 5.0 / n.sqrt() && (variance - 1.0).abs() < 5.0 * (2.0 / n).sqrt(), "{mean} {variance}");
+    }
+}
+
+#[test]
+fn flows_are_learnt_and_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    let train = TrainConfig { steps: 250, rate: 5e-3, time_sampling: TimeSampling::LogitNormal, ..options() };
+    let mut straight = trainer_with(flow_config(1000), train.clone()).unwrap();
+    let mut resumed = trainer_with(flow_config(1000), train.clone()).unwrap();
+    let mut losses = Vec::new();
+    for step in 0..250 {
+        losses.push(straight.step(&data(24)).unwrap().loss);
+        if step == 3 {
+            resumed.checkpoint(1.5).unwrap().save(&path).unwrap();
+            resumed = Trainer::from_checkpoint(Checkpoint::load(&path, &Device::Cpu).unwrap(), Device::Cpu).unwrap();
+            assert_eq!((&resumed.header.scheduler, &resumed.header.train), (&flow_config(1000), &train));
+        }
+        if step < 6 {
+            assert_eq!(resumed.step(&data(24)).unwrap().loss.to_bits(), losses[step].to_bits(), "step {step}");
+        }
+    }
+    let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
+    let (first, last) = (mean(&losses[..20]), mean(&losses[230..]));
+    assert!(last < 0.6 * first, "the loss went from {first} to {last}");
+}
+
+#[test]
+fn what_is_of_the_other_path_is_refused() {
+    let refused = |scheduler, train, words: &str| {
+        let error = trainer_with(scheduler, train).err().unwrap().to_string();
+        assert!(error.contains(words) && !error.contains('\n'), "{error}");
+    };
+    refused(flow_config(100), TrainConfig { weighting: Weighting::Likelihood, ..options() }, "--weighting simple");
+    let logit_normal = TrainConfig { time_sampling: TimeSampling::LogitNormal, ..options() };
+    refused(SchedulerConfig::default(), logit_normal, "--path flow");
+    for (scheduler, prediction_type) in [
+        (SchedulerConfig::default(), PredictionType::Flow),
+        (flow_config(100), PredictionType::Epsilon),
+        (flow_config(100), PredictionType::V),
+    ] {
+        // a class of diffusers' says that it is a flow; without one the prediction does
+        let mut scheduler = SchedulerConfig { prediction_type, ..scheduler };
+        scheduler.class.class_name.get_or_insert("DDIMScheduler".into());
+        refused(scheduler, options(), "predicts the velocity");
     }
 }
 
