@@ -546,6 +546,19 @@ row("GatherElements from a table by the time", "i = Cast <to = 7> (t) g = Gather
 for op in ("Sum", "Prod", "Max", "Min", "Mean"):
     row(f"Reduce{op} of stored integers", f"r = Reduce{op} <keepdims = 0> (k) f = Cast <to = 1> (r) y = Mul (x, f)", 11, k=np.int64([3, 4, 9]))
 
+for op in ("ArgMax", "ArgMin"):
+    for axis in (0, 1, 3, -2):
+        row(f"{op} along {axis}", f"i = {op} <axis = {axis}> (x) f = Cast <to = 1> (i) y = Add (x, f)", 13)
+        row(f"{op} along {axis} without it", f"i = {op} <axis = {axis}, keepdims = 0> (x) y = Cast <to = 1> (i)", 13)
+    row(f"{op} of a convolution's channels", f"c = Conv (x, w) i = {op} <axis = 1> (c) y = Cast <to = 1> (i)", 13, w=weights(9, 4, 1, 1))
+row("GatherND by the time", "i = Cast <to = 7> (t) r = Reshape (i, h) y = GatherND (k, r)", 13, time=np.float32(3), k=weights(7, 2),
+    h=np.int64([1, 1]))
+row("a whole number that is compared", "i = Cast <to = 7> (t) e = Equal (i, k) f = Cast <to = 1> (e) y = Mul (x, f)", 13,
+    time=np.float32(2), k=np.int64([0, 1, 2, 3]))
+row("whole numbers that are chosen", "i = Cast <to = 7> (t) e = Less (i, k) w = Where (e, i, k) f = Cast <to = 1> (w) y = Mul (x, f)", 13,
+    time=np.float32(2), k=np.int64([0, 1, 2, 3]))
+row("Clip of stored numbers", "c = Clip (k, a, b) y = Mul (x, c)", 13, k=weights(4), a=np.float32(-0.25), b=np.float32(0.25))
+
 row("Split without sizes", "a, b = Split <axis = 1> (x) y = Sub (b, a)", 13)
 row("Split in three without sizes", "a, b, y = Split <axis = 1, num_outputs = 3> (x)", 18, shape=(1, 7, 3))
 row("Split in parts that do not divide", "a, y = Split <axis = 1, num_outputs = 2> (x)", 18, shape=(1, 7, 3))

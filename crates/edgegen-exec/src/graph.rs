@@ -324,7 +324,8 @@ impl<'a> Graph<'a> {
                 (Some(stored), _) if !stored.exact => {
                     return Err("it computes with integers beyond 2^24".into());
                 }
-                (None, Some(DataType::Bool)) if operator.truths => {}
+                // whole numbers of a run are exact: nothing computes with them
+                (None, Some(DataType::Bool | DataType::Int32 | DataType::Int64)) if operator.truths => {}
                 (None, Some(element)) if *element != DataType::Float => {
                     return Err(format!("it computes with values of the type {element:?}").into());
                 }

@@ -35,6 +35,7 @@ macro_rules! operators {
 }
 
 operators! {
+    arg,
     attention,
     batch_norm,
     binary,
@@ -100,7 +101,7 @@ pub struct Operator {
     /// Whether it takes values of any type, since it moves or converts them, or reads them as indices. Others take f32 alone,
     /// and stored integers that f32 holds.
     pub any_type: bool,
-    /// Whether it also takes what is true or false.
+    /// Whether it also takes what is true or false, and whole numbers, which it compares or chooses.
     pub truths: bool,
 }
 
@@ -144,7 +145,7 @@ impl Operator {
         Operator { attributes, ..self }
     }
 
-    /// With what is true or false.
+    /// With what is true or false, and whole numbers.
     pub const fn truths(self) -> Self {
         Operator { truths: true, ..self }
     }

@@ -82,7 +82,19 @@ pub static OPERATORS: &[Operator] = &[
         let plain = float(l.node(i), "alpha").unwrap_or(1.0) == 1.0;
         if plain { one(l, i, Unary::Silu) } else { None }
     }),
-    Operator::new("Clip").attributes(&["max", "min"]).infer(same_shape).lower(clip),
+    Operator::new("Clip")
+        .attributes(&["max", "min"])
+        .infer(same_shape)
+        .fold(|node, input| {
+            // attributes once, inputs since opset 11
+            let bound = |k: usize, name: &str, none: f32| match node.input.get(k).filter(|n| !n.is_empty()) {
+                Some(_) => input.get(k).copied().flatten().and_then(|c| c.values.first().copied()),
+                None => Some(float(node, name).unwrap_or(none)),
+            };
+            let bounds = bound(1, "min", f32::NEG_INFINITY).zip(bound(2, "max", f32::INFINITY));
+            Ok(bounds.and_then(|(least, most)| folded(Unary::Clamp(least, most), input)))
+        })
+        .lower(clip),
 ];
 
 /// An operator whose function depends on these attributes.

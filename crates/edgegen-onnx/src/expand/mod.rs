@@ -59,7 +59,7 @@ pub fn has_candidates(graph: &GraphProto) -> bool {
         // weights in 8 bits are read as they are
         "DequantizeLinear" => node.given(0).is_some_and(|x| stored.contains(x)) || node.int("block_size").is_some(),
         "Attention" | "RotaryEmbedding" | "SimplifiedLayerNormalization" => true,
-        "DFT" | "Einsum" | "GatherElements" | "GRU" | "LSTM" | "RNN" => true,
+        "DFT" | "Einsum" | "GatherElements" | "GatherND" | "GRU" | "LSTM" | "RNN" => true,
         "MatMulInteger" | "ConvInteger" | "If" | "Loop" | "Scan" => true,
         "ConcatFromSequence" | "SequenceAt" | "SequenceLength" | "SplitToSequence" => true,
         _ => false,
@@ -95,9 +95,10 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         ("" | "ai.onnx", "LSTM" | "GRU" | "RNN") => recurrent::expansion,
         ("" | "ai.onnx", "DFT") => fourier::expansion,
         ("" | "ai.onnx", "Einsum") => einsum::expansion,
-        ("" | "ai.onnx", "Gemm" | "Sum" | "Mean" | "Max" | "Min" | "MatMul" | "SpaceToDepth" | "GatherElements") => {
-            plain::expansion
-        }
+        (
+            "" | "ai.onnx",
+            "Gemm" | "Sum" | "Mean" | "Max" | "Min" | "MatMul" | "SpaceToDepth" | "GatherElements" | "GatherND",
+        ) => plain::expansion,
         _ => return Ok(None),
     };
     group(node, known).map_err(|reason| format!("{}: {reason}", called(node)))

@@ -22,6 +22,7 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         "MatMul" => with_vectors(node, known),
         "SpaceToDepth" => space_to_depth(node, known),
         "GatherElements" => from_vector(node, known),
+        "GatherND" => by_first(node, known),
         _ => of_many(node, known),
     }
 }
@@ -130,6 +131,19 @@ fn from_vector(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodePro
     let mut w = Writer::new(node, known);
     let inputs: Vec<&str> = node.input.iter().map(String::as_str).collect();
     let result = w.op("Gather", &inputs);
+    Ok(Some(w.finish_one(node, result)))
+}
+
+/// What is taken by indices of the first dimension alone is gathered along that.
+fn by_first(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
+    let Some((1, dims)) = shape(node, known, 1)?.split_last() else { return Ok(None) };
+    let stored = known.stored(node.given(1).unwrap_or_default()).is_some();
+    if stored || node.int("batch_dims").unwrap_or(0) != 0 {
+        return Ok(None);
+    }
+    let mut w = Writer::new(node, known);
+    let indices = w.reshape(node.given(1).unwrap_or_default(), dims);
+    let result = w.op("Gather", &[node.given(0).unwrap_or_default(), &indices]);
     Ok(Some(w.finish_one(node, result)))
 }
 
