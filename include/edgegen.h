@@ -119,6 +119,10 @@ typedef int32_t edgegen_ending;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// Makes pictures of samples that are latents, one at a time, in memory of its own. Give each thread its own: one that finds
+// it in use is told EDGEGEN_STATUS_BUSY.
+typedef struct edgegen_decoder edgegen_decoder;
+
 // Makes samples, one at a time, in memory of its own. Give each thread its own: one that finds it in use is told
 // EDGEGEN_STATUS_BUSY.
 typedef struct edgegen_generator edgegen_generator;
@@ -299,6 +303,27 @@ typedef struct edgegen_outcome {
     size_t nfe;
 } edgegen_outcome;
 
+// How a decoder is read. All zeros stand for what the config.json beside it says.
+typedef struct edgegen_decoder_options {
+    // What latents are divided by before they are decoded, and what is then added; a scale of 0 for both as the config.json
+    // beside the decoder has them.
+    double scale;
+    double shift;
+    // Threads that share each call; 0 stands for 1.
+    size_t threads;
+    // The most bytes of memory that the decoder may take; 0 for 16 times its files, and at least 1 GiB.
+    size_t max_memory;
+} edgegen_decoder_options;
+
+// What a decoder makes.
+typedef struct edgegen_decoder_info {
+    // A picture's shape, such as 3, 512, 512: the first `picture_rank` of these.
+    size_t picture_shape[EDGEGEN_MAX_RANK];
+    size_t picture_rank;
+    // The numbers of a picture, from -1 (black) to 1 (white), which is how many floats a buffer for it must hold.
+    size_t picture_len;
+} edgegen_decoder_info;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -386,6 +411,33 @@ edgegen_status edgegen_generate(struct edgegen_generator *generator,
                                 size_t out_len,
                                 struct edgegen_outcome *outcome,
                                 struct edgegen_error *error);
+
+// Opens the decoder at `path`, an ONNX file or the folder that holds it as model.onnx, for the samples of `model`.
+// `options` may be null. Free it with `edgegen_decoder_free`.
+edgegen_status edgegen_decoder_open(const char *path,
+                                    const struct edgegen_model *model,
+                                    const struct edgegen_decoder_options *options,
+                                    struct edgegen_decoder **decoder,
+                                    struct edgegen_error *error);
+
+// Frees a decoder and sets the caller's pointer to null. One that is in use stays, and the answer is EDGEGEN_STATUS_BUSY.
+// Null, or a pointer to null, is OK and does nothing.
+edgegen_status edgegen_decoder_free(struct edgegen_decoder **decoder,
+                                    struct edgegen_error *error);
+
+// Says what a decoder makes.
+edgegen_status edgegen_decoder_describe(const struct edgegen_decoder *decoder,
+                                        struct edgegen_decoder_info *info,
+                                        struct edgegen_error *error);
+
+// Makes a picture of a sample into `picture`, which holds `picture_len` floats. After anything but EDGEGEN_STATUS_OK,
+// `picture` is as it was.
+edgegen_status edgegen_decode(struct edgegen_decoder *decoder,
+                              const float *sample,
+                              size_t sample_len,
+                              float *picture,
+                              size_t picture_len,
+                              struct edgegen_error *error);
 
 // The interface that the library was built with: compare it with EDGEGEN_ABI_VERSION, once, if the library is shared.
 uint32_t edgegen_abi_version(void);

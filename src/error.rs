@@ -43,6 +43,8 @@ pub enum Hint {
     ConditionShape(String),
     /// What the network takes in one with its sample: `ModelOptions::join`.
     Join,
+    /// What latents are scaled by: `Scaling::factor` of a decoder.
+    LatentScale,
     /// The name of the output that is the prediction: `ModelOptions::output`.
     Output,
 }
@@ -60,6 +62,7 @@ impl fmt::Display for Hint {
             Hint::Class => f.write_str("give one by Request::class"),
             Hint::ConditionShape(name) => write!(f, "give its shape by ModelOptions::condition_shape(\"{name}\", ...)"),
             Hint::Join => f.write_str("say what it is by ModelOptions::join"),
+            Hint::LatentScale => f.write_str("give it by Scaling::factor"),
             Hint::Output => f.write_str("name it by ModelOptions::output"),
             Hint::Condition(name) => write!(f, "give it by Request::condition(\"{name}\", ...)"),
         }

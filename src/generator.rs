@@ -417,9 +417,9 @@ impl Generator {
     /// Takes a request's class and conditions, in the network's units. The network checks the rest when they are bound.
     fn take_condition(&mut self, request: &Request) -> Result<()> {
         let inputs = self.model.inputs();
-        if let Some((unknown, _)) =
-            request.conditions.iter().find(|(name, _)| !self.condition.named.contains_key(*name))
-        {
+        let one_hot = || inputs.iter().filter(|i| i.is_one_hot());
+        let is_known = |name: &str| self.condition.named.contains_key(name) || one_hot().any(|i| i.name == name);
+        if let Some((unknown, _)) = request.conditions.iter().find(|(name, _)| !is_known(name)) {
             return Err(no_condition(inputs, unknown));
         }
         for input in inputs.iter().filter(|i| i.role == Role::Condition) {
@@ -427,6 +427,13 @@ impl Generator {
             input.check_len(values.len())?;
             let held = self.condition.named.get_mut(&input.name).expect("a blank condition has every name");
             held.copy_from_slice(values);
+        }
+        // a class may be given as its numbers too
+        for input in one_hot() {
+            match request.conditions.get(&input.name)? {
+                Some(values) => _ = self.condition.named.insert(input.name.clone(), values.to_vec()),
+                None => _ = self.condition.named.remove(&input.name),
+            }
         }
         self.condition.class = request.class;
         self.model.normalizer().normalize_conditions(&mut self.condition.named);

@@ -456,3 +456,101 @@ fn versions_and_names_are_told() {
         assert_eq!(CStr::from_ptr(edgegen_status_name(-1)), c"unknown");
     }
 }
+
+fn network(name: &str) -> CString {
+    CString::new(root().join("tests/fixtures/inputs").join(name).to_str().unwrap()).unwrap()
+}
+
+/// Opens a model by these options.
+fn open_by(
+    name: &str,
+    options: &edgegen_model_options,
+    error: &mut edgegen_error,
+) -> (edgegen_status, *mut edgegen_model) {
+    let mut model = null_mut();
+    // SAFETY: all pointers are to what they should be.
+    let status = unsafe { edgegen_model_open(network(name).as_ptr(), options, &mut model, error) };
+    (status, model)
+}
+
+#[test]
+fn inputs_and_outputs_are_told_by_the_options() {
+    use edgegen_status::{INVALID_ARGUMENT, MODEL, OK};
+    let mut error = error();
+    // SAFETY: all zeros stand for what the file says.
+    let options = || unsafe { zeroed::<edgegen_model_options>() };
+    let (status, _) = open_by("join_inpainting.onnx", &options(), &mut error);
+    failed(status, MODEL, &error, "say what it is in the options' joins");
+    let (status, _) = open_by("shape_none.onnx", &options(), &mut error);
+    failed(status, MODEL, &error, "name it in the options' time_input");
+    let named = edgegen_model_options { output: c"none".as_ptr(), ..options() };
+    let (status, _) = open_by("output_of_two.onnx", &named, &mut error);
+    failed(status, INVALID_ARGUMENT, &error, "no output 'none'");
+    let time = edgegen_model_options { time_as: c"beta".as_ptr(), ..options() };
+    let (status, _) = open_by("time_gammas.onnx", &time, &mut error);
+    failed(status, INVALID_ARGUMENT, &error, "there is no 'beta'");
+
+    let none = edgegen_model_options { time_input: c"none".as_ptr(), ..options() };
+    let (status, mut model) = open_by("shape_none.onnx", &none, &mut error);
+    assert_eq!(status, OK);
+    // SAFETY: the model is ours.
+    unsafe { edgegen_model_free(&mut model, null_mut()) };
+
+    // a mask and what is known, of open height and width
+    let (mask, known) = ([0.5f32; 9], [0.25f32; 18]);
+    let (mask_shape, known_shape) = ([1usize, 3, 3], [2usize, 3, 3]);
+    let joins = [
+        edgegen_shape { name: c"mask".as_ptr(), shape: mask_shape.as_ptr(), rank: 3 },
+        edgegen_shape { name: c"sample".as_ptr(), shape: null(), rank: 0 },
+        edgegen_shape { name: c"known".as_ptr(), shape: known_shape.as_ptr(), rank: 3 },
+    ];
+    let joined = edgegen_model_options { joins: joins.as_ptr(), num_joins: joins.len(), ..options() };
+    let (status, mut model) = open_by("join_open.onnx", &joined, &mut error);
+    assert_eq!(status, OK);
+    let conditions = [
+        edgegen_condition { name: c"mask".as_ptr(), values: mask.as_ptr(), len: mask.len() },
+        edgegen_condition { name: c"known".as_ptr(), values: known.as_ptr(), len: known.len() },
+    ];
+    // SAFETY: all zeros stand for sample 0 of seed 0; all pointers are to what they should be, and the handles are ours.
+    unsafe {
+        let request =
+            edgegen_request { conditions: conditions.as_ptr(), num_conditions: 2, ..zeroed::<edgegen_request>() };
+        let mut generator = prepare(model, 2);
+        let mut sample = [f32::NAN; 18];
+        let status = edgegen_generate(generator, &request, sample.as_mut_ptr(), sample.len(), null_mut(), &mut error);
+        assert_eq!(status, OK);
+        assert!(sample.iter().all(|v| v.is_finite()));
+        decoded(model, &sample);
+        edgegen_generator_free(&mut generator, null_mut());
+        edgegen_model_free(&mut model, null_mut());
+    }
+}
+
+/// Makes a picture of a sample, and mistakes with the decoder.
+fn decoded(model: *const edgegen_model, sample: &[f32]) {
+    use edgegen_status::{INVALID_ARGUMENT, NULL_POINTER, OK, WRONG_SIZE};
+    let (mut decoder, mut error, mut info) = (null_mut(), error(), MaybeUninit::uninit());
+    let path = network("vae_decoder");
+    // SAFETY: all pointers are to what they should be, or are null; the decoder is ours.
+    unsafe {
+        let shifted = edgegen_decoder_options { shift: 1.0, ..zeroed::<edgegen_decoder_options>() };
+        let status = edgegen_decoder_open(path.as_ptr(), model, &shifted, &mut decoder, &mut error);
+        failed(status, INVALID_ARGUMENT, &error, "needs a scale");
+        assert_eq!(edgegen_decoder_open(path.as_ptr(), model, null(), &mut decoder, &mut error), OK);
+        assert_eq!(edgegen_decoder_describe(decoder, info.as_mut_ptr(), &mut error), OK);
+        let info: edgegen_decoder_info = info.assume_init();
+        assert_eq!((&info.picture_shape[..info.picture_rank], info.picture_len), (&[3, 6, 6][..], 108));
+        let mut picture = [f32::NAN; 108];
+        let out = picture.as_mut_ptr();
+        let status = edgegen_decode(decoder, sample.as_ptr(), sample.len(), out, 107, &mut error);
+        failed(status, WRONG_SIZE, &error, "108 floats, but there is room for 107");
+        let status = edgegen_decode(decoder, sample.as_ptr(), 17, out, 108, &mut error);
+        failed(status, WRONG_SIZE, &error, "17");
+        let status = edgegen_decode(decoder, sample.as_ptr(), sample.len(), null_mut(), 108, &mut error);
+        failed(status, NULL_POINTER, &error, "picture");
+        assert_eq!(edgegen_decode(decoder, sample.as_ptr(), sample.len(), out, 108, &mut error), OK);
+        assert!(picture.iter().all(|v| v.abs() <= 1.0));
+        edgegen_decoder_free(&mut decoder, null_mut());
+        assert!(decoder.is_null());
+    }
+}

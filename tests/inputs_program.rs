@@ -67,6 +67,9 @@ fn arguments(run: &Value, folder: &Folder) -> Vec<String> {
     if let Some(shape) = run.get("shape") {
         all.extend(["--shape".into(), sizes(shape).iter().map(usize::to_string).collect::<Vec<_>>().join(",")]);
     }
+    if let Some(name) = run.get("next") {
+        all.extend(["--input".into(), format!("next={}", text(name))]);
+    }
     if run["no_time"] == true {
         all.extend(["--input".into(), "time=none".into()]);
     }
@@ -96,6 +99,32 @@ fn every_option_makes_the_samples_of_its_runs() {
         let worst = sample.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(sample.len() == expected.len() && worst / scale < 1e-5, "{}: off by {worst}", run["model"]);
     }
+}
+
+#[test]
+fn latents_become_pictures() {
+    let folder = Folder::new();
+    let vae = fixtures().join("inputs/vae_decoder").to_str().unwrap().to_string();
+    let model = network("join_open");
+    let [mask, known] = ["mask.npy", "known.npy"].map(|name| folder.path(name));
+    write_npy(&mask, &[1, 3, 3], &[0.5; 9]);
+    write_npy(&known, &[2, 3, 3], &[0.5; 18]);
+    let joins = [format!("mask={mask}"), format!("known={known}")];
+    let latents = ["-m", &model, "--join", &joins[0], "--join", &joins[1], "-n", "2", "--count", "2"];
+    let [npy, png, gif] = ["a.npy", "a.png", "a.gif"].map(|name| folder.path(name));
+    succeeds(&[&latents[..], &[&npy]].concat());
+    assert_eq!(edgegen::output::read_npy(Path::new(&npy)).unwrap().0, [2, 2, 3, 3]);
+    fails(&[&latents[..], &[&png]].concat(), "[2, 3, 3]");
+    for out in [&npy, &png, &gif] {
+        succeeds(&[&latents[..], &["--decoder", &vae, out]].concat());
+    }
+    assert_eq!(edgegen::output::read_npy(Path::new(&npy)).unwrap().0, [2, 3, 6, 6]);
+    let told = |given: &[&str], words: &str| fails(&[&latents[..], given, &[&png]].concat(), words);
+    told(&["--decoder", &vae, "--latent-scale", "0"], "a finite number that is not 0");
+    told(&["--decoder", &network("shape_none")], "give it with --latent-scale");
+    told(&["--decoder", &folder.path("none.onnx"), "--latent-scale", "1"], "the decoder cannot be read");
+    told(&["--decoder", &network("time_t"), "--latent-scale", "1"], "takes the latents alone");
+    assert_eq!(edgegen(&[&latents[..], &["--latent-scale", "1", &png]].concat()).status.code(), Some(2));
 }
 
 #[test]

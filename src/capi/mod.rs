@@ -17,12 +17,14 @@
 // The names are C's. What C must promise is the same for all functions: pointers are null, or point to what they say.
 #![allow(non_camel_case_types, clippy::missing_safety_doc)]
 
+mod decoder;
 mod generator;
 mod handle;
 mod model;
 mod pointer;
 mod status;
 
+pub use decoder::*;
 pub use generator::*;
 pub use model::*;
 pub use status::*;

@@ -227,7 +227,7 @@ pub unsafe extern "C" fn edgegen_model_describe(
         // SAFETY: C's promise.
         let info = unsafe { place(info, "info")? };
         let model = &loaded.model;
-        let (sample_shape, sample_rank) = shape(model.sample_shape())?;
+        let (sample_shape, sample_rank) = dimensions(model.sample_shape())?;
         let (value_min, value_max) = model.value_range();
         info.write(edgegen_model_info {
             sample_shape,
@@ -265,7 +265,7 @@ pub unsafe extern "C" fn edgegen_model_input(
         let inputs = loaded.model.inputs();
         let of = inputs.get(index).ok_or_else(|| out_of_range("input", index, inputs.len()))?;
         let (name, element_type) = &loaded.inputs[index];
-        let (dims, rank) = shape(&of.shape)?;
+        let (dims, rank) = dimensions(&of.shape)?;
         let role = match of.role {
             Role::Sample => edgegen_role::SAMPLE,
             Role::Time => edgegen_role::TIME,
@@ -333,7 +333,7 @@ fn out_of_range(what: &str, index: usize, count: usize) -> Failure {
     Failure::new(edgegen_status::INVALID_ARGUMENT, format!("there is no {what} {index}: the model has {count}"))
 }
 
-fn shape(dims: &[usize]) -> Result<([usize; EDGEGEN_MAX_RANK], usize), Failure> {
+pub(super) fn dimensions(dims: &[usize]) -> Result<([usize; EDGEGEN_MAX_RANK], usize), Failure> {
     let mut shape = [0; EDGEGEN_MAX_RANK];
     let room = shape.get_mut(..dims.len()).ok_or_else(|| {
         Failure::new(edgegen_status::UNSUPPORTED, format!("a shape of {} dimensions is too long", dims.len()))

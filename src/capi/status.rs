@@ -121,6 +121,7 @@ fn in_fields(error: &Error) -> String {
             format!("{message}: give the shape of {name} in the options' condition_shapes")
         }
         Some(Hint::Join) => format!("{message}: say what it is in the options' joins"),
+        Some(Hint::LatentScale) => format!("{message}: give it as the decoder's scale"),
         Some(Hint::Output) => format!("{message}: name it in the options' output"),
         Some(Hint::Condition(name)) => format!("{message}: give {name} among the request's conditions"),
     }

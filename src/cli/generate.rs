@@ -2,13 +2,15 @@
 
 use super::args::{ModelArgs, Report, SamplingArgs};
 use super::conditions::{ConditionArgs, Given};
+use super::decoder::DecoderArgs;
 use super::flow::read_sample;
+use super::made::{Made, Sample};
 use super::stdout::{self, print};
 use super::{limits, measure};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use edgegen::constraint::Replacement;
-use edgegen::output::{self, Format, Picture};
+use edgegen::output::{self, Format};
 use edgegen::solver::Resample;
 use edgegen::{Condition, Ending, Generated, Generator, Model, Progress, Request, Settings, noise};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -49,6 +51,8 @@ pub struct GenerateArgs {
     class: Option<String>,
     #[command(flatten)]
     conditions: ConditionArgs,
+    #[command(flatten)]
+    decoder: DecoderArgs,
     /// Start from this noise, [N, …sample shape] in npy, instead of the seed's
     #[arg(long, value_name = "FILE.npy", conflicts_with_all = ["count", "grid"])]
     noise: Option<PathBuf>,
@@ -126,15 +130,6 @@ struct Job {
     trajectory: bool,
 }
 
-#[derive(Clone, Default)]
-struct Sample {
-    x: Vec<f32>,
-    trajectory: Vec<Vec<f32>>,
-    nfe: usize,
-    steps: usize,
-    late: bool,
-}
-
 pub fn run(args: &GenerateArgs) -> Result<()> {
     let start = Instant::now();
     let out = args.out.as_deref().context("no output file was given: try edgegen out.png")?;
@@ -150,14 +145,19 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let model = args.model_args.open(args.model.as_deref(), &given)?;
     let load = start.elapsed();
     let job = job(args, &model, &given, format)?;
-    let picture = picture(&model, format)?;
-    check_size(args, &model, format, &job)?;
+    limits::threads(args.threads())?;
+    let mut decoder = args.decoder.open(model.sample_shape(), (args.threads(), args.model_args.max_memory))?;
+    let made = Made::of(&model, decoder.as_ref(), format)?;
+    check_size(args, &model, &made, format, &job)?;
     let before = measure::allocations();
     let sampling = Instant::now();
-    let samples = sample_all(args, &model, &job)?;
+    let mut samples = sample_all(args, &model, &job)?;
     let sampling = sampling.elapsed();
     let allocations = measure::allocations() - before;
-    write(args, out, format, &model, picture, &job, &samples)?;
+    if let Some(decoder) = &mut decoder {
+        samples.iter_mut().try_for_each(|sample| sample.decode(decoder))?;
+    }
+    write(args, out, format, &made, &job, &samples)?;
     warn_of_deadline(&samples);
     if let Some(report) = args.report {
         print_report(report, args, &job, &samples, [load, sampling, start.elapsed()], allocations, out)?;
@@ -219,9 +219,9 @@ fn job(args: &GenerateArgs, model: &Model, given: &Given, format: Format) -> Res
 }
 
 /// Whether there is memory for all samples, and whether they can be laid out as asked for.
-fn check_size(args: &GenerateArgs, model: &Model, format: Format, job: &Job) -> Result<()> {
-    let shape = model.sample_shape();
-    let (len, named) = (shape.iter().product::<usize>(), &job.conditions[0].named);
+fn check_size(args: &GenerateArgs, model: &Model, made: &Made, format: Format, job: &Job) -> Result<()> {
+    let (shape, named) = (made.shape.as_slice(), &job.conditions[0].named);
+    let len = shape.iter().product::<usize>().max(model.sample_shape().iter().product());
     let kept = if job.trajectory { settings(args, model)?.steps.saturating_add(1) } else { 1 };
     let conditions: usize = named.values().map(Vec::len).sum();
     // the numbers and those of each frame, the condition, and the encoded result
@@ -236,6 +236,11 @@ fn check_size(args: &GenerateArgs, model: &Model, format: Format, job: &Job) -> 
 }
 
 impl GenerateArgs {
+    /// The threads that work.
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
+    }
+
     /// The flag that says how many samples there are.
     fn asks_for_count(&self) -> &'static str {
         match (&self.noise, self.count, self.grid) {
@@ -332,19 +337,10 @@ fn conditions(
     Ok(conditions)
 }
 
-fn picture(model: &Model, format: Format) -> Result<Option<Picture>> {
-    if !format.is_picture() {
-        return Ok(None);
-    }
-    let range = model.value_range();
-    Ok(Some(Picture::new(model.sample_shape(), range)?))
-}
-
 /// Samples in the order of their indices, made by so many threads: as many samples at a time as there are, and the
 /// threads that are left share the network calls of the first ones.
 fn sample_all(args: &GenerateArgs, model: &Model, job: &Job) -> Result<Vec<Sample>> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.threads.unwrap_or(cores).max(1);
+    let threads = args.threads();
     limits::threads(threads)?;
     let at_a_time = threads.min(job.count);
     let settings = settings(args, model)?;
@@ -428,55 +424,19 @@ fn progress_bar(quiet: bool, length: u64) -> ProgressBar {
     ProgressBar::new(length).with_style(style)
 }
 
-fn write(
-    args: &GenerateArgs,
-    out: &Path,
-    format: Format,
-    model: &Model,
-    picture: Option<Picture>,
-    job: &Job,
-    samples: &[Sample],
-) -> Result<()> {
+fn write(args: &GenerateArgs, out: &Path, format: Format, made: &Made, job: &Job, samples: &[Sample]) -> Result<()> {
     let name = out.to_string_lossy();
     if args.writes_each() {
         for (i, sample) in samples.iter().enumerate() {
             let index = job.first_index + i as u64;
             let file = PathBuf::from(name.replace("{index}", &index.to_string()));
-            let bytes = encode(format, model, picture, std::slice::from_ref(sample), 1)?;
+            let bytes = made.encode(format, std::slice::from_ref(sample), 1)?;
             output::write_file(&file, &bytes)?;
         }
         return Ok(());
     }
     let (columns, _) = args.layout(samples.len());
-    Ok(output::write_file(out, &encode(format, model, picture, samples, columns)?)?)
-}
-
-fn encode(
-    format: Format,
-    model: &Model,
-    picture: Option<Picture>,
-    samples: &[Sample],
-    columns: usize,
-) -> Result<Vec<u8>> {
-    let rows: Vec<&[f32]> = samples.iter().map(|s| s.x.as_slice()).collect();
-    Ok(match (format, picture) {
-        (Format::Npy, _) => output::encode_npy(&rows, model.sample_shape())?,
-        (Format::Csv, _) => output::encode_csv(&rows),
-        (Format::Gif, Some(picture)) => {
-            let frames = samples.iter().map(|s| s.trajectory.len()).max().unwrap_or(0);
-            // A sample that ended early stays as it ended.
-            let frame = |f: usize| -> Vec<&[f32]> {
-                samples.iter().map(|s| s.trajectory.get(f).map_or(s.x.as_slice(), Vec::as_slice)).collect()
-            };
-            let mut frames: Vec<_> = (0..frames).map(|f| picture.grid(&frame(f), columns)).collect();
-            if frames.is_empty() {
-                frames.push(picture.grid(&rows, columns));
-            }
-            output::encode_animation(&frames, 150)?
-        }
-        (_, Some(picture)) => output::encode_picture(&picture.grid(&rows, columns), format)?,
-        (_, None) => unreachable!("picture formats have a picture"),
-    })
+    Ok(output::write_file(out, &made.encode(format, samples, columns)?)?)
 }
 
 fn warn_of_deadline(samples: &[Sample]) {

@@ -3,10 +3,12 @@
 mod args;
 mod bench;
 mod conditions;
+mod decoder;
 mod flow;
 mod generate;
 mod inspect;
 mod limits;
+mod made;
 pub mod measure;
 mod restore;
 mod schedule;
@@ -127,6 +129,7 @@ fn in_options(error: &edgegen::Error) -> String {
         Some(Hint::Class) => format!("{message}: give one with --class"),
         Some(Hint::ConditionShape(name)) => format!("{message}: give it with --cond {name}=FILE.npy"),
         Some(Hint::Join) => format!("{message}: give it with --join NAME=FILE.npy"),
+        Some(Hint::LatentScale) => format!("{message}: give it with --latent-scale"),
         Some(Hint::Output) => format!("{message}: name it with --output NAME"),
         Some(Hint::Condition(name)) => format!("{message}: give it with --cond {name}=VALUE"),
         // one that this program has no option for

@@ -71,6 +71,27 @@ impl Engine {
         }
     }
 
+    /// What it is, for a person.
+    pub fn describe(&self) -> String {
+        match self {
+            Engine::Plan(plan) => format!(
+                "plan of {} steps, {:.2} MB of weights, {:.2} MB of work space a thread",
+                plan.kernels().count(),
+                plan.weight_bytes() as f64 / 1e6,
+                plan.workspace_bytes() as f64 / 1e6
+            ),
+            Engine::Tract(tract) => format!("tract ({})", tract.reason()),
+        }
+    }
+
+    /// The numbers that it gives, of which those of the prediction come first.
+    pub fn result_len(&self) -> usize {
+        match self {
+            Engine::Plan(plan) => plan.result_len(),
+            Engine::Tract(tract) => tract.result_shape().iter().product(),
+        }
+    }
+
     pub fn plan(&self) -> Option<&exec::Plan> {
         match self {
             Engine::Plan(plan) => Some(plan),
@@ -94,7 +115,7 @@ fn tract(
     }
     let opset = signature::opset(&file.proto).map_err(model_error)?;
     for_tract::prepare(file.graph(), opset).map_err(model_error)?;
-    let (tract, names) = Tract::load(&file.proto, &file.inputs, reason.into(), budget)?;
+    let (tract, names) = Tract::load(&file.proto, (&file.inputs, file.result), reason.into(), budget)?;
     Ok((Engine::Tract(tract), count_names(names.into_iter())))
 }
 
@@ -122,7 +143,7 @@ pub(super) fn plan(isa: exec::Isa, file: &File, budget: &Budget) -> std::result:
     let conditions = conditions.map(|i| Ok(named(i, input(i)?))).collect::<std::result::Result<_, exec::Reason>>()?;
     let graph = file.proto.graph.as_ref().expect("reading found one");
     let opset = signature::opset(&file.proto)?;
-    let (time, next, result) = (one(Role::Time)?, one(Role::Next)?, exec::ResultShape::OfSample);
+    let (time, next, result) = (one(Role::Time)?, one(Role::Next)?, file.result);
     exec::compile(isa, graph, &exec::Inputs { opset, sample, time, next, class, conditions, result }, budget)
 }
 

@@ -17,7 +17,7 @@ use ::onnx::pb::{self, tensor_proto::DataType};
 use ::onnx::qoperator::expand;
 use ::onnx::{functions, order, signature};
 use bytes::Bytes;
-use exec::GraphInput;
+use exec::{GraphInput, ResultShape};
 use prost::Message;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,30 +35,18 @@ pub(super) struct File {
     original: Option<pb::ModelProto>,
     /// Which inputs have a place for each of these.
     pub repeated: Vec<bool>,
+    /// The shape of what it gives.
+    pub result: ResultShape,
     /// What was made up about it.
     pub made_up: Vec<MadeUp>,
 }
 
 impl File {
-    /// `file` is where the bytes come from, if they are a file's.
+    /// A network that makes samples. `file` is where the bytes come from, if they are a file's.
     pub fn read(bytes: Bytes, file: Option<&Path>, options: &ModelOptions, budget: &Budget) -> Result<Self> {
-        budget.take_file(bytes.len()).map_err(|e| model_error(e).with_hint(Hint::MaxMemory))?;
-        let mut proto = pb::ModelProto::decode(bytes)
-            .map_err(|_| model_error("not an ONNX model, or one cut short: its protobuf encoding cannot be read"))?;
-        let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
-        functions::inline(&mut proto).map_err(model_error)?;
-        let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
-        order::sort(graph).map_err(model_error)?;
-        keep_prediction(graph, options, &metadata)?;
-        order::drop_dead(graph);
-        signature::check(&mut proto).map_err(model_error)?;
+        let (mut proto, metadata) =
+            checked(bytes, file, budget, |graph, metadata| keep_prediction(graph, options, metadata))?;
         let graph = proto.graph.as_mut().expect("it was there");
-
-        let folder = file.map(|f| f.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
-        load_external_data(graph, folder, budget).map_err(model_error)?;
-        mend(graph);
-        expand(graph);
-
         let infos = infos(graph)?;
         let parameters = graph.initializer.iter().map(numbers).fold(0, usize::saturating_add);
         let outputs: Vec<InputInfo> = graph.output.iter().map(|o| info(o).unwrap_or_else(|| unknown(o))).collect();
@@ -88,7 +76,36 @@ impl File {
             Err(e) if original.is_none() => return Err(e),
             _ => {}
         }
-        Ok(File { proto, metadata, inputs, parameters, batch, original, repeated, made_up: bound.made_up })
+        let result = ResultShape::OfSample;
+        Ok(File { proto, metadata, inputs, parameters, batch, original, repeated, result, made_up: bound.made_up })
+    }
+
+    /// A network that makes something else of samples of this shape, which are all that it takes.
+    pub fn read_decoder(bytes: Bytes, file: Option<&Path>, latents: &[usize], budget: &Budget) -> Result<Self> {
+        let (mut proto, metadata) = checked(bytes, file, budget, |graph, _| {
+            let outputs: Vec<InputInfo> = graph.output.iter().map(|o| info(o).unwrap_or_else(|| unknown(o))).collect();
+            adapt::keep_output(graph, outputs::prediction(&outputs, None, None)?);
+            Ok(())
+        })?;
+        let graph = proto.graph.as_mut().expect("it was there");
+        let (infos, parameters) = (infos(graph)?, graph.initializer.iter().map(numbers).fold(0, usize::saturating_add));
+        let [input] = infos.as_slice() else {
+            let all: Vec<String> = infos.iter().map(InputInfo::describe).collect();
+            return Err(model_error(format!("a decoder takes the latents alone, but this takes {}", all.join(", "))));
+        };
+        let shape: Vec<usize> = std::iter::once(1).chain(latents.iter().copied()).collect();
+        let fits = |(dim, size): (&Option<usize>, &usize)| dim.is_none_or(|dim| dim == *size);
+        if input.integer || input.shape.len() != shape.len() || !input.shape[1..].iter().zip(latents).all(fits) {
+            return Err(model_error(format!(
+                "samples of shape {latents:?} do not fit the decoder's input {}",
+                input.describe()
+            )));
+        }
+        let inputs = concrete_inputs(graph, &infos, &[Role::Sample], vec![shape])?;
+        write_out(&mut proto, &inputs, budget)?;
+        let (batch, original, repeated, made_up) = (1, None, vec![false], Vec::new());
+        let result = ResultShape::Any;
+        Ok(File { proto, metadata, inputs, parameters, batch, original, repeated, result, made_up })
     }
 
     /// The same for a file that was exported at a fixed batch, with a graph that runs the sample in every place of it and gives
@@ -104,7 +121,7 @@ impl File {
         write_out(&mut proto, &inputs, budget).ok()?;
         let (metadata, made_up, repeated) = (self.metadata.clone(), self.made_up.clone(), vec![false; inputs.len()]);
         let (batch, original, parameters) = (1, None, self.parameters);
-        Some(File { proto, metadata, inputs, parameters, batch, original, repeated, made_up })
+        Some(File { proto, metadata, inputs, parameters, batch, original, repeated, result: self.result, made_up })
     }
 
     /// The graph, to be changed.
@@ -131,6 +148,33 @@ fn write_out(proto: &mut pb::ModelProto, inputs: &[Input], budget: &Budget) -> R
 /// How many numbers a stored tensor has.
 fn numbers(tensor: &pb::TensorProto) -> usize {
     tensor.dims.iter().fold(1, |n: usize, d| n.saturating_mul(usize::try_from(*d).unwrap_or(0)))
+}
+
+/// A file's graph with what is said of it: checked, with all weights in it, and in the form that is taken from here on.
+/// `choose` leaves but one of its outputs.
+fn checked(
+    bytes: Bytes,
+    file: Option<&Path>,
+    budget: &Budget,
+    choose: impl FnOnce(&mut pb::GraphProto, &Metadata) -> Result<()>,
+) -> Result<(pb::ModelProto, Metadata)> {
+    budget.take_file(bytes.len()).map_err(|e| model_error(e).with_hint(Hint::MaxMemory))?;
+    let mut proto = pb::ModelProto::decode(bytes)
+        .map_err(|_| model_error("not an ONNX model, or one cut short: its protobuf encoding cannot be read"))?;
+    let metadata = Metadata::from_props(proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str())))?;
+    functions::inline(&mut proto).map_err(model_error)?;
+    let graph = proto.graph.as_mut().ok_or_else(|| model_error("not an ONNX model: it holds no graph"))?;
+    order::sort(graph).map_err(model_error)?;
+    choose(graph, &metadata)?;
+    order::drop_dead(graph);
+    signature::check(&mut proto).map_err(model_error)?;
+    let graph = proto.graph.as_mut().expect("it was there");
+
+    let folder = file.map(|f| f.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
+    load_external_data(graph, folder, budget).map_err(model_error)?;
+    mend(graph);
+    expand(graph);
+    Ok((proto, metadata))
 }
 
 /// Leaves out all outputs of a graph but the prediction, with what they alone depend on.

@@ -78,8 +78,8 @@ impl Input {
         })
     }
 
-    /// Whether it is a class, as a number for each of several.
-    pub(super) fn is_one_hot(&self) -> bool {
+    /// Whether it is a class, as a number for each of several; these may also be given, as a condition of its name.
+    pub(crate) fn is_one_hot(&self) -> bool {
         self.role == Role::Class && self.len() > 1
     }
 
@@ -125,11 +125,16 @@ pub(super) fn write_one_hot(label: usize, numbers: &mut [f32]) {
 
 /// Whether a condition is what the inputs take.
 pub(super) fn check_condition(inputs: &[Input], null_class: Option<usize>, condition: &Condition) -> Result<()> {
-    let named = || inputs.iter().filter(|i| i.role == Role::Condition);
+    let given = |i: &Input| condition.named.contains_key(&i.name);
+    let named = || inputs.iter().filter(|i| i.role == Role::Condition || (i.is_one_hot() && given(i)));
     if let Some(unknown) = condition.named.keys().find(|name| !named().any(|i| i.name == **name)) {
         return Err(no_condition(inputs, unknown));
     }
     match inputs.iter().find(|i| i.role == Role::Class) {
+        Some(input) if given(input) && condition.class.is_some() => {
+            let message = format!("the class is given twice: by its index, and as the numbers of {}", input.name);
+            return Err(Error::invalid(message));
+        }
         Some(input) => _ = label(condition, null_class, input)?,
         None if condition.class.is_some() => return Err(Error::invalid("this model takes no class")),
         None => {}

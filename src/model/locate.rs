@@ -3,6 +3,7 @@
 use crate::config::SchedulerConfig;
 use crate::{Error, ErrorKind, Result};
 use crate::{file, lerobot};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// The ONNX file that `path` is, or that the folder `path` holds: `unet/model.onnx`, `transformer/model.onnx` or
@@ -40,6 +41,21 @@ pub(super) fn network_file(path: &Path) -> Result<PathBuf> {
     Err(model(format!(
         "the folder holds no ONNX network; it should be in unet/model.onnx, transformer/model.onnx or model.onnx{hint}"
     )))
+}
+
+/// The ONNX file of a decoder that `path` is, or that the folder holds, with the configuration beside it, if there is one.
+///
+/// # Errors
+/// When there is one that cannot be read.
+pub(super) fn decoder_file(path: &Path) -> Result<(PathBuf, Option<Map<String, Value>>)> {
+    let file = if path.is_dir() { path.join("model.onnx") } else { path.to_path_buf() };
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let config = folder.join("config.json");
+    let read = |text: String| {
+        serde_json::from_str(&text).map_err(|e| Error::new(ErrorKind::Model, format!("{}: {e}", config.display())))
+    };
+    let config = text(&config)?.map(read).transpose()?;
+    Ok((file, config))
 }
 
 /// The schedule that lies near the network's file: `scheduler_config.json` beside it, or in `scheduler/` beside it

@@ -1,6 +1,7 @@
 //! A model: what its file says of itself, how it is opened, and what runs it.
 
 mod adapt;
+mod decoder;
 mod engine;
 mod file;
 #[cfg(feature = "tract")]
@@ -23,6 +24,7 @@ mod told;
 mod tract;
 
 pub use crate::normalization::{Affine, Normalization, Normalizer, Statistics};
+pub use decoder::{Decoder, Scaling};
 pub use exec::StepInfo;
 pub use input::Input;
 pub(crate) use input::no_condition;
@@ -220,15 +222,7 @@ impl Model {
 
     /// What runs the network: `plan` for a plan of our own, else `tract` and why.
     pub fn engine(&self) -> String {
-        match &*self.engine {
-            Engine::Plan(plan) => format!(
-                "plan of {} steps, {:.2} MB of weights, {:.2} MB of work space a thread",
-                plan.kernels().count(),
-                plan.weight_bytes() as f64 / 1e6,
-                plan.workspace_bytes() as f64 / 1e6
-            ),
-            Engine::Tract(tract) => format!("tract ({})", tract.reason()),
-        }
+        self.engine.describe()
     }
 
     /// Whether a plan of our own runs the network: calls then allocate nothing.

@@ -23,6 +23,10 @@ pub struct ModelNetwork {
     one_hot: Vec<f32>,
     /// What the network is told of the noise, and the training steps of its schedule.
     time: (TimeAs, usize),
+    /// The numbers of a prediction: those of a sample, unless this is a decoder.
+    result_len: usize,
+    /// What it is told of where the step leads, once that is known.
+    next: Option<f64>,
 }
 
 /// What changes while a network runs.
@@ -57,8 +61,9 @@ impl ModelNetwork {
             }
             Engine::Tract(tract) => State::Tract(Box::new(tract.state(&inputs)?)),
         };
+        let result_len = engine.result_len();
         let one_hot = vec![0.0; inputs.iter().find(|i| i.is_one_hot()).map_or(0, Input::len)];
-        Ok(ModelNetwork { state, inputs, one_hot, sample_shape, null_class, time })
+        Ok(ModelNetwork { state, inputs, one_hot, sample_shape, null_class, time, result_len, next: None })
     }
 
     /// The bytes that it works in, where they are known: not where tract runs it.
@@ -110,8 +115,8 @@ impl Network for ModelNetwork {
                 }
                 let conditions = inputs.iter().filter(|i| i.role == Role::Condition || i.is_one_hot());
                 let one_hot = self.one_hot.as_slice();
-                let conditions = conditions
-                    .map(|input| if input.is_one_hot() { one_hot } else { condition.named[&input.name].as_slice() });
+                let conditions =
+                    conditions.map(|input| condition.named.get(&input.name).map_or(one_hot, Vec::as_slice));
                 guarded(|| plan.bind(workspace, slot, conditions)).ok_or_else(failed)?;
                 if classes.len() <= slot {
                     classes.resize(slot + 1, None);
@@ -122,27 +127,57 @@ impl Network for ModelNetwork {
         }
     }
 
+    fn lead_to(&mut self, level: Level) {
+        let (time, steps) = self.time;
+        self.next = Some(time.of_end(level, steps));
+    }
+
+    fn variance(&self) -> Option<&[f32]> {
+        match &self.state {
+            State::Plan { workspace, .. } => workspace.observed().first().map(Vec::as_slice),
+            State::Tract(tract) => tract.variance(),
+        }
+    }
+
     fn time_of(&self, level: Level) -> f64 {
         let (time, steps) = self.time;
         time.of(level, steps)
     }
 
     fn predict(&mut self, x: &[f32], t: f64, slot: usize, out: &mut [f32]) -> Result<()> {
-        let len = self.sample_len();
-        if x.len() != len || out.len() != len {
+        let (len, result) = (self.sample_len(), self.result_len);
+        if x.len() != len || out.len() != result {
             return Err(Error::invalid(format!(
-                "a sample of this model has {len} numbers (shape {:?}), but the input has {} and the output {}",
+                "a sample of this model has {len} numbers (shape {:?}), but the input has {} and the output {}{}",
                 self.sample_shape,
                 x.len(),
-                out.len()
+                out.len(),
+                if result == len { String::new() } else { format!(" of {result}") }
             )));
         }
+        let takes_next = self.inputs.iter().find(|i| i.role == Role::Next);
+        let next = match (takes_next, self.next) {
+            (None, _) => 0.0,
+            (Some(_), Some(next)) => next,
+            (Some(input), None) => {
+                let message = format!(
+                    "the network's input {} takes the time that a step leads to: use a sampler of fixed steps",
+                    input.name
+                );
+                return Err(Error::invalid(message));
+            }
+        };
+        if !(t.is_finite() && next.is_finite()) {
+            let message =
+                "the network is to be told of noise by a number that is not finite, as the log-SNR of a clean sample";
+            return Err(Error::new(ErrorKind::NotFinite, message));
+        }
         match &mut self.state {
-            State::Tract(tract) => tract.predict(&self.inputs, (x, t, slot), out),
+            State::Tract(tract) => tract.predict(&self.inputs, (x, [t, next], slot), out),
             State::Plan { engine, workspace, classes } => {
                 let plan = engine.plan().expect("made for a plan");
                 let class = classes.get(slot).copied().flatten().ok_or_else(|| unbound(slot))?;
-                guarded(|| plan.run(workspace, exec::At { x, t, next: 0.0, class, slot }, out)).ok_or_else(failed)?;
+                guarded(|| plan.run(workspace, exec::At { x, t, next, class, slot }, out)).ok_or_else(failed)?;
                 if plan.looks_up() && out.iter().any(|v| v.is_nan()) {
                     let what = "the network gave no numbers: perhaps one of its tables has no row for this time";
                     return Err(Error::new(ErrorKind::Network, what));

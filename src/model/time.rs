@@ -76,6 +76,14 @@ impl TimeAs {
             TimeAs::QuarterLogSigma => 0.25 * libm::log(level.edm_sigma()),
         }
     }
+
+    /// The same where a step leads: the end of a run, where the sample is clean, has no time and counts as 0.
+    pub(super) fn of_end(self, level: Level, steps: usize) -> f64 {
+        match self {
+            TimeAs::Step | TimeAs::Unit if level.time.is_nan() => 0.0,
+            _ => self.of(level, steps),
+        }
+    }
 }
 
 #[cfg(test)]

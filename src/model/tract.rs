@@ -19,6 +19,10 @@ use tract_onnx::tract_hir::internal::InferenceModelExt;
 pub struct Tract {
     plan: Arc<TypedRunnableModel>,
     reason: String,
+    /// The shape of the prediction.
+    output: Vec<usize>,
+    /// How many numbers it gives after the prediction: a learned variance.
+    rest: usize,
 }
 
 impl Tract {
@@ -29,7 +33,7 @@ impl Tract {
     /// When it is not sent to tract ([`gate`]), tract cannot load it, or it does not give one tensor of the sample's shape.
     pub fn load(
         proto: &pb::ModelProto,
-        inputs: &[Input],
+        (inputs, result): (&[Input], exec::ResultShape),
         reason: String,
         budget: &Budget,
     ) -> Result<(Self, Vec<String>)> {
@@ -70,9 +74,21 @@ impl Tract {
         check_sizes(&mut graph, budget)?;
         let graph = graph.into_optimized().map_err(tract)?;
         let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
-        check_output(&graph, &sample.shape)?;
+        let (output, rest) = match result {
+            exec::ResultShape::OfSample => (sample.shape.clone(), check_output(&graph, &sample.shape)?),
+            exec::ResultShape::Any => {
+                let fact = graph.output_fact(0).map_err(tract)?;
+                let shape = fact.shape.as_concrete().filter(|_| FLOATS.contains(&fact.datum_type));
+                (shape.ok_or_else(|| model_error("the decoder's output is of no known shape of floats"))?.to_vec(), 0)
+            }
+        };
         let operators = graph.nodes().iter().map(|node| node.op().name().to_string()).collect();
-        Ok((Tract { plan: graph.into_runnable().map_err(tract)?, reason }, operators))
+        Ok((Tract { plan: graph.into_runnable().map_err(tract)?, reason, output, rest }, operators))
+    }
+
+    /// The shape of what it gives.
+    pub fn result_shape(&self) -> &[usize] {
+        &self.output
     }
 
     /// Why there is no plan of our own.
@@ -88,7 +104,12 @@ impl Tract {
         let network = |e: TractError| Error::new(ErrorKind::Network, one_line(&e));
         let zeros = |i: &Input| Ok(Arc::new(Tensor::zero_dt(datum_type(i)?, &i.shape).map_err(network)?));
         let tensors = inputs.iter().map(zeros).collect::<Result<_>>()?;
-        Ok(TractState { state: self.plan.spawn().map_err(network)?, tensors, slots: Vec::new() })
+        Ok(TractState {
+            state: self.plan.spawn().map_err(network)?,
+            tensors,
+            slots: Vec::new(),
+            rest: vec![0.0; self.rest],
+        })
     }
 }
 
@@ -134,23 +155,26 @@ fn check_sizes(graph: &mut InferenceModel, budget: &Budget) -> Result<()> {
     Ok(())
 }
 
-fn check_output(graph: &TypedModel, sample: &[usize]) -> Result<()> {
+/// What an output may be of.
+const FLOATS: [DatumType; 3] = [DatumType::F32, DatumType::F16, DatumType::F64];
+
+/// Whether the output is a prediction, and how many numbers come after it.
+fn check_output(graph: &TypedModel, sample: &[usize]) -> Result<usize> {
     let fact = graph.output_fact(0).map_err(|e| model_error(one_line(&e)))?;
     let shape = fact.shape.as_concrete();
-    // Twice the channels: the second half is a learned variance (arXiv 2102.09672), which no sampler here uses.
+    // twice the channels: the second half is a learned variance (arXiv 2102.09672)
     let with_variance = matches!((shape, sample), (Some([1, c, rest @ ..]), [1, n, others @ ..])
-        if sample.len() == 4 && *c == 2 * n && rest == others);
+        if sample.len() >= 2 && n.checked_mul(2) == Some(*c) && rest == others);
     if shape != Some(sample) && !with_variance {
         let got = shape.map_or_else(|| format!("{:?}", fact.shape), |s| format!("{s:?}"));
         return Err(model_error(format!(
             "this is not a diffusion network: its output has shape {got}, but it must have the sample's shape {sample:?}"
         )));
     }
-    let float = [DatumType::F32, DatumType::F16, DatumType::F64];
-    if !float.contains(&fact.datum_type) {
+    if !FLOATS.contains(&fact.datum_type) {
         return Err(model_error(format!("the model's output must be of a float type, but is {:?}", fact.datum_type)));
     }
-    Ok(())
+    Ok(if with_variance { sample.iter().product() } else { 0 })
 }
 
 /// The whole chain of causes on one line.
@@ -165,6 +189,8 @@ pub struct TractState {
     tensors: Vec<Arc<Tensor>>,
     /// What is bound to each slot: the tensors of the inputs of the class and of conditions, in their order.
     slots: Vec<Option<Vec<Arc<Tensor>>>>,
+    /// What the latest call gave after the prediction.
+    rest: Vec<f32>,
 }
 
 impl TractState {
@@ -204,12 +230,22 @@ impl TractState {
         Ok(())
     }
 
-    /// Evaluates the network at the sample, the time and the condition of a slot, into `out`.
+    /// What the latest call gave after the prediction, if it gives more.
+    pub fn variance(&self) -> Option<&[f32]> {
+        Some(self.rest.as_slice()).filter(|rest| !rest.is_empty())
+    }
+
+    /// Evaluates the network at the sample, the times of both ends of the step and the condition of a slot, into `out`.
     ///
     /// # Errors
     /// When nothing is bound to the slot, or the network fails.
-    pub fn predict(&mut self, inputs: &[Input], (x, t, slot): (&[f32], f64, usize), out: &mut [f32]) -> Result<()> {
-        self.fill_inputs(inputs, x, t)?;
+    pub fn predict(
+        &mut self,
+        inputs: &[Input],
+        (x, times, slot): (&[f32], [f64; 2], usize),
+        out: &mut [f32],
+    ) -> Result<()> {
+        self.fill_inputs(inputs, x, times)?;
         let bound = self.slots.get(slot).and_then(Option::as_ref).ok_or_else(|| unbound(slot))?;
         let places = inputs.iter().zip(&mut self.tensors).filter(|(i, _)| i.is_bound());
         places.zip(bound).for_each(|((_, place), tensor)| place.clone_from(tensor));
@@ -221,12 +257,12 @@ impl TractState {
             .map_err(network)?;
         let output = outputs[0].cast_to::<f32>().map_err(network)?;
         let values = output.try_as_plain_ram().and_then(|v| v.as_slice::<f32>()).map_err(network)?;
-        // a learned variance may follow the prediction
         out.copy_from_slice(&values[..out.len()]);
+        self.rest.copy_from_slice(&values[out.len()..]);
         Ok(())
     }
 
-    fn fill_inputs(&mut self, inputs: &[Input], x: &[f32], t: f64) -> Result<()> {
+    fn fill_inputs(&mut self, inputs: &[Input], x: &[f32], [t, next]: [f64; 2]) -> Result<()> {
         for (input, tensor) in inputs.iter().zip(&mut self.tensors) {
             if input.is_bound() {
                 continue;
@@ -238,6 +274,7 @@ impl TractState {
             let tensor = Arc::get_mut(tensor).expect("just made unique");
             match input.role {
                 Role::Sample => fill(tensor, x.iter().map(|v| f64::from(*v)))?,
+                Role::Next => fill(tensor, std::iter::repeat_n(next, tensor.len()))?,
                 _ => fill(tensor, std::iter::repeat_n(t, tensor.len()))?,
             }
         }

@@ -16,10 +16,20 @@ pub enum TractState {}
 impl Tract {
     /// # Errors
     /// Always: says why the network has no plan, and what would run it.
-    pub fn load(_: &pb::ModelProto, _: &[Input], reason: String, _: &Budget) -> Result<(Self, Vec<String>)> {
+    pub fn load(
+        _: &pb::ModelProto,
+        _: (&[Input], exec::ResultShape),
+        reason: String,
+        _: &Budget,
+    ) -> Result<(Self, Vec<String>)> {
         Err(model_error(format!(
             "the graph has no plan of edgegen's own ({reason}), and this build has no other engine: build it with the feature tract"
         )))
+    }
+
+    /// The shape of what it gives.
+    pub fn result_shape(&self) -> &[usize] {
+        match *self {}
     }
 
     /// Why there is no plan.
@@ -39,8 +49,13 @@ impl TractState {
         match *self {}
     }
 
+    /// What came after the prediction.
+    pub fn variance(&self) -> Option<&[f32]> {
+        match *self {}
+    }
+
     /// Evaluates the network.
-    pub fn predict(&mut self, _: &[Input], _: (&[f32], f64, usize), _: &mut [f32]) -> Result<()> {
+    pub fn predict(&mut self, _: &[Input], _: (&[f32], [f64; 2], usize), _: &mut [f32]) -> Result<()> {
         match *self {}
     }
 }

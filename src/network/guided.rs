@@ -21,6 +21,8 @@ pub struct Guided<N> {
     unconditional: Vec<f32>,
     /// The latest condition without a condition.
     without: Condition,
+    /// The variance that came with the latest prediction under the condition, if the network gives one.
+    variance: Vec<f32>,
     /// Which slots are guided: those whose condition has something to leave out.
     guided: Vec<bool>,
 }
@@ -36,7 +38,8 @@ impl<N: Network> Guided<N> {
         }
         let unconditional = vec![0.0; network.sample_len()];
         let (given, without) = (BTreeMap::new(), Condition::default());
-        Ok(Guided { network, weight, given, unconditional, without, guided: Vec::new() })
+        let variance = Vec::new();
+        Ok(Guided { network, weight, given, unconditional, without, variance, guided: Vec::new() })
     }
 
     /// The same, with these named conditions in the unconditional half.
@@ -55,7 +58,7 @@ impl<N: Network> Guided<N> {
     #[cfg(feature = "onnx")]
     pub(crate) fn memory_bytes(&self) -> usize {
         let conditions: usize = self.without.named.values().map(|v| size_of_val(&**v)).sum();
-        size_of_val(&*self.unconditional) + conditions
+        size_of_val(&*self.unconditional) + size_of_val(&*self.variance) + conditions
     }
 
     fn is_guided(&self, slot: usize) -> bool {
@@ -93,12 +96,22 @@ impl<N: Network> Network for Guided<N> {
         if guided {
             self.leave_out(condition);
             self.network.bind(unconditional, &self.without)?;
+            // room for the variance, so that predictions allocate nothing
+            self.variance.resize(self.network.variance().map_or(0, <[f32]>::len), 0.0);
         }
         if self.guided.len() <= slot {
             self.guided.resize(slot + 1, false);
         }
         self.guided[slot] = guided;
         Ok(())
+    }
+
+    fn lead_to(&mut self, level: Level) {
+        self.network.lead_to(level);
+    }
+
+    fn variance(&self) -> Option<&[f32]> {
+        if self.variance.is_empty() { self.network.variance() } else { Some(&self.variance) }
     }
 
     fn time_of(&self, level: Level) -> f64 {
@@ -110,6 +123,9 @@ impl<N: Network> Network for Guided<N> {
         self.network.predict(x, t, conditional, out)?;
         if !self.is_guided(slot) {
             return Ok(());
+        }
+        if let Some(variance) = self.network.variance() {
+            self.variance.copy_from_slice(variance);
         }
         self.network.predict(x, t, unconditional, &mut self.unconditional)?;
         for (c, u) in out.iter_mut().zip(&self.unconditional) {

@@ -43,6 +43,18 @@ pub trait Network {
         level.time
     }
 
+    /// Tells where the step leads that the predictions to come are for: to be called before them, by samplers whose steps are
+    /// fixed. A network that takes the times of both ends of a step goes by it; for others this does nothing.
+    fn lead_to(&mut self, level: Level) {
+        let _ = level;
+    }
+
+    /// What the network gave beside the latest prediction, under the condition and not without it: the second half of its
+    /// channels, of the sample's shape, which is a learned variance (arXiv 2102.09672). `None` for a network without it.
+    fn variance(&self) -> Option<&[f32]> {
+        None
+    }
+
     /// Evaluates the network on the sample `x` at `t`, which is what [`time_of`](Network::time_of) makes of the level that
     /// the sample has, under the condition that is bound to `slot`, and writes the prediction to `out`.
     ///
@@ -71,6 +83,14 @@ impl<N: Network + ?Sized> Network for Box<N> {
 
     fn bind(&mut self, slot: usize, condition: &Condition) -> Result<()> {
         (**self).bind(slot, condition)
+    }
+
+    fn lead_to(&mut self, level: Level) {
+        (**self).lead_to(level);
+    }
+
+    fn variance(&self) -> Option<&[f32]> {
+        (**self).variance()
     }
 
     fn time_of(&self, level: Level) -> f64 {

@@ -66,6 +66,14 @@ impl<N: Network> Network for Preconditioned<N> {
         self.network.bind(slot, condition)
     }
 
+    fn lead_to(&mut self, level: Level) {
+        self.network.lead_to(level);
+    }
+
+    fn variance(&self) -> Option<&[f32]> {
+        self.network.variance()
+    }
+
     fn time_of(&self, level: Level) -> f64 {
         self.network.time_of(level)
     }

@@ -100,6 +100,10 @@ impl<N: Network> Network for Tiled<N> {
         self.network.bind(slot, condition)
     }
 
+    fn lead_to(&mut self, level: Level) {
+        self.network.lead_to(level);
+    }
+
     fn time_of(&self, level: Level) -> f64 {
         self.network.time_of(level)
     }

@@ -167,7 +167,8 @@ impl Sampler {
         noise: &mut Noise,
         constraint: &mut Option<&mut dyn Constraint>,
     ) -> Result<()> {
-        let Stage { level, input, x0, eps, .. } = self.program.stages[index];
+        let Stage { level, to, input, x0, eps, .. } = self.program.stages[index];
+        network.lead_to(to);
         let range = |register: usize| register * self.len..(register + 1) * self.len;
         let distinct = "an evaluation's registers are distinct";
         if let Some(constraint) = constraint {

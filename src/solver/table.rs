@@ -36,6 +36,8 @@ pub(crate) struct Update {
 pub(crate) struct Stage {
     /// Where the network is evaluated.
     pub level: Level,
+    /// Where the step leads that this is part of.
+    pub to: Level,
     /// On what.
     pub input: Register,
     /// Where the estimate of the clean sample goes, after thresholding.
@@ -156,7 +158,9 @@ impl Table {
         if input == x0 || eps.is_some_and(|eps| eps == input || eps == x0) {
             self.wrong.get_or_insert("an evaluation needs registers of their own for its input and its estimates");
         }
-        self.stages.push(Stage { level, input, x0, eps, updates: Vec::new(), ends_step: false });
+        // where the step leads is known once the table is finished
+        let to = Level::CLEAN;
+        self.stages.push(Stage { level, to, input, x0, eps, updates: Vec::new(), ends_step: false });
     }
 
     /// Adds an evaluation, of whose estimates it makes `dz/dp` in the path's coordinates, into the register `slope`.
@@ -207,13 +211,12 @@ impl Table {
                 "the run's steps are too close together for this sampler: use fewer steps"
             }));
         }
-        Ok(Program {
-            stages: self.stages,
-            registers,
-            prediction,
-            eps_follows_x0: self.eps_follows_x0,
-            start: grid.start as f32,
-        })
+        let (mut stages, mut step) = (self.stages, 0);
+        for stage in &mut stages {
+            stage.to = grid.steps.get(step).or(grid.steps.last()).map_or(Level::CLEAN, |step| step.to);
+            step += usize::from(stage.ends_step);
+        }
+        Ok(Program { stages, registers, prediction, eps_follows_x0: self.eps_follows_x0, start: grid.start as f32 })
     }
 
     /// The number of registers, each of which is written before it is read.

@@ -150,3 +150,28 @@ class Generator:
     @property
     def outcome(self) -> Outcome | None:
         """What the latest run came to."""
+
+@final
+class Decoder:
+    """Makes pictures of samples that are latents. For one thread at a time: give each its own."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        model: Model,
+        *,
+        scale: float | None = None,
+        shift: float | None = None,
+        threads: int = 1,
+        max_memory: int | None = None,
+    ) -> Decoder:
+        """Opens the decoder of the model's samples: an ONNX file, or the folder that holds it as model.onnx.
+
+        scale, shift: latents are divided by the one, and the other is added; those of the config.json beside the decoder if
+            they are left out.
+        """
+
+    @property
+    def picture_shape(self) -> tuple[int, ...]: ...
+    def decode(self, sample: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A picture, from -1 (black) to 1 (white), of a sample."""

@@ -27,6 +27,7 @@ fn raise(error: native::Error) -> PyErr {
         (message, Some(Hint::Class)) => format!("{message}: give class_"),
         (message, Some(Hint::ConditionShape(name))) => format!("{message}: give the shape of '{name}' in condition_shapes"),
         (message, Some(Hint::Join)) => format!("{message}: say what it is in join"),
+        (message, Some(Hint::LatentScale)) => format!("{message}: give it as scale"),
         (message, Some(Hint::Output)) => format!("{message}: name it as output"),
         (message, Some(Hint::Condition(name))) => format!("{message}: give '{name}' in conditions"),
         _ => error.to_string(),
@@ -382,6 +383,61 @@ impl Generator {
     }
 }
 
+/// Makes pictures of samples that are latents.
+#[pyclass(frozen)]
+struct Decoder {
+    sample_shape: Vec<usize>,
+    decoder: Mutex<model::Decoder>,
+}
+
+#[pymethods]
+impl Decoder {
+    #[new]
+    #[pyo3(signature = (path, model, *, scale=None, shift=None, threads=1, max_memory=None))]
+    fn open(
+        py: Python<'_>,
+        path: PathBuf,
+        model: &Model,
+        scale: Option<f64>,
+        shift: Option<f64>,
+        threads: usize,
+        max_memory: Option<usize>,
+    ) -> PyResult<Self> {
+        let mut scaling = model::Scaling::new();
+        (scaling.factor, scaling.shift) = (scale, shift);
+        let sample_shape = model.0.sample_shape().to_vec();
+        let open = || model::Decoder::open_with(path, &sample_shape, scaling, (threads, max_memory));
+        let decoder = Mutex::new(py.detach(open).map_err(raise)?);
+        Ok(Decoder { sample_shape, decoder })
+    }
+
+    #[getter]
+    fn picture_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.acquire()?.picture_shape())
+    }
+
+    fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        sample: PyReadonlyArrayDyn<'py, f32>,
+    ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+        let sample = numbers(&sample, &self.sample_shape, "sample")?;
+        let mut decoder = self.acquire()?;
+        let shape = decoder.picture_shape().to_vec();
+        let mut picture = vec![0.0; decoder.picture_len()];
+        py.detach(|| decoder.decode(&sample, &mut picture)).map_err(raise)?;
+        PyArray1::from_vec(py, picture).reshape(shape)
+    }
+}
+
+impl Decoder {
+    fn acquire(&self) -> PyResult<MutexGuard<'_, model::Decoder>> {
+        self.decoder.try_lock().map_err(|_| {
+            PyRuntimeError::new_err("another call is using this decoder, or failed in it: give each thread its own")
+        })
+    }
+}
+
 /// Conditions by their names.
 fn named(conditions: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<(String, Vec<f32>)>> {
     let mut named = Vec::new();
@@ -421,5 +477,6 @@ fn edgegen(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Outcome>()?;
     m.add_class::<Model>()?;
     m.add_class::<Generator>()?;
+    m.add_class::<Decoder>()?;
     Ok(())
 }

@@ -154,3 +154,43 @@ def test_other_threads_run_meanwhile_and_a_generator_in_use_is_told(model):
     thread.join()
     assert told and "another call" in told[0]
     assert count > 0
+
+
+INPUTS = MODELS.parent / "inputs"
+
+
+def test_inputs_and_outputs_are_told_by_the_options():
+    with pytest.raises(edgegen.EdgegenError, match="say what it is told by time_as"):
+        edgegen.Generator(edgegen.Model(INPUTS / "time_gammas.onnx"))
+    assert edgegen.Generator(edgegen.Model(INPUTS / "time_gammas.onnx", time_as="alpha-bar"), steps=2).generate().shape == (2, 5, 5)
+    with pytest.raises(ValueError, match="there is no 'beta'"):
+        edgegen.Model(INPUTS / "time_gammas.onnx", time_as="beta")
+    with pytest.raises(edgegen.EdgegenError, match="say what it is in join"):
+        edgegen.Model(INPUTS / "join_open.onnx")
+    assert edgegen.Model(INPUTS / "shape_none.onnx", inputs={"time": "none"}).sample_shape == (2, 5, 4)
+    with pytest.raises(ValueError, match="no output 'none'"):
+        edgegen.Model(INPUTS / "output_of_two.onnx", output="none")
+    model = edgegen.Model(INPUTS / "condition_open.onnx", sample_shape=(2, 5, 4), condition_shapes={"tokens": (6, 3)})
+    assert [i.shape for i in model.inputs if i.name == "tokens"] == [(1, 6, 3)]
+
+
+def test_conditions_may_be_whole_numbers_and_truth_values():
+    for name, values in [("condition_bool", [True, False, True]), ("condition_int64", [-3, 100_000, 2])]:
+        generator = edgegen.Generator(edgegen.Model(INPUTS / f"{name}.onnx"), steps=2)
+        by_floats = generator.generate(conditions={"key": np.array([values], np.float32)})
+        np.testing.assert_array_equal(generator.generate(conditions={"key": np.array([values])}), by_floats)
+    with pytest.raises(ValueError, match="cannot tell apart"):
+        generator.generate(conditions={"key": np.array([[2**24 + 1, 0, 0]])})
+
+
+def test_latents_become_pictures():
+    model = edgegen.Model(INPUTS / "join_open.onnx", join=[("mask", (1, 3, 3)), ("sample", None), ("known", (2, 3, 3))])
+    conditions = {"mask": np.full((1, 3, 3), 0.5, np.float32), "known": np.full((2, 3, 3), 0.25, np.float32)}
+    latents = edgegen.Generator(model, steps=2).generate(conditions=conditions)
+    decoder = edgegen.Decoder(INPUTS / "vae_decoder", model)
+    assert decoder.picture_shape == (3, 6, 6)
+    picture = decoder.decode(latents)
+    assert picture.shape == (3, 6, 6) and np.abs(picture).max() <= 1
+    assert (picture != edgegen.Decoder(INPUTS / "vae_decoder", model, scale=2.0, shift=1.0).decode(latents)).any()
+    with pytest.raises(ValueError, match="a finite number that is not 0"):
+        edgegen.Decoder(INPUTS / "vae_decoder", model, scale=0.0)
