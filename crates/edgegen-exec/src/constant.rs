@@ -23,7 +23,7 @@ pub struct Constant {
     pub exact: bool,
     /// What it is stored as.
     pub kind: DataType,
-    /// If it was stored in 8 bits around zero: those.
+    /// If it was stored in 8 bits: those.
     pub levels: Option<Arc<Stored8>>,
 }
 
@@ -48,9 +48,11 @@ impl Source {
         match self {
             Source::Raw(raw, kind) => from_bytes(raw, *kind).unwrap_or_default(),
             Source::Quantized(levels, each) => {
-                let Stored8 { values, scales, .. } = &**levels;
+                let Stored8 { values, scales, zeros, .. } = &**levels;
                 let runs = values.chunks((*each).max(1)).enumerate();
-                runs.flat_map(|(i, run)| run.iter().map(move |v| f32::from(*v) * scales[i % scales.len()])).collect()
+                let zero = |i: usize| if zeros.is_empty() { 0.0 } else { zeros[i % zeros.len()] };
+                let number = |i: usize, v: &i8| (f32::from(*v) - zero(i)) * scales[i % scales.len()];
+                runs.flat_map(|(i, run)| run.iter().map(move |v| number(i, v))).collect()
             }
         }
     }
@@ -121,11 +123,13 @@ pub fn made(dims: &[usize], given: usize) -> Result<usize, Reason> {
     if fits { Ok(all) } else { Err(Reason::TooLarge(format!("a stored value of shape {dims:?} is too large"))) }
 }
 
-/// Weights in 8 bits around zero.
+/// Weights in 8 bits.
 #[derive(Clone, Debug)]
 pub struct Stored8 {
     /// The weights.
     pub values: Vec<i8>,
+    /// What they are around, as scales are given; nothing if all are around zero.
+    pub zeros: Vec<f32>,
     /// One scale, or one for each index of `axis`.
     pub scales: Vec<f32>,
     /// The dimension that scales are for.
@@ -189,7 +193,7 @@ impl Constant {
         Constant::of(self.dims.clone(), self.values.iter().map(|v| f(*v)).collect(), self.kind)
     }
 
-    /// 8-bit weights around zero, of which as many as `each` follow each other with the same scale.
+    /// 8-bit weights, of which as many as `each` follow each other with the same scale.
     pub fn of_levels(dims: Vec<usize>, levels: Stored8, each: usize) -> Self {
         let levels = Arc::new(levels);
         let source = Some(Source::Quantized(levels.clone(), each));

@@ -97,6 +97,8 @@ pub struct Packed8 {
     bias: Vec<f32>,
     /// The sums of each output channel's weights, where the input's levels are not known before it is there.
     columns: Vec<f32>,
+    /// What each output channel's weights are around, unless all are around zero.
+    zeros: Vec<f32>,
 }
 
 /// Input channels that are multiplied at a time.
@@ -225,17 +227,18 @@ impl Packed8 {
         start.resize(padded, 0);
         scale.resize(padded, 0.0);
         bias.resize(padded, 0.0);
-        let (least, columns) = (weights.contains(&i8::MIN), Vec::new());
-        Ok(Packed8 { shape, tile, blocks, least, weights: packed, start, scale, bias, columns })
+        let (least, columns, zeros) = (weights.contains(&i8::MIN), Vec::new(), Vec::new());
+        Ok(Packed8 { shape, tile, blocks, least, weights: packed, start, scale, bias, columns, zeros })
     }
 
-    /// Packs weights for inputs whose levels come with each [run](super::convolve8_by_range).
+    /// Packs weights for inputs whose levels come with each [run](super::convolve8_by_range). The weights are around `zeros`,
+    /// one an output channel or one for all; around zero if there are none.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new), and when there are zeros of another number.
     pub fn by_range(
         shape: Shape,
-        (weights, scales): (&[i8], &[f32]),
+        (weights, scales, zeros): (&[i8], &[f32], &[f32]),
         bias: Option<&[f32]>,
         isa: Isa,
     ) -> Result<Self, String> {
@@ -245,7 +248,21 @@ impl Packed8 {
         let sum = |all: &[i8]| all.iter().map(|w| i32::from(*w)).sum::<i32>() as f32;
         packed.columns = weights.chunks(weights.len() / packed.shape.c_out).map(sum).collect();
         packed.columns.resize(packed.scale.len(), 0.0);
+        packed.zeros = match *zeros {
+            [] => Vec::new(),
+            [zero] => vec![zero; packed.scale.len()],
+            _ if zeros.len() == packed.shape.c_out => zeros.to_vec(),
+            _ => return Err(format!("weights around {} numbers", zeros.len())),
+        };
+        if !packed.zeros.is_empty() {
+            packed.zeros.resize(packed.scale.len(), 0.0);
+        }
         Ok(packed)
+    }
+
+    /// Whether the weights are around other numbers than zero, so that a run needs the sums of its input's levels.
+    pub fn needs_sums(&self) -> bool {
+        !self.zeros.is_empty()
     }
 
     /// The sizes.
@@ -267,7 +284,7 @@ impl Packed8 {
             Weights8::Bytes(all) => size_of_val(all.as_slice()),
             Weights8::Words(_, all) => size_of_val(all.as_slice()),
         };
-        weights + 12 * self.start.len() + 4 * self.columns.len()
+        weights + 12 * self.start.len() + 4 * (self.columns.len() + self.zeros.len())
     }
 
     /// What the sums of vector `v` of a block start from.
@@ -331,7 +348,16 @@ pub(super) struct Checked8<'a> {
     /// The output's rows and columns.
     pub(super) sides: [usize; 2],
     /// The input's levels, where the weights are not packed for them.
-    range: Option<QuantParams>,
+    range: Option<ByRange>,
+}
+
+/// Levels of an input that are known when it is there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ByRange {
+    /// The levels.
+    pub levels: QuantParams,
+    /// Where in the arena the sums of the levels less their zero point begin, one a pixel, if the weights need them.
+    pub sums: Option<usize>,
 }
 
 impl<'a> Run8<'a> {
@@ -340,7 +366,7 @@ impl<'a> Run8<'a> {
     ///
     /// # Panics
     /// When that is not so, or a picture is of other sizes.
-    fn check<D: Dot>(&'a self, range: Option<QuantParams>, memory: Memory<'a>) -> Checked8<'a> {
+    fn check<D: Dot>(&'a self, range: Option<ByRange>, memory: Memory<'a>) -> Checked8<'a> {
         let shape = self.packed.shape;
         let Shape { c_out, c_in, padding, .. } = shape;
         let input = self.input;
@@ -361,6 +387,12 @@ impl<'a> Run8<'a> {
         assert!(self.output8.is_none_or(|(v, _)| fits(v, memory.bytes_len()) && v.is_apart()));
         let columns = if range.is_some() { self.packed.scale.len() } else { 0 };
         assert!(self.packed.columns.len() == columns, "weights packed for other levels");
+        let sums = range.and_then(|range| range.sums).filter(|_| self.packed.needs_sums());
+        let pixels = sides[0].checked_mul(sides[1]);
+        let within = |start: usize| pixels.and_then(|n| n.checked_add(start)).is_some_and(|end| end <= memory.len());
+        assert!(sums.is_some() == self.packed.needs_sums() && sums.is_none_or(within));
+        // a sum of a pixel is one of a window only if that is the pixel
+        assert!(sums.is_none() || (shape.kernel, shape.stride, shape.padding) == ([1, 1], [1, 1], [0, 0]));
         Checked8 { run: self, memory, sides, range }
     }
 }
@@ -370,8 +402,26 @@ impl<'a> Run8<'a> {
 /// # Panics
 /// When a picture does not lie within the memory, or is of other sizes.
 #[inline(always)]
-pub(super) fn run<D: Dot>(d: D, run: &Run8, range: Option<QuantParams>, part: Part, memory: Memory) {
+pub(super) fn run<D: Dot>(d: D, run: &Run8, range: Option<ByRange>, part: Part, memory: Memory) {
     if run.packed.least { run_all(d.wide(), run, range, part, memory) } else { run_all(d, run, range, part, memory) }
+}
+
+/// The sum of each pixel's levels less their zero point, to the arena from `to` on.
+///
+/// # Panics
+/// When the picture does not lie within the memory, or the sums do not.
+pub fn sum_levels(isa: Isa, view: ImageView, zero_point: u8, to: usize, memory: Memory) {
+    assert!(view.fits(memory.bytes_len()));
+    let (bytes, flip) = (memory.bytes().source(), isa.tile8().flip);
+    for (i, start) in view.pixels().enumerate() {
+        let mut sum = 0;
+        for at in start..start + view.c {
+            // SAFETY: the picture fits.
+            let byte: u8 = unsafe { bytes.load(at) };
+            sum += i32::from(byte.wrapping_sub(flip));
+        }
+        memory.set(to + i, (sum - i32::from(zero_point) * view.c as i32) as f32);
+    }
 }
 
 /// Runs an 8-bit convolution by [`winograd`].
@@ -409,7 +459,7 @@ impl<'a> Row<'a> {
 }
 
 #[inline(always)]
-fn run_all<D: Dot>(d: D, run: &Run8, range: Option<QuantParams>, part: Part, memory: Memory) {
+fn run_all<D: Dot>(d: D, run: &Run8, range: Option<ByRange>, part: Part, memory: Memory) {
     let checked = run.check::<D>(range, memory);
     let [h, w] = checked.sides;
     let Weights8::Bytes(weights) = &run.packed.weights else { panic!("weights that are transformed") };
@@ -578,7 +628,7 @@ fn store<D: Dot, const V: usize, const P: usize>(d: D, row: Row, x: usize, sums:
 #[inline(always)]
 pub(super) unsafe fn finish<D: Dot, const V: usize>(
     d: D,
-    Checked8 { run, memory, range, .. }: Checked8,
+    Checked8 { run, memory, range, sides }: Checked8,
     (y, x, first): (usize, usize, usize),
     sums: [D::I; V],
     part: Option<usize>,
@@ -595,10 +645,17 @@ pub(super) unsafe fn finish<D: Dot, const V: usize>(
         // SAFETY: so is there a bias.
         let bias = unsafe { Source::of(&packed.bias).load(at) };
         let (mut sum, mut scale) = (d.to_float(sums[v]), scale);
-        if let Some(levels) = range {
+        if let Some(ByRange { levels, sums }) = range {
             // SAFETY: a checked run has a sum for each scale.
             let column = unsafe { Source::of(&packed.columns).load(at) };
             sum = s.fma(column, s.splat(-f32::from(levels.zero_point)), sum);
+            if let Some(start) = sums.filter(|_| packed.needs_sums()) {
+                // SAFETY: a checked run has a sum for each pixel, and a zero for each scale.
+                let of_pixel: f32 = unsafe { memory.arena().source().load(start + y * sides[1] + x) };
+                // SAFETY: as above.
+                let zero = unsafe { Source::of(&packed.zeros).load(at) };
+                sum = s.fma(zero, s.splat(-of_pixel), sum);
+            }
             scale = s.mul(scale, s.splat(levels.scale));
         }
         *value = s.fma(sum, scale, bias);

@@ -266,13 +266,13 @@ pub fn convolve8(isa: Isa, run: &conv8::Run8, part: Part, work: &mut [f32], memo
 ///
 /// # Panics
 /// As [`convolve8`], and when the weights are packed for others.
-pub fn convolve8_by_range(isa: Isa, run: &conv8::Run8, levels: conv8::QuantParams, part: Part, memory: Memory) {
+pub fn convolve8_by_range(isa: Isa, run: &conv8::Run8, levels: conv8::ByRange, part: Part, memory: Memory) {
     convolve_bytes(isa, run, Some(levels), part, memory);
 }
 
 dispatched! {
     /// Runs an 8-bit convolution as it is defined.
-    convolve_bytes[8: d](run: &conv8::Run8, levels: Option<conv8::QuantParams>, part: Part, memory: Memory)
+    convolve_bytes[8: d](run: &conv8::Run8, levels: Option<conv8::ByRange>, part: Part, memory: Memory)
         conv8::run(d, run, levels, part, memory)
 }
 

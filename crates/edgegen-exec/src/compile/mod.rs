@@ -659,8 +659,14 @@ pub fn sides(dims: &[usize]) -> Result<[usize; 3], Reason> {
 
 /// The weights in 8 bits, with a scale for each of what lies along dimension `axis` or one for all, if they are stored so.
 pub fn stored_8bit(weights: &Constant, axis: usize) -> Option<(&[i8], &[f32])> {
+    let (values, scales, zeros) = stored_around(weights, axis)?;
+    zeros.is_empty().then_some((values, scales))
+}
+
+/// The same, with what they are around: nothing if all are around zero.
+pub fn stored_around(weights: &Constant, axis: usize) -> Option<(&[i8], &[f32], &[f32])> {
     let stored = weights.levels.as_ref().filter(|s| s.scales.len() == 1 || s.axis == axis)?;
-    Some((&stored.values, &stored.scales))
+    Some((&stored.values, &stored.scales, &stored.zeros))
 }
 
 /// The order that undoes an order.

@@ -46,8 +46,9 @@ impl<'a> Operation<'a> for DynamicRounding<'a> {
             // the levels are not known yet, and nothing lies around rows
             let any = QuantParams::new(1.0, 0).ok_or("no levels")?;
             let view = c.place_8bit(out, any, Layout8::Rows)?;
-            let levels = c.row_major(&[2])?;
-            let levels = Slice { start: levels.start, len: 2 };
+            // the distance and the zero point, and the sum of each row
+            let len = rows.w.checked_add(2).ok_or("too many rows")?;
+            let levels = Slice { start: c.row_major(&[len])?.start, len };
             let mut places = Places::default();
             let (from, to) = (places.image(Access::Read, rows), places.quantized(view));
             let step = LevelsStep { from, to, levels: places.slice(Access::Write, levels) };
@@ -141,7 +142,8 @@ impl Kernel for LevelsStep {
     }
 
     fn check(&self, places: &Places) -> Result<(), Reason> {
-        let fits = same_size(&places.get(self.from), &places.get(self.to)) && places.get(self.levels).len == 2;
+        let (from, to) = (places.get(self.from), places.get(self.to));
+        let fits = same_size(&from, &to) && from.h == 1 && from.w.checked_add(2) == Some(places.get(self.levels).len);
         if fits { Ok(()) } else { Err("levels of another size".into()) }
     }
 
@@ -154,11 +156,13 @@ impl Kernel for LevelsStep {
             range.add(pixel);
         }
         let Levels { scale, zero } = Levels::of(range);
-        memory.write(places.get(self.levels).start, &[scale, zero]);
+        let start = places.get(self.levels).start;
+        memory.write(start, &[scale, zero]);
         // of numbers without a range there are no levels, and what is made of them is no number either
         if let Some(levels) = QuantParams::new(scale, zero as u8) {
             kernels::map(isa, dense::Map::Copy, from, dense::Output::Quantized(to, levels), part, memory);
         }
+        kernels::conv8::sum_levels(isa, to, zero as u8, start + 2, memory);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::product_by_range::product_by_range;
 use super::conv::{Weights, convolve, convolve_8bit};
 use super::{Operation, Operator};
-use crate::compile::{Compiler, Layout8, stored_8bit};
+use crate::compile::{Compiler, Layout8, stored_8bit, stored_around};
 use crate::constant::Constant;
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
@@ -81,6 +81,11 @@ impl<'a> Linear<'a> {
     fn stored(&self) -> Option<(&'a [i8], &'a [f32])> {
         stored_8bit(self.weights, usize::from(self.by_column))
     }
+
+    /// The same, with what they are around.
+    fn stored_around(&self) -> Option<(&'a [i8], &'a [f32], &'a [f32])> {
+        stored_around(self.weights, usize::from(self.by_column))
+    }
 }
 
 impl<'a> Operation<'a> for Linear<'a> {
@@ -91,8 +96,11 @@ impl<'a> Operation<'a> for Linear<'a> {
     fn reads_8bit(&self, c: &Compiler<'_, 'a>, name: &str) -> Option<Layout8> {
         // one row is multiplied in f32
         let rows = c.dims(name).is_ok_and(|d| d[..d.len() - 1].iter().any(|n| *n > 1));
-        let rounded = c.is_rounded(name) || c.is_rounded_by_range(name);
-        let reads = self.x == name && rounded && rows && self.stored().is_some();
+        let stored = match c.is_rounded_by_range(name) {
+            true => self.stored_around().is_some(),
+            false => c.is_rounded(name) && self.stored().is_some(),
+        };
+        let reads = self.x == name && rows && stored;
         reads.then_some(Layout8::Rows)
     }
 
@@ -111,8 +119,9 @@ impl<'a> Operation<'a> for Linear<'a> {
         if let Some(((rows, scales), (params, input))) = stored.as_ref().zip(c.value_8bit(self.x, Layout8::Rows)) {
             return convolve_8bit(c, out, shape, (rows, scales), bias, (params, input, Layout8::Rows));
         }
-        if let Some(((rows, scales), (input, levels))) = stored.as_ref().zip(c.value_by_range(self.x)) {
-            return product_by_range(c, out, shape, (rows, scales), self.bias, (input, levels));
+        if let Some(((all, scales, zeros), levels)) = self.stored_around().zip(c.value_by_range(self.x)) {
+            let rows = by_row(all, n, self.by_column);
+            return product_by_range(c, out, shape, (&rows, scales, zeros), self.bias, levels);
         }
         let input = c.value(self.x)?;
         let input = c.as_rows(&input)?;

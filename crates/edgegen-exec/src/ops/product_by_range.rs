@@ -19,7 +19,7 @@ pub fn product_by_range<'a>(
     c: &mut Compiler<'_, 'a>,
     out: &'a str,
     shape: Shape,
-    (weights, scales): (&[i8], &[f32]),
+    weights: (&[i8], &[f32], &[f32]),
     bias: Option<&Constant>,
     (input, levels): (ImageView, Slice),
 ) -> Result<(), Reason> {
@@ -27,7 +27,7 @@ pub fn product_by_range<'a>(
     let residual = sums.residual.map(|r| c.as_rows(&r)).transpose()?;
     let output = c.row_major(c.dims(sums.out)?)?;
     take_packed(c, &shape, Method::Direct, (c.isa.lanes_of_bytes(), conv8::CHANNELS), 1)?;
-    let packed = Packed8::by_range(shape, (weights, scales), bias.map(|b| b.values.as_slice()), c.isa)?;
+    let packed = Packed8::by_range(shape, weights, bias.map(|b| b.values.as_slice()), c.isa)?;
     let mut places = Places::default();
     let step = ProductByRange {
         packed,
@@ -45,7 +45,7 @@ pub fn product_by_range<'a>(
 #[derive(Debug)]
 struct ProductByRange {
     packed: Packed8,
-    /// The distance and the zero point of the input's levels.
+    /// The distance and the zero point of the input's levels, and the sum of each row's, less the zero point.
     levels: Handle<Slice>,
     /// What is added to each channel.
     bias: Option<Handle<Slice>>,
@@ -90,13 +90,15 @@ impl Kernel for ProductByRange {
             && shape.c_in.checked_next_multiple_of(conv8::CHANNELS).is_some_and(|c| c <= input.pixel)
             && self.bias.is_none_or(|bias| places.get(bias).len == shape.c_out)
             && self.residual.is_none_or(|residual| same_size(&places.get(residual), &output))
-            && places.get(self.levels).len == 2;
+            && input.h == 1
+            && output.w.checked_add(2) == Some(places.get(self.levels).len);
         if right { Ok(()) } else { Err("an 8-bit product that does not fit its input or its output".into()) }
     }
 
     fn run(&self, Call { isa, part, places, memory }: Call<'_>, scratch: &mut Scratch) {
         let (levels, output) = (places.get(self.levels), places.get(self.output));
         let [scale, zero] = [0, 1].map(|i| memory.get(levels.start + i));
+        let sums = Some(levels.start + 2).filter(|_| self.packed.needs_sums());
         let Some(levels) = QuantParams::new(scale, zero as u8) else {
             // what has no range is no number, and neither is its product
             for at in output.pixels().skip(part.range(output.w).start).take(part.range(output.w).len()) {
@@ -114,6 +116,69 @@ impl Kernel for ProductByRange {
             output8: None,
             residual: self.residual.map(|view| places.get(view)),
         };
-        kernels::convolve8_by_range(isa, &run, levels, part, memory);
+        kernels::convolve8_by_range(isa, &run, conv8::ByRange { levels, sums }, part, memory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Attribute, Builder, steps_and_result};
+    use onnx::pb::tensor_proto::DataType;
+
+    const ROWS: usize = 5;
+    const FROM: usize = 11;
+    const TO: usize = 11;
+
+    /// The level of each number of 0, 1, 2, …, with their distance and their zero point, as DynamicQuantizeLinear says.
+    fn levels(x: &[f32]) -> (Vec<i32>, f32, i32) {
+        let (least, greatest) = x.iter().fold((0f32, 0f32), |(a, b), v| (a.min(*v), b.max(*v)));
+        let scale = (greatest - least) / 255.0;
+        let zero = (-least / scale).round_ties_even().clamp(0.0, 255.0);
+        (x.iter().map(|v| ((v / scale).round_ties_even() + zero).clamp(0.0, 255.0) as i32).collect(), scale, zero as i32)
+    }
+
+    /// A product by weights of this type around these numbers, against the sums that it stands for.
+    fn compare(kind: DataType, zeros: &[i32]) {
+        let mut b = Builder::new(7);
+        let bytes: Vec<u8> = (0..FROM * TO).map(|i| (i * 37 % 251) as u8).collect();
+        let weight = |i: usize| if kind == DataType::Int8 { i32::from(bytes[i] as i8) } else { i32::from(bytes[i]) };
+        let scales: Vec<f32> = (0..zeros.len()).map(|i| 0.01 + i as f32 / 1000.0).collect();
+        let dims = if zeros.len() == 1 { vec![] } else { vec![TO] };
+        let stored = b.tensor(&[FROM, TO], kind, bytes.clone());
+        let (scale, zero) = (b.stored(&dims, &scales), b.tensor(&dims, kind, zeros.iter().map(|z| *z as u8).collect()));
+        // (a shift by which no number lies in the middle of two levels)
+        let shift = b.stored(&[], &[20.3]);
+        let shifted = b.op("Sub", &["x", &shift], &[]);
+        let quantized = b.op("DynamicQuantizeLinear", &[&shifted], &[]);
+        let parts = [quantized.clone(), "scale".into(), "zero".into()];
+        b.graph.node.last_mut().unwrap().output = parts.to_vec();
+        let x = b.op("DequantizeLinear", &parts.each_ref().map(String::as_str), &[]);
+        let weights = b.op("DequantizeLinear", &[&stored, &scale, &zero], &[Attribute::Int("axis", 1)]);
+        let product = b.op("MatMul", &[&x, &weights], &[]);
+        let (steps, result) = steps_and_result(&mut b, &[1, ROWS, FROM], &product);
+        assert!(steps.contains(&"8-bit product by range"), "{steps:?}");
+        // the sample is 0, 1, 2, …
+        let x: Vec<f32> = (0..ROWS * FROM).map(|i| i as f32 - 20.3).collect();
+        let (levels, distance, middle) = levels(&x);
+        let expected = |i: usize| {
+            let (row, column) = (i / TO, i % TO);
+            let around = zeros[column % zeros.len()];
+            let term = |k: usize| (levels[row * FROM + k] - middle) * (weight(k * TO + column) - around);
+            (0..FROM).map(term).sum::<i32>() as f32 * distance * scales[column % scales.len()]
+        };
+        let expected: Vec<f32> = (0..ROWS * TO).map(expected).collect();
+        let greatest = expected.iter().fold(0f32, |most, v| most.max(v.abs()));
+        for (value, expected) in result.iter().zip(&expected) {
+            assert!((value - expected).abs() < 2e-6 * greatest, "{kind:?} {zeros:?}: {value} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn products_are_those_of_the_integers() {
+        compare(DataType::Int8, &[0]);
+        compare(DataType::Int8, &[-5]);
+        compare(DataType::Uint8, &[128]);
+        compare(DataType::Uint8, &[117]);
+        compare(DataType::Uint8, &(0..TO as i32).map(|i| 100 + i * 9).collect::<Vec<_>>());
     }
 }

@@ -48,8 +48,16 @@ fn dequantize(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Ve
     if zeros.len() != 1 && zeros.len() != groups {
         return Err(unknown());
     }
-    if stored.kind == DataType::Int8 && zeros.iter().all(|z| *z == 0.0) {
-        let levels = Stored8 { values: stored.values.to_i8(), scales: scale.values.to_vec(), axis };
+    if matches!(stored.kind, DataType::Int8 | DataType::Uint8) {
+        // levels from 0 to 255 as those from -128 to 127 that lie 128 lower
+        let lower = if stored.kind == DataType::Uint8 { 128.0 } else { 0.0 };
+        let values = match stored.kind {
+            DataType::Int8 => stored.values.to_i8(),
+            _ => stored.values.iter().map(|v| (*v - lower) as i8).collect(),
+        };
+        let zeros: Vec<f32> = zeros.iter().map(|zero| zero - lower).collect();
+        let zeros = if zeros.iter().all(|zero| *zero == 0.0) { Vec::new() } else { zeros };
+        let levels = Stored8 { values, zeros, scales: scale.values.to_vec(), axis };
         let each = if groups == 1 { levels.values.len() } else { each };
         return Ok(Some(vec![Constant::of_levels(stored.dims.clone(), levels, each)]));
     }
