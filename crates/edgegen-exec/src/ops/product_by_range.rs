@@ -134,7 +134,11 @@ mod tests {
         let (least, greatest) = x.iter().fold((0f32, 0f32), |(a, b), v| (a.min(*v), b.max(*v)));
         let scale = (greatest - least) / 255.0;
         let zero = (-least / scale).round_ties_even().clamp(0.0, 255.0);
-        (x.iter().map(|v| ((v / scale).round_ties_even() + zero).clamp(0.0, 255.0) as i32).collect(), scale, zero as i32)
+        (
+            x.iter().map(|v| ((v / scale).round_ties_even() + zero).clamp(0.0, 255.0) as i32).collect(),
+            scale,
+            zero as i32,
+        )
     }
 
     /// A product by weights of this type around these numbers, against the sums that it stands for.
