@@ -13,13 +13,14 @@ use std::collections::{HashMap, HashSet};
 /// Removes every QuantizeLinear → DequantizeLinear pair on an activation, and returns how many there were.
 /// DequantizeLinear on stored weights stays: it is a constant, folded at load.
 pub fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
+    keep_bounds(graph, |_, _| true);
     drop_pairs(graph, |_, _| true)
 }
 
 /// The same, but for what a convolution made or reads in 8 bits, and what is multiplied so with a stored 8-bit matrix. Of pairs
-/// of 16 bits the bounds stay: their steps are finer than anything that is computed here, but what lies beyond is cut off.
+/// of 16 bits the bounds stay: their steps are finer than anything that is computed here, but what lies beyond is cut off. So
+/// do those of 8 bits that begin at 0, which stand for a ReLU that quantizers take out.
 pub fn drop_quantization_but_of_weighted(graph: &mut GraphProto) -> usize {
-    clip_16_bits(graph);
     let first = |names: &[String]| names.first().cloned();
     let is = |node: &&NodeProto, op: &str| node.op_type == op;
     let made: HashSet<String> = graph.node.iter().filter(|n| is(n, "Conv")).flat_map(|n| first(&n.output)).collect();
@@ -37,25 +38,53 @@ pub fn drop_quantization_but_of_weighted(graph: &mut GraphProto) -> usize {
         .filter(|n| is(n, "Conv") || ((is(n, "MatMul") || is(n, "Gemm")) && weighted(n)))
         .flat_map(|n| first(&n.input))
         .collect();
-    drop_pairs(graph, |from, to| !made.contains(from) && !read.contains(to))
+    let unwanted = |from: &str, to: &str| !made.contains(from) && !read.contains(to);
+    keep_bounds(graph, unwanted);
+    drop_pairs(graph, unwanted)
 }
+
+/// Operators whose results are never below 0.
+const NEVER_NEGATIVE: [&str; 9] =
+    ["Abs", "Exp", "HardSigmoid", "ReduceL1", "ReduceL2", "Relu", "Sigmoid", "Softmax", "Softplus"];
 
 /// Nodes that only move numbers about.
 const MOVES: [&str; 6] = ["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
 
-/// Replaces each pair of 16 bits with a single scale by the bounds of its levels.
-fn clip_16_bits(graph: &mut GraphProto) {
+/// How many of those are looked through.
+const MOST_MOVES: usize = 16;
+
+/// Replaces each pair of 16 bits with a single scale by the bounds of its levels, and each unwanted one of 8 bits whose levels
+/// begin at 0 where what is rounded does not.
+fn keep_bounds(graph: &mut GraphProto, unwanted: impl Fn(&str, &str) -> bool) {
+    let made: HashMap<&str, &NodeProto> =
+        graph.node.iter().flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n))).collect();
+    let may_be_negative = |name: &str| {
+        let (mut at, mut left) = (name, MOST_MOVES);
+        loop {
+            match made.get(at) {
+                Some(node) if MOVES.contains(&node.op_type.as_str()) && left > 0 => {
+                    (at, left) = (node.given(0).unwrap_or_default(), left - 1);
+                }
+                Some(node) => break !NEVER_NEGATIVE.contains(&node.op_type.as_str()),
+                None => break true,
+            }
+        }
+    };
     let stored: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
     // by the quantized value: the value, and the bounds
     let bounds = |n: &NodeProto| {
         let scale = stored.get(n.given(1)?).filter(|scale| scale.dims.iter().all(|d| *d == 1))?;
         let scale =
             scale.float_data.first().copied().or_else(|| Some(f32::from_le_bytes(*scale.raw_data.first_chunk()?)))?;
-        let levels = levels_around_zero(stored.get(n.given(2)?)?).filter(|levels| levels[1] - levels[0] > 255.0)?;
-        Some((n.output.first()?.clone(), (n.given(0)?.to_string(), levels.map(|level| level * scale))))
+        // without a zero point they are bytes from 0
+        let levels = n.given(2).map_or(Some([0.0, 255.0]), |zero| levels_around_zero(stored.get(zero)?))?;
+        let wide = levels[1] - levels[0] > 255.0;
+        let from = n.given(0)?;
+        let kept = wide || (levels[0] == 0.0 && may_be_negative(from));
+        kept.then(|| Some((n.output.first()?.clone(), (from.to_string(), levels.map(|level| level * scale), wide))))?
     };
     let quantize = graph.node.iter().filter(|n| n.op_type == "QuantizeLinear");
-    let wide: HashMap<String, (String, [f32; 2])> = quantize.filter_map(bounds).collect();
+    let wide: HashMap<String, (String, [f32; 2], bool)> = quantize.filter_map(bounds).collect();
     if wide.is_empty() {
         return;
     }
@@ -63,7 +92,7 @@ fn clip_16_bits(graph: &mut GraphProto) {
     for node in &mut graph.node {
         let Some(to) = node.output.first().cloned() else { continue };
         let found = node.input.first().and_then(|q| wide.get(q)).filter(|_| node.op_type == "DequantizeLinear");
-        let Some((from, bounds)) = found else {
+        let Some((from, bounds, _)) = found.filter(|(from, _, wide)| *wide || unwanted(from, &to)) else {
             if let Some(bounds) = node.input.first().and_then(|x| within.get(x)).copied()
                 && MOVES.contains(&node.op_type.as_str())
             {

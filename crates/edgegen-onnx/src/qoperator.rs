@@ -16,8 +16,14 @@ pub fn expand(graph: &mut GraphProto) {
         return;
     }
     let stored = graph.initializer.iter().map(|t| (t.name.clone(), t.clone())).collect();
-    let mut expansion =
-        Expansion { stored, values: HashMap::new(), nodes: Vec::new(), made: Vec::new(), named: HashSet::new() };
+    let mut expansion = Expansion {
+        stored,
+        values: HashMap::new(),
+        params: HashMap::new(),
+        nodes: Vec::new(),
+        made: Vec::new(),
+        named: HashSet::new(),
+    };
     for node in std::mem::take(&mut graph.node) {
         if expansion.node(&node).is_none() {
             expansion.other(node);
@@ -31,6 +37,8 @@ struct Expansion {
     stored: HashMap<String, TensorProto>,
     /// The values of quantized tensors.
     values: HashMap<String, String>,
+    /// The names of their scales and zero points.
+    params: HashMap<String, [String; 2]>,
     nodes: Vec<NodeProto>,
     /// Tensors to be stored.
     made: Vec<TensorProto>,
@@ -134,6 +142,10 @@ impl Expansion {
     /// A node that may move the numbers of quantized tensors about.
     fn other(&mut self, mut node: NodeProto) {
         let mut moved = false;
+        let params = node.input.first().and_then(|x| self.params.get(x)).cloned();
+        if let Some(params) = params.as_ref().filter(|_| node.op_type == "Pad") {
+            self.dequantize_fill(&mut node, params);
+        }
         for input in &mut node.input {
             if let Some(value) = self.values.get(input) {
                 (*input, moved) = (value.clone(), true);
@@ -142,10 +154,28 @@ impl Expansion {
         if moved {
             for output in node.output.iter_mut().filter(|o| !o.is_empty()) {
                 let value = format!("{output}/value");
-                self.values.insert(std::mem::replace(output, value.clone()), value);
+                let output = std::mem::replace(output, value.clone());
+                self.params.extend(params.clone().map(|params| (output.clone(), params)));
+                self.values.insert(output, value);
             }
         }
         self.nodes.push(node);
+    }
+
+    /// What is put around a quantized tensor is a level, too: 0 where none is given.
+    fn dequantize_fill(&mut self, node: &mut NodeProto, [scale, zero]: &[String; 2]) {
+        let constant = node.text("mode").is_none_or(|mode| mode == "constant");
+        let Some(kind) = self.stored.get(zero).map(|zero| zero.data_type).filter(|_| constant) else { return };
+        let out = node.output.first().cloned().unwrap_or_default();
+        let fill = node.given(2).map_or_else(|| format!("{out}/fill"), str::to_string);
+        if node.given(2).is_none() {
+            let raw_data = vec![0].into();
+            self.made.push(TensorProto { name: fill.clone(), data_type: kind, raw_data, ..Default::default() });
+        }
+        let value = format!("{out}/fill/value");
+        self.nodes.push(plain("DequantizeLinear", vec![fill, scale.clone(), zero.clone()], &value));
+        node.input.resize(node.input.len().max(3), String::new());
+        node.input[2] = value;
     }
 
     /// A float node, and its result quantized as `out`.
@@ -160,6 +190,7 @@ impl Expansion {
         let value = format!("{name}/value");
         self.nodes.push(plain("DequantizeLinear", vec![name.into(), scale.into(), zero.into()], &value));
         self.values.insert(name.into(), value);
+        self.params.insert(name.into(), [scale.into(), zero.into()]);
     }
 
     /// The values of a quantized tensor; a stored one may have a scale for each of what lies along dimension `axis`.
