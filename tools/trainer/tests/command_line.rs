@@ -521,8 +521,8 @@ fn a_policy_of_a_flow_makes_the_plans_that_it_was_shown() {
     let (mut sum, mut count) = (0.0, 0);
     for seed in 0..8 {
         let slope = seed as f32;
-        let slope_alone = [slope];
-        let request = edgegen::Request::new(seed, 0).condition("global_cond", &slope_alone);
+        let given = [slope];
+        let request = edgegen::Request::new(seed, 0).condition("global_cond", &given);
         for (k, got) in generator.run(&request).unwrap().sample.iter().enumerate() {
             sum += (got - (100.0 + slope * k as f32)).powi(2);
             count += 1;
