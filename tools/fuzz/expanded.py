@@ -359,9 +359,37 @@ def in_blocks():
         e = Conv <{pads}, group = 32> (d, w3) f = Add (e, d) g = Relu (f) y = Conv (g, w2)""", (1, 3, 6, 5), w0=w[0], w1=w[1], w2=w[2], w3=w[3])
 
 
+def one_sample(found):
+    """The case with its sample as one of a batch of one: several places of a batch would each get the same sample."""
+    if found.x.shape[0] == 1:
+        return found
+    model = onnx.load_from_string(found.model)
+    graph, whole = model.graph, [1, *found.x.shape]
+
+    def rename(nodes):
+        for node in nodes:
+            node.input[:] = ["x_inside" if name == "x" else name for name in node.input]
+            for attribute in node.attribute:
+                rename(attribute.g.node)
+
+    rename(graph.node)
+    result = graph.output[0].name
+    graph.initializer.extend([numpy_helper.from_array(np.array(found.x.shape, np.int64), "shape_inside"),
+                              numpy_helper.from_array(np.array(whole, np.int64), "shape_whole")])
+    graph.node.insert(0, helper.make_node("Reshape", ["x", "shape_inside"], ["x_inside"]))
+    graph.node.append(helper.make_node("Reshape", [result, "shape_whole"], ["result_whole"]))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("result_whole", onnx.TensorProto.FLOAT, whole))
+    for value in graph.input:
+        if value.name == "x":
+            value.CopyFrom(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, whole))
+    wider = lambda a: None if a is None else a.reshape(whole)
+    return Case(found.name, model.SerializeToString(), wider(found.x), found.t, wider(found.result), found.tolerance)
+
+
 def main():
     directed.CASES.clear()
-    cases = [made(*entry) for entry in CASES] + list(in_blocks())
+    cases = [one_sample(found) for found in [*(made(*entry) for entry in CASES), *in_blocks()]]
     names = [c.name for c in cases]
     assert len(set(names)) == len(names), f"two rows of one name: {[n for n in names if names.count(n) > 1]}"
     write(sys.argv[1], cases)
