@@ -340,6 +340,30 @@ fn tanh(x: f32) -> f32 {
     if x.abs() < 0.1 { near } else { far }
 }
 
+/// 1 - erf(x), within 3e-6 of itself: e^(-x²) times a polynomial of t = 1 / (1 + |x| / 2), whose greatest relative error up to
+/// 23 is least among those of this degree without a constant: 9.8e-8.
+#[inline(always)]
+fn erfc(x: f32) -> f32 {
+    const POLYNOMIAL: [f32; 9] = [
+        -0.055_672_098,
+        0.270_122_9,
+        -0.461_623_5,
+        0.253_671_7,
+        -0.013_046_183,
+        0.198_228_31,
+        0.243_932_08,
+        0.282_297_8,
+        0.282_089_08,
+    ];
+    let t = 1.0 / (1.0 + 0.5 * x.abs());
+    let mut p = 0.0;
+    for c in POLYNOMIAL {
+        p = p * t + c;
+    }
+    let of_positive = p * t * exp(-x * x);
+    if x < 0.0 { 2.0 - of_positive } else { of_positive }
+}
+
 /// tanh(ln(1 + e^x)), without the logarithm: with n = e^x (e^x + 2) it is n / (n + 2).
 #[inline(always)]
 fn mish(x: f32) -> f32 {
@@ -365,7 +389,7 @@ pub(super) fn unary(f: Unary, loops: &StridedLoops<2>, part: Part, memory: Memor
         Unary::Tanh => each(loops, part, memory, tanh),
         // what is no number stays so
         Unary::Relu => each(loops, part, memory, |x| if x < 0.0 { 0.0 } else { x }),
-        Unary::Gelu => each(loops, part, memory, |x| 0.5 * x * libm::erfcf(-x * root_half)),
+        Unary::Gelu => each(loops, part, memory, |x| 0.5 * x * erfc(-x * root_half)),
         Unary::GeluTanh => {
             let scale = (2.0 / std::f32::consts::PI).sqrt();
             // ½ (1 + tanh z) is the logistic function of 2 z
