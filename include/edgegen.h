@@ -234,6 +234,10 @@ typedef struct edgegen_options {
     float guidance;
     // Threads that share each network call; 0 stands for 1. The sample has the same bits for any number.
     size_t threads;
+    // The times that the steps visit, as the network counts them, from the noisiest on, in place of `steps` and `spacing`;
+    // null for those.
+    const double *timesteps;
+    size_t num_timesteps;
 } edgegen_options;
 
 // A condition, by the name of the network's input.

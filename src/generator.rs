@@ -25,6 +25,9 @@ pub struct Settings {
     /// Which noise levels the steps visit; `None` for those that the scheduler class in the model's
     /// configuration would (see [`Grid::of_scheduler`]).
     pub spacing: Option<Spacing>,
+    /// The times that the steps visit, as the network counts them, from the noisiest on: as many as there are steps, in
+    /// place of those that `spacing` would choose (see [`Grid::of_times`]).
+    pub timesteps: Option<Vec<f64>>,
     /// The weight of classifier-free guidance: 1 is none, and any other doubles the network calls.
     pub guidance: f32,
     /// What is done to the estimate of the clean sample.
@@ -62,6 +65,13 @@ impl Settings {
     /// # Errors
     /// When there are too many or too few, or they do not fit the configuration.
     pub fn grid(&self, config: &SchedulerConfig, schedule: &Schedule) -> Result<Grid> {
+        if let Some(times) = &self.timesteps {
+            if times.len() != self.steps {
+                let (given, steps) = (times.len(), self.steps);
+                return Err(Error::invalid(format!("{given} times are no run of {steps} steps: give as many")));
+            }
+            return Grid::of_times(config, schedule, times);
+        }
         if (self.solver, self.spacing) == (Solver::Fitted, Some(Spacing::Tuned))
             && let Some(steps) = config.fitted_steps.get(&self.steps)
         {
@@ -91,6 +101,7 @@ impl Settings {
             spacing: metadata
                 .spacing
                 .or((!config.is_flow() || config.class.class_name.is_none()).then(|| config.spacing())),
+            timesteps: None,
             guidance: metadata.guidance.unwrap_or(1.0),
             threshold: config.threshold(),
             unconditional: BTreeMap::new(),
@@ -148,6 +159,7 @@ pub struct GeneratorBuilder {
     solver: Option<Result<Solver>>,
     steps: Option<usize>,
     spacing: Option<Spacing>,
+    timesteps: Option<Vec<f64>>,
     guidance: Option<f32>,
     threshold: Option<Threshold>,
     unconditional: BTreeMap<String, Vec<f32>>,
@@ -164,6 +176,7 @@ impl Model {
             solver: None,
             steps: None,
             spacing: None,
+            timesteps: None,
             guidance: None,
             threshold: None,
             unconditional: BTreeMap::new(),
@@ -196,6 +209,12 @@ impl GeneratorBuilder {
     /// Which noise levels the steps visit.
     pub fn spacing(mut self, spacing: Spacing) -> Self {
         self.spacing = Some(spacing);
+        self
+    }
+
+    /// The times that the steps visit: see [`Settings::timesteps`]. There are then as many steps.
+    pub fn timesteps(mut self, times: impl Into<Vec<f64>>) -> Self {
+        self.timesteps = Some(times.into());
         self
     }
 
@@ -245,12 +264,18 @@ impl GeneratorBuilder {
             Some(solver) => Settings::with_solver(model, solver.clone()?),
             None => Settings::of(model)?,
         };
-        if matches!(base.solver, Solver::Adaptive(_)) && (self.steps.is_some() || self.spacing.is_some()) {
+        let places_steps = self.steps.is_some() || self.spacing.is_some() || self.timesteps.is_some();
+        if matches!(base.solver, Solver::Adaptive(_)) && places_steps {
             return Err(Error::invalid("a sampler that chooses its own steps takes no number of steps and no spacing"));
         }
+        if self.timesteps.is_some() && self.spacing.is_some() {
+            return Err(Error::invalid("a run's steps are placed by a spacing or by times, not by both"));
+        }
+        let count = self.timesteps.as_ref().map(Vec::len);
         Ok(Settings {
-            steps: self.steps.unwrap_or(base.steps),
+            steps: self.steps.or(count).unwrap_or(base.steps),
             spacing: self.spacing.or(base.spacing),
+            timesteps: self.timesteps.clone(),
             guidance: self.guidance.unwrap_or(base.guidance),
             threshold: self.threshold.unwrap_or(base.threshold),
             unconditional: self.unconditional.clone(),

@@ -243,11 +243,22 @@ fn threads_inside_a_call_change_no_bit() {
 fn options_out_of_range_are_told() {
     use edgegen_status::*;
     let (mut model, mut generator, mut error) = (open("sequence.onnx"), null_mut(), error());
-    let ok = || edgegen_options { steps: 4, sampler: null(), spacing: null(), guidance: 1.0, threads: 0 };
+    const RISING: [f64; 2] = [100.0, 900.0];
+    let ok = || edgegen_options {
+        steps: 4,
+        sampler: null(),
+        spacing: null(),
+        guidance: 1.0,
+        threads: 0,
+        timesteps: null(),
+        num_timesteps: 0,
+    };
     for (options, expected, words) in [
         (edgegen_options { steps: 0, ..ok() }, INVALID_ARGUMENT, "step"),
         (edgegen_options { sampler: c"magic".as_ptr(), ..ok() }, INVALID_ARGUMENT, "magic"),
         (edgegen_options { spacing: c"wide".as_ptr(), ..ok() }, INVALID_ARGUMENT, "wide"),
+        (edgegen_options { timesteps: RISING.as_ptr(), num_timesteps: 2, ..ok() }, INVALID_ARGUMENT, "must fall"),
+        (edgegen_options { timesteps: RISING.as_ptr(), num_timesteps: 0, ..ok() }, INVALID_ARGUMENT, "begin at"),
         (edgegen_options { guidance: f32::NAN, ..ok() }, INVALID_ARGUMENT, "guidance"),
     ] {
         // SAFETY: all pointers are to what they should be.

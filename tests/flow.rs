@@ -8,7 +8,7 @@ use edgegen::likelihood::{Flow, Trace, log_density_difference};
 use edgegen::network::Preconditioned;
 use edgegen::noise::Noise;
 use edgegen::sampler::{AdaptiveSampler, Control, Sampler};
-use edgegen::schedule::{Grid, Level, Marginal, VpSde};
+use edgegen::schedule::{Grid, Level, Marginal, RectifiedFlow, VpSde};
 use edgegen::solver::{Adaptive, Method, Prediction, Solver};
 use edgegen::{Condition, Ending, Network};
 use mixture::{DIM, Mixture, flow, log_density_and_score};
@@ -239,5 +239,118 @@ fn energies_differ_as_the_density_does() {
         let found = log_density_difference(&mut network, EPSILON, level, &Condition::default(), [&a, &b], 8).unwrap();
         let exact = |x: [f32; DIM]| log_density_and_score(&x.map(f64::from), level).0;
         assert!((found - (exact(b) - exact(a))).abs() < 1e-3, "{found} at {log_snr}");
+    }
+}
+
+/// The exact velocity of a rectified flow, from pure noise on.
+struct Velocity;
+
+impl Network for Velocity {
+    fn sample_shape(&self) -> &[usize] {
+        &[DIM]
+    }
+
+    fn predict(&mut self, x: &[f32], t: f64, _: usize, out: &mut [f32]) -> edgegen::Result<()> {
+        let (level, x) = (RectifiedFlow.level(t), std::array::from_fn(|i| f64::from(x[i])));
+        let eps = mixture::eps(&x, level);
+        // of pure noise, the best guess of the sample is the mean of all
+        let mean = mixture::moments().0;
+        let x0 = |i: usize| if t == 1.0 { mean[i] } else { (x[i] - level.sigma * eps[i]) / level.gamma };
+        out.iter_mut().enumerate().for_each(|(i, o)| *o = (eps[i] - x0(i)) as f32);
+        Ok(())
+    }
+}
+
+/// From pure noise to almost none.
+fn flow_ends() -> (Level, Level) {
+    (RectifiedFlow.level(1.0), RectifiedFlow.level(1e-3))
+}
+
+/// Where the exact flow leads from pure noise: so near to it that the error is far below f32's.
+fn flow_reference(x: [f32; DIM]) -> [f64; DIM] {
+    let (from, to) = (RectifiedFlow.level_of_edm_sigma(1e8), flow_ends().1);
+    let x = flow(x.map(f64::from), from, to, 8000);
+    let eps = mixture::eps(&x, to);
+    std::array::from_fn(|i| (x[i] - to.sigma * eps[i]) / to.gamma)
+}
+
+const VELOCITY: Prediction = Prediction { kind: PredictionType::Flow, threshold: Threshold::None };
+
+#[test]
+fn solvers_that_choose_their_steps_run_on_a_rectified_flow_from_pure_noise() {
+    for (method, tolerance, bound) in
+        [(Method::RungeKutta45, 1e-6, 1e-4), (Method::DpmSolver12, 3e-5, 1e-4), (Method::DpmSolver23, 1e-4, 1e-4)]
+    {
+        let options = Adaptive { method, rtol: tolerance, atol: tolerance };
+        let mut sampler = AdaptiveSampler::new(options, VELOCITY, flow_ends(), DIM).unwrap();
+        for start in 0..8 {
+            let mut x = normal(start);
+            let expected = flow_reference(x);
+            let (mut noise, mut control) = (Noise::new(0, 0), Control::default());
+            let condition = Condition::default();
+            sampler.run(&mut Velocity, &RectifiedFlow, &condition, &mut noise, &mut x, &mut control).unwrap();
+            let error = (0..DIM).map(|i| (f64::from(x[i]) - expected[i]).abs()).fold(0.0, f64::max);
+            assert!(error < bound, "{method:?} from {start}: {error:e}");
+        }
+    }
+    let epsilon = AdaptiveSampler::new(
+        Adaptive { method: Method::RungeKutta45, rtol: 1e-3, atol: 1e-3 },
+        PREDICTION,
+        flow_ends(),
+        DIM,
+    );
+    assert!(epsilon.err().unwrap().to_string().contains("zero SNR"));
+}
+
+#[test]
+fn samples_of_a_rectified_flow_are_encoded_and_have_their_density() {
+    let (noise, data) = flow_ends();
+    let flow = Flow::new(&RectifiedFlow, PredictionType::Flow, data, noise).unwrap();
+    for index in 0..6 {
+        let x = flow_reference(normal(index)).map(|v| v as f32);
+        let z = flow.encode(&mut Velocity, &Condition::default(), &x).unwrap();
+        // the noise that it was made of
+        let error = z.iter().zip(normal(index)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(error < 0.02, "{index}: {error}");
+        let back = flow.decode(&mut Velocity, &Condition::default(), &z).unwrap();
+        let error = back.iter().zip(x).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(error < 2e-3, "{index}: {error}");
+        let (exact, _) = log_density_and_score(&x.map(f64::from), Level::CLEAN);
+        let found = flow
+            .log_likelihood(&mut Velocity, &Condition::default(), &x, Trace::Exact, &mut Noise::new(1, index))
+            .unwrap();
+        println!("{exact:.4}, found {:.4} in {} calls", found.nats, found.nfe);
+        assert!((found.nats - exact).abs() < 0.01 * DIM as f64, "{} instead of {exact}", found.nats);
+    }
+}
+
+/// A table there and back, the way back ending in pure noise.
+#[test]
+fn tables_lead_from_a_flows_data_to_pure_noise_and_back() {
+    let steps = 60;
+    // even in log-SNR but for the ends
+    let level = |i: usize| RectifiedFlow.level_of_edm_sigma((5.0 - 13.0 * i as f64 / steps as f64).exp());
+    let noise = RectifiedFlow.level(1.0);
+    let levels: Vec<Level> = [noise].into_iter().chain((0..=steps).map(level)).chain([Level::CLEAN]).collect();
+    let grid = Grid::new(&levels).unwrap();
+    for (name, bound) in
+        [("heun", 1e-3), ("rk4", 1e-4), ("dpm++2m", 5e-3), ("unipc-2", 0.01), ("lms", 0.01), ("ddim", 0.3)]
+    {
+        let solver = Solver::from_name(name).unwrap();
+        let run = |grid: &Grid, x: &mut [f32]| {
+            let program = solver.compile(grid, &RectifiedFlow, VELOCITY).unwrap();
+            let (mut noise, mut control) = (Noise::new(0, 0), Control::default());
+            Sampler::new(program, DIM).run(&mut Velocity, &Condition::default(), &mut noise, x, &mut control).unwrap();
+        };
+        let mut worst = 0f32;
+        for index in 0..8 {
+            let z = normal(index);
+            let mut x = z;
+            run(&grid, &mut x);
+            run(&grid.reversed().unwrap(), &mut x);
+            worst = x.iter().zip(z).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
+        }
+        println!("{name}: {worst:.1e}");
+        assert!(worst < bound, "{name}: {worst:e}");
     }
 }

@@ -45,6 +45,10 @@ pub struct edgegen_options {
     pub guidance: f32,
     /// Threads that share each network call; 0 stands for 1. The sample has the same bits for any number.
     pub threads: usize,
+    /// The times that the steps visit, as the network counts them, from the noisiest on, in place of `steps` and `spacing`;
+    /// null for those.
+    pub timesteps: *const f64,
+    pub num_timesteps: usize,
 }
 
 /// A condition, by the name of the network's input.
@@ -147,7 +151,8 @@ pub unsafe extern "C" fn edgegen_options_init(
         let options = unsafe { place(options, "options")? };
         let (sampler, spacing) = (ptr::null(), ptr::null());
         let (steps, guidance) = (settings.steps, settings.guidance);
-        options.write(edgegen_options { steps, sampler, spacing, guidance, threads: 1 });
+        let (timesteps, num_timesteps) = (ptr::null(), 0);
+        options.write(edgegen_options { steps, sampler, spacing, guidance, threads: 1, timesteps, num_timesteps });
         Ok(())
     })
 }
@@ -382,7 +387,10 @@ unsafe fn builder(loaded: &Loaded, options: *const edgegen_options) -> Result<Ge
         builder = builder.spacing(Spacing::from_name(name)?);
     }
     // one that chooses its own steps takes no number of them, and here there is always one
-    if !matches!(builder.settings()?.solver, Solver::Adaptive(_)) {
+    if !options.timesteps.is_null() {
+        // SAFETY: C's promise.
+        builder = builder.timesteps(unsafe { array(options.timesteps, options.num_timesteps, "timesteps")? });
+    } else if !matches!(builder.settings()?.solver, Solver::Adaptive(_)) {
         builder = builder.steps(options.steps);
     }
     Ok(builder.guidance(options.guidance).threads(options.threads.max(1)))

@@ -145,6 +145,9 @@ pub struct SamplingArgs {
     /// Which noise levels are visited: leading, trailing, linspace, karras, log-snr or tuned [default: the model's]
     #[arg(long, value_name = "NAME", value_parser = parse_spacing, help_heading = "Sampling")]
     pub spacing: Option<Spacing>,
+    /// The times that the steps visit, as the network counts them, in place of --steps and --spacing: 999,749,499,249
+    #[arg(long, value_name = "T,…", value_delimiter = ',', conflicts_with_all = ["spacing"], help_heading = "Sampling")]
+    pub timesteps: Option<Vec<f64>>,
     /// How random DDIM is, from 0 (not at all) to 1 (as DDPM)
     #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
     pub eta: Option<f64>,
@@ -219,8 +222,13 @@ impl SamplingArgs {
             }
             None => base,
         };
-        if matches!(settings.solver, Solver::Adaptive(_)) && (self.steps.is_some() || self.spacing.is_some()) {
-            bail!("--steps and --spacing are not for samplers that choose their own steps");
+        let places_steps = self.steps.is_some() || self.spacing.is_some() || self.timesteps.is_some();
+        if matches!(settings.solver, Solver::Adaptive(_)) && places_steps {
+            bail!("--steps, --spacing and --timesteps are not for samplers that choose their own steps");
+        }
+        if let Some(times) = &self.timesteps {
+            settings.steps = times.len();
+            settings.timesteps = Some(times.clone());
         }
         if let Some(steps) = self.steps {
             settings.steps = steps;

@@ -68,6 +68,46 @@ impl Grid {
     }
 }
 
+impl Grid {
+    /// The steps through these times of the network's, from the noisiest on, and from the last to where a run of the
+    /// configuration's class ends: to the clean sample, unless it says otherwise.
+    ///
+    /// # Errors
+    /// When there are none, the noise does not fall from one to the next, the network knows no such time, or the class goes
+    /// from the data to noise.
+    pub fn of_times(config: &SchedulerConfig, schedule: &Schedule, times: &[f64]) -> Result<Grid> {
+        let class = class(config)?;
+        if matches!(class, Some(Class::DdimInverse | Class::DpmMultistepInverse)) {
+            return Err(Error::invalid(
+                "this scheduler class goes from the data to noise, and places its times itself",
+            ));
+        }
+        times.iter().try_for_each(|time| schedule.check_time(*time))?;
+        let by_training_steps =
+            matches!(class, None | Some(Class::Ddim | Class::Pndm | Class::CogDdim | Class::CogDpm));
+        let stays_noisy = match class {
+            Some(Class::Tcd | Class::Deis) => !config.is_flow(),
+            _ if by_training_steps => !config.set_alpha_to_one,
+            _ => config.class.final_sigmas_type == Some(FinalSigmas::SigmaMin) && !config.is_flow(),
+        };
+        let end = if stays_noisy { schedule.level_at_step(0.0) } else { schedule.clean() };
+        let last = times.last().map(|time| schedule.level(*time));
+        // a last time that is where the run ends needs no step
+        let levels = times.iter().map(|time| schedule.level(*time));
+        let levels: Vec<Level> = match last {
+            Some(last) if stays_noisy && last == end => levels.collect(),
+            _ => levels.chain([end]).collect(),
+        };
+        let grid = Grid::new(&levels)?;
+        let in_sigma = matches!(
+            class,
+            Some(Class::Euler | Class::EulerAncestral | Class::Heun | Class::Lms | Class::Dpm2 | Class::Dpm2Ancestral)
+        );
+        let scaled = in_sigma && config.timestep_spacing != Spacing::Leading && !config.is_flow();
+        Ok(if scaled || config.sigma_range().is_some() { grid.with_scaled_noise() } else { grid })
+    }
+}
+
 /// The steps through a range of σ: of the EDM classes, of the consistency class, or for a network that takes σ of any.
 fn in_range(
     config: &SchedulerConfig,

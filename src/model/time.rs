@@ -23,10 +23,12 @@ pub enum TimeAs {
     Unit,
     /// ¼ ln(σ/γ), EDM's c_noise: diffusers' `timestep_type` of `continuous`.
     QuarterLogSigma,
+    /// The time rounded down, as PyTorch makes a whole number of it: of a rectified flow whose network takes one.
+    RoundedDown,
 }
 
 impl TimeAs {
-    /// Every one, in the order in which they are listed.
+    /// Every one that can be asked for, in the order in which they are listed.
     pub const ALL: [TimeAs; 7] = [
         TimeAs::Step,
         TimeAs::AlphaBar,
@@ -47,6 +49,7 @@ impl TimeAs {
             TimeAs::LogSnr => "log-snr",
             TimeAs::Unit => "unit",
             TimeAs::QuarterLogSigma => "quarter-log-sigma",
+            TimeAs::RoundedDown => "rounded-down",
         }
     }
 
@@ -73,6 +76,7 @@ impl TimeAs {
             TimeAs::Sigma => level.sigma,
             TimeAs::LogSnr => level.log_snr(),
             TimeAs::Unit => (level.time + 1.0) / steps as f64,
+            TimeAs::RoundedDown => level.time.floor(),
             TimeAs::QuarterLogSigma => 0.25 * libm::log(level.edm_sigma()),
         }
     }

@@ -25,8 +25,15 @@ pub(super) fn told(given: Option<TimeAs>, config: &SchedulerConfig, input: Optio
             input.name,
             time.name()
         ))),
+        // pure noise is 1
+        Some(TimeAs::Unit) if config.is_flow() => Ok(Ok(TimeAs::Sigma)),
         Some(time) => Ok(Ok(time)),
-        // times of a continuous schedule are ¼ ln(σ/γ) already
+        None if input.is_whole() && config.is_continuous() => Err(Error::invalid(format!(
+            "the network's input {} takes whole numbers, and not a quarter of the logarithm of sigma, which timestep_type continuous says",
+            input.name
+        ))),
+        None if input.is_whole() && config.is_flow() => Ok(Ok(TimeAs::RoundedDown)),
+        // of such a configuration, times are what the network is told
         None if takes_sigma || input.is_whole() || config.is_continuous() => Ok(Ok(TimeAs::Step)),
         None => Ok(match names::meaning(&input.name) {
             Meaning::Any => Ok(TimeAs::Step),

@@ -319,6 +319,23 @@ impl Schedule {
         }
     }
 
+    /// Whether a network was trained at this time.
+    ///
+    /// # Errors
+    /// When it was not: at which it was.
+    pub(crate) fn check_time(&self, time: f64) -> Result<()> {
+        let (low, high) = match self.clock {
+            Clock::Step => (0.0, (self.len() - 1) as f64),
+            Clock::Sigma(scale) | Clock::Signal(scale) => (0.0, scale),
+            Clock::Angle => (0.0, 1.0),
+            Clock::QuarterLogRatio => (f64::MIN, f64::MAX),
+        };
+        if (low..=high).contains(&time) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("the network's times are from {low} to {high}: {time} is not one")))
+    }
+
     /// The level of a rectified flow with this σ.
     pub(crate) fn flow_level(&self, sigma: f64) -> Level {
         self.clock.flow_level(sigma)

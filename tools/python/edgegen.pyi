@@ -109,11 +109,13 @@ class Generator:
         steps: int | None = None,
         sampler: str | None = None,
         spacing: str | None = None,
+        timesteps: list[float] | None = None,
         guidance: float | None = None,
         threads: int = 1,
     ) -> Generator:
         """What is not given is what suits the model.
 
+        timesteps: the times that the steps visit, as the network counts them, in place of steps and spacing.
         threads: how many share each network call; the sample has the same bits for any number.
         """
 

@@ -203,12 +203,13 @@ struct State {
 #[pymethods]
 impl Generator {
     #[new]
-    #[pyo3(signature = (model, *, steps=None, sampler=None, spacing=None, guidance=None, threads=1))]
+    #[pyo3(signature = (model, *, steps=None, sampler=None, spacing=None, timesteps=None, guidance=None, threads=1))]
     fn new(
         model: &Model,
         steps: Option<usize>,
         sampler: Option<&str>,
         spacing: Option<&str>,
+        timesteps: Option<Vec<f64>>,
         guidance: Option<f32>,
         threads: usize,
     ) -> PyResult<Self> {
@@ -222,6 +223,9 @@ impl Generator {
             }
             if let Some(steps) = steps {
                 builder = builder.steps(steps);
+            }
+            if let Some(times) = &timesteps {
+                builder = builder.timesteps(times.as_slice());
             }
             if let Some(weight) = guidance {
                 builder = builder.guidance(weight);
