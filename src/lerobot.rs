@@ -57,7 +57,8 @@ impl Policy<'_> {
 
     /// A scheduler of diffusers, made with these fields and no others.
     fn diffusion(&self) -> Result<Read> {
-        const FIELDS: [(&str, fn() -> Value); 7] = [
+        type Default = fn() -> Value;
+        const FIELDS: [(&str, Default); 7] = [
             ("num_train_timesteps", || json!(100)),
             ("beta_schedule", || json!("squaredcos_cap_v2")),
             ("beta_start", || json!(0.0001)),

@@ -98,7 +98,7 @@ impl<'a> Flow<'a> {
     pub fn encode(&self, network: &mut dyn Network, condition: &Condition, x: &[f32]) -> Result<Vec<f32>> {
         let mut state = self.at_data(network, x)?;
         self.follow(network, condition, &mut state, &[], (self.data, self.noise))?;
-        self.to_noise(network, condition, &mut state)?;
+        self.end_at_noise(network, condition, &mut state)?;
         Ok(narrow(&state))
     }
 
@@ -108,7 +108,7 @@ impl<'a> Flow<'a> {
     /// As [`encode`](Flow::encode).
     pub fn decode(&self, network: &mut dyn Network, condition: &Condition, z: &[f32]) -> Result<Vec<f32>> {
         let mut state = wide(network, z)?;
-        self.from_noise(network, condition, &mut state)?;
+        self.begin_at_noise(network, condition, &mut state)?;
         self.follow(network, condition, &mut state, &[], (self.noise, self.data))?;
         state.iter_mut().for_each(|v| *v /= self.data.gamma);
         Ok(narrow(&state))
@@ -152,7 +152,7 @@ impl<'a> Flow<'a> {
         let spread = self.marginal.path().spread(self.noise);
         let square: f64 = latent.iter().map(|v| (v / spread).powi(2)).sum();
         let normal = -0.5 * (square + d as f64 * (2.0 * std::f64::consts::PI).ln()) - d as f64 * spread.ln();
-        let nfe = nfe + self.to_noise(network, condition, latent)?;
+        let nfe = nfe + self.end_at_noise(network, condition, latent)?;
         let mean = changes.iter().sum::<f64>() / sums as f64;
         let variance = changes.iter().map(|c| (c - mean).powi(2)).sum::<f64>() / (sums.max(2) - 1) as f64;
         Ok(LogLikelihood {
@@ -168,7 +168,7 @@ impl<'a> Flow<'a> {
     }
 
     /// From a little signal to none, if the way leads there. The number of network calls.
-    fn to_noise(&self, network: &mut dyn Network, condition: &Condition, state: &mut [f64]) -> Result<usize> {
+    fn end_at_noise(&self, network: &mut dyn Network, condition: &Condition, state: &mut [f64]) -> Result<usize> {
         if !self.pure {
             return Ok(0);
         }
@@ -179,7 +179,7 @@ impl<'a> Flow<'a> {
     }
 
     /// The way back.
-    fn from_noise(&self, network: &mut dyn Network, condition: &Condition, state: &mut [f64]) -> Result<()> {
+    fn begin_at_noise(&self, network: &mut dyn Network, condition: &Condition, state: &mut [f64]) -> Result<()> {
         if !self.pure {
             return Ok(());
         }
