@@ -243,7 +243,7 @@ fn threads_inside_a_call_change_no_bit() {
 fn options_out_of_range_are_told() {
     use edgegen_status::*;
     let (mut model, mut generator, mut error) = (open("sequence.onnx"), null_mut(), error());
-    const RISING: [f64; 2] = [100.0, 900.0];
+    const RISING: [f64; 2] = [10.0, 90.0];
     let ok = || edgegen_options {
         steps: 4,
         sampler: null(),
