@@ -25,7 +25,9 @@ fn raise(error: native::Error) -> PyErr {
         (message, Some(Hint::MaxMemory)) => format!("{message}: allow more by max_memory"),
         (message, Some(Hint::TimeAs)) => format!("{message}: say what it is told by time_as"),
         (message, Some(Hint::Class)) => format!("{message}: give class_"),
-        (message, Some(Hint::ConditionShape(name))) => format!("{message}: give the shape of '{name}' in condition_shapes"),
+        (message, Some(Hint::ConditionShape(name))) => {
+            format!("{message}: give the shape of '{name}' in condition_shapes")
+        }
         (message, Some(Hint::Join)) => format!("{message}: say what it is in join"),
         (message, Some(Hint::LatentScale)) => format!("{message}: give it as scale"),
         (message, Some(Hint::Output)) => format!("{message}: name it as output"),
@@ -126,7 +128,8 @@ impl Model {
         join: Option<Vec<(String, Option<Vec<usize>>)>>,
         max_memory: Option<usize>,
     ) -> PyResult<Self> {
-        let given = Given { scheduler_config, sample_shape, inputs, time_as, output, condition_shapes, join, max_memory };
+        let given =
+            Given { scheduler_config, sample_shape, inputs, time_as, output, condition_shapes, join, max_memory };
         let options = given.options()?;
         py.detach(|| options.open(path)).map(Model).map_err(raise)
     }
@@ -144,7 +147,8 @@ impl Model {
         join: Option<Vec<(String, Option<Vec<usize>>)>>,
         max_memory: Option<usize>,
     ) -> PyResult<Self> {
-        let given = Given { scheduler_config, sample_shape, inputs, time_as, output, condition_shapes, join, max_memory };
+        let given =
+            Given { scheduler_config, sample_shape, inputs, time_as, output, condition_shapes, join, max_memory };
         let options = given.options()?;
         options.read(data).map(Model).map_err(raise)
     }
@@ -426,7 +430,9 @@ impl Decoder {
         sample: PyReadonlyArrayDyn<'py, f32>,
     ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
         let sample = numbers(&sample, &self.sample_shape, "sample")?;
-        let mut decoder = self.acquire()?;
+        let mut acquired = self.acquire()?;
+        // the lock stays with this thread while Python's is let go
+        let decoder: &mut model::Decoder = &mut acquired;
         let shape = decoder.picture_shape().to_vec();
         let mut picture = vec![0.0; decoder.picture_len()];
         py.detach(|| decoder.decode(&sample, &mut picture)).map_err(raise)?;
