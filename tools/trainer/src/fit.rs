@@ -246,9 +246,9 @@ impl<'a> Fitter<'a> {
         for (parameter, change) in parameters(&run).into_iter().zip(change.iter()) {
             *value(&mut run, parameter) += change;
         }
-        let (mut above, n) = (self.tuner.last_time(), run.len());
+        let ((first, mut above), n) = (self.tuner.times(), run.len());
         for (i, step) in run.iter_mut().enumerate() {
-            step.time = step.time.clamp((n - 1 - i) as f64 * GAP, above);
+            step.time = step.time.clamp(first + (n - 1 - i) as f64 * GAP, above);
             above = step.time - GAP;
         }
         Some(run)

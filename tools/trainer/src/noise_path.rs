@@ -84,7 +84,7 @@ pub fn check(config: &SchedulerConfig) -> Result<()> {
     );
     ensure!(
         flow == (kind == PredictionType::Flow),
-        "a network of a rectified flow predicts the velocity, and no other does: give --path flow and --prediction flow, or neither"
+        "a network of a rectified flow predicts its velocity, and no other does, but this one predicts {kind:?}"
     );
     Ok(())
 }

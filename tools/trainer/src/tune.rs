@@ -70,7 +70,7 @@ impl<'a> Tuner<'a> {
     /// # Errors
     /// When the network fails.
     pub fn tune(&self, steps: usize) -> Result<Tuned> {
-        let last = self.last_time();
+        let (first, last) = self.times();
         let mut times = self.start(steps)?;
         let before = self.error(&times)?;
         let mut error = before;
@@ -82,7 +82,7 @@ impl<'a> Tuner<'a> {
                     let mut moved = times.clone();
                     moved[i] += direction * amount;
                     let above = if i == 0 { last } else { times[i - 1] - GAP };
-                    let below = if i + 1 == steps { 0.0 } else { times[i + 1] + GAP };
+                    let below = if i + 1 == steps { first } else { times[i + 1] + GAP };
                     if !(below..=above).contains(&moved[i]) {
                         continue;
                     }
@@ -110,10 +110,11 @@ impl<'a> Tuner<'a> {
         Ok(grid.steps().iter().map(|s| s.from.time).collect())
     }
 
-    /// The greatest time: that of pure noise on a rectified flow, else of the last training step.
-    pub(crate) fn last_time(&self) -> f64 {
-        let steps = self.schedule.len();
-        if self.schedule.path() == Path::RectifiedFlow { steps as f64 } else { (steps - 1) as f64 }
+    /// The least and the greatest time of a step. Those of training steps begin at 0, which on a rectified flow is where
+    /// there is no noise, and end at the last, before that of pure noise on a flow.
+    pub(crate) fn times(&self) -> (f64, f64) {
+        let last = (self.schedule.len() - 1) as f64;
+        if self.schedule.path() == Path::RectifiedFlow { (GAP, last + 1.0) } else { (0.0, last) }
     }
 
     fn program(&self, times: &[f64]) -> Result<Program> {

@@ -176,20 +176,20 @@ impl TrainArgs {
         };
         let timesteps = self.train_timesteps.unwrap_or(timesteps);
         let flow = self.path == Some(NoisePath::Flow);
-        let prediction_type = match self.prediction.as_deref() {
-            Some("flow") => PredictionType::Flow,
-            None if flow => PredictionType::Flow,
-            Some("epsilon") => PredictionType::Epsilon,
-            _ => PredictionType::V,
-        };
+        let velocity = self.prediction.as_ref().is_none_or(|asked| asked == "flow");
+        ensure!(
+            flow == velocity || (!flow && self.prediction.is_none()),
+            "a network of a rectified flow predicts its velocity, and no other does: give --path flow and --prediction flow, or neither"
+        );
         if flow {
             ensure!(self.beta_schedule.is_none(), "--beta-schedule is of --path vp: a rectified flow has none");
-            return Ok(SchedulerConfig { prediction_type, ..flow_config(timesteps) });
+            return Ok(flow_config(timesteps));
         }
+        let epsilon = self.prediction.as_deref() == Some("epsilon");
         Ok(SchedulerConfig {
             num_train_timesteps: timesteps,
             beta_schedule: self.beta_schedule.unwrap_or(BetaSchedule::SquaredCosine),
-            prediction_type,
+            prediction_type: if epsilon { PredictionType::Epsilon } else { PredictionType::V },
             clip_sample: within_one,
             ..SchedulerConfig::default()
         })

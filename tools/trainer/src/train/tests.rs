@@ -260,7 +260,7 @@ fn what_is_of_the_other_path_is_refused() {
         // a class of diffusers' says that it is a flow; without one the prediction does
         let mut scheduler = SchedulerConfig { prediction_type, ..scheduler };
         scheduler.class.class_name.get_or_insert("DDIMScheduler".into());
-        refused(scheduler, options(), "predicts the velocity");
+        refused(scheduler, options(), "predicts its velocity");
     }
 }
 
