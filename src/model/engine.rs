@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 /// What runs a network.
 pub(super) enum Engine {
     /// A plan of our own, which covers the whole graph.
-    Plan(exec::Plan),
+    Plan(Box<exec::Plan>),
     /// tract, where the build has it.
     Tract(Tract),
 }
@@ -53,7 +53,7 @@ impl Engine {
         match planned {
             Ok(plan) => {
                 let names = count_names(plan.kernels());
-                Ok((Engine::Plan(plan), names))
+                Ok((Engine::Plan(Box::new(plan)), names))
             }
             // another engine has no more memory
             Err(exec::Reason::TooLarge(reason)) => Err(model_error(reason).with_hint(Hint::MaxMemory)),
