@@ -28,7 +28,7 @@ pub struct ClassOptions {
     /// Whether the last step is of first order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub euler_at_final: Option<bool>,
-    /// Whether σ/γ is spaced as by [`Spacing::Karras`].
+    /// Whether σ/γ is spaced as by [`Spacing::Karras`](crate::config::Spacing::Karras).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_karras_sigmas: Option<bool>,
     /// Whether σ/γ goes down geometrically.

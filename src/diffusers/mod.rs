@@ -1,8 +1,8 @@
 //! What the classes of diffusers' schedulers do: which solver each is, and where it puts its steps.
 //!
 //! A `scheduler_config.json` names a class (`_class_name`), and each class places its levels in a way of
-//! its own: rounded or not, ending clean or not, with σ interpolated or taken as it is. [`Solver::of_scheduler`] and
-//! [`Grid::of_scheduler`] follow diffusers 0.42 to the letter, so that the same noise and network give the same
+//! its own: rounded or not, ending clean or not, with σ interpolated or taken as it is. [`Solver::of_scheduler`](crate::solver::Solver::of_scheduler) and
+//! [`Grid::of_scheduler`](crate::schedule::Grid::of_scheduler) follow diffusers 0.42 to the letter, so that the same noise and network give the same
 //! sample.
 
 mod class;

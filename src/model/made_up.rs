@@ -1,6 +1,6 @@
 //! What a model is looked at or timed with where nobody says it.
 
-/// Something that was made up about a model: see [`ModelOptions::make_up`].
+/// Something that was made up about a model: see [`ModelOptions::make_up`](crate::ModelOptions::make_up).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MadeUp {

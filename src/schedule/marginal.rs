@@ -4,7 +4,7 @@ use super::level::Level;
 use super::path::Path;
 
 /// Noise levels as a function of the network's time. Solvers that evaluate the network between the
-/// levels of their [`Grid`] ask it for the levels there.
+/// levels of their [`Grid`](crate::schedule::Grid) ask it for the levels there.
 pub trait Marginal {
     /// The path that its levels lie on; variance-preserving where this is not written.
     fn path(&self) -> Path {
