@@ -4,7 +4,7 @@ use super::product_by_range::product_by_range;
 use super::conv::{Weights, convolve, convolve_8bit};
 use super::{Operation, Operator};
 use crate::compile::{Compiler, Layout8, stored_8bit, stored_around};
-use crate::constant::Constant;
+use crate::constant::{Constant, broadcast};
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
 use crate::node::{float, int};
@@ -24,7 +24,13 @@ fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
     if x.len() != 2 || y.len() != 2 || side(x, "transA", 1) != side(y, "transB", 0) {
         return Err(unknown_form());
     }
-    Ok(vec![vec![side(x, "transA", 0), side(y, "transB", 1)]])
+    let dims = vec![side(x, "transA", 0), side(y, "transB", 1)];
+    if let Some(c) = n.node.given(2).and_then(|_| n.shape(2).ok())
+        && broadcast(c, &dims).is_err()
+    {
+        return Err(Reason::Malformed(format!("its C of shape {c:?} does not go with its product of {dims:?}")));
+    }
+    Ok(vec![dims])
 }
 
 fn lower_gemm<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {

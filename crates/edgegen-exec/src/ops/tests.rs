@@ -243,6 +243,15 @@ const REFUSED: &[Refused] = &[
         },
         "too large",
     ),
+    (
+        "a linear layer whose C is not of its columns",
+        |b| {
+            let flat = b.op("Flatten", &["x"], &[]);
+            let (weights, c) = (b.weights(&[144, 4]), b.weights(&[5]));
+            b.op("Gemm", &[&flat, &weights, &c], &[])
+        },
+        "its C of shape [5]",
+    ),
     ("an order that is none", |b| b.op("Transpose", &["x"], &[Attribute::Ints("perm", &[0, 2, 2, 1])]), "permutation"),
     (
         "a dimension that is not 1 taken out",

@@ -26,7 +26,7 @@ use crate::Result;
 use crate::pb::tensor_proto::DataType;
 use crate::pb::{GraphProto, NodeProto, TensorProto};
 use crate::signature::called;
-use std::collections::HashSet;
+use std::collections::HashMap;
 pub use writer::Writer;
 
 /// What is known of a graph's values before it is run.
@@ -49,15 +49,17 @@ pub trait Known {
 
 /// Whether there may be an [`expansion`] of some of a graph's nodes.
 pub fn has_candidates(graph: &GraphProto) -> bool {
-    let few = |t: &TensorProto| !matches!(DataType::try_from(t.data_type), Ok(DataType::Uint8 | DataType::Int8));
-    let stored: HashSet<&str> = graph.initializer.iter().filter(|t| few(t)).map(|t| t.name.as_str()).collect();
-    let vectors: HashSet<&str> =
-        graph.initializer.iter().filter(|t| t.dims.len() == 1).map(|t| t.name.as_str()).collect();
+    let stored: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    let dims = |name: &str| stored.get(name).map(|t| t.dims.as_slice());
+    let eight_bits = |t: &TensorProto| matches!(DataType::try_from(t.data_type), Ok(DataType::Uint8 | DataType::Int8));
     graph.node.iter().any(|node| match node.op_type.as_str() {
         _ if !crate::signature::is_standard(&node.domain) => true,
-        _ if plain::is_candidate(node, |name| vectors.contains(name)) => true,
+        _ if plain::is_candidate(node, dims) => true,
         // weights in 8 bits are read as they are
-        "DequantizeLinear" => node.given(0).is_some_and(|x| stored.contains(x)) || node.int("block_size").is_some(),
+        "DequantizeLinear" => {
+            let weights = node.given(0).and_then(|x| stored.get(x));
+            weights.is_some_and(|t| !eight_bits(t)) || node.int("block_size").is_some()
+        }
         "Attention" | "RotaryEmbedding" | "SimplifiedLayerNormalization" => true,
         "DFT" | "Einsum" | "GatherElements" | "GatherND" | "GRU" | "LSTM" | "RNN" => true,
         "MatMulInteger" | "ConvInteger" | "If" | "Loop" | "Scan" => true,

@@ -4,12 +4,14 @@ use super::{Known, Writer, shape};
 use crate::Result;
 use crate::pb::NodeProto;
 
-/// Whether a node may be of such a form, as far as it says itself.
-pub fn is_candidate(node: &NodeProto, is_vector: impl Fn(&str) -> bool) -> bool {
+/// Whether a node may be of such a form, as far as it and the dimensions of the stored tensors that it reads say.
+pub fn is_candidate<'g>(node: &NodeProto, stored: impl Fn(&str) -> Option<&'g [i64]>) -> bool {
+    let vector = |name: &str| stored(name).filter(|dims| dims.len() == 1);
     match node.op_type.as_str() {
-        "Gemm" => true,
+        // the one of most exporters is plain: it adds a vector of a number for each column
+        "Gemm" => !is_plain_product(node) || node.given(2).is_some_and(|c| vector(c).is_none_or(|dims| dims == [1])),
         "Sum" | "Mean" | "Max" | "Min" => node.input.len() != 2 || node.op_type == "Sum" || node.op_type == "Mean",
-        "MatMul" => node.input.iter().any(|name| is_vector(name)),
+        "MatMul" => node.input.iter().any(|name| vector(name).is_some()),
         "SpaceToDepth" => true,
         _ => false,
     }
@@ -27,30 +29,41 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
     }
 }
 
+fn flag(node: &NodeProto, name: &str) -> bool {
+    node.int(name).unwrap_or(0) != 0
+}
+
+fn factor(node: &NodeProto, name: &str) -> f32 {
+    node.float(name).unwrap_or(1.0)
+}
+
+/// Whether a Gemm has no factor, and a first matrix that is not turned.
+fn is_plain_product(node: &NodeProto) -> bool {
+    factor(node, "alpha") == 1.0 && factor(node, "beta") == 1.0 && !flag(node, "transA")
+}
+
 /// `α A' B' + β C` with a factor that is not one, a first matrix that is turned, or a C that is no row of the result.
 fn gemm(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
-    let flag = |name: &str| node.int(name).unwrap_or(0) != 0;
-    let factor = |name: &str| node.float(name).unwrap_or(1.0);
     let b = shape(node, known, 1)?;
-    let columns = b.get(usize::from(!flag("transB"))).copied();
+    let columns = b.get(usize::from(!flag(node, "transB"))).copied();
     let of_columns = match node.given(2) {
         Some(_) => shape(node, known, 2)?,
         None => &[],
     };
     let is_row = node.given(2).is_none()
         || (of_columns.last().copied() == columns && of_columns.iter().rev().skip(1).all(|d| *d == 1));
-    if factor("alpha") == 1.0 && factor("beta") == 1.0 && !flag("transA") && is_row {
+    if is_plain_product(node) && is_row {
         return Ok(None);
     }
     let mut w = Writer::new(node, known);
     let turned = |w: &mut Writer, i: usize, name: &str| match node.given(i).unwrap_or_default() {
-        x if flag(name) => w.transpose(x, &[1, 0]),
+        x if flag(node, name) => w.transpose(x, &[1, 0]),
         x => x.to_string(),
     };
     let (a, b) = (turned(&mut w, 0, "transA"), turned(&mut w, 1, "transB"));
     let mut result = w.op("MatMul", &[&a, &b]);
     for (name, at) in [("alpha", 0), ("beta", 2)] {
-        let value = factor(name);
+        let value = factor(node, name);
         let scaled = |w: &mut Writer, x: &str| match value {
             1.0 => x.to_string(),
             _ => {
@@ -162,4 +175,35 @@ fn space_to_depth(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<Node
     let turned = writer.transpose(&split, &[0, 3, 5, 1, 2, 4]);
     let result = writer.reshape(&turned, &[n, channels, h / block, w / block]);
     Ok(Some(writer.finish_one(node, result)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::has_candidates;
+    use crate::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, attribute_proto::AttributeType};
+
+    #[test]
+    fn a_graph_of_plain_linear_layers_is_not_read_for_its_forms() {
+        let linear = |c: &[i64], attribute: &[AttributeProto]| GraphProto {
+            node: vec![NodeProto {
+                op_type: "Gemm".into(),
+                input: ["x", "w", "c"].map(String::from).to_vec(),
+                attribute: attribute.to_vec(),
+                ..Default::default()
+            }],
+            initializer: vec![TensorProto { name: "c".into(), dims: c.to_vec(), ..Default::default() }],
+            ..Default::default()
+        };
+        let alpha = |f: f32| AttributeProto {
+            name: "alpha".into(),
+            r#type: AttributeType::Float as i32,
+            f,
+            ..Default::default()
+        };
+        assert!(!has_candidates(&linear(&[4], &[alpha(1.0)])));
+        assert!(has_candidates(&linear(&[4], &[alpha(0.5)])));
+        for not_of_columns in [&[][..], &[1], &[3, 1], &[1, 4]] {
+            assert!(has_candidates(&linear(not_of_columns, &[])));
+        }
+    }
 }
