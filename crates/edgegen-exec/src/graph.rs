@@ -7,7 +7,7 @@ use crate::reason::Reason;
 use onnx::budget::Budget;
 use onnx::pb::tensor_proto::DataType;
 use onnx::pb::{GraphProto, NodeProto};
-use onnx::signature::{is_default, types_as_computed};
+use onnx::signature::{called, is_default, types_as_computed};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
@@ -249,7 +249,7 @@ impl<'a> Graph<'a> {
     /// # Errors
     /// When neither is known, or the node contradicts what it reads.
     pub fn read(&mut self, node: &'a NodeProto) -> Result<(), Reason> {
-        let named = |e: Reason| e.context(format_args!("{} {}", node.op_type, node.name));
+        let named = |e: Reason| e.context(called(node));
         // each value is made once, so that following a value never comes back to it
         let known = |name: &String| !name.is_empty() && self.dims(name).is_some();
         let mut names = HashSet::new();

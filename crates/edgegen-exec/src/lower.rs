@@ -6,6 +6,7 @@ use crate::graph::Graph;
 use crate::ops::{self, Operation};
 use crate::reason::Reason;
 use onnx::pb::NodeProto;
+use onnx::signature::called;
 use std::collections::HashMap;
 
 /// What an operation reads: a value, or a stored tensor.
@@ -64,7 +65,7 @@ pub fn lower<'a>(graph: &'a Graph<'a>) -> Result<Vec<Named<'a>>, Reason> {
             let lower = ops::operator(&node.op_type).map(|operator| operator.lower);
             let lowered = lower
                 .and_then(|lower| lower(&lowering, i))
-                .ok_or_else(|| format!("{} {} is of a form that is not known", node.op_type, node.name))?;
+                .ok_or_else(|| format!("{} is of a form that is not known", called(node)))?;
             let last = lowered.covered.iter().copied().max().unwrap_or(i);
             lowered.covered.iter().for_each(|j| done[*j] = true);
             waiting.entry(last).or_default().extend(lowered.ops);

@@ -227,9 +227,12 @@ pub(crate) fn shown(name: &str) -> String {
     text
 }
 
-/// A node as errors call it.
+/// A node as errors call it: its operator, and its name if it has one.
 pub fn called(node: &NodeProto) -> String {
-    format!("{} '{}'", shown(&node.op_type), shown(&node.name))
+    match node.name.as_str() {
+        "" => shown(&node.op_type),
+        name => format!("{} '{}'", shown(&node.op_type), shown(name)),
+    }
 }
 
 /// The version of ONNX's own operators that a model is written in.

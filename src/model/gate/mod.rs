@@ -13,6 +13,7 @@ use crate::error::{Hint, model_error};
 use crate::{Error, Result};
 use ::onnx::budget::Budget;
 use ::onnx::pb::{GraphProto, NodeProto};
+use ::onnx::signature::called;
 use seen::Seen;
 use std::collections::{HashMap, HashSet};
 
@@ -37,7 +38,7 @@ pub(super) fn check(graph: &GraphProto, opset: i64, inputs: &[Input], budget: &B
 }
 
 fn refused(node: &NodeProto, what: &str) -> Error {
-    model_error(format!("{} {}: {what}", node.op_type, node.name))
+    model_error(format!("{}: {what}", called(node)))
 }
 
 /// tract takes time by more than the number of nodes.
@@ -137,8 +138,8 @@ fn windows_are_of_a_networks_size(seen: &Seen) -> Result<()> {
         let windows = node.attribute.iter().filter(|a| names.contains(&a.name.as_str()));
         for (name, size) in windows.flat_map(|a| a.ints.iter().map(|i| (&a.name, *i))) {
             if !(-MOST..=MOST).contains(&size) {
-                let (op, node) = (&node.op_type, &node.name);
-                return Err(model_error(format!("the graph is malformed: {op} {node} has {size} among its {name}")));
+                let node = called(node);
+                return Err(model_error(format!("the graph is malformed: {node} has {size} among its {name}")));
             }
         }
     }
