@@ -143,6 +143,17 @@ impl Constant {
         Constant { dims, values: Values::of(values), exact: true, kind, levels: None }
     }
 
+    /// Of numbers that f32 arithmetic made of others of this kind.
+    ///
+    /// # Errors
+    /// When they are whole and so large that some may have been rounded.
+    pub fn computed(dims: Vec<usize>, values: Vec<f32>, kind: DataType) -> Result<Self, Reason> {
+        if is_integer(kind) && values.iter().any(|v| f64::from(v.abs()) >= LARGEST_WHOLE) {
+            return Err("it computes with integers beyond 2^24".into());
+        }
+        Ok(Constant::of(dims, values, kind))
+    }
+
     /// Of these integers.
     pub fn whole(dims: Vec<usize>, integers: impl IntoIterator<Item = i64>, kind: DataType) -> Self {
         let mut exact = true;
@@ -251,6 +262,9 @@ impl Constant {
         self.strided(dims.to_vec(), 0, &strides.iter().map(|s| *s as isize).collect::<Vec<_>>())
     }
 }
+
+/// The largest up to which f32 holds all whole numbers.
+pub const LARGEST_WHOLE: f64 = 16_777_216.0;
 
 /// Whether f32 holds this integer.
 fn is_exact(integer: i64) -> bool {

@@ -1,7 +1,7 @@
 //! An ONNX graph as the plan's compiler reads it: what depends on stored tensors alone is worked out, and every other
 //! value has a known shape.
 
-use crate::constant::{Constant, count};
+use crate::constant::{Constant, LARGEST_WHOLE, count};
 use crate::ops::{Operator, operator};
 use crate::reason::Reason;
 use onnx::budget::Budget;
@@ -57,8 +57,6 @@ const FOLDABLE_TIMES: usize = 8;
 /// The largest whole number that an input is taken to have where whole numbers are computed with: no time, label or token
 /// has a larger one.
 const LARGEST_GIVEN: f64 = 65536.0;
-/// The largest up to which f32 holds all whole numbers.
-const LARGEST_WHOLE: f64 = 16_777_216.0;
 
 /// What a shape rule is told.
 pub struct Inference<'n> {
@@ -442,11 +440,6 @@ impl<'a> Graph<'a> {
     /// The node that makes the value of this name.
     pub fn maker(&self, name: &str) -> Option<&'a NodeProto> {
         self.makers.get(name).map(|i| self.nodes[*i])
-    }
-
-    /// The number of the node that makes the value of this name.
-    pub fn maker_number(&self, name: &str) -> Option<usize> {
-        self.makers.get(name).copied()
     }
 
     /// Whether the caller gets the value of this name.

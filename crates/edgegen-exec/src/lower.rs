@@ -157,11 +157,6 @@ impl<'a> Lowering<'a> {
         (!self.graph.is_result(name)).then_some(all)
     }
 
-    /// The number of a node.
-    pub fn number_of(&self, node: &NodeProto) -> Option<usize> {
-        self.graph.maker_number(node.output.first()?)
-    }
-
     /// An operation for node `i` alone.
     pub fn one(&self, i: usize, op: impl Operation<'a> + 'a) -> Option<Lowered<'a>> {
         self.fused(op, &self.node(i).output, vec![i])

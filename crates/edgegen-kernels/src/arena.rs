@@ -198,12 +198,12 @@ impl StridedView {
     /// A value `[N, C, H, W]` or `[N, C, W]` as pictures, if the channels of each lie together.
     pub fn views(&self) -> Option<Vec<ImageView>> {
         let (count, apart) = (*self.dims.first()?, *self.strides.first()?);
-        let mut first = StridedView { dims: self.dims.clone(), ..self.clone() };
-        first.dims[0] = 1;
+        let mut one = self.clone();
+        one.dims[0] = 1;
         (0..count)
             .map(|i| {
-                first.start = self.start.checked_add(i.checked_mul(apart)?)?;
-                first.view()
+                one.start = self.start.checked_add(i.checked_mul(apart)?)?;
+                one.view()
             })
             .collect()
     }

@@ -21,6 +21,25 @@ pub struct Side {
 }
 
 impl Side {
+    /// From the first tap to the last, both included.
+    pub fn extent(&self) -> Option<usize> {
+        self.kernel.checked_sub(1)?.checked_mul(self.dilation)?.checked_add(1)
+    }
+
+    /// The results along a side of `n` numbers. With `ceil`, a window that reaches beyond the end has a result too, if it begins
+    /// before that.
+    pub fn results(&self, n: usize, ceil: bool) -> Option<usize> {
+        let begins = n.checked_add(self.before)?;
+        let left = begins.checked_add(self.after)?.checked_sub(self.extent()?)?;
+        let within = left.checked_div(self.stride)? + 1;
+        if !ceil {
+            return Some(within);
+        }
+        let count = left.div_ceil(self.stride) + 1;
+        let last_begins = (count - 1).checked_mul(self.stride)?;
+        Some(if last_begins >= begins { count - 1 } else { count })
+    }
+
     /// The taps of window `i` that lie within a side of `n` numbers.
     #[inline(always)]
     fn taps(&self, i: usize, n: usize) -> Range<usize> {

@@ -349,16 +349,8 @@ impl<'c, 'a> Compiler<'c, 'a> {
     /// A place for a value whose dimensions lie in the order that those of `like` do.
     pub fn like(&mut self, name: &'a str, like: &StridedView) -> Result<StridedView, Reason> {
         let dims = self.dims(name)?;
-        let is_image = self.stage == Stage::Sample && dims.len() == like.dims.len() && like.view().is_some();
-        if is_image && dims[0] == 1 {
-            return self.image(name);
-        }
-        if self.stage == Stage::Sample
-            && dims == like.dims
-            && dims[0] > 1
-            && (3..=4).contains(&dims.len())
-            && like.views().is_some()
-        {
+        let images = like.views().filter(|_| self.stage == Stage::Sample && dims.len() == like.dims.len());
+        if images.is_some_and(|images| images.len() == dims[0]) {
             return self.image(name);
         }
         let mut order: Vec<usize> = (0..dims.len()).collect();
@@ -424,6 +416,33 @@ impl<'c, 'a> Compiler<'c, 'a> {
         let place = self.image(name)?;
         let views = place.views().ok_or("no image")?;
         Ok((place, views))
+    }
+
+    /// Makes the images of a value, one by one: `step` is pushed for each image of `x` and that of the result.
+    pub fn image_by_image<K: Kernel + 'static>(
+        &mut self,
+        x: &'a str,
+        out: &'a str,
+        step: impl Fn(Handle<ImageView>, Handle<ImageView>) -> K,
+    ) -> Result<(), Reason> {
+        let (inputs, (place, outputs)) = (self.images(x, [0, 0])?, self.results(out)?);
+        self.push_each(inputs, outputs, step);
+        self.put(out, place);
+        Ok(())
+    }
+
+    /// Pushes a step for each image that is read and the one that is written.
+    pub fn push_each<K: Kernel + 'static>(
+        &mut self,
+        inputs: Vec<ImageView>,
+        outputs: Vec<ImageView>,
+        step: impl Fn(Handle<ImageView>, Handle<ImageView>) -> K,
+    ) {
+        for (input, output) in inputs.into_iter().zip(outputs) {
+            let mut places = Places::default();
+            let (input, output) = (places.image(Access::Read, input), places.image(Access::Write, output));
+            self.push(step(input, output), places);
+        }
     }
 
     /// A new image in f32 without a border.

@@ -7,7 +7,7 @@ use crate::compile::Compiler;
 use crate::graph::unknown_form;
 use crate::lower::{Lowered, Lowering};
 use crate::node::{float, int};
-use crate::place::{Access, Handle, Places};
+use crate::place::{Handle, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
 use kernels::arena::ImageView;
@@ -66,17 +66,13 @@ impl<'a> Operation<'a> for BatchNorm<'a> {
         } else {
             (c.images(self.x, [0, 0])?, c.results(out)?)
         };
-        for (input, output) in inputs.into_iter().zip(outputs) {
-            let mut places = Places::default();
-            let step = AffineStep {
-                scale: self.affine.scale.clone(),
-                shift: self.affine.shift.clone(),
-                silu: after_silu.is_some(),
-                input: places.image(Access::Read, input),
-                output: places.image(Access::Write, output),
-            };
-            c.push(step, places);
-        }
+        c.push_each(inputs, outputs, |input, output| AffineStep {
+            scale: self.affine.scale.clone(),
+            shift: self.affine.shift.clone(),
+            silu: after_silu.is_some(),
+            input,
+            output,
+        });
         c.put(out, place);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Conv, in f32 and in 8 bits; linear layers over rows are convolutions of one row with a kernel of 1×1.
 
 use super::batch_norm::{self, Affine};
-use super::window::{self, Side, WINDOW};
+use super::window::{self, WINDOW};
 use super::{Operation, Operator, depthwise};
 use crate::compile::{Compiler, Layout8, Readers, stored_8bit};
 use crate::constant::Constant;
@@ -16,6 +16,7 @@ use kernels::conv::{self, Method, Shape};
 use kernels::conv8::{self, QuantParams, Packed8};
 use kernels::weights::Stored;
 use kernels::winograd;
+use kernels::pool::Side;
 use onnx::pb::tensor_proto::DataType;
 use std::borrow::Cow;
 use std::sync::Arc;

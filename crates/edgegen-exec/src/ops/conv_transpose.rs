@@ -2,7 +2,7 @@
 //! whose places leave the same rest by the stride have the same taps, so each such set is a convolution of the input.
 
 use super::conv::{Made, Weights, convolve, convolve_groups, convolve_images};
-use super::window::{self, Side};
+use super::window;
 use super::{Operation, Operator};
 use crate::compile::{Compiler, sides};
 use crate::constant::Constant;
@@ -12,6 +12,7 @@ use crate::node::pair;
 use crate::reason::Reason;
 use kernels::arena::{Extent, ImageView, StridedView};
 use kernels::conv::Shape;
+use kernels::pool::Side;
 
 pub static OPERATORS: &[Operator] = &[Operator::new("ConvTranspose")
     .attributes(&[

@@ -17,9 +17,8 @@ struct Form<'l, 'a> {
 }
 
 impl<'l, 'a> Form<'l, 'a> {
-    /// Of a value over the dimensions that node `i` reduces and keeps.
-    fn new(l: &'l Lowering<'a>, x: &'a str, i: usize) -> Option<Self> {
-        let node = l.node(i);
+    /// Of a value over the dimensions that a node reduces and keeps.
+    fn new(l: &'l Lowering<'a>, x: &'a str, node: &NodeProto) -> Option<Self> {
         let axes = reduced(node, l.optional(node, 1)?, l.dims(x)?.len()).ok()?;
         let keeps = int(node, "keepdims").unwrap_or(1) != 0 && !axes.is_empty();
         keeps.then_some(Form { l, x, axes, covered: Vec::new() })
@@ -110,7 +109,7 @@ fn squares(l: &Lowering, node: &NodeProto, x: &str) -> bool {
 /// mean of its squares.
 pub fn layer_norm<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let mean = l.node(i);
-    let mut form = Form::new(l, l.value(mean, 0)?, i)?;
+    let mut form = Form::new(l, l.value(mean, 0)?, mean)?;
     form.covered.push(i);
     // some take it away once for the squares and once more for the quotient
     let taken: Vec<(usize, &NodeProto)> = l.readers(&mean.output[0])?;
@@ -137,7 +136,7 @@ pub fn layer_norm<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     }
     form.covered.push(j);
     let variance = form.then(square, "ReduceMean")?;
-    let same = Form::new(l, form.x, l.number_of(variance)?)?;
+    let same = Form::new(l, form.x, variance)?;
     if same.axes != form.axes {
         return None;
     }
@@ -157,7 +156,7 @@ pub fn rms_norm<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
         return None;
     }
     let (j, mean) = l.then(square, "ReduceMean")?;
-    let mut form = Form::new(l, x, j)?;
+    let mut form = Form::new(l, x, mean)?;
     form.covered.extend([i, j]);
     let (epsilon, quotient) = form.over_root(mean, &[square.input[0].as_str()])?;
     let (last, scale, _) = form.weights(quotient, false)?;
@@ -167,7 +166,7 @@ pub fn rms_norm<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
 /// A value over its L2 norm, or over a least number if that is greater, that begins with the norm that is node `i`.
 pub fn l2_norm<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let norm = l.node(i);
-    let mut form = Form::new(l, l.value(norm, 0)?, i)?;
+    let mut form = Form::new(l, l.value(norm, 0)?, norm)?;
     form.covered.push(i);
     let (mut last, mut least) = (norm, 0.0);
     if let Some(node) = form.then(last, "Max") {

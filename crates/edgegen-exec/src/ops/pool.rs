@@ -1,17 +1,17 @@
 //! MaxPool, AveragePool and their global forms.
 
-use super::window::{self, Side};
+use super::window;
 use super::zeros::image_size;
 use super::{Operation, Operator};
 use crate::compile::Compiler;
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
 use crate::node::{int, pair};
-use crate::place::{Access, Handle, Places};
+use crate::place::{Handle, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
 use kernels::arena::ImageView;
-use kernels::pool::{self, Pooling};
+use kernels::pool::{Pooling, Side};
 use onnx::pb::NodeProto;
 
 pub static OPERATORS: &[Operator] = &[
@@ -58,20 +58,13 @@ fn lower<'a>(l: &Lowering<'a>, i: usize, f: Pooling) -> Option<Lowered<'a>> {
     let sides = window::rows_and_columns(&sides(node, l.dims(x)?.get(2..)?)?)?;
     // a window of what is around the image alone has no greatest number and no mean
     let within = sides.iter().all(|s| s.extent().is_some_and(|extent| s.before < extent && s.after < extent));
-    let side = |s: Side| pool::Side {
-        kernel: s.kernel,
-        stride: s.stride,
-        dilation: s.dilation,
-        before: s.before,
-        after: s.after,
-    };
-    if within { l.one(i, Pool { x, f, sides: sides.map(side) }) } else { None }
+    if within { l.one(i, Pool { x, f, sides }) } else { None }
 }
 
 fn lower_global<'a>(l: &Lowering<'a>, i: usize, f: Pooling) -> Option<Lowered<'a>> {
     let x = l.value(l.node(i), 0)?;
     let sides = pair(l.dims(x)?.get(2..)?, 1)?;
-    let side = |n: usize| pool::Side { kernel: n, stride: 1, dilation: 1, before: 0, after: 0 };
+    let side = |n: usize| Side { kernel: n, stride: 1, dilation: 1, before: 0, after: 0 };
     l.one(i, Pool { x, f, sides: sides.map(side) })
 }
 
@@ -79,7 +72,7 @@ fn lower_global<'a>(l: &Lowering<'a>, i: usize, f: Pooling) -> Option<Lowered<'a
 struct Pool<'a> {
     x: &'a str,
     f: Pooling,
-    sides: [pool::Side; 2],
+    sides: [Side; 2],
 }
 
 impl<'a> Operation<'a> for Pool<'a> {
@@ -88,21 +81,14 @@ impl<'a> Operation<'a> for Pool<'a> {
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let (inputs, (place, outputs)) = (c.images(self.x, [0, 0])?, c.results(out)?);
-        for (input, output) in inputs.into_iter().zip(outputs) {
-            let mut places = Places::default();
-            let (input, output) = (places.image(Access::Read, input), places.image(Access::Write, output));
-            c.push(PoolStep { f: self.f, sides: self.sides, input, output }, places);
-        }
-        c.put(out, place);
-        Ok(())
+        c.image_by_image(self.x, out, |input, output| PoolStep { f: self.f, sides: self.sides, input, output })
     }
 }
 
 #[derive(Debug)]
 struct PoolStep {
     f: Pooling,
-    sides: [pool::Side; 2],
+    sides: [Side; 2],
     input: Handle<ImageView>,
     output: Handle<ImageView>,
 }

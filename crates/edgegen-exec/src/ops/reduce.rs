@@ -32,9 +32,6 @@ const fn reduction(name: &'static str) -> Operator {
     Operator::new(name).attributes(&["axes", "keepdims", "noop_with_empty_axes"]).infer(infer).fold(fold)
 }
 
-/// Below this, f32 holds every whole number.
-const EXACT: f32 = 16_777_216.0;
-
 /// What is made of a stored tensor, as a run would make it.
 fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
     let f = match node.op_type.as_str() {
@@ -67,15 +64,8 @@ fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Cons
     let mut memory = [x.values.as_slice(), &vec![0.0; count]].concat();
     let all = kernels::Memory::new(&mut memory, &mut []);
     kernels::reduce(kernels::Isa::PORTABLE, f, &results, &over, kernels::Part::WHOLE, all);
-    let keep = int(node, "keepdims") != Some(0);
-    let side = |(i, d): (usize, &usize)| if axes.contains(&i) { keep.then_some(1) } else { Some(*d) };
-    let dims = x.dims.iter().enumerate().filter_map(side).collect();
-    let results = memory.split_off(x.len());
-    // sums of numbers that f32 holds, as long as it holds them
-    if x.is_integer() && results.iter().any(|v| v.abs() >= EXACT) {
-        return Err("it computes with integers that are too large".into());
-    }
-    Ok(Some(vec![Constant::of(dims, results, x.kind)]))
+    let dims = kept(node, &axes, &x.dims);
+    Ok(Some(vec![Constant::computed(dims, memory.split_off(x.len()), x.kind)?]))
 }
 
 /// The dimensions that are reduced: none at all where the node says that no axes mean none.
@@ -94,9 +84,14 @@ fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
         n.required(1)?;
     }
     let axes = reduced(n.node, n.stored(1), x.len())?;
-    let keep = int(n.node, "keepdims") != Some(0);
+    Ok(vec![kept(n.node, &axes, x)])
+}
+
+/// The dimensions of a result.
+fn kept(node: &NodeProto, axes: &[usize], dims: &[usize]) -> Vec<usize> {
+    let keep = int(node, "keepdims") != Some(0);
     let side = |(i, d): (usize, &usize)| if axes.contains(&i) { keep.then_some(1) } else { Some(*d) };
-    Ok(vec![x.iter().enumerate().filter_map(side).collect()])
+    dims.iter().enumerate().filter_map(side).collect()
 }
 
 fn lower<'a>(l: &Lowering<'a>, i: usize, f: Reduction) -> Option<Lowered<'a>> {

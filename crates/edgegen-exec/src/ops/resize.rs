@@ -7,7 +7,7 @@ use crate::constant::Constant;
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
 use crate::node::{axis, float, int, ints, lengths, text};
-use crate::place::{Access, Handle, Places};
+use crate::place::{Handle, Places};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
 use kernels::arena::ImageView;
@@ -249,15 +249,10 @@ impl<'a> Operation<'a> for Resample<'a> {
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let (inputs, (place, outputs)) = (c.images(self.x, [0, 0])?, c.results(out)?);
-        for (input, output) in inputs.into_iter().zip(outputs) {
-            let mut places = Places::default();
-            let (input, output) = (places.image(Access::Read, input), places.image(Access::Write, output));
+        c.image_by_image(self.x, out, |input, output| {
             let [rows, columns] = self.taps.clone();
-            c.push(ResampleStep { rows, columns, input, output }, places);
-        }
-        c.put(out, place);
-        Ok(())
+            ResampleStep { rows, columns, input, output }
+        })
     }
 }
 
@@ -312,14 +307,7 @@ impl<'a> Operation<'a> for Doubled<'a> {
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let (inputs, (place, outputs)) = (c.images(self.x, [0, 0])?, c.results(out)?);
-        for (input, output) in inputs.into_iter().zip(outputs) {
-            let mut places = Places::default();
-            let (input, output) = (places.image(Access::Read, input), places.image(Access::Write, output));
-            c.push(Double { input, output }, places);
-        }
-        c.put(out, place);
-        Ok(())
+        c.image_by_image(self.x, out, |input, output| Double { input, output })
     }
 }
 

@@ -86,15 +86,10 @@ pub static OPERATORS: &[Operator] = &[
         .attributes(&["max", "min"])
         .infer(same_shape)
         .fold(|node, input| {
-            // attributes once, inputs since opset 11
-            let bound = |k: usize, name: &str, none: f32| match node.input.get(k).filter(|n| !n.is_empty()) {
-                Some(_) => input.get(k).copied().flatten().and_then(|c| c.values.first().copied()),
-                None => Some(float(node, name).unwrap_or(none)),
-            };
-            let bounds = bound(1, "min", f32::NEG_INFINITY).zip(bound(2, "max", f32::INFINITY));
-            Ok(bounds.and_then(|(least, most)| folded(Unary::Clamp(least, most), input)))
+            let f = clamp(node, |k| input.get(k).copied().flatten());
+            Ok(f.and_then(|f| folded(f, input)))
         })
-        .lower(clip),
+        .lower(|l, i| one(l, i, clamp(l.node(i), |k| l.constant(l.node(i), k))?)),
 ];
 
 /// An operator whose function depends on these attributes.
@@ -131,14 +126,14 @@ fn one<'a>(l: &Lowering<'a>, i: usize, f: Unary) -> Option<Lowered<'a>> {
     l.one(i, UnaryOperation { f, x: l.value(l.node(i), 0)? })
 }
 
-fn clip<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
-    let node = l.node(i);
+/// The function of a Clip whose inputs are stored, if they are.
+fn clamp<'c>(node: &NodeProto, stored: impl Fn(usize) -> Option<&'c Constant>) -> Option<Unary> {
     // attributes once, inputs since opset 11
-    let bound = |k: usize, name: &str, none: f32| match node.input.get(k).filter(|n| !n.is_empty()) {
-        Some(_) => l.constant(node, k)?.values.first().copied(),
+    let bound = |k: usize, name: &str, none: f32| match node.given(k) {
+        Some(_) => stored(k)?.values.first().copied(),
         None => Some(float(node, name).unwrap_or(none)),
     };
-    one(l, i, Unary::Clamp(bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?))
+    Some(Unary::Clamp(bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?))
 }
 
 /// x · sigmoid(x).

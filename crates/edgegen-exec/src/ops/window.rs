@@ -1,45 +1,11 @@
 //! The moving window of convolutions and pools, as ONNX's attributes say it.
 
 use crate::node::{int, ints, text};
+use kernels::pool::Side;
 use onnx::pb::NodeProto;
 
 /// The attributes that a window is read from.
 pub const WINDOW: &[&str] = &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"];
-
-/// A window along one side of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Side {
-    /// How many taps it has.
-    pub kernel: usize,
-    /// How far it moves from one result to the next.
-    pub stride: usize,
-    /// How far one tap is from the next.
-    pub dilation: usize,
-    /// How much lies around the image before its first number.
-    pub before: usize,
-    /// And after its last.
-    pub after: usize,
-}
-
-impl Side {
-    /// From the first tap to the last, both included.
-    pub fn extent(&self) -> Option<usize> {
-        self.kernel.checked_sub(1)?.checked_mul(self.dilation)?.checked_add(1)
-    }
-
-    /// The results along a side of `n` numbers. With `ceil`, a window that reaches beyond the end has a result too, if it begins
-    /// before that.
-    pub fn results(&self, n: usize, ceil: bool) -> Option<usize> {
-        let begins = n.checked_add(self.before)?;
-        let left = begins.checked_add(self.after)?.checked_sub(self.extent()?)?;
-        if !ceil {
-            return Some(left / self.stride + 1);
-        }
-        let count = left.div_ceil(self.stride) + 1;
-        let last_begins = (count - 1).checked_mul(self.stride)?;
-        Some(if last_begins >= begins { count - 1 } else { count })
-    }
-}
 
 /// How a node says what lies around its image.
 #[derive(Clone, Copy, PartialEq, Eq)]
