@@ -43,6 +43,19 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read(path, MOST_TEXT)?).map_err(|_| Error::new(ErrorKind::InvalidData, "it is not text"))
 }
 
+/// The text of a configuration, if there is one.
+///
+/// # Errors
+/// When there is one that cannot be read.
+#[cfg(feature = "onnx")]
+pub(crate) fn read_text_if_any(path: &Path) -> crate::Result<Option<String>> {
+    match read_text(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(crate::Error::new(crate::ErrorKind::Io, format!("{} cannot be read: {e}", path.display()))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

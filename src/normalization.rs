@@ -37,9 +37,46 @@ pub enum Statistics {
 /// The names are those of a model's inputs. LeRobot's `stats.json` is read too: `action` stands for the sample, and
 /// `observation.state`, followed by `observation.environment_state`, for the model's only condition. Of an entry that
 /// has both kinds of statistics `"mode"` chooses, `min_max` (if it does not say) or `mean_std`.
+///
+/// Statistics of an image's channels, for a condition `[…, C, H, W]`, are `C` numbers and `"channels": true`, or nested
+/// as `[[[r]], [[g]], [[b]]]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Normalization(BTreeMap<String, Statistics>);
+pub struct Normalization {
+    entries: BTreeMap<String, Entry>,
+    /// Whether conditions are scaled by entries of their own names alone.
+    #[serde(skip)]
+    by_name: bool,
+}
+
+/// The statistics of one name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    #[serde(flatten)]
+    pub statistics: Statistics,
+    /// Whether they are of the channels of images, `[…, C, H, W]`, rather than of the last dimension.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub channels: bool,
+}
+
+impl Entry {
+    fn scaling(&self, name: &str) -> Affine {
+        let scaling = Affine::of([&self.statistics]);
+        match is_lerobots(name) {
+            true => scaling.with_constants_at(LEAST),
+            false => scaling,
+        }
+    }
+}
+
+/// What a network of LeRobot's sees in a dimension whose least and greatest value are the same: the least of the range
+/// that others are brought to, where other data sets' networks see its middle.
+const LEAST: f32 = -1.0;
+
+/// Whether this is the name of a feature of a LeRobot data set.
+fn is_lerobots(name: &str) -> bool {
+    name == "action" || name.starts_with("observation.")
+}
 
 impl Normalization {
     /// Reads a JSON file: see [`from_json`](Self::from_json).
@@ -78,12 +115,15 @@ impl Normalization {
             };
             let statistics = read()
                 .map_err(|key| Error::invalid(format!("'{key}' of {name} should be a list of finite numbers")))?;
+            let channels = fields.get("channels").and_then(Value::as_bool).unwrap_or_else(|| {
+                ["min", "mean"].iter().any(|key| fields.get(*key).is_some_and(is_of_channels))
+            });
             if let Some(statistics) = statistics {
                 statistics.check(&name)?;
-                all.insert(name, statistics);
+                all.insert(name, Entry { statistics, channels });
             }
         }
-        Ok(Normalization(all))
+        Ok(Normalization { entries: all, by_name: false })
     }
 
     /// The normalization of these statistics.
@@ -91,24 +131,31 @@ impl Normalization {
     /// # Errors
     /// When they are not lists of as many numbers, or not in order.
     pub fn new(entries: impl IntoIterator<Item = (String, Statistics)>) -> Result<Self> {
-        let entries: BTreeMap<_, _> = entries.into_iter().collect();
-        entries.iter().try_for_each(|(name, statistics)| statistics.check(name))?;
-        Ok(Normalization(entries))
+        let entries: BTreeMap<_, _> =
+            entries.into_iter().map(|(name, statistics)| (name, Entry { statistics, channels: false })).collect();
+        entries.iter().try_for_each(|(name, entry)| entry.statistics.check(name))?;
+        Ok(Normalization { entries, by_name: false })
+    }
+
+    /// The normalization of a LeRobot policy's features. If it sees images, a network that takes no feature by its name takes
+    /// what an encoder made of them, which nothing here is of.
+    pub(crate) fn of_features(entries: BTreeMap<String, Entry>, sees_images: bool) -> Result<Self> {
+        entries.iter().try_for_each(|(name, entry)| entry.statistics.check(name))?;
+        Ok(Normalization { entries, by_name: sees_images })
     }
 
     /// The statistics of this name.
     pub fn get(&self, name: &str) -> Option<&Statistics> {
-        self.0.get(name)
+        self.entries.get(name).map(|entry| &entry.statistics)
     }
 
     /// What this comes to for a model whose input `sample` takes samples of `shape`, and whose `conditions` have
-    /// these names and numbers of elements.
+    /// these names and shapes.
     ///
     /// # Errors
     /// When a length does not fit, or nothing here is of this model.
-    pub fn normalizer(&self, sample: &str, shape: &[usize], conditions: &[(&str, usize)]) -> Result<Normalizer> {
-        let of = |names: &[&str]| names.iter().find_map(|n| Some((n.to_string(), Affine::of([self.0.get(*n)?]))));
-        let of_sample = of(&[sample, "sample", "action"]);
+    pub fn normalizer(&self, sample: &str, shape: &[usize], conditions: &[(&str, &[usize])]) -> Result<Normalizer> {
+        let of_sample = [sample, "sample", "action"].into_iter().find_map(|n| Some((n, self.entries.get(n)?.scaling(n))));
         if let Some((name, scaling)) = &of_sample {
             let (len, last) = (scaling.len(), shape.last().copied().unwrap_or(1));
             if len != last && len != shape.iter().product::<usize>() {
@@ -118,25 +165,20 @@ impl Normalization {
             }
         }
         let mut found = BTreeMap::new();
-        for &(name, len) in conditions {
-            let states = ["observation.state", "observation.environment_state"];
-            let states: Vec<&Statistics> = states.iter().filter_map(|n| self.0.get(*n)).collect();
-            let lerobot = || {
-                (conditions.len() == 1 && !states.is_empty())
-                    .then(|| ("observation.state".to_string(), Affine::of(states)))
+        for &(name, shape) in conditions {
+            let scaling = match self.entries.get(name) {
+                Some(entry) if entry.channels => entry.scaling(name).of_channels(name, shape)?,
+                Some(entry) => entry.scaling(name).repeated(name, name, shape)?,
+                None if conditions.len() == 1 && !self.by_name => match self.states() {
+                    Some(states) => states.repeated("observation.state", name, shape)?,
+                    None => continue,
+                },
+                None => continue,
             };
-            let Some((entry, scaling)) = of(&[name]).or_else(lerobot) else { continue };
-            // an observation of several moments has them one after the other
-            if scaling.len() == 0 || !len.is_multiple_of(scaling.len()) {
-                return Err(Error::invalid(format!(
-                    "the normalization of {entry} has {} dimensions, but the model's condition {name} has {len} numbers: give as many, or one for each of what it repeats",
-                    scaling.len()
-                )));
-            }
             found.insert(name.to_string(), scaling);
         }
         if of_sample.is_none() && found.is_empty() {
-            let here: Vec<&str> = self.0.keys().map(String::as_str).collect();
+            let here: Vec<&str> = self.entries.keys().map(String::as_str).collect();
             return Err(Error::invalid(format!(
                 "the normalization is of none of the model's inputs: it has {}, the model {}",
                 if here.is_empty() { "nothing".into() } else { here.join(", ") },
@@ -145,6 +187,20 @@ impl Normalization {
         }
         Ok(Normalizer { sample: of_sample.map(|s| s.1), conditions: found })
     }
+
+    /// The scaling of a LeRobot data set's states, one after the other, as networks take them that see nothing else.
+    fn states(&self) -> Option<Affine> {
+        let states = ["observation.state", "observation.environment_state"];
+        let states: Vec<&Statistics> = states.iter().filter_map(|name| self.get(name)).collect();
+        (!states.is_empty()).then(|| Affine::of(states).with_constants_at(LEAST))
+    }
+}
+
+/// Whether these nested lists are numbers of an image's channels: `[[[r]], [[g]], [[b]]]`.
+fn is_of_channels(value: &Value) -> bool {
+    let one = |value: &Value| value.as_array().filter(|all| all.len() == 1).map(|all| all[0].clone());
+    let is_channel = |channel: &Value| one(channel).and_then(|row| one(&row)).is_some_and(|v| v.is_number());
+    value.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(is_channel))
 }
 
 /// Numbers in lists, which may be nested.
@@ -203,17 +259,21 @@ impl Statistics {
 }
 
 /// `data = offset + scale · network`, a pair for each dimension. A dimension that never varied has the scale 0: the
-/// network sees 0 for it, and the data is its one value.
+/// network sees one value for it, 0 unless it was trained with another, and the data is its one value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Affine {
     scale: Vec<f32>,
     offset: Vec<f32>,
+    /// What the network sees of a dimension that never varied.
+    constant: f32,
+    /// How many neighbouring numbers are of one dimension: 1, or an image's pixels.
+    each: usize,
 }
 
 impl Affine {
     /// The scaling of these statistics, one after the other.
     pub fn of<'a>(statistics: impl IntoIterator<Item = &'a Statistics>) -> Self {
-        let mut all = Affine { scale: Vec::new(), offset: Vec::new() };
+        let mut all = Affine { scale: Vec::new(), offset: Vec::new(), constant: 0.0, each: 1 };
         for statistics in statistics {
             let [(_, left), (_, right)] = statistics.lists();
             for (a, b) in left.iter().zip(right) {
@@ -228,6 +288,35 @@ impl Affine {
         all
     }
 
+    fn with_constants_at(self, constant: f32) -> Self {
+        Affine { constant, ..self }
+    }
+
+    /// This for each pixel of the channels of images of a condition's shape, `[…, C, H, W]`.
+    fn of_channels(self, name: &str, shape: &[usize]) -> Result<Self> {
+        match shape {
+            [.., channels, height, width] if *channels == self.len() => Ok(Affine { each: height * width, ..self }),
+            _ => Err(Error::invalid(format!(
+                "the normalization of {name} is of {} channels, but the model's condition has the shape {shape:?}, which should end in [{}, height, width]",
+                self.len(),
+                self.len()
+            ))),
+        }
+    }
+
+    /// This, if it fits a condition of that shape once or several times: an observation of several moments has them one
+    /// after the other.
+    fn repeated(self, entry: &str, name: &str, shape: &[usize]) -> Result<Self> {
+        let len: usize = shape.iter().product();
+        if self.len() == 0 || !len.is_multiple_of(self.len()) {
+            return Err(Error::invalid(format!(
+                "the normalization of {entry} has {} dimensions, but the model's condition {name} has {len} numbers: give as many, or one for each of what it repeats",
+                self.len()
+            )));
+        }
+        Ok(self)
+    }
+
     /// The number of dimensions.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
@@ -236,7 +325,8 @@ impl Affine {
 
     /// From the data's units to the network's.
     pub fn normalize(&self, values: &mut [f32]) {
-        self.each(values, |v, scale, offset| if scale == 0.0 { 0.0 } else { (v - offset) / scale });
+        let constant = self.constant;
+        self.each(values, |v, scale, offset| if scale == 0.0 { constant } else { (v - offset) / scale });
     }
 
     /// From the network's units to the data's.
@@ -245,10 +335,9 @@ impl Affine {
     }
 
     fn each(&self, values: &mut [f32], f: impl Fn(f32, f32, f32) -> f32) {
-        for row in values.chunks_mut(self.scale.len().max(1)) {
-            for ((v, scale), offset) in row.iter_mut().zip(&self.scale).zip(&self.offset) {
-                *v = f(*v, *scale, *offset);
-            }
+        let dimensions = self.scale.iter().zip(&self.offset).cycle();
+        for (dimension, (scale, offset)) in values.chunks_mut(self.each.max(1)).zip(dimensions) {
+            dimension.iter_mut().for_each(|v| *v = f(*v, *scale, *offset));
         }
     }
 }
@@ -298,7 +387,7 @@ mod tests {
     #[test]
     fn ranges_become_one_and_deviations_too() {
         let n = read(r#"{"x": {"min": [0, -4, 7], "max": [10, 4, 7]}, "c": {"mean": [1, 2], "std": [0.5, 4]}}"#);
-        let s = n.normalizer("x", &[2, 3], &[("c", 4)]).unwrap();
+        let s = n.normalizer("x", &[2, 3], &[("c", &[4])]).unwrap();
         let mut x = [0.0, 4.0, 7.0, 7.5, 0.0, 7.0];
         s.normalize(&mut x);
         assert_eq!(x, [-1.0, 1.0, 0.0, 0.5, 0.0, 0.0]);
@@ -317,7 +406,7 @@ mod tests {
             r#"{{"action": {both}, "observation.state": {both}, "observation.environment_state": {both},
             "observation.image": {{"mean": [[[0.5]]], "std": [[[0.2]]], "min": [[[0]]], "max": [[[1]]]}}, "names": {{}}}}"#
         );
-        let s = read(&text).normalizer("noisy", &[8, 1], &[("global_cond", 4)]).unwrap();
+        let s = read(&text).normalizer("noisy", &[8, 1], &[("global_cond", &[4])]).unwrap();
         assert_eq!((s.sample.unwrap().offset, s.conditions["global_cond"].len()), (vec![1.0], 2));
         let text = text.replace(r#"{"min": [0],"#, r#"{"mode": "mean_std", "min": [0],"#);
         assert_eq!(read(&text).normalizer("noisy", &[8, 1], &[]).unwrap().sample.unwrap().offset, [1.5]);
@@ -325,7 +414,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_told() {
-        let normalizer = |text: &str| read(text).normalizer("x", &[4, 2], &[("c", 4)]).unwrap_err().to_string();
+        let normalizer = |text: &str| read(text).normalizer("x", &[4, 2], &[("c", &[4])]).unwrap_err().to_string();
         let error = normalizer(r#"{"x": {"min": [0, 0, 0], "max": [1, 1, 1]}}"#);
         assert_eq!(error, "the normalization of x has 3 dimensions, but the model's samples have 2 (shape [4, 2])");
         let error = normalizer(r#"{"c": {"min": [0, 0, 0], "max": [1, 1, 1]}}"#);

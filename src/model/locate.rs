@@ -2,6 +2,7 @@
 
 use crate::config::SchedulerConfig;
 use crate::{Error, ErrorKind, Result};
+use crate::normalization::Normalization;
 use crate::{file, lerobot};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -49,12 +50,12 @@ pub(super) fn network_file(path: &Path) -> Result<PathBuf> {
 /// When there is one that cannot be read.
 pub(super) fn decoder_file(path: &Path) -> Result<(PathBuf, Option<Map<String, Value>>)> {
     let file = if path.is_dir() { path.join("model.onnx") } else { path.to_path_buf() };
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(&file);
     let config = folder.join("config.json");
     let read = |text: String| {
         serde_json::from_str(&text).map_err(|e| Error::new(ErrorKind::Model, format!("{}: {e}", config.display())))
     };
-    let config = text(&config)?.map(read).transpose()?;
+    let config = file::read_text_if_any(&config)?.map(read).transpose()?;
     Ok((file, config))
 }
 
@@ -64,27 +65,30 @@ pub(super) fn decoder_file(path: &Path) -> Result<(PathBuf, Option<Map<String, V
 /// # Errors
 /// When there is one that cannot be read.
 pub(super) fn scheduler_near(file: &Path) -> Result<Option<SchedulerConfig>> {
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(file);
     const NAME: &str = "scheduler_config.json";
     let places = [folder.join(NAME), folder.join("scheduler").join(NAME), folder.join("../scheduler").join(NAME)];
     for place in places {
-        if let Some(text) = text(&place)? {
+        if let Some(text) = file::read_text_if_any(&place)? {
             return SchedulerConfig::from_json(&text).map(Some).map_err(|e| e.context(place.display()));
         }
     }
     let policy = folder.join("config.json");
-    match text(&policy)? {
+    match file::read_text_if_any(&policy)? {
         Some(text) => lerobot::scheduler_config(&text).map_err(|e| e.context(policy.display())),
         None => Ok(None),
     }
 }
 
-/// The text of a configuration, if there is one.
-fn text(path: &Path) -> Result<Option<String>> {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    match file::read_text(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if matches!(e.kind(), NotFound | NotADirectory) => Ok(None),
-        Err(e) => Err(Error::new(ErrorKind::Io, format!("{} cannot be read: {e}", path.display()))),
-    }
+/// The statistics of a LeRobot policy whose processors lie beside the network's file.
+///
+/// # Errors
+/// When there are some that cannot be read.
+pub(super) fn normalization_near(file: &Path) -> Result<Option<Normalization>> {
+    lerobot::normalization(folder_of(file))
+}
+
+/// The folder that a file lies in.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -148,8 +148,10 @@ impl Model {
             }
             config => config?,
         };
-        let normalizer =
-            normalizer(&file.inputs, options.normalization.as_ref().or(file.metadata.normalization.as_ref()))?;
+        let normalizer = match options.normalization.as_ref().or(file.metadata.normalization.as_ref()) {
+            Some(given) => normalizer(&file.inputs, Some(given))?,
+            None => normalizer(&file.inputs, path.map(locate::normalization_near).transpose()?.flatten().as_ref())?,
+        };
         let mut told = told::told(
             options.time_as.or(file.metadata.time),
             &scheduler_config,
@@ -375,6 +377,6 @@ fn normalizer(inputs: &[Input], normalization: Option<&Normalization>) -> Result
     let Some(normalization) = normalization else { return Ok(Normalizer::default()) };
     let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
     let conditions = inputs.iter().filter(|i| i.role == Role::Condition);
-    let conditions: Vec<_> = conditions.map(|i| (i.name.as_str(), i.len())).collect();
+    let conditions: Vec<_> = conditions.map(|i| (i.name.as_str(), &i.shape[..])).collect();
     normalization.normalizer(&sample.name, &sample.shape[1..], &conditions)
 }

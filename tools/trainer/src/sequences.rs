@@ -99,7 +99,8 @@ impl Sequences {
     }
 
     fn normalizer(&self, normalization: &Normalization) -> Result<Normalizer> {
-        let conditions = [(CONDITION, self.conditions)];
+        let shape = [self.conditions];
+        let conditions = [(CONDITION, &shape[..])];
         Ok(normalization.normalizer(SAMPLE, &self.shape, if self.conditions > 0 { &conditions } else { &[] })?)
     }
 

@@ -1,4 +1,4 @@
-//! The configurations of LeRobot's policies, as ours.
+//! How a LeRobot policy samples, as our configuration.
 //!
 //! A policy's `config.json` says how it makes its actions: by a scheduler of diffusers, or by following a flow, in one of
 //! two directions of time. [`scheduler_config`] reads every field that changes the sample; what it does not know of
