@@ -58,7 +58,7 @@ impl Input {
     }
 
     /// Whether its elements are whole numbers.
-    pub(super) fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         self.range().is_some()
     }
 
