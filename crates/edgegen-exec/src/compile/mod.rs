@@ -1,23 +1,27 @@
-//! From operations to a plan: where every value lies (here), which operations become one step (`fuse.rs`), and what shares
+//! From operations to a plan: which stage makes every value and where the inputs lie (here), where values lie (`places.rs`) and
+//! in what form steps read them (`forms.rs`, in 8 bits `eight.rs`), which operations become one step (`fuse.rs`), and what shares
 //! room and threads (`layout.rs`). What a single operator needs is in its file in `ops/`.
 
+mod eight;
+mod forms;
 mod fuse;
 mod layout;
+mod places;
 
+pub use eight::{Layout8, stored_8bit, stored_around};
 pub use fuse::Readers;
+pub use places::{inverse, sides};
 
-use crate::constant::{self, Constant, broadcast_strides};
 use crate::graph::{Graph, GraphInput};
 use crate::lower::{Named, Operand, lower, resolve};
-use crate::ops::{Fusion, unary, zeros};
-use crate::place::{Access, Buffer, Handle, Places, Slice, Strided};
+use crate::ops::Fusion;
+use crate::place::{Access, Handle, Places, Slice};
 use crate::plan::{Plan, Tables};
 use crate::reason::Reason;
 use crate::step::{Boundary, Kernel, Step};
 use kernels::Isa;
 use kernels::arena::{ImageView, Layout, StridedView};
-use kernels::conv8::{self, QuantParams};
-use kernels::general::StridedLoops;
+use kernels::conv8::QuantParams;
 use onnx::budget::Budget;
 use onnx::pb::GraphProto;
 use std::collections::{HashMap, HashSet};
@@ -110,15 +114,6 @@ pub enum Stage {
     Time,
     /// On the sample: in each call.
     Sample,
-}
-
-/// How a value lies that is read in 8 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Layout8 {
-    /// As an image, its channels the second dimension.
-    Image,
-    /// As one row of pixels, its channels the last dimension.
-    Rows,
 }
 
 /// Makes a plan of operations.
@@ -340,84 +335,6 @@ impl<'c, 'a> Compiler<'c, 'a> {
         }
     }
 
-    /// A new place whose numbers lie together.
-    pub fn row_major(&mut self, dims: &[usize]) -> Result<StridedView, Reason> {
-        let start = self.memory.storage(constant::count(dims)?).ok_or(NO_PLACE)?;
-        Ok(StridedView::row_major(start, dims))
-    }
-
-    /// A place for a value whose dimensions lie in the order that those of `like` do.
-    pub fn like(&mut self, name: &'a str, like: &StridedView) -> Result<StridedView, Reason> {
-        let dims = self.dims(name)?;
-        let images = like.views().filter(|_| self.stage == Stage::Sample && dims.len() == like.dims.len());
-        if images.is_some_and(|images| images.len() == dims[0]) {
-            return self.image(name);
-        }
-        let mut order: Vec<usize> = (0..dims.len()).collect();
-        if dims.len() == like.dims.len() {
-            order.sort_by_key(|d| std::cmp::Reverse(like.strides[*d]));
-        }
-        let place = self.row_major(&order.iter().map(|d| dims[*d]).collect::<Vec<_>>())?;
-        Ok(place.permuted(&inverse(&order)))
-    }
-
-    /// A place for the images of this name, `[N, C, H, W]` or `[N, C, W]`: its own, or one within the concatenation that it is
-    /// a part of, or that within one that the other is a part of.
-    pub fn image(&mut self, name: &'a str) -> Result<StridedView, Reason> {
-        // from the value to the outermost whole that it lies in, or the first that has a place
-        let (mut chain, mut outermost) = (Vec::new(), name);
-        while let Some((whole, first)) =
-            self.parts.get(outermost).copied().filter(|_| !chain_has_place(self, outermost, name))
-        {
-            chain.push((outermost, first));
-            outermost = whole;
-        }
-        if outermost == name || !self.places.contains_key(outermost) {
-            let dims = self.dims(outermost)?;
-            let border = self.borders.get(outermost).copied().unwrap_or_default();
-            let place = self.new_images(dims, border)?;
-            if outermost == name {
-                return Ok(place);
-            }
-            self.places.insert(outermost, place);
-        }
-        let mut whole = self.value(outermost)?;
-        for (part, first) in chain.into_iter().rev() {
-            let dims = self.dims(part)?;
-            let view = whole.view().ok_or("a concatenation that is no image")?;
-            let part_of = view.channels(first, dims[1]).ok_or("a part that is not within its concatenation")?;
-            whole = StridedView::of_view(part_of, dims);
-            if part != name {
-                self.places.insert(part, whole.clone());
-            }
-        }
-        Ok(whole)
-    }
-
-    /// A new image in f32 with a border of zeros, which a step clears.
-    fn new_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<ImageView, Reason> {
-        check_image(sides, border)?;
-        let view = self.memory.place(sides, border).ok_or(NO_PLACE)?;
-        self.clear_border(view, None);
-        Ok(view)
-    }
-
-    /// New images in f32, `[N, C, H, W]` or `[N, C, W]`, with a border of zeros around each.
-    fn new_images(&mut self, dims: &[usize], border: [usize; 2]) -> Result<StridedView, Reason> {
-        let (count, sides) = (*dims.first().ok_or("a number is no image")?, sides(&[&[1], &dims[1..]].concat())?);
-        check_image(sides, border)?;
-        let views = self.memory.places(count, sides, border).ok_or(NO_PLACE)?;
-        views.iter().for_each(|view| self.clear_border(*view, None));
-        Ok(StridedView::of_views(&views, dims).ok_or(NO_PLACE)?)
-    }
-
-    /// A place for images, and the images.
-    pub fn results(&mut self, name: &'a str) -> Result<(StridedView, Vec<ImageView>), Reason> {
-        let place = self.image(name)?;
-        let views = place.views().ok_or("no image")?;
-        Ok((place, views))
-    }
-
     /// Makes the images of a value, one by one: `step` is pushed for each image of `x` and that of the result.
     pub fn image_by_image<K: Kernel + 'static>(
         &mut self,
@@ -445,36 +362,6 @@ impl<'c, 'a> Compiler<'c, 'a> {
         }
     }
 
-    /// A new image in f32 without a border.
-    pub fn plain_image(&mut self, sides: [usize; 3]) -> Result<ImageView, Reason> {
-        self.new_image(sides, [0, 0])
-    }
-
-    /// A new image all of which is cleared, with a border around it.
-    pub fn cleared_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<ImageView, Reason> {
-        check_image(sides, border)?;
-        let view = self.memory.place(sides, border).ok_or(NO_PLACE)?;
-        self.clear(view.start);
-        Ok(view)
-    }
-
-    /// Pushes a step that makes all of the storage that has this number in it zeros.
-    pub fn clear(&mut self, start: usize) {
-        let storage = self.memory.storages()[self.memory.storage_at(start)];
-        let mut places = Places::default();
-        let to = places.slice(Access::Write, Slice { start: storage.start, len: storage.len });
-        self.push(zeros::Clear { to }, places);
-    }
-
-    fn clear_border(&mut self, view: ImageView, zero_point: Option<u8>) {
-        if view.border != [0, 0] || (zero_point.is_some() && view.c < view.pixel) {
-            let mut places = Places::default();
-            let buffer = if zero_point.is_some() { Buffer::Bytes } else { Buffer::Floats };
-            let view = places.edges(buffer, view);
-            self.push(zeros::Border { view, zero_point }, places);
-        }
-    }
-
     /// Whether a value is made in the place of a concatenation.
     pub fn is_part(&self, name: &str) -> bool {
         self.parts.contains_key(name)
@@ -488,209 +375,4 @@ impl<'c, 'a> Compiler<'c, 'a> {
     pub fn is_only_result(&self, name: &str) -> bool {
         self.is_result(name) && !self.consumers.contains_key(name)
     }
-
-    /// A stored tensor among the values.
-    pub fn operand(&mut self, operand: &Operand<'a>) -> Result<StridedView, Reason> {
-        match operand {
-            Operand::Value(name) => self.value(name),
-            Operand::Stored(constant) => {
-                let place = self.row_major(&constant.dims)?;
-                self.graph.take_numbers(constant.len())?;
-                self.constants.push((place.start, constant.values.to_vec()));
-                Ok(place)
-            }
-        }
-    }
-
-    fn loops<const N: usize>(&self, places: [&StridedView; N]) -> Result<StridedLoops<N>, Reason> {
-        let dims = &places[0].dims;
-        let strides = places.map(|p| broadcast_strides(&p.dims, &p.strides, dims));
-        let values = std::array::from_fn(|i| (places[i].start, strides[i].as_slice()));
-        StridedLoops::new(dims, values).ok_or_else(|| "more dimensions than there are loops".into())
-    }
-
-    /// Values as regions that are gone over together: the others are broadcast to the first.
-    pub fn strided<const N: usize>(&self, places: [&StridedView; N]) -> Result<[Strided; N], Reason> {
-        Ok(Strided::of_loops(&self.loops(places)?))
-    }
-
-    /// As [`strided`](Self::strided), with a matrix of its own for each index of each value: the lengths and strides of its rows
-    /// and columns.
-    pub fn strided_with<const N: usize>(
-        &self,
-        places: [&StridedView; N],
-        sides: [[(usize, usize); 2]; N],
-    ) -> Result<[Strided; N], Reason> {
-        Ok(Strided::of_matrices(&self.loops(places)?, sides))
-    }
-
-    /// Stacked matrices as regions: the last two dimensions of each value are the matrices', the others are broadcast to those
-    /// of the first.
-    pub fn matrices<const N: usize>(&self, places: [&StridedView; N]) -> Result<[Strided; N], Reason> {
-        let outer = places.map(|p| p.leading(p.dims.len() - 2));
-        let loops = self.loops(std::array::from_fn(|v| &outer[v]))?;
-        let sides = places.map(|p| {
-            let n = p.dims.len() - 2;
-            [(p.dims[n], p.strides[n]), (p.dims[n + 1], p.strides[n + 1])]
-        });
-        Ok(Strided::of_matrices(&loops, sides))
-    }
-
-    /// Pushes a step that copies a value.
-    pub fn copy(&mut self, from: &StridedView, to: &StridedView) -> Result<(), Reason> {
-        let regions = self.strided([to, from])?;
-        self.push_copy(regions);
-        Ok(())
-    }
-
-    fn push_copy(&mut self, regions: [Strided; 2]) {
-        let (kernel, places) = unary::Function::new(kernels::general::Unary::Copy, regions);
-        self.push(kernel, places);
-    }
-
-    /// The value as it is, or else a copy of it whose numbers lie together.
-    pub fn contiguous(
-        &mut self,
-        place: &StridedView,
-        fits: impl Fn(&StridedView) -> bool,
-    ) -> Result<StridedView, Reason> {
-        if fits(place) {
-            return Ok(place.clone());
-        }
-        let copy = self.row_major(&place.dims)?;
-        self.copy(place, &copy)?;
-        Ok(copy)
-    }
-
-    /// The value of this name as an image with at least this border.
-    pub fn view(&mut self, name: &'a str, [rows, pixels]: [usize; 2]) -> Result<ImageView, Reason> {
-        let place = self.value(name)?;
-        let fits = |v: &ImageView| v.border[0] >= rows && v.border[1] >= pixels;
-        if let Some(view) = place.view().filter(fits) {
-            return Ok(view);
-        }
-        if let Some(view) = self.images.get(name).copied().filter(fits) {
-            return Ok(view);
-        }
-        let dims = self.dims(name)?;
-        let view = self.new_image(sides(dims)?, [rows, pixels])?;
-        self.copy(&place, &StridedView::of_view(view, dims))?;
-        self.images.insert(name, view);
-        Ok(view)
-    }
-
-    /// The value of this name as images `[N, C, H, W]` or `[N, C, W]`, each with at least this border.
-    pub fn images(&mut self, name: &'a str, [rows, pixels]: [usize; 2]) -> Result<Vec<ImageView>, Reason> {
-        let place = self.value(name)?;
-        if place.dims.first() == Some(&1) {
-            return Ok(vec![self.view(name, [rows, pixels])?]);
-        }
-        let fits = place.border[0] >= rows && place.border[1] >= pixels;
-        if let Some(views) = place.views().filter(|_| fits) {
-            return Ok(views);
-        }
-        let copy = self.new_images(self.dims(name)?, [rows, pixels])?;
-        self.copy(&place, &copy)?;
-        Ok(copy.views().ok_or(NO_PLACE)?)
-    }
-
-    /// A value as an image, copied if it does not lie as one.
-    pub fn as_view(&mut self, place: &StridedView) -> Result<ImageView, Reason> {
-        if let Some(view) = place.view() {
-            return Ok(view);
-        }
-        let view = self.plain_image(sides(&place.dims)?)?;
-        self.copy(place, &StridedView::of_view(view, &place.dims))?;
-        Ok(view)
-    }
-
-    /// A value as rows of its last dimension, copied if it does not lie so.
-    pub fn as_rows(&mut self, place: &StridedView) -> Result<ImageView, Reason> {
-        Ok(self.contiguous(place, |p| p.rows().is_some())?.rows().ok_or("no rows")?)
-    }
-
-    /// A place for the value of this name in 8 bits: the channels of a pixel are padded to whole groups of those that
-    /// are multiplied at a time.
-    pub fn place_8bit(&mut self, name: &'a str, params: QuantParams, layout: Layout8) -> Result<ImageView, Reason> {
-        let dims = self.dims(name)?;
-        let ([c, h, w], border) = match layout {
-            Layout8::Image => (sides(dims)?, self.borders.get(name).copied().unwrap_or_default()),
-            Layout8::Rows => {
-                let c = dims.last().copied().filter(|c| *c > 0).ok_or("a number has no rows")?;
-                ([c, 1, dims.iter().product::<usize>() / c], [0, 0])
-            }
-        };
-        let padded = c.checked_next_multiple_of(conv8::CHANNELS).ok_or("too many channels")?;
-        check_image([padded, h, w], border)?;
-        let whole = self.bytes.place([padded, h, w], border);
-        let view = whole.and_then(|whole| whole.channels(0, c)).ok_or(NO_PLACE)?;
-        self.clear_border(view, Some(self.isa.byte(params.zero_point())));
-        self.quantized.insert((name, layout), view);
-        Ok(view)
-    }
-
-    /// What a value is rounded to, and where it is in 8 bits, if it is there.
-    pub fn value_8bit(&self, name: &'a str, layout: Layout8) -> Option<(QuantParams, ImageView)> {
-        self.rounded.get(name).copied().zip(self.quantized.get(&(name, layout)).copied())
-    }
-
-    /// Whether a value is rounded to 8 bits by its range.
-    pub fn is_rounded_by_range(&self, name: &str) -> bool {
-        self.ranged.contains(name)
-    }
-
-    /// Says where a value is in 8 bits, as rows, and where its levels are.
-    pub fn put_by_range(&mut self, name: &'a str, view: ImageView, levels: Slice) {
-        self.by_range.insert(name, (self.stage, view, levels));
-    }
-
-    /// Where a value is in 8 bits, as rows, and where its levels are, if it is there in this stage.
-    pub fn value_by_range(&self, name: &str) -> Option<(ImageView, Slice)> {
-        let (_, view, levels) = self.by_range.get(name).copied().filter(|(stage, ..)| *stage == self.stage)?;
-        Some((view, levels))
-    }
-
-    /// Whether a value is rounded to 8 bits.
-    pub fn is_rounded(&self, name: &str) -> bool {
-        self.rounded.contains_key(name)
-    }
-}
-
-/// Whether `name`, which is not the value that a place is sought for, has one already.
-fn chain_has_place(compiler: &Compiler, name: &str, sought: &str) -> bool {
-    name != sought && compiler.places.contains_key(name)
-}
-
-/// Makes sure that an image is not larger than a value may be.
-fn check_image([c, h, w]: [usize; 3], [rows, pixels]: [usize; 2]) -> Result<(), Reason> {
-    let side = |n: usize, border: usize| border.checked_mul(2).and_then(|b| b.checked_add(n)).unwrap_or(usize::MAX);
-    constant::count(&[c, side(h, rows), side(w, pixels)]).map(|_| ())
-}
-
-/// Channels, rows and columns of `[1, C, H, W]` or `[1, C, W]`.
-pub fn sides(dims: &[usize]) -> Result<[usize; 3], Reason> {
-    match *dims {
-        [1, c, w] => Ok([c, 1, w]),
-        [1, c, h, w] => Ok([c, h, w]),
-        _ => Err(format!("{dims:?} is no image").into()),
-    }
-}
-
-/// The weights in 8 bits, with a scale for each of what lies along dimension `axis` or one for all, if they are stored so.
-pub fn stored_8bit(weights: &Constant, axis: usize) -> Option<(&[i8], &[f32])> {
-    let (values, scales, zeros) = stored_around(weights, axis)?;
-    zeros.is_empty().then_some((values, scales))
-}
-
-/// The same, with what they are around: nothing if all are around zero.
-pub fn stored_around(weights: &Constant, axis: usize) -> Option<(&[i8], &[f32], &[f32])> {
-    let stored = weights.levels.as_ref().filter(|s| s.scales.len() == 1 || s.axis == axis)?;
-    Some((&stored.values, &stored.scales, &stored.zeros))
-}
-
-/// The order that undoes an order.
-pub fn inverse(order: &[usize]) -> Vec<usize> {
-    let mut back = vec![0; order.len()];
-    order.iter().enumerate().for_each(|(i, o)| back[*o] = i);
-    back
 }
