@@ -5,11 +5,11 @@ use crate::constant::{Constant, LARGEST_WHOLE, count};
 use crate::ops::{Operator, operator};
 use crate::reason::Reason;
 use onnx::budget::Budget;
+use onnx::order;
 use onnx::pb::tensor_proto::DataType;
 use onnx::pb::{GraphProto, NodeProto};
 use onnx::signature::{called, is_default, types_as_computed};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 /// What is known of an input of the graph.
 pub struct GraphInput<'a> {
@@ -105,7 +105,8 @@ pub fn unknown_form() -> Reason {
 }
 
 impl<'a> Graph<'a> {
-    /// Reads `graph` of this opset, whose inputs are of these shapes, in time that grows with its size. Stored tensors, and those that are
+    /// Reads `graph` of this opset, whose nodes are [in order](order::sort) and whose inputs are of these shapes, in time that grows
+    /// with its size. Stored tensors, and those that are
     /// made of them, are taken from the budget.
     ///
     /// # Errors
@@ -141,7 +142,13 @@ impl<'a> Graph<'a> {
         partial: bool,
     ) -> Result<Self, Reason> {
         let mut all = Self::before_nodes(graph, opset, inputs, budget, partial)?;
-        all.read_in_order(&graph.node)?;
+        debug_assert!(order::is_sorted(graph), "nodes are put in order where a file is read, and passes keep it");
+        for node in &graph.node {
+            match all.read(node) {
+                Err(Reason::Unsupported(_)) if partial => {}
+                read => read?,
+            }
+        }
         for (i, node) in all.nodes.iter().enumerate() {
             node.input.iter().for_each(|name| all.consumers.entry(name).or_default().push(i));
             node.output.iter().for_each(|name| _ = all.makers.insert(name, i));
@@ -190,51 +197,6 @@ impl<'a> Graph<'a> {
             *all.readers.entry(name).or_default() += 1;
         }
         Ok(all)
-    }
-
-    /// Reads the nodes in the file's order, but for those that read results of nodes further on, which come after these:
-    /// converters append nodes that belong before.
-    fn read_in_order(&mut self, nodes: &'a [NodeProto]) -> Result<(), Reason> {
-        let mut waiting: HashMap<&str, Vec<usize>> = HashMap::new();
-        let mut missing: Vec<usize> = Vec::with_capacity(nodes.len());
-        for (i, node) in nodes.iter().enumerate() {
-            let unknown = node.input.iter().filter(|name| !name.is_empty() && self.dims(name).is_none());
-            let mut count = 0;
-            unknown.for_each(|name| {
-                waiting.entry(name).or_default().push(i);
-                count += 1;
-            });
-            missing.push(count);
-        }
-        let mut ready: BinaryHeap<Reverse<usize>> =
-            (0..nodes.len()).filter(|i| missing[*i] == 0).map(Reverse).collect();
-        let mut done = vec![false; nodes.len()];
-        let mut first_left = 0;
-        while first_left < nodes.len() {
-            let next = match ready.pop() {
-                Some(Reverse(i)) => i,
-                // what is left waits for what nothing makes: reading it says what, or it can do without
-                None => first_left,
-            };
-            if !std::mem::replace(&mut done[next], true) {
-                match self.read(&nodes[next]) {
-                    Err(Reason::Unsupported(_)) if self.partial => {}
-                    read => read?,
-                }
-                for name in &nodes[next].output {
-                    for i in waiting.remove(name.as_str()).unwrap_or_default() {
-                        missing[i] -= 1;
-                        if missing[i] == 0 {
-                            ready.push(Reverse(i));
-                        }
-                    }
-                }
-            }
-            while done.get(first_left) == Some(&true) {
-                first_left += 1;
-            }
-        }
-        Ok(())
     }
 
     /// Leaves what is made of large stored tensors to be: for who asks for shapes, and for what shapes are made of.

@@ -90,6 +90,15 @@ pub fn sort(graph: &mut GraphProto) -> Result<()> {
     Ok(())
 }
 
+/// Whether no node reads what a node after it makes.
+pub fn is_sorted(graph: &GraphProto) -> bool {
+    let made =
+        graph.node.iter().enumerate().flat_map(|(i, node)| node.output.iter().map(move |name| (name.as_str(), i)));
+    let maker: HashMap<&str, usize> = made.filter(|(name, _)| !name.is_empty()).collect();
+    let mut nodes = graph.node.iter().enumerate();
+    nodes.all(|(i, node)| reads(node).into_iter().all(|name| maker.get(name).is_none_or(|made| *made < i)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +111,7 @@ mod tests {
     fn sorted(nodes: Vec<NodeProto>) -> Result<Vec<String>> {
         let mut graph = GraphProto { node: nodes, ..Default::default() };
         sort(&mut graph)?;
+        assert!(is_sorted(&graph));
         Ok(graph.node.into_iter().map(|mut n| n.output.remove(0)).collect())
     }
 
@@ -126,6 +136,7 @@ mod tests {
         let nodes = vec![choice, node("x", "outside"), node("x", "unused"), node("unused", "inside")];
         let output = vec![crate::pb::ValueInfoProto { name: "y".into(), ..Default::default() }];
         let mut graph = GraphProto { node: nodes, output, ..Default::default() };
+        assert!(!is_sorted(&graph));
         sort(&mut graph).unwrap();
         drop_dead(&mut graph);
         let left: Vec<&str> = graph.node.iter().map(|n| n.output[0].as_str()).collect();
