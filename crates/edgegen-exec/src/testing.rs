@@ -169,6 +169,7 @@ impl Builder {
     }
 
     /// One of many things that networks do to an image of `c` channels; the result has as many.
+    #[allow(clippy::too_many_lines, reason = "a list of fragments, each a few lines long")]
     fn block(&mut self, x: &str, [c, h, w]: [usize; 3], earlier: &[String]) -> String {
         let other = earlier[self.below(earlier.len())].clone();
         match self.below(24) {

@@ -49,19 +49,29 @@ struct Expansion {
 /// A quantized tensor: its name, and those of its scale and its zero point.
 type Quantized<'a> = [&'a String; 3];
 
+/// Input `k` of a node, if it has one.
+fn given(node: &NodeProto, k: usize) -> Option<&String> {
+    node.input.get(k).filter(|name| !name.is_empty())
+}
+
+/// The quantized tensor that the inputs from `k` on are.
+fn three(node: &NodeProto, k: usize) -> Option<Quantized<'_>> {
+    Some([given(node, k)?, given(node, k + 1)?, given(node, k + 2)?])
+}
+
+/// What a quantized operator is between its inputs as floats and its result `out` in 8 bits.
+fn in_floats(node: &NodeProto, op: &str, input: Vec<String>, out: &str) -> NodeProto {
+    let output = vec![format!("{out}/float")];
+    NodeProto { op_type: op.into(), domain: String::new(), input, output, ..node.clone() }
+}
+
 impl Expansion {
     /// Expands a quantized operator, or says that it is none.
     fn node(&mut self, node: &NodeProto) -> Option<()> {
         let out = node.output.first()?;
-        let input = |k: usize| node.input.get(k).filter(|n| !n.is_empty());
-        let three = |k: usize| -> Option<Quantized> { Some([input(k)?, input(k + 1)?, input(k + 2)?]) };
-        let float = |op: &str, input: Vec<String>| NodeProto {
-            op_type: op.into(),
-            domain: String::new(),
-            input,
-            output: vec![format!("{out}/float")],
-            ..node.clone()
-        };
+        let input = |k: usize| given(node, k);
+        let three = |k: usize| three(node, k);
+        let float = |op: &str, inputs: Vec<String>| in_floats(node, op, inputs, out);
         match node.op_type.as_str() {
             "QuantizeLinear" if !self.stored.contains_key(input(0)?) => {
                 let (scale, zero) = (input(1)?, input(2)?);
@@ -88,20 +98,7 @@ impl Expansion {
                 let inputs = vec![self.value(a, 1)?, self.value(b, 1)?];
                 self.push(float("MatMul", inputs), y, out);
             }
-            "QGemm" => {
-                let (a, b) = (three(0)?, three(3)?);
-                let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
-                let axis = if attribute("transB").is_some_and(|a| a.i != 0) { 0 } else { 1 };
-                let alpha = attribute("alpha").map_or(1.0, |a| a.f);
-                let mut inputs = vec![self.value(a, 1)?, self.value(b, axis)?];
-                if let Some(bias) = input(6) {
-                    inputs.push(self.bias(bias, a[1], b[1], alpha)?);
-                }
-                match (input(7), input(8)) {
-                    (Some(scale), Some(zero)) => self.push(float("Gemm", inputs), [scale, zero], out),
-                    _ => self.nodes.push(NodeProto { output: node.output.clone(), ..float("Gemm", inputs) }),
-                }
-            }
+            "QGemm" => self.gemm(node, out)?,
             "QLinearAdd" | "QLinearMul" => {
                 let (a, b, y) = (three(0)?, three(3)?, [input(6)?, input(7)?]);
                 let inputs = vec![self.value(a, 1)?, self.value(b, 1)?];
@@ -135,6 +132,24 @@ impl Expansion {
                 self.push(float("Concat", parts), y, out);
             }
             _ => return None,
+        }
+        Some(())
+    }
+
+    /// Expands a QGemm, whose result is of floats where it has no zero point.
+    fn gemm(&mut self, node: &NodeProto, out: &str) -> Option<()> {
+        let (a, b) = (three(node, 0)?, three(node, 3)?);
+        let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
+        let axis = if attribute("transB").is_some_and(|a| a.i != 0) { 0 } else { 1 };
+        let alpha = attribute("alpha").map_or(1.0, |a| a.f);
+        let mut inputs = vec![self.value(a, 1)?, self.value(b, axis)?];
+        if let Some(bias) = given(node, 6) {
+            inputs.push(self.bias(bias, a[1], b[1], alpha)?);
+        }
+        let gemm = in_floats(node, "Gemm", inputs, out);
+        match (given(node, 7), given(node, 8)) {
+            (Some(scale), Some(zero)) => self.push(gemm, [scale, zero], out),
+            _ => self.nodes.push(NodeProto { output: node.output.clone(), ..gemm }),
         }
         Some(())
     }

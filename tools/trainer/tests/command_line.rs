@@ -254,6 +254,7 @@ fn bad_input_is_told_in_one_line() {
 
 /// From data to figures, the way that a user goes.
 #[test]
+#[allow(clippy::too_many_lines, reason = "one way, each stage of which takes the files of the one before")]
 fn a_model_is_trained_exported_and_judged() {
     let folder = tempfile::tempdir().unwrap();
     let (data, out) = (write_data(folder.path()), folder.path().join("out"));

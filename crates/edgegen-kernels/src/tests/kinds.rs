@@ -227,24 +227,12 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                 .channels(1, c_out)
                 .unwrap();
             // what it should be, in integers and powers of two, which f32 holds exactly
-            let mut expected = Vec::new();
-            for (y, x) in (0..output.h).flat_map(|y| (0..output.w).map(move |x| (y, x))) {
-                for o in 0..c_out {
-                    let mut sum = 0i64;
-                    for (ky, kx) in (0..kernel[0]).flat_map(|ky| (0..kernel[1]).map(move |kx| (ky, kx))) {
-                        let (iy, ix) = (y * stride + ky, x * stride + kx);
-                        let inside = |i: usize, n: usize, p: usize| i >= p && i < n + p;
-                        if inside(iy, h, padding[0]) && inside(ix, w, padding[1]) {
-                            let at = input.start + (iy - padding[0]) * input.row + (ix - padding[1]) * input.pixel;
-                            for c in 0..c_in {
-                                let weight = i64::from(weights[(o * c_in + c) * taps + ky * kernel[1] + kx]);
-                                sum += weight * (i64::from(bytes[at + c]) - i64::from(levels.zero_point()));
-                            }
-                        }
-                    }
-                    expected.push(sum as f32 * (levels.scale() * scales[o]) + bias[o]);
-                }
-            }
+            let sums = exact_sums(&shape, &weights, input, (&bytes, levels.zero_point()), [output.h, output.w]);
+            let of_channel = |(i, sum): (usize, &i32)| {
+                let o = i % c_out;
+                *sum as f32 * (levels.scale() * scales[o]) + bias[o]
+            };
+            let expected: Vec<f32> = sums.iter().enumerate().map(of_channel).collect();
             for (isa, method) in methods(&shape, &weights, [output.h, output.w]) {
                 winograds += usize::from(method != conv::Method::Direct);
                 let eight = (&*weights, &*scales);
@@ -252,50 +240,51 @@ fn eight_bit_convolutions_are_exact_for_every_kind_of_cpu() {
                 let mut work = vec![f32::NAN; method.work_len(&shape, output.h, output.w).unwrap()];
                 let mut bytes: Vec<u8> = bytes.iter().map(|b| isa.byte(*b)).collect();
                 let mut arena = vec![f32::NAN; layout.len()];
-                let run = conv8::Run8 {
-                    packed: &packed,
-                    round: None,
-                    extra: None,
-                    input,
-                    output: Some(output),
-                    output8: None,
-                    residual: None,
-                };
-                in_parts(|part| convolve8(isa, &run, part, &mut work, Memory::new(&mut arena, &mut bytes)));
-                for (i, at) in output.pixels().enumerate() {
-                    assert_eq!(arena[at..at + c_out], expected[i * c_out..][..c_out], "{isa:?} {shape:?}");
-                }
-                // rounded, with both sums, and rounded again to 8 bits; the residual is what was written before
-                let round = conv8::QuantParams::new(2.0, 9).unwrap();
-                let after = conv8::QuantParams::new(4.0, 250).unwrap();
-                let extra: Vec<f32> = (0..c_out).map(|o| 0.5 * o as f32).collect();
-                let residual = Some(output);
-                let run = conv8::Run8 {
-                    round: Some(round),
-                    extra: Some(&extra),
-                    output8: Some((output8, after)),
-                    residual,
-                    ..run
-                };
-                let before = bytes.clone();
-                in_parts(|part| convolve8(isa, &run, part, &mut work, Memory::new(&mut arena, &mut bytes)));
-                let mut written = vec![false; bytes.len()];
-                for (i, (at, at8)) in output.pixels().zip(output8.pixels()).enumerate() {
-                    for c in 0..c_out {
-                        let before = expected[i * c_out + c];
-                        let level = ((before / 2.0).round_ties_even() + 9.0).clamp(0.0, 255.0);
-                        let value = (level - 9.0) * 2.0 + extra[c] + before;
-                        assert_eq!(arena[at + c], value, "{isa:?} {shape:?}");
-                        let level = ((value / 4.0).round_ties_even() + 250.0).clamp(0.0, 255.0);
-                        assert_eq!(bytes[at8 + c], isa.byte(level as u8), "{isa:?} {shape:?}");
-                        written[at8 + c] = true;
-                    }
-                }
-                assert!(bytes.iter().zip(&before).zip(&written).all(|((now, before), w)| *w || now == before));
+                check_exact(isa, &packed, [input, output, output8], &expected, &mut work, (&mut arena, &mut bytes));
             }
         }
     }
     assert!(winograds >= 10 || cfg!(miri), "Winograd was hardly tried");
+}
+
+/// Runs an 8-bit convolution plainly, and with all that it can add and round, into `output` and `output8`, and compares it with the
+/// exact results.
+fn check_exact(
+    isa: Isa,
+    packed: &conv8::Packed8,
+    [input, output, output8]: [ImageView; 3],
+    expected: &[f32],
+    work: &mut [f32],
+    (arena, bytes): (&mut [f32], &mut [u8]),
+) {
+    let c_out = output.c;
+    let run =
+        conv8::Run8 { packed, round: None, extra: None, input, output: Some(output), output8: None, residual: None };
+    in_parts(|part| convolve8(isa, &run, part, work, Memory::new(arena, bytes)));
+    for (i, at) in output.pixels().enumerate() {
+        assert_eq!(arena[at..at + c_out], expected[i * c_out..][..c_out], "{isa:?} {:?}", packed.shape());
+    }
+    // rounded, with both sums, and rounded again to 8 bits; the residual is what was written before
+    let round = conv8::QuantParams::new(2.0, 9).unwrap();
+    let after = conv8::QuantParams::new(4.0, 250).unwrap();
+    let extra: Vec<f32> = (0..c_out).map(|o| 0.5 * o as f32).collect();
+    let residual = Some(output);
+    let run = conv8::Run8 { round: Some(round), extra: Some(&extra), output8: Some((output8, after)), residual, ..run };
+    let before = bytes.to_vec();
+    in_parts(|part| convolve8(isa, &run, part, work, Memory::new(arena, bytes)));
+    let mut written = vec![false; bytes.len()];
+    for (i, (at, at8)) in output.pixels().zip(output8.pixels()).enumerate() {
+        for c in 0..c_out {
+            let before = expected[i * c_out + c];
+            let level = ((before / 2.0).round_ties_even() + 9.0).clamp(0.0, 255.0);
+            let value = (level - 9.0) * 2.0 + extra[c] + before;
+            assert_eq!(arena[at + c], value, "{isa:?} {:?}", packed.shape());
+            let level = ((value / 4.0).round_ties_even() + 250.0).clamp(0.0, 255.0);
+            assert_eq!(bytes[at8 + c], isa.byte(level as u8), "{isa:?} {:?}", packed.shape());
+            written[at8 + c] = true;
+        }
+    }
+    assert!(bytes.iter().zip(&before).zip(&written).all(|((now, before), w)| *w || now == before));
 }
 
 #[test]

@@ -87,3 +87,33 @@ fn methods(shape: &conv::Shape, weights: &[i8], [h, w]: [usize; 2]) -> Vec<(Isa,
     };
     Isa::available().into_iter().flat_map(of).collect()
 }
+
+/// The sums of an 8-bit convolution, in the order of pixels and then of channels: products of weights and of the input's levels
+/// less their zero point, which lies around the input too.
+fn exact_sums(
+    shape: &conv::Shape,
+    weights: &[i8],
+    input: ImageView,
+    (bytes, zero_point): (&[u8], u8),
+    [oh, ow]: [usize; 2],
+) -> Vec<i32> {
+    let conv::Shape { c_out, c_in, kernel, stride, dilation, padding } = *shape;
+    let taps = kernel[0] * kernel[1];
+    let mut sums = Vec::with_capacity(oh * ow * c_out);
+    for (y, x, o) in (0..oh).flat_map(|y| (0..ow).flat_map(move |x| (0..c_out).map(move |o| (y, x, o)))) {
+        let mut sum = 0i32;
+        for (ky, kx) in (0..kernel[0]).flat_map(|ky| (0..kernel[1]).map(move |kx| (ky, kx))) {
+            let at = input.start
+                + (y * stride[0] + ky * dilation[0]) * input.row
+                + (x * stride[1] + kx * dilation[1]) * input.pixel
+                - padding[0] * input.row
+                - padding[1] * input.pixel;
+            for c in 0..c_in {
+                let weight = i32::from(weights[(o * c_in + c) * taps + ky * kernel[1] + kx]);
+                sum += weight * (i32::from(bytes[at + c]) - i32::from(zero_point));
+            }
+        }
+        sums.push(sum);
+    }
+    sums
+}

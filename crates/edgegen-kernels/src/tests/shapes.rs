@@ -85,6 +85,16 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
     0..if cfg!(miri) { count.div_ceil(40) } else { count }
 }
 
+/// How far off a number may be whose terms' sizes add up to `bound`, where inputs times weights are of this size.
+fn tolerance(shape: &conv::Shape, method: conv::Method, bound: f64, size: f32) -> f64 {
+    let terms = (shape.c_in * shape.kernel[0] * shape.kernel[1] + 4) as f64;
+    match method {
+        conv::Method::Direct => 6e-8 * terms * bound,
+        // it adds numbers of other pixels, which it takes away again
+        conv::Method::Winograd(_) => 2e-5 * (bound + f64::from(size) * shape.c_in as f64),
+    }
+}
+
 #[test]
 fn convolutions_of_any_shape_are_right() {
     for seed in seeds(150) {
@@ -156,16 +166,9 @@ fn convolutions_of_any_shape_are_right() {
                         let extra = extra.map_or(0.0, |e| e[c]);
                         let exact = sums[i * shape.c_out + c] + f64::from(add) + f64::from(extra);
                         let bound = bounds[i * shape.c_out + c] + f64::from(add.abs() + extra.abs());
-                        // Winograd's way adds numbers of other pixels, which it takes away again
-                        let terms = (shape.c_in * shape.kernel[0] * shape.kernel[1] + 4) as f64;
-                        let near = if method == conv::Method::Direct { 6e-8 * terms } else { 2e-5 };
-                        let spread = if method == conv::Method::Direct {
-                            0.0
-                        } else {
-                            f64::from(size * weight) * shape.c_in as f64
-                        };
+                        let most = tolerance(&shape, method, bound, size * weight);
                         let off = (f64::from(arena[at + c]) - exact).abs();
-                        assert!(off <= near * (bound + spread), "{seed} {isa:?} {method:?} {shape:?} {off} of {bound}");
+                        assert!(off <= most, "{seed} {isa:?} {method:?} {shape:?} {off} of {bound}");
                         written[at + c] = true;
                     }
                 }
@@ -206,23 +209,12 @@ fn eight_bit_convolutions_of_any_shape_are_exact() {
         let round = conv8::QuantParams::new(draw.power(30), draw.one(&[0, 3, 128, 255])).unwrap();
         let after = conv8::QuantParams::new(draw.power(30), draw.one(&[0, 3, 128, 255])).unwrap();
         // a sum in integers, its product with a power of two, and one rounding: every kind of CPU must agree
-        let mut expected = Vec::new();
-        for (y, x, o) in (0..oh).flat_map(|y| (0..ow).flat_map(move |x| (0..c_out).map(move |o| (y, x, o)))) {
-            let mut sum = 0i32;
-            for (ky, kx) in (0..shape.kernel[0]).flat_map(|ky| (0..shape.kernel[1]).map(move |kx| (ky, kx))) {
-                let at = input.start
-                    + (y * shape.stride[0] + ky * shape.dilation[0]) * input.row
-                    + (x * shape.stride[1] + kx * shape.dilation[1]) * input.pixel
-                    - shape.padding[0] * input.row
-                    - shape.padding[1] * input.pixel;
-                for c in 0..c_in {
-                    let weight = i32::from(weights[(o * c_in + c) * taps + ky * shape.kernel[1] + kx]);
-                    sum += weight * (i32::from(bytes[at + c]) - i32::from(levels.zero_point()));
-                }
-            }
-            expected
-                .push((sum as f32).mul_add(levels.scale() * scales[if scales.len() == 1 { 0 } else { o }], bias[o]));
-        }
+        let sums = exact_sums(&shape, &weights, input, (&bytes, levels.zero_point()), [oh, ow]);
+        let of_channel = |(i, sum): (usize, &i32)| {
+            let scale = scales[if scales.len() == 1 { 0 } else { i % c_out }];
+            (*sum as f32).mul_add(levels.scale() * scale, bias[i % c_out])
+        };
+        let expected: Vec<f32> = sums.iter().enumerate().map(of_channel).collect();
         let level = |l: conv8::QuantParams, v: f32| {
             ((v / l.scale()).round_ties_even() + f32::from(l.zero_point())).clamp(0.0, 255.0)
         };
