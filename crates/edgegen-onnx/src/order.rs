@@ -90,11 +90,12 @@ pub fn sort(graph: &mut GraphProto) -> Result<()> {
     Ok(())
 }
 
-/// Whether no node reads what a node after it makes.
+/// Whether no node reads what only nodes after it make.
 pub fn is_sorted(graph: &GraphProto) -> bool {
-    let made =
-        graph.node.iter().enumerate().flat_map(|(i, node)| node.output.iter().map(move |name| (name.as_str(), i)));
-    let maker: HashMap<&str, usize> = made.filter(|(name, _)| !name.is_empty()).collect();
+    let mut maker = HashMap::new();
+    for (i, node) in graph.node.iter().enumerate() {
+        node.output.iter().filter(|name| !name.is_empty()).for_each(|name| _ = maker.entry(name.as_str()).or_insert(i));
+    }
     let mut nodes = graph.node.iter().enumerate();
     nodes.all(|(i, node)| reads(node).into_iter().all(|name| maker.get(name).is_none_or(|made| *made < i)))
 }
