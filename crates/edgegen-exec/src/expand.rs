@@ -248,6 +248,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes long there, and there is no unsafe code to look at")]
     fn loops_that_turn_too_often_or_make_too_much_are_refused() {
         let refused = |turns, functions| written(&mut turning(turns, functions)).unwrap_err().to_string();
         assert!(refused(100_000, 1).contains("turns more than 4096 times"));

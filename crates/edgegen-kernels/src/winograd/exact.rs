@@ -1,4 +1,4 @@
-//! Winograd's filtering of 8-bit pictures, in integers and thus exactly: the same sums as those of `conv8.rs`, to the last
+//! Winograd's filtering of 8-bit pictures, in integers and thus exactly: the same sums as those of `conv8`, to the last
 //! bit. It is for CPUs that multiply bytes no faster than words of 16 bits.
 //!
 //! The constants are scaled to whole numbers, so what comes out is a multiple of the sum: 4 times, or 576 times. Windows and
