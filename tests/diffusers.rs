@@ -1,12 +1,13 @@
 //! Every scheduler class, told by the very `scheduler_config.json` that diffusers saves, gives the sample that
-//! diffusers gives. The fixtures are made by `tools/fixtures/diffusers_schedulers.py`.
+//! diffusers gives. The fixtures are made by `tools/fixtures/diffusers_schedulers.py` and `diffusers_special.py`.
 
-use edgegen::config::{PredictionType, SchedulerConfig};
+use edgegen::config::{Preconditioning, PredictionType, SchedulerConfig};
+use edgegen::network::Preconditioned;
 use edgegen::noise::Noise;
 use edgegen::sampler::{Control, Sampler};
 use edgegen::schedule::{Grid, Schedule};
 use edgegen::solver::{Prediction, Solver};
-use edgegen::{Condition, Network};
+use edgegen::{Condition, Model, Network, Settings};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -19,6 +20,19 @@ const VARIANCES: [f64; 3] = [0.04, 0.09, 0.02];
 struct Mixture {
     schedule: Schedule,
     kind: PredictionType,
+    /// Whether it is told σ, takes y = x/γ and gives the score.
+    scores: bool,
+    /// Which variance it gives, and the latest.
+    variance_type: Option<String>,
+    variance: [f32; DIM],
+}
+
+impl Mixture {
+    fn new(config: &SchedulerConfig, schedule: Schedule) -> Self {
+        let scores = config.preconditioning() == Preconditioning::Score;
+        let variance_type = config.class.variance_type.clone().filter(|v| v.starts_with("learned"));
+        Mixture { schedule, kind: config.prediction(), scores, variance_type, variance: [0.0; DIM] }
+    }
 }
 
 impl Network for Mixture {
@@ -28,8 +42,13 @@ impl Network for Mixture {
 
     fn predict(&mut self, x: &[f32], t: f64, _: usize, out: &mut [f32]) -> edgegen::Result<()> {
         let level = self.schedule.level(t);
-        let (gamma, sigma) = (level.gamma, level.sigma);
+        let (gamma, sigma) = if self.scores { (1.0, t) } else { (level.gamma, level.sigma) };
         let x: [f64; DIM] = std::array::from_fn(|i| f64::from(x[i]));
+        let wave = |i: usize| (3.0 * x[i] + i as f64).sin();
+        self.variance = std::array::from_fn(|i| match self.variance_type.as_deref() {
+            Some("learned") => (0.002 * (1.5 + wave(i))) as f32,
+            _ => wave(i) as f32,
+        });
         let variance = VARIANCES.map(|v| gamma * gamma * v + sigma * sigma);
         let logs: [f64; 3] = std::array::from_fn(|k| {
             let square: f64 = (0..DIM).map(|i| (x[i] - gamma * MEANS[k][i]).powi(2)).sum();
@@ -42,6 +61,7 @@ impl Network for Mixture {
             let x0: f64 = (0..3).map(|k| (logs[k] - most).exp() / sum * of(k)).sum();
             let eps = (x[i] - gamma * x0) / sigma;
             out[i] = match self.kind {
+                _ if self.scores => -eps / sigma,
                 PredictionType::Epsilon => eps,
                 PredictionType::V => gamma * eps - sigma * x0,
                 PredictionType::Sample => x0,
@@ -52,6 +72,10 @@ impl Network for Mixture {
         }
         Ok(())
     }
+
+    fn variance(&self) -> Option<&[f32]> {
+        self.variance_type.is_some().then_some(&self.variance)
+    }
 }
 
 #[derive(Deserialize)]
@@ -59,8 +83,18 @@ struct Case {
     config: String,
     steps: usize,
     options: BTreeMap<String, f64>,
+    /// The times that the steps visit, if they are given.
+    times: Option<Vec<f64>>,
     calls: usize,
     sample: Vec<f64>,
+}
+
+/// Settings that give the times of the steps.
+fn at_times(times: &[f64]) -> Settings {
+    let mut settings = Settings::of(&Model::embedded().unwrap()).unwrap();
+    settings.steps = times.len();
+    settings.timesteps = Some(times.to_vec());
+    settings
 }
 
 /// The relative error of our sample, and how often the network was called.
@@ -73,13 +107,16 @@ fn run(case: &Case) -> (f64, usize) {
     if let Some(eta) = case.options.get("eta") {
         solver = solver.with_eta(*eta).unwrap();
     }
-    let grid = Grid::of_scheduler(&config, &schedule, case.steps).unwrap();
+    let grid = match &case.times {
+        None => Grid::of_scheduler(&config, &schedule, case.steps).unwrap(),
+        Some(times) => at_times(times).grid(&config, &schedule).unwrap(),
+    };
     let prediction = Prediction { kind: config.prediction(), threshold: config.threshold() };
     let mut sampler = Sampler::new(solver.compile(&grid, &schedule, prediction).unwrap(), DIM);
     let mut noise = Noise::new(11, 0);
     let mut x = [0.0; DIM];
     noise.fill(&mut x);
-    let mut network = Mixture { schedule, kind: config.prediction() };
+    let mut network = Preconditioned::new(Mixture::new(&config, schedule), config.preconditioning());
     let outcome =
         sampler.run(&mut network, &Condition::default(), &mut noise, &mut x, &mut Control::default()).unwrap();
     let difference: f64 = x.iter().zip(&case.sample).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
@@ -135,6 +172,40 @@ classes! {
     ipndm "IPNDMScheduler" 2,
     cog_video_x_ddim "CogVideoXDDIMScheduler" 3,
     cog_video_x_dpm "CogVideoXDPMScheduler" 3,
+}
+
+classes! {
+    5e-6:
+    sa_solver "SASolverScheduler" 15,
+}
+
+// with a variance that the network gives; the predictor and corrector of score-based SDEs
+classes! {
+    2e-6:
+    ddpm_learned "DDPMScheduler.learned" 5,
+    ddpm_parallel_learned "DDPMParallelScheduler.learned" 2,
+    score_sde_ve "ScoreSdeVeScheduler" 4,
+    score_sde_vp "ScoreSdeVpScheduler" 3,
+}
+
+// through times that are given
+classes! {
+    1e-6:
+    ddpm_at_times "DDPMScheduler.timesteps" 2,
+    ddpm_parallel_at_times "DDPMParallelScheduler.timesteps" 1,
+    lcm_at_times "LCMScheduler.timesteps" 2,
+    tcd_at_times "TCDScheduler.timesteps" 2,
+    dpm_solver_singlestep_at_times "DPMSolverSinglestepScheduler.timesteps" 2,
+    heun_at_times "HeunDiscreteScheduler.timesteps" 2,
+    flow_match_euler_at_times "FlowMatchEulerDiscreteScheduler.timesteps" 2,
+    flow_match_lcm_at_times "FlowMatchLCMScheduler.timesteps" 1,
+}
+
+// whose samples diffusers has in float32
+classes! {
+    2e-6:
+    dpm_solver_multistep_at_times "DPMSolverMultistepScheduler.timesteps" 4,
+    euler_at_times "EulerDiscreteScheduler.timesteps" 3,
 }
 
 // on rectified flows

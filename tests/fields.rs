@@ -48,6 +48,23 @@ fn every_class_of_diffusers_runs_or_is_refused_with_a_reason() {
     }
 }
 
+/// The documentation lists every class, with the reason of each that is refused.
+#[test]
+fn every_class_is_documented() {
+    let text = include_str!("../docs/samplers.md");
+    for class in signatures().keys() {
+        let named = format!("`{class}`");
+        match REFUSED_CLASSES.iter().find(|(name, _)| name == class) {
+            Some((_, why)) => {
+                let row = text.lines().find(|line| line.starts_with('|') && line.contains(&named));
+                let row = row.unwrap_or_else(|| panic!("no row of docs/samplers.md says why {class} is refused"));
+                assert!(row.ends_with(&format!("| {why} |")), "{row} does not say: {why}");
+            }
+            None => assert!(text.contains(&named), "{class} is not in docs/samplers.md"),
+        }
+    }
+}
+
 /// What a configuration makes of a run: all that the numbers of a sample depend on beside the network.
 #[derive(Debug, PartialEq)]
 struct Run {
@@ -98,6 +115,14 @@ fn alternative(class: &str, field: &str) -> (Value, Value) {
         "solver_order" => (json!(1), json!({})),
         "solver_type" if class.starts_with("UniPC") => (json!("bh1"), json!({})),
         "solver_type" => (json!("heun"), json!({})),
+        "predictor_order" | "corrector_order" => (json!(1), json!({})),
+        "snr" | "sampling_eps" => (json!(0.05), json!({})),
+        "correct_steps" => (json!(3), json!({})),
+        "beta_min" => (json!(0.3), json!({})),
+        "beta_max" => (json!(15.0), json!({})),
+        "sigma_min" | "sigma_max" if class.starts_with("ScoreSde") => (json!(0.5), json!({})),
+        "lower_order_final" if class == "SASolverScheduler" => (json!(false), json!({})),
+        "algorithm_type" if class == "SASolverScheduler" => (json!("noise_prediction"), json!({})),
         "algorithm_type" => (json!("dpmsolver"), json!({"final_sigmas_type": "sigma_min"})),
         "lower_order_final" if class == "DPMSolverSinglestepScheduler" => {
             (json!(true), json!({"final_sigmas_type": "sigma_min"}))

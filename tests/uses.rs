@@ -186,7 +186,7 @@ fn options_that_a_sampler_has_not_are_told() {
     let out = folder.path("out.png");
     for (arguments, words) in [
         (&["-s", "ddim", "--churn", "1"][..], "churn is for the sampler heun alone"),
-        (&["-s", "heun", "--eta", "1"], "eta is for the sampler ddim alone"),
+        (&["-s", "heun", "--eta", "1"], "eta is for the samplers ddim and sa-solver alone"),
         (&["-s", "heun", "--churn", "-1"], "churn must be a number from 0 on"),
         (&["-s", "ddim", "--order", "2"], "order is for lms"),
         (&["-s", "unipc-2", "--order", "9"], "the order of unipc must be from 1 to 3, not 9"),

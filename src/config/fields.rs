@@ -191,6 +191,38 @@ pub const CLASS_FIELDS: &[ClassFields] = &[
     },
     class("KDPM2AncestralDiscreteScheduler", &[BETAS, SPACING, SPACED]),
     ClassFields {
+        inert: &[OWN_VARIANCE],
+        refused: &[(
+            "tau_func",
+            "a function cannot be read from a file: leave it out for diffusers' own, or name the sampler sa-solver",
+        )],
+        ..class(
+            "SASolverScheduler",
+            &[
+                BETAS,
+                THRESHOLD,
+                SPACING,
+                SPACED,
+                FLOW_SIGMAS,
+                &["predictor_order", "corrector_order", "algorithm_type", "lower_order_final", "lambda_min_clipped"],
+            ],
+        )
+    },
+    ClassFields {
+        inert: &[(
+            "num_train_timesteps",
+            "the steps lie between sigma_max and sigma_min, whatever their number in training",
+        )],
+        ..class("ScoreSdeVeScheduler", &[&["snr", "correct_steps", "sigma_min", "sigma_max", "sampling_eps"]])
+    },
+    ClassFields {
+        inert: &[(
+            "num_train_timesteps",
+            "the times of this class run from 1 to sampling_eps, whatever their number in training",
+        )],
+        ..class("ScoreSdeVpScheduler", &[&["beta_min", "beta_max", "sampling_eps"]])
+    },
+    ClassFields {
         inert: &[
             ("clip_sample", "this class does not clip"),
             ("clip_sample_range", "this class does not clip"),
@@ -228,9 +260,7 @@ pub const REFUSED_CLASSES: &[(&str, &str)] = &[
     ("PiflowScheduler", "its network gives a policy, not a velocity"),
     ("RFD4ProteinaScheduler", "it is for proteins"),
     ("RePaintScheduler", "give DDPMScheduler or DDIMScheduler, and --init with --mask and --resample"),
-    ("SASolverScheduler", "its stochastic Adams method is not one of the solvers here"),
     ("SCMScheduler", "its network is of trigonometric flow"),
-    ("ScoreSdeVeScheduler", "its network is variance-exploding and gives the score"),
     ("UnCLIPScheduler", "it clips and rounds in a way of its own"),
     ("VQDiffusionScheduler", "it is for tokens, not numbers"),
 ];

@@ -112,6 +112,12 @@ pub enum AlgorithmType {
     /// DEIS.
     #[serde(rename = "deis")]
     Deis,
+    /// SA-Solver on x_0.
+    #[serde(rename = "data_prediction")]
+    Data,
+    /// SA-Solver on ε.
+    #[serde(rename = "noise_prediction")]
+    Noise,
 }
 
 /// A variant of a scheduler's method (`solver_type`); what it means depends on the class.

@@ -1,6 +1,7 @@
 //! The scheduler's configuration, in diffusers' own `scheduler_config.json` format, so that a model
 //! exported from there runs with its own file.
 
+mod check;
 mod fields;
 mod kinds;
 mod options;

@@ -150,7 +150,28 @@ pub struct ClassOptions {
     /// The greatest threshold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_max_value: Option<f64>,
-    /// DDPM's variance, `fixed_small` or `fixed_large`; others are for networks that predict it.
+    /// The order of SA-Solver's predictor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predictor_order: Option<usize>,
+    /// The order of its corrector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrector_order: Option<usize>,
+    /// The signal-to-noise ratio of a Langevin step: the class ScoreSdeVeScheduler's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snr: Option<f64>,
+    /// How many such steps it takes at each level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correct_steps: Option<usize>,
+    /// Where the time of score-based SDEs ends, which runs from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling_eps: Option<f64>,
+    /// β at time 0 of the class ScoreSdeVpScheduler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_min: Option<f64>,
+    /// β at time 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_max: Option<f64>,
+    /// DDPM's variance: `fixed_small` or `fixed_large`, or `learned` or `learned_range` of a network that gives it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variance_type: Option<String>,
 }

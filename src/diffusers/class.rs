@@ -32,6 +32,9 @@ pub(super) enum Class {
     Dpm2Ancestral,
     CogDdim,
     CogDpm,
+    SaSolver,
+    ScoreSdeVe,
+    ScoreSdeVp,
 }
 
 pub(super) const CLASSES: &[(&str, Class)] = &[
@@ -64,6 +67,9 @@ pub(super) const CLASSES: &[(&str, Class)] = &[
     ("KDPM2AncestralDiscreteScheduler", Class::Dpm2Ancestral),
     ("CogVideoXDDIMScheduler", Class::CogDdim),
     ("CogVideoXDPMScheduler", Class::CogDpm),
+    ("SASolverScheduler", Class::SaSolver),
+    ("ScoreSdeVeScheduler", Class::ScoreSdeVe),
+    ("ScoreSdeVpScheduler", Class::ScoreSdeVp),
 ];
 
 pub(super) fn class(config: &SchedulerConfig) -> Result<Option<Class>> {

@@ -12,7 +12,9 @@ pub(super) fn steps(config: &SchedulerConfig, schedule: &Schedule, class: Class,
     match class {
         Class::FlowEuler | Class::FlowHeun | Class::FlowLcm => Ok(flow_match(config, schedule, class, steps)),
         Class::UniPc => unipc(config, schedule, steps),
-        Class::DpmMultistep | Class::DpmSinglestep | Class::Deis => dpm_solver(config, schedule, class, steps),
+        Class::DpmMultistep | Class::DpmSinglestep | Class::Deis | Class::SaSolver => {
+            dpm_solver(config, schedule, class, steps)
+        }
         Class::RectifiedFlow => {
             let levels = (0..=steps).map(|i| schedule.flow_level(1.0 - i as f64 / steps as f64));
             Ok(Grid::chain(&levels.collect::<Vec<_>>()))
@@ -151,8 +153,8 @@ fn dpm_solver(config: &SchedulerConfig, schedule: &Schedule, class: Class, steps
     let mut levels: Vec<Level> =
         sigmas.collect::<Vec<_>>().into_iter().rev().take(steps).map(|sigma| whole(schedule, sigma)).collect();
     levels.push(match options.final_sigmas_type {
-        // this stays where its last step begins
-        _ if class == Class::Deis => levels[steps - 1],
+        // these stay where their last step begins
+        _ if matches!(class, Class::Deis | Class::SaSolver) => levels[steps - 1],
         // and the others go to the σ/γ of training step 0, taken for a σ
         Some(FinalSigmas::SigmaMin) => {
             let sigma = f32_of(TrainingSigmas::new(config, &Schedule::of_betas(config)?).min());

@@ -2,6 +2,7 @@
 
 use super::class::{Class, class};
 use super::flow;
+use super::score;
 use super::sigmas::{TrainingSigmas, beta_quantile, line};
 use crate::config::{FinalSigmas, Interpolation, SchedulerConfig, SigmaSchedule, Spacing};
 use crate::schedule::{Grid, Level, Schedule, Transition};
@@ -17,6 +18,11 @@ impl Grid {
         let class = class(config)?.ok_or_else(|| {
             Error::invalid("the scheduler configuration names no class: add _class_name, or name a spacing")
         })?;
+        match class {
+            Class::ScoreSdeVe => return score::variance_exploding(config, schedule, steps),
+            Class::ScoreSdeVp => return score::variance_preserving(config, schedule, steps),
+            _ => {}
+        }
         if let Some(range) = config.sigma_range() {
             return in_range(config, schedule, class, range, steps);
         }
@@ -34,7 +40,8 @@ impl Grid {
                 "with a scheduler class timestep_spacing must be leading, trailing or linspace",
             ));
         }
-        let clips = matches!(class, Class::DpmMultistep | Class::DpmSinglestep | Class::DpmMultistepInverse);
+        let clips =
+            matches!(class, Class::DpmMultistep | Class::DpmSinglestep | Class::DpmMultistepInverse | Class::SaSolver);
         if let Some(least) = config.class.lambda_min_clipped.filter(|_| clips)
             && schedule.level(0.0).lambda() < least
         {
@@ -49,7 +56,9 @@ impl Grid {
             Class::DpmMultistepInverse => run.inverse_multistep()?,
             Class::Ipndm => run.angles(),
             Class::Ddpm => run.ancestral(),
-            Class::DpmMultistep | Class::DpmSinglestep | Class::UniPc | Class::Deis => run.multistep(class),
+            Class::DpmMultistep | Class::DpmSinglestep | Class::UniPc | Class::Deis | Class::SaSolver => {
+                run.multistep(class)
+            }
             Class::Euler | Class::EulerAncestral | Class::Heun | Class::Lms | Class::Dpm2 | Class::Dpm2Ancestral => {
                 run.in_sigma(class)
             }
@@ -59,7 +68,9 @@ impl Grid {
             | Class::FlowEuler
             | Class::FlowHeun
             | Class::FlowLcm
-            | Class::RectifiedFlow => {
+            | Class::RectifiedFlow
+            | Class::ScoreSdeVe
+            | Class::ScoreSdeVp => {
                 return Err(Error::invalid(
                     "this scheduler class is for networks that are trained on a range of sigma",
                 ));
@@ -77,35 +88,106 @@ impl Grid {
     /// from the data to noise.
     pub fn of_times(config: &SchedulerConfig, schedule: &Schedule, times: &[f64]) -> Result<Grid> {
         let class = class(config)?;
-        if matches!(class, Some(Class::DdimInverse | Class::DpmMultistepInverse)) {
-            return Err(Error::invalid(
-                "this scheduler class goes from the data to noise, and places its times itself",
-            ));
+        let places_its_own =
+            [Class::DdimInverse, Class::DpmMultistepInverse, Class::ScoreSdeVe, Class::ScoreSdeVp].map(Some);
+        if places_its_own.contains(&class) {
+            return Err(Error::invalid("this scheduler class places its times itself: give a number of steps"));
+        }
+        if let Some(range) = config.sigma_range() {
+            return in_range_at(config, schedule, class, range, times);
         }
         times.iter().try_for_each(|time| schedule.check_time(*time))?;
         let by_training_steps =
             matches!(class, None | Some(Class::Ddim | Class::Pndm | Class::CogDdim | Class::CogDpm));
         let stays_noisy = match class {
-            Some(Class::Tcd | Class::Deis) => !config.is_flow(),
+            Some(Class::Tcd | Class::Deis | Class::SaSolver) => !config.is_flow(),
             _ if by_training_steps => !config.set_alpha_to_one,
             _ => config.class.final_sigmas_type == Some(FinalSigmas::SigmaMin) && !config.is_flow(),
         };
-        let end = if stays_noisy { schedule.level_at_step(0.0) } else { schedule.clean() };
-        let last = times.last().map(|time| schedule.level(*time));
-        // a last time that is where the run ends needs no step
-        let levels = times.iter().map(|time| schedule.level(*time));
-        let levels: Vec<Level> = match last {
-            Some(last) if stays_noisy && last == end => levels.collect(),
-            _ => levels.chain([end]).collect(),
-        };
-        let grid = Grid::new(&levels)?;
         let in_sigma = matches!(
             class,
             Some(Class::Euler | Class::EulerAncestral | Class::Heun | Class::Lms | Class::Dpm2 | Class::Dpm2Ancestral)
         );
+        let multistep = matches!(
+            class,
+            Some(Class::DpmMultistep | Class::DpmSinglestep | Class::UniPc | Class::Deis | Class::SaSolver)
+        );
+        // these go by σ/γ, which is linear between training steps
+        let sigmas = (in_sigma || multistep) && !config.is_flow() && !config.is_continuous();
+        let sigmas = sigmas.then(|| TrainingSigmas::new(config, schedule));
+        let level = |time: f64| match &sigmas {
+            Some(sigmas) => Level::from_edm_sigma(time, sigmas.at(time)),
+            None => schedule.level(time),
+        };
+        let end = match &sigmas {
+            _ if !stays_noisy => schedule.clean(),
+            Some(sigmas) if in_sigma => unscaled(sigmas.min()),
+            Some(_) => level(0.0),
+            None => schedule.level_at_step(0.0),
+        };
+        let mut levels: Vec<Level> = times.iter().map(|time| level(*time)).collect();
+        // a last time that is where the run ends needs no step
+        if stays_noisy {
+            levels.pop_if(|last| last.log_snr() == end.log_snr());
+        }
+        levels.push(end);
+        let grid = Grid::new(&levels)?;
         let scaled = in_sigma && config.timestep_spacing != Spacing::Leading && !config.is_flow();
-        Ok(if scaled || config.sigma_range().is_some() { grid.with_scaled_noise() } else { grid })
+        Ok(if scaled { grid.with_scaled_noise() } else { grid })
     }
+}
+
+/// Where a run ends of those classes whose samples are y = x/γ: what is left of the noise is left in that.
+fn unscaled(sigma: f64) -> Level {
+    Level { time: 0.0, gamma: 1.0, sigma }
+}
+
+/// The σ of a range at the place `u`, from 0 at the greatest to 1 at the least.
+fn sigma_at(config: &SchedulerConfig, (min, max): (f64, f64), u: f64) -> f64 {
+    if config.class.sigma_schedule == Some(SigmaSchedule::Exponential) {
+        return max * libm::pow(min / max, u);
+    }
+    let rho = config.class.rho.unwrap_or(7.0);
+    let [high, low] = [max, min].map(|s| libm::pow(s, 1.0 / rho));
+    libm::pow(high + u * (low - high), rho)
+}
+
+/// The steps through σ that are given, of a network that takes σ; or of the consistency class through training steps, which it
+/// counts from the least noise, as diffusers does: from the last of them on, it has as many to go as they say.
+fn in_range_at(
+    config: &SchedulerConfig,
+    schedule: &Schedule,
+    class: Option<Class>,
+    range: (f64, f64),
+    times: &[f64],
+) -> Result<Grid> {
+    let counts = class == Some(Class::Consistency);
+    let most = config.num_train_timesteps.max(2) - 1;
+    let falls = times.windows(2).all(|pair| pair[0] > pair[1]);
+    let within = |time: &f64| match counts {
+        true => (0.0..=most as f64).contains(time) && time.fract() == 0.0,
+        false => *time > 0.0 && time.is_finite(),
+    };
+    if times.is_empty() || !falls || !times.iter().all(within) {
+        return Err(Error::invalid(if counts {
+            format!(
+                "the times of this class are training steps that fall, whole numbers from {most} to 0, not {times:?}"
+            )
+        } else {
+            format!("the times of a network that takes sigma are sigmas that fall, above 0, not {times:?}")
+        }));
+    }
+    let sigmas: Vec<f64> = match counts {
+        true => times.iter().rev().map(|time| sigma_at(config, range, time / most as f64)).collect(),
+        false => times.to_vec(),
+    };
+    let level = |sigma: f64| Level::from_edm_sigma(schedule.time_of_log_snr(-2.0 * libm::log(sigma)), sigma);
+    let end = match config.class.final_sigmas_type {
+        Some(FinalSigmas::SigmaMin) => unscaled(range.0),
+        _ => Level::CLEAN,
+    };
+    let grid = Grid::new(&sigmas.into_iter().map(level).chain([end]).collect::<Vec<_>>())?;
+    Ok(if matches!(class, Some(Class::EdmEuler | Class::EdmDpmMultistep)) { grid } else { grid.with_scaled_noise() })
 }
 
 /// The steps through a range of σ: of the EDM classes, of the consistency class, or for a network that takes σ of any.
@@ -120,24 +202,15 @@ fn in_range(
     if steps == 0 || steps > most {
         return Err(Error::invalid(format!("the number of steps must be from 1 to {most}, not {steps}")));
     }
-    let rho = config.class.rho.unwrap_or(7.0);
-    let karras = |u: f64| {
-        libm::pow(libm::pow(max, 1.0 / rho) + u * (libm::pow(min, 1.0 / rho) - libm::pow(max, 1.0 / rho)), rho)
-    };
-    let exponential = |u: f64| max * libm::pow(min / max, u);
     let place = |i: usize| match class {
         // every so many of the training steps
         Class::Consistency => (i * (most / steps)) as f64 / (most.max(2) - 1) as f64,
         _ => i as f64 / (steps.max(2) - 1) as f64,
     };
     let level = |sigma: f64| Level::from_edm_sigma(schedule.time_of_log_snr(-2.0 * libm::log(sigma)), sigma);
-    let sigmas = (0..steps).map(|i| match config.class.sigma_schedule {
-        Some(SigmaSchedule::Exponential) => exponential(place(i)),
-        _ => karras(place(i)),
-    });
-    let mut levels: Vec<Level> = sigmas.map(level).collect();
+    let mut levels: Vec<Level> = (0..steps).map(|i| level(sigma_at(config, (min, max), place(i)))).collect();
     levels.push(match config.class.final_sigmas_type {
-        Some(FinalSigmas::SigmaMin) => level(min),
+        Some(FinalSigmas::SigmaMin) => unscaled(min),
         _ => Level::CLEAN,
     });
     let grid = Grid::chain(&levels);
@@ -200,7 +273,7 @@ impl GridMaker<'_> {
     fn multistep(&self, class: Class) -> Grid {
         let options = &self.config.class;
         let clipped = match options.lambda_min_clipped {
-            Some(_) if matches!(class, Class::DpmMultistep | Class::DpmSinglestep) => self.clipped(),
+            Some(_) if matches!(class, Class::DpmMultistep | Class::DpmSinglestep | Class::SaSolver) => self.clipped(),
             _ => 0,
         };
         let last = self.len() - clipped;
@@ -234,9 +307,10 @@ impl GridMaker<'_> {
             }
         };
         let is_spaced = levels.len() == self.steps && self.spaced(1.0, 1.0).is_some();
-        // DEIS never ends clean; it and UniPC end spaced levels where these end.
-        let own_end = is_spaced && matches!(class, Class::Deis | Class::UniPc);
-        let default = if class == Class::Deis { FinalSigmas::SigmaMin } else { FinalSigmas::Zero };
+        // DEIS and SA-Solver never end clean; they and UniPC end spaced levels where these end.
+        let own_end = is_spaced && matches!(class, Class::Deis | Class::UniPc | Class::SaSolver);
+        let noisy = matches!(class, Class::Deis | Class::SaSolver);
+        let default = if noisy { FinalSigmas::SigmaMin } else { FinalSigmas::Zero };
         let end = match options.final_sigmas_type.unwrap_or(default) {
             FinalSigmas::Zero => Level::CLEAN,
             FinalSigmas::SigmaMin if own_end => levels[levels.len() - 1],
@@ -256,13 +330,13 @@ impl GridMaker<'_> {
         let mut levels: Vec<Level> =
             times.iter().map(|&time| Level::from_edm_sigma(time, self.sigmas.at(time))).collect();
         let mut end = match options.final_sigmas_type {
-            Some(FinalSigmas::SigmaMin) => Level::from_edm_sigma(0.0, self.sigmas.min()),
+            Some(FinalSigmas::SigmaMin) => unscaled(self.sigmas.min()),
             _ => Level::CLEAN,
         };
         if options.interpolation_type == Some(Interpolation::LogLinear) {
             let sigmas = line(libm::log(self.sigmas.max()), libm::log(self.sigmas.min()), self.steps + 1).map(f64::exp);
             levels = times.iter().zip(sigmas).map(|(&time, sigma)| Level::from_edm_sigma(time, sigma)).collect();
-            end = Level::from_edm_sigma(0.0, self.sigmas.min());
+            end = unscaled(self.sigmas.min());
         }
         if let Some(sigmas) = self.spaced(levels[0].edm_sigma(), levels[levels.len() - 1].edm_sigma()) {
             let rounds = matches!(class, Class::Dpm2 | Class::Dpm2Ancestral) && options.use_karras_sigmas == Some(true);

@@ -9,6 +9,7 @@ mod class;
 mod flow;
 mod grid;
 mod other;
+mod score;
 mod sigmas;
 mod solver;
 
@@ -96,14 +97,10 @@ mod tests {
             let config = SchedulerConfig::from_json(text).unwrap();
             assert!(Grid::of_scheduler(&config, &schedule, 5).unwrap_err().to_string().contains(part), "{text}");
         }
-        let learned = r#"{"_class_name": "DDPMScheduler", "variance_type": "learned_range"}"#;
-        let learned = SchedulerConfig::from_json(learned).unwrap();
-        assert!(
-            Solver::of_scheduler(&learned)
-                .unwrap_err()
-                .to_string()
-                .contains("variance_type learned_range is not supported")
-        );
+        let other = r#"{"_class_name": "DDPMScheduler", "variance_type": "guessed"}"#;
+        let other = SchedulerConfig::from_json(other).unwrap();
+        let error = Solver::of_scheduler(&other).unwrap_err().to_string();
+        assert!(error.contains("variance_type guessed is not known"), "{error}");
         let cosine = SchedulerConfig { beta_schedule: BetaSchedule::SquaredCosine, ..SchedulerConfig::default() };
         assert_eq!(Solver::of_scheduler(&cosine).unwrap(), None);
     }

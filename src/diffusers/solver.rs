@@ -2,8 +2,10 @@
 
 use super::class::{Class, class};
 use crate::config::{AlgorithmType, ClassOptions, Integration, SchedulerConfig, SolverType};
+use crate::schedule::VpSde;
 use crate::solver::{
-    BFunction, Churn, Curvature, DeisVariable, DpmSolver, Form, SecondOrder, Solver, Stepping, UniPc, Variance,
+    BFunction, Churn, Curvature, DeisVariable, DpmSolver, Form, SaSolver, SecondOrder, Solver, Stepping, Tau, UniPc,
+    Variance,
 };
 use crate::{Error, Result};
 
@@ -46,6 +48,15 @@ impl Solver {
                 discards_noise: true,
                 ..DpmSolver::new(Form::DataSde, 2, Stepping::Multistep)
             }),
+            Class::SaSolver => sa_solver(options),
+            Class::ScoreSdeVe => Solver::ScoreSdeVe {
+                ratio: options.snr.unwrap_or(0.15),
+                corrections: options.correct_steps.unwrap_or(1),
+            },
+            Class::ScoreSdeVp => {
+                let (beta_min, beta_max) = config.sde_betas().expect("it is this class");
+                Solver::ScoreSdeVp(VpSde { beta_min, beta_max })
+            }
             Class::EulerAncestral => Solver::EulerAncestral,
             Class::Heun => Solver::Heun(Churn::NONE),
             Class::Lms => Solver::Lms { order: 4 },
@@ -59,9 +70,11 @@ fn variance(options: &ClassOptions) -> Result<Variance> {
     match options.variance_type.as_deref() {
         None | Some("fixed_small" | "fixed_small_log") => Ok(Variance::Small),
         Some("fixed_large" | "fixed_large_log") => Ok(Variance::Large),
-        Some(other) => {
-            Err(Error::invalid(format!("variance_type {other} is not supported: give fixed_small or fixed_large")))
-        }
+        Some("learned") => Ok(Variance::Learned),
+        Some("learned_range") => Ok(Variance::LearnedRange),
+        Some(other) => Err(Error::invalid(format!(
+            "variance_type {other} is not known: give fixed_small, fixed_large, learned or learned_range"
+        ))),
     }
 }
 
@@ -71,7 +84,11 @@ fn dpm_solver(options: &ClassOptions, stepping: Stepping) -> Solver {
             Some(AlgorithmType::DpmSolver) => Form::Noise,
             Some(AlgorithmType::SdeDpmSolver) => Form::NoiseSde,
             Some(AlgorithmType::SdeDpmSolverPlusPlus) => Form::DataSde,
-            None | Some(AlgorithmType::DpmSolverPlusPlus | AlgorithmType::Deis) => Form::Data,
+            // those of SA-Solver are refused when the configuration is read
+            None
+            | Some(
+                AlgorithmType::DpmSolverPlusPlus | AlgorithmType::Deis | AlgorithmType::Data | AlgorithmType::Noise,
+            ) => Form::Data,
         },
         order: options.solver_order.unwrap_or(2),
         stepping,
@@ -83,6 +100,17 @@ fn dpm_solver(options: &ClassOptions, stepping: Stepping) -> Solver {
         lower_order_final: options.lower_order_final.unwrap_or(stepping == Stepping::Multistep),
         euler_at_final: options.euler_at_final.unwrap_or(false),
         discards_noise: false,
+    })
+}
+
+/// SA-Solver, with noise where diffusers has it unless a program gives it another function of the time.
+fn sa_solver(options: &ClassOptions) -> Solver {
+    Solver::SaSolver(SaSolver {
+        predictor: options.predictor_order.unwrap_or(2),
+        corrector: options.corrector_order.unwrap_or(2),
+        predict_x0: options.algorithm_type != Some(AlgorithmType::Noise),
+        tau: Tau::Between(200.0, 800.0),
+        lower_order_final: options.lower_order_final.unwrap_or(true),
     })
 }
 

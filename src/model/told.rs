@@ -15,7 +15,12 @@ use crate::{Error, ErrorKind, Result};
 pub(super) fn told(given: Option<TimeAs>, config: &SchedulerConfig, input: Option<&Input>) -> Result<Result<TimeAs>> {
     let Some(input) = input else { return Ok(Ok(TimeAs::Step)) };
     let takes_sigma = config.prediction() == PredictionType::Denoised;
+    let counts_to_one = config.is_angular() || config.sde_betas().is_some();
     match given {
+        None | Some(TimeAs::Step) if input.is_whole() && counts_to_one => Err(Error::invalid(format!(
+            "the network's input {} takes whole numbers, and the times of this scheduler class lie between 0 and 1",
+            input.name
+        ))),
         Some(time) if takes_sigma && time != TimeAs::Step => Err(Error::invalid(format!(
             "a network whose prediction is of the denoised sample is told its sigma, and not {}",
             time.name()
@@ -27,6 +32,8 @@ pub(super) fn told(given: Option<TimeAs>, config: &SchedulerConfig, input: Optio
         ))),
         // pure noise is 1
         Some(TimeAs::Unit) if config.is_flow() => Ok(Ok(TimeAs::Sigma)),
+        // whose times are that
+        Some(TimeAs::Unit) if counts_to_one => Ok(Ok(TimeAs::Step)),
         Some(time) => Ok(Ok(time)),
         None if input.is_whole() && config.is_continuous() => Err(Error::invalid(format!(
             "the network's input {} takes whole numbers, and not a quarter of the logarithm of sigma, which timestep_type continuous says",
@@ -37,6 +44,7 @@ pub(super) fn told(given: Option<TimeAs>, config: &SchedulerConfig, input: Optio
         None if takes_sigma || input.is_whole() || config.is_continuous() => Ok(Ok(TimeAs::Step)),
         None => Ok(match names::meaning(&input.name) {
             Meaning::Any => Ok(TimeAs::Step),
+            Meaning::Plain(TimeAs::Unit) if counts_to_one => Ok(TimeAs::Step),
             Meaning::Plain(time) => Ok(time),
             Meaning::Noise => Err(unclear(&input.name)),
         }),

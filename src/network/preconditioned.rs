@@ -10,6 +10,7 @@ use crate::schedule::Level;
 fn scalings(preconditioning: Preconditioning, sigma: f64) -> Option<[f64; 4]> {
     match preconditioning {
         Preconditioning::None | Preconditioning::Denoiser => None,
+        Preconditioning::Score => Some([1.0, sigma * sigma, 1.0, sigma]),
         Preconditioning::Edm { sigma_data: d, negative } => {
             let total = sigma * sigma + d * d;
             let out = sigma * d / total.sqrt();
@@ -137,6 +138,8 @@ mod tests {
         let f = y / root + 250.0 * s.ln();
         let expected = d * d / ((s - 0.002).powi(2) + d * d) * y + (s - 0.002) * d / root * f;
         assert!((consistency(s) - expected).abs() < 1e-5);
+        // D = y + σ² F(y, σ), with F the sum
+        assert!((denoised(Preconditioning::Score, y, s) - (y + s * s * (y + s))).abs() < 1e-5);
         // the denoiser itself takes y; without σ, x stays as it is
         assert!((denoised(Preconditioning::Denoiser, 0.5, 2.0) - 2.5).abs() < 1e-6);
         let x = 0.5 * Level::from_edm_sigma(0.0, 2.0).gamma;

@@ -6,8 +6,8 @@ use crate::condition::Condition;
 use crate::constraint::Constraint;
 use crate::network::Network;
 use crate::noise::Noise;
-use crate::solver::{Program, SAMPLE, Stage, Update};
-use crate::{Error, Result};
+use crate::solver::{Added, LangevinStep, Program, SAMPLE, Stage, Update};
+use crate::{Error, ErrorKind, Result};
 
 /// A compiled solver and the buffers to run it in.
 ///
@@ -111,6 +111,7 @@ impl Sampler {
             )));
         }
         network.bind(SLOT, condition)?;
+        self.check_variance(network)?;
         let start = self.program.start;
         self.registers.iter_mut().zip(&*x).for_each(|(r, x)| *r = start * x);
         let total = self.program.steps();
@@ -124,7 +125,7 @@ impl Sampler {
             self.evaluate(index, network, noise, &mut control.constraint)?;
             outcome.nfe += network.calls(SLOT);
             for update in 0..self.program.stages[index].updates.len() {
-                self.update(index, update, noise);
+                self.update(index, update, network.variance(), noise)?;
             }
             let stage = &self.program.stages[index];
             best = Some(stage.x0);
@@ -189,25 +190,80 @@ impl Sampler {
         }
     }
 
-    fn update(&mut self, stage: usize, update: usize, noise: &mut Noise) {
-        let Update { dest, terms, noise: scale } = &self.program.stages[stage].updates[update];
+    /// That a network gives the variance that the program goes by.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(crate) fn check_variance(&self, network: &dyn Network) -> Result<()> {
+        if self.program.reads_variance() && network.variance().is_none_or(|v| v.len() != self.len) {
+            return Err(Error::invalid(
+                "a learned variance is the second half of a network's output, which this one does not have: give a network of twice the channels, or variance_type fixed_small",
+            ));
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, stage: usize, update: usize, variance: Option<&[f32]>, noise: &mut Noise) -> Result<()> {
+        let Update { dest, terms, noise: added } = &self.program.stages[stage].updates[update];
+        if matches!(added, Added::Learned | Added::LearnedBetween(_)) {
+            check_variance(*added, variance.unwrap_or_default())?;
+        }
+        let [of_eps, of_z] = match added {
+            Added::Langevin(step) => langevin_weights(step, &mut self.registers, self.len, noise),
+            _ => [0.0; 2],
+        };
         let mut sum = [0f32; BLOCK];
         for start in (0..self.len).step_by(BLOCK) {
             let block = start..self.len.min(start + BLOCK);
             let sum = &mut sum[..block.len()];
             sum.fill(0.0);
+            let register = |register: usize| &self.registers[register * self.len..][block.clone()];
             for term in terms {
-                let register = &self.registers[term.register * self.len..][block.clone()];
-                for (s, r) in sum.iter_mut().zip(register) {
+                for (s, r) in sum.iter_mut().zip(register(term.register)) {
                     *s += term.coefficient * r;
                 }
             }
-            if *scale != 0.0 {
-                for s in sum.iter_mut() {
-                    *s += scale * noise.sample();
+            let variance = variance.and_then(|v| v.get(block.clone())).unwrap_or_default();
+            match added {
+                Added::Scaled(0.0) => {}
+                Added::Scaled(scale) => sum.iter_mut().for_each(|s| *s += scale * noise.sample()),
+                Added::Learned => sum.iter_mut().zip(variance).for_each(|(s, v)| *s += v.sqrt() * noise.sample()),
+                Added::LearnedBetween([small, large]) => {
+                    for (s, v) in sum.iter_mut().zip(variance) {
+                        let share = 0.5 * (v + 1.0);
+                        *s += libm::expf(0.5 * (share * large + (1.0 - share) * small)) * noise.sample();
+                    }
+                }
+                Added::Langevin(LangevinStep { eps, z, .. }) => {
+                    let pairs = register(*eps).iter().zip(register(*z));
+                    sum.iter_mut().zip(pairs).for_each(|(s, (eps, z))| *s += of_z * z - of_eps * eps);
                 }
             }
             self.registers[dest * self.len..][block].copy_from_slice(sum);
         }
+        Ok(())
     }
+}
+
+/// Whether a variance is one.
+fn check_variance(added: Added, variance: &[f32]) -> Result<()> {
+    let is_one = |v: f32| v.is_finite() && (added != Added::Learned || v >= 0.0);
+    match variance.iter().position(|v| !is_one(*v)) {
+        None => Ok(()),
+        Some(i) => Err(Error::new(
+            ErrorKind::NotFinite,
+            format!("the network's variance must be finite, and not negative, but element {i} is {}", variance[i]),
+        )),
+    }
+}
+
+/// Draws the noise of a Langevin step, and gives the weights of ε and of z.
+fn langevin_weights(step: &LangevinStep, registers: &mut [f32], len: usize, noise: &mut Noise) -> [f32; 2] {
+    noise.fill(&mut registers[step.z * len..][..len]);
+    let square =
+        |register: usize| registers[register * len..][..len].iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+    let (eps, z) = (square(step.eps), square(step.z));
+    // where there is nothing to follow, there is no step
+    let r = if eps > 0.0 { f64::from(step.ratio) * (z / eps).sqrt() } else { 0.0 };
+    [2.0 * r * r, 2.0 * r].map(|weight| (weight * f64::from(step.sigma)) as f32)
 }

@@ -1,6 +1,7 @@
 //! What a network calls a noise level.
 
 use super::level::Level;
+use super::marginal::VpSde;
 use std::f64::consts::FRAC_PI_2;
 
 /// What a network calls a level's time.
@@ -16,6 +17,8 @@ pub(crate) enum Clock {
     QuarterLogRatio,
     /// The angle of (γ, σ), from 0 without noise to 1 without signal.
     Angle,
+    /// The time of an SDE, from 0 to 1.
+    Sde(VpSde),
 }
 
 impl Clock {
@@ -27,6 +30,7 @@ impl Clock {
             Clock::Sigma(scale) => of_sigma((time / scale).clamp(0.0, 1.0)),
             Clock::Signal(scale) => of_sigma((1.0 - time / scale).clamp(0.0, 1.0)),
             Clock::QuarterLogRatio => libm::exp(4.0 * time),
+            Clock::Sde(sde) => sde.level(time.clamp(0.0, 1.0)).edm_sigma(),
             Clock::Angle => libm::tan(time.clamp(0.0, 1.0) * FRAC_PI_2),
         }
     }
@@ -38,6 +42,7 @@ impl Clock {
             Clock::Sigma(scale) => scale / (1.0 + 1.0 / s),
             Clock::Signal(scale) => scale / (1.0 + s),
             Clock::QuarterLogRatio => 0.25 * libm::log(s),
+            Clock::Sde(sde) => sde.time_of_log_snr(-2.0 * libm::log(s)),
             Clock::Angle => libm::atan(s) / FRAC_PI_2,
         }
     }

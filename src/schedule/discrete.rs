@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::grid::Grid;
 use super::level::Level;
-use super::marginal::Marginal;
+use super::marginal::{Marginal, VpSde};
 use super::path::Path;
 use crate::config::{BetaSchedule, FlowTime, SchedulerConfig, Sigmas, Spacing};
 use crate::{Error, Result};
@@ -44,6 +44,11 @@ impl Schedule {
             let mut alpha_bar: Vec<f64> = (0..n).map(|t| libm::cos(angle(t)).powi(2)).collect();
             alpha_bar[n - 1] = 0.0;
             return Ok(Schedule { clock: Clock::Angle, ..Self::from_alpha_bar(alpha_bar) });
+        }
+        if let Some((beta_min, beta_max)) = config.sde_betas() {
+            let (sde, n) = (VpSde { beta_min, beta_max }, config.num_train_timesteps);
+            let alpha_bar = (0..n).map(|t| sde.level((t + 1) as f64 / n as f64).gamma.powi(2));
+            return Ok(Schedule { clock: Clock::Sde(sde), ..Self::from_alpha_bar(alpha_bar.collect()) });
         }
         let sigmas = Sigmas { min: config.class.sigma_min, max: config.class.sigma_max, rho: config.class.rho };
         if let Some((min, max)) = config.sigma_range() {
@@ -327,7 +332,7 @@ impl Schedule {
         let (low, high) = match self.clock {
             Clock::Step => (0.0, (self.len() - 1) as f64),
             Clock::Sigma(scale) | Clock::Signal(scale) => (0.0, scale),
-            Clock::Angle => (0.0, 1.0),
+            Clock::Angle | Clock::Sde(_) => (0.0, 1.0),
             Clock::QuarterLogRatio => (f64::MIN, f64::MAX),
         };
         if (low..=high).contains(&time) {
@@ -404,7 +409,6 @@ fn capped(n: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::VpSde;
 
     fn schedule(beta_schedule: BetaSchedule) -> Schedule {
         Schedule::from_config(&SchedulerConfig { beta_schedule, ..SchedulerConfig::default() }).unwrap()

@@ -1,7 +1,7 @@
 //! Ancestral sampling: DDPM (arXiv 2006.11239), on any subset of the training steps, and k-diffusion's
 //! form of it.
 
-use super::table::{Register, SAMPLE, Table};
+use super::table::{Added, Register, SAMPLE, Table};
 use crate::schedule::{Grid, Level, Marginal, Path, Transition};
 
 const X0: Register = 1;
@@ -14,6 +14,10 @@ pub enum Variance {
     Small,
     /// β of the step: an upper bound.
     Large,
+    /// What the network gives beside its prediction.
+    Learned,
+    /// Between the logarithms of the first two, as the network says (arXiv 2102.09672, eq. 15).
+    LearnedRange,
 }
 
 /// Algorithm 2 with the posterior mean of equation 7: with β the variance that the step takes away,
@@ -23,14 +27,18 @@ pub(super) fn ddpm(table: &mut Table, grid: &Grid, path: Path, variance: Varianc
         let alpha = (from.gamma / to.gamma).powi(2);
         let beta = path.added_variance(from, to);
         let shrink = (to.sigma / from.sigma).powi(2);
+        let small = shrink * beta;
         // No noise is added on the way to the clean sample.
         let noise = match variance {
-            _ if to.sigma == 0.0 => 0.0,
-            Variance::Small => (shrink * beta).sqrt(),
-            Variance::Large => beta.sqrt(),
+            _ if to.sigma == 0.0 => Added::Scaled(0.0),
+            Variance::Small => Added::Scaled(small.sqrt() as f32),
+            Variance::Large => Added::Scaled(beta.sqrt() as f32),
+            Variance::Learned => Added::Learned,
+            Variance::LearnedRange => Added::LearnedBetween([small, beta].map(|v| libm::log(v.max(1e-20)) as f32)),
         };
         table.evaluate(SAMPLE, from, X0, None);
-        table.update(SAMPLE, &[(X0, to.gamma * beta / from.sigma.powi(2)), (SAMPLE, alpha.sqrt() * shrink)], noise);
+        let terms = [(X0, to.gamma * beta / from.sigma.powi(2)), (SAMPLE, alpha.sqrt() * shrink)];
+        table.update_adding(SAMPLE, &terms, noise);
         table.end_step();
     }
 }

@@ -6,6 +6,7 @@ use super::ancestral::Variance;
 use super::dpm_solver::{DpmSolver, Form, Stepping};
 use super::kinds::Solver;
 use super::runge_kutta::Churn;
+use super::sa_solver::SaSolver;
 use super::stochastic::Langevin;
 use super::unipc::UniPc;
 use crate::{Error, Result};
@@ -55,6 +56,7 @@ const EDM: &str = "arXiv 2206.00364";
 const DPM: &str = "arXiv 2206.00927";
 const DPM_PLUS: &str = "arXiv 2211.01095";
 const UNIPC: &str = "arXiv 2302.04867";
+const SA_SOLVER: &str = "arXiv 2309.05019";
 const OLSS: &str = "arXiv 2305.14677";
 const CONSISTENCY: &str = "arXiv 2303.01469";
 const K_DIFFUSION: &str = "k-diffusion";
@@ -97,6 +99,7 @@ pub const SOLVERS: &[SolverInfo] = &[
     deterministic("unipc-1", Solver::UniPc(UniPc::new(1)), 2, UNIPC),
     deterministic("unipc-2", Solver::UniPc(UniPc::new(2)), 3, UNIPC),
     deterministic("unipc-3", Solver::UniPc(UniPc::new(3)), 4, UNIPC),
+    stochastic("sa-solver", Solver::SaSolver(SaSolver::new(2)), SA_SOLVER),
     deterministic("fitted", Solver::Fitted, 3, OLSS),
     stochastic("consistency", Solver::Consistency { sigma_min: 0.0 }, CONSISTENCY),
 ];

@@ -23,7 +23,7 @@ mod tests {
     use crate::config::PredictionType;
     use crate::config::Threshold;
     use crate::schedule::{Grid, Level, Schedule};
-    use crate::solver::{Prediction, Solver};
+    use crate::solver::{Added, Prediction, Solver};
 
     #[test]
     fn every_step_goes_to_x0_and_back_to_less_noise() {
@@ -37,7 +37,8 @@ mod tests {
         // to s = 2 in x = γ y
         let gamma = 1.0 / 5f64.sqrt();
         assert_eq!((first.terms.len(), first.terms[0].coefficient), (1, gamma as f32));
-        assert!((f64::from(first.noise) - gamma * (4.0 - 0.01f64).sqrt()).abs() < 1e-6);
-        assert_eq!((last.terms[0].coefficient, last.noise), (1.0, 0.0));
+        let Added::Scaled(noise) = first.noise else { panic!("{first:?}") };
+        assert!((f64::from(noise) - gamma * (4.0 - 0.01f64).sqrt()).abs() < 1e-6);
+        assert_eq!((last.terms[0].coefficient, last.noise), (1.0, Added::Scaled(0.0)));
     }
 }

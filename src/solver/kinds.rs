@@ -5,11 +5,12 @@ use super::adaptive::Adaptive;
 use super::ancestral::{self, Variance};
 use super::dpm_solver::{self, DpmSolver};
 use super::runge_kutta::{self, Churn};
+use super::sa_solver::{self, SaSolver, Tau};
 use super::stochastic::{self, Langevin};
 use super::table::{Prediction, Program, Table};
 use super::unipc::{self, UniPc};
-use super::{consistency, ddim, distilled, fitted};
-use crate::schedule::{Grid, Marginal};
+use super::{consistency, ddim, distilled, fitted, score_sde};
+use crate::schedule::{Grid, Marginal, VpSde};
 use crate::{Error, Result};
 
 /// A solver of the reverse process. [`SOLVERS`](super::SOLVERS) lists them under their names.
@@ -86,6 +87,19 @@ pub enum Solver {
     ImprovedPndm,
     /// The midpoint method in s to less noise than is wanted, and noise added to make up for it (k-diffusion).
     Dpm2Ancestral,
+    /// SA-Solver (arXiv 2309.05019).
+    SaSolver(SaSolver),
+    /// Predictor–corrector sampling where variance explodes (arXiv 2011.13456, algorithms 2 and 4) as diffusers has it: of its
+    /// class's steps alone.
+    ScoreSdeVe {
+        /// The signal-to-noise ratio of a Langevin step.
+        ratio: f64,
+        /// How many at each level.
+        corrections: usize,
+    },
+    /// Euler and Maruyama's method on the reverse of this SDE (arXiv 2011.13456) in even steps of time, as diffusers has it:
+    /// of its class's steps alone.
+    ScoreSdeVp(VpSde),
     /// A solver that chooses its own steps.
     Adaptive(Adaptive),
     /// A solver from outside.
@@ -123,7 +137,8 @@ impl Solver {
         match self {
             Solver::Ddim { .. } => Ok(Solver::Ddim { eta }),
             Solver::TrajectoryConsistency { .. } => Ok(Solver::TrajectoryConsistency { eta }),
-            _ => Err(Error::invalid("eta is for the sampler ddim alone")),
+            Solver::SaSolver(options) => Ok(Solver::SaSolver(SaSolver { tau: Tau::Constant(eta), ..options })),
+            _ => Err(Error::invalid("eta is for the samplers ddim and sa-solver alone")),
         }
     }
 
@@ -148,7 +163,12 @@ impl Solver {
             Solver::Deis { variable, lower_order_final, .. } => Ok(Solver::Deis { order, variable, lower_order_final }),
             Solver::DpmSolver(options) => Ok(Solver::DpmSolver(DpmSolver { order, ..options })),
             Solver::UniPc(options) => Ok(Solver::UniPc(UniPc { order, ..options })),
-            _ => Err(Error::invalid("this sampler's order is fixed: order is for lms, deis, dpm-solver and unipc")),
+            Solver::SaSolver(options) => {
+                Ok(Solver::SaSolver(SaSolver { predictor: order, corrector: order, ..options }))
+            }
+            _ => Err(Error::invalid(
+                "this sampler's order is fixed: order is for lms, deis, dpm-solver, unipc and sa-solver",
+            )),
         }
     }
 
@@ -202,6 +222,11 @@ impl Solver {
             }
             Solver::ImprovedPndm => adams::improved_pndm(&mut table, grid, path),
             Solver::Dpm2Ancestral => ancestral::dpm2(&mut table, grid, marginal),
+            Solver::SaSolver(options) => sa_solver::sa_solver(&mut table, grid, options)?,
+            Solver::ScoreSdeVe { ratio, corrections } => {
+                score_sde::variance_exploding(&mut table, grid, ratio, corrections)?;
+            }
+            Solver::ScoreSdeVp(sde) => score_sde::variance_preserving(&mut table, grid, sde),
             Solver::Own(own) => (own.fill)(&mut table, grid, marginal)?,
             Solver::Adaptive(_) => {
                 return Err(Error::invalid("a sampler that chooses its own steps has no table: run it by itself"));

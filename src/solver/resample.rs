@@ -1,7 +1,7 @@
 //! RePaint's resampling: going back to more noise now and then, and down again.
 
 use super::kinds::Solver;
-use super::table::{Prediction, Program, SAMPLE, Term, Update};
+use super::table::{Added, Prediction, Program, SAMPLE, Term, Update};
 use crate::schedule::{Grid, Marginal, Transition};
 use crate::{Error, Result};
 
@@ -88,7 +88,7 @@ fn noised(end: Transition, start: Transition) -> Update {
     let scale = start.from.gamma / end.to.gamma;
     let variance = start.from.sigma.powi(2) - (scale * end.to.sigma).powi(2);
     let terms = vec![Term { register: SAMPLE, coefficient: scale as f32 }];
-    Update { dest: SAMPLE, terms, noise: variance.max(0.0).sqrt() as f32 }
+    Update { dest: SAMPLE, terms, noise: Added::Scaled(variance.max(0.0).sqrt() as f32) }
 }
 
 impl Program {

@@ -20,15 +20,56 @@ pub(crate) struct Term {
     pub coefficient: f32,
 }
 
-/// `dest ← Σ terms + noise · z` with z a fresh standard normal number for each element.
+/// `dest ← Σ terms + noise`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Update {
     /// What is written.
     pub dest: Register,
     /// The terms of the sum.
     pub terms: Vec<Term>,
-    /// What z is multiplied by; 0 draws no noise.
-    pub noise: f32,
+    /// What is added to it.
+    pub noise: Added,
+}
+
+/// The noise of an update, with z a fresh standard normal number for each element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Added {
+    /// z times this; 0 draws none.
+    Scaled(f32),
+    /// z times the root of the variance that the network gives.
+    Learned,
+    /// `e^{½ l} z`, with l between these two as the network's variance v lies between -1 and 1 (arXiv 2102.09672, eq. 15).
+    LearnedBetween([f32; 2]),
+    /// A step of Langevin dynamics whose length goes by norms: `σ (2 r z - 2 r² ε)` with `r = ratio ‖z‖/‖ε‖`.
+    Langevin(LangevinStep),
+}
+
+/// See [`Added::Langevin`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct LangevinStep {
+    /// Where ε is.
+    pub eps: Register,
+    /// Where z is kept while its norm is taken.
+    pub z: Register,
+    /// The signal-to-noise ratio of a step.
+    pub ratio: f32,
+    /// σ of the level.
+    pub sigma: f32,
+}
+
+impl Added {
+    fn draws(self) -> bool {
+        self != Added::Scaled(0.0)
+    }
+
+    fn is_finite(self) -> bool {
+        match self {
+            Added::Scaled(scale) => scale.is_finite(),
+            Added::Learned => true,
+            Added::LearnedBetween(ends) => ends.iter().all(|e| e.is_finite()),
+            Added::Langevin(LangevinStep { ratio, sigma, .. }) => ratio.is_finite() && sigma.is_finite(),
+        }
+    }
 }
 
 /// One network evaluation and what is made of it.
@@ -75,7 +116,13 @@ impl Program {
 
     /// Whether the program draws noise of its own, beyond x_T.
     pub fn is_stochastic(&self) -> bool {
-        self.stages.iter().flat_map(|s| &s.updates).any(|u| u.noise != 0.0)
+        self.stages.iter().flat_map(|s| &s.updates).any(|u| u.noise.draws())
+    }
+
+    /// Whether the program goes by a variance that the network gives beside its prediction.
+    pub(crate) fn reads_variance(&self) -> bool {
+        let learned = |noise: Added| matches!(noise, Added::Learned | Added::LearnedBetween(_));
+        self.stages.iter().flat_map(|s| &s.updates).any(|u| learned(u.noise))
     }
 
     /// The level at which a run begins.
@@ -173,13 +220,18 @@ impl Table {
 
     /// Adds `dest ← Σ coefficient · register + noise · z` after the last evaluation.
     pub fn update(&mut self, dest: Register, terms: &[(Register, f64)], noise: f64) {
+        self.update_adding(dest, terms, Added::Scaled(noise as f32));
+    }
+
+    /// The same with noise of another kind.
+    pub(super) fn update_adding(&mut self, dest: Register, terms: &[(Register, f64)], noise: Added) {
         let terms = terms
             .iter()
             .filter(|(_, c)| *c != 0.0)
             .map(|&(register, c)| Term { register, coefficient: c as f32 })
             .collect();
         match self.stages.last_mut() {
-            Some(stage) => stage.updates.push(Update { dest, terms, noise: noise as f32 }),
+            Some(stage) => stage.updates.push(Update { dest, terms, noise }),
             None => _ = self.wrong.get_or_insert("a table begins with an evaluation"),
         }
     }
@@ -201,7 +253,7 @@ impl Table {
         let registers = self.registers()?;
         let mut updates = self.stages.iter().flat_map(|s| &s.updates);
         let rises = grid.steps.iter().any(|s| s.to.sigma > s.from.sigma);
-        if rises && updates.clone().any(|u| u.noise != 0.0) {
+        if rises && updates.clone().any(|u| u.noise.draws()) {
             return Err(Error::invalid("a sampler that adds noise cannot go back from a sample to noise"));
         }
         if !updates.all(|u| u.noise.is_finite() && u.terms.iter().all(|t| t.coefficient.is_finite())) {
@@ -233,6 +285,10 @@ impl Table {
             written.extend([stage.x0].into_iter().chain(stage.eps));
             for update in &stage.updates {
                 update.terms.iter().try_for_each(|t| check_written(&written, t.register))?;
+                if let Added::Langevin(step) = update.noise {
+                    check_written(&written, step.eps)?;
+                    written.insert(step.z);
+                }
                 written.insert(update.dest);
             }
         }
