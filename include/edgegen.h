@@ -238,6 +238,9 @@ typedef struct edgegen_options {
     // null for those.
     const double *timesteps;
     size_t num_timesteps;
+    // By how much the steps of a flow whose schedule has use_dynamic_shifting are shifted to noise: mu; null for what follows
+    // from the sample's size.
+    const double *mu;
 } edgegen_options;
 
 // A condition, by the name of the network's input.

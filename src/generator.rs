@@ -87,8 +87,12 @@ impl Generator {
             Some(tiling) => Box::new(Tiled::new(network, tiling)?),
         };
         let len = network.sample_len();
+        let driver = settings.driver(model, &schedule, Start::Noise, len)?;
+        if let Driver::Table(sampler) = &driver {
+            sampler.check_variance(&*network)?;
+        }
         Ok(Generator {
-            driver: settings.driver(model, &schedule, Start::Noise, len)?,
+            driver,
             model: model.clone(),
             settings: settings.clone(),
             network,

@@ -252,6 +252,7 @@ fn options_out_of_range_are_told() {
         threads: 0,
         timesteps: null(),
         num_timesteps: 0,
+        mu: null(),
     };
     for (options, expected, words) in [
         (edgegen_options { steps: 0, ..ok() }, INVALID_ARGUMENT, "step"),
@@ -259,6 +260,7 @@ fn options_out_of_range_are_told() {
         (edgegen_options { spacing: c"wide".as_ptr(), ..ok() }, INVALID_ARGUMENT, "wide"),
         (edgegen_options { timesteps: RISING.as_ptr(), num_timesteps: 2, ..ok() }, INVALID_ARGUMENT, "must fall"),
         (edgegen_options { timesteps: RISING.as_ptr(), num_timesteps: 0, ..ok() }, INVALID_ARGUMENT, "begin at"),
+        (edgegen_options { mu: RISING.as_ptr(), ..ok() }, INVALID_ARGUMENT, "use_dynamic_shifting"),
         (edgegen_options { guidance: f32::NAN, ..ok() }, INVALID_ARGUMENT, "guidance"),
     ] {
         // SAFETY: all pointers are to what they should be.

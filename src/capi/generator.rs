@@ -49,6 +49,9 @@ pub struct edgegen_options {
     /// null for those.
     pub timesteps: *const f64,
     pub num_timesteps: usize,
+    /// By how much the steps of a flow whose schedule has use_dynamic_shifting are shifted to noise: mu; null for what follows
+    /// from the sample's size.
+    pub mu: *const f64,
 }
 
 /// A condition, by the name of the network's input.
@@ -151,8 +154,8 @@ pub unsafe extern "C" fn edgegen_options_init(
         let options = unsafe { place(options, "options")? };
         let (sampler, spacing) = (ptr::null(), ptr::null());
         let (steps, guidance) = (settings.steps, settings.guidance);
-        let (timesteps, num_timesteps) = (ptr::null(), 0);
-        options.write(edgegen_options { steps, sampler, spacing, guidance, threads: 1, timesteps, num_timesteps });
+        let (timesteps, num_timesteps, mu) = (ptr::null(), 0, ptr::null());
+        options.write(edgegen_options { steps, sampler, spacing, guidance, threads: 1, timesteps, num_timesteps, mu });
         Ok(())
     })
 }
@@ -392,6 +395,10 @@ unsafe fn builder(loaded: &Loaded, options: *const edgegen_options) -> Result<Ge
         builder = builder.timesteps(unsafe { array(options.timesteps, options.num_timesteps, "timesteps")? });
     } else if !matches!(builder.settings()?.solver, Solver::Adaptive(_)) {
         builder = builder.steps(options.steps);
+    }
+    // SAFETY: C's promise.
+    if let Some(mu) = unsafe { given(options.mu, "mu")? } {
+        builder = builder.mu(*mu);
     }
     Ok(builder.guidance(options.guidance).threads(options.threads.max(1)))
 }

@@ -148,13 +148,17 @@ pub struct SamplingArgs {
     /// The times that the steps visit, as the network counts them, in place of --steps and --spacing: 999,749,499,249
     #[arg(long, value_name = "T,…", value_delimiter = ',', conflicts_with_all = ["spacing"], help_heading = "Sampling")]
     pub timesteps: Option<Vec<f64>>,
-    /// How random DDIM is, from 0 (not at all) to 1 (as DDPM)
+    /// By how much the steps of a flow with use_dynamic_shifting are shifted to noise: mu [default: by the sample's size, as
+    /// Flux's pipeline has it]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
+    pub mu: Option<f64>,
+    /// How random ddim is, from 0 (not at all) to 1 (as DDPM); and sa-solver, from 0 on (its tau)
     #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
     pub eta: Option<f64>,
     /// How much noise heun adds on its way (S_churn), from 0 on
     #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Sampling")]
     pub churn: Option<f64>,
-    /// The order of lms, deis, dpm and unipc, if not the one in its name
+    /// The order of lms, deis, dpm, unipc and sa-solver, if not the usual or the one in its name
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     pub order: Option<usize>,
     /// The relative tolerance of samplers that choose their own steps: rk45, dpm-12, dpm-23, sde
@@ -236,6 +240,7 @@ impl SamplingArgs {
         if let Some(spacing) = self.spacing {
             settings.spacing = Some(spacing);
         }
+        settings.mu = self.mu;
         if let Some(guidance) = self.guidance {
             settings.guidance = guidance;
         }

@@ -48,8 +48,12 @@ fn settings(args: &SamplingArgs, model: &Model) -> Result<Settings> {
     if args.sampler.is_none() {
         settings.solver = Solver::from_name("heun")?;
     }
-    settings.steps = args.steps.unwrap_or(50);
-    settings.spacing = Some(args.spacing.unwrap_or(Spacing::LogSnr));
+    let given = args.timesteps.as_ref().map(Vec::len);
+    settings.steps = args.steps.or(given).unwrap_or(50);
+    // mu shifts the steps of the model's own class
+    if args.mu.is_none() {
+        settings.spacing = Some(args.spacing.unwrap_or(Spacing::LogSnr));
+    }
     settings.guidance = args.guidance.unwrap_or(1.0);
     settings.threshold = Threshold::None;
     Ok(settings)

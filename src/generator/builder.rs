@@ -19,6 +19,7 @@ pub struct GeneratorBuilder {
     steps: Option<usize>,
     spacing: Option<Spacing>,
     timesteps: Option<Vec<f64>>,
+    mu: Option<f64>,
     guidance: Option<f32>,
     threshold: Option<Threshold>,
     unconditional: BTreeMap<String, Vec<f32>>,
@@ -36,6 +37,7 @@ impl Model {
             steps: None,
             spacing: None,
             timesteps: None,
+            mu: None,
             guidance: None,
             threshold: None,
             unconditional: BTreeMap::new(),
@@ -74,6 +76,12 @@ impl GeneratorBuilder {
     /// The times that the steps visit: see [`Settings::timesteps`]. There are then as many steps.
     pub fn timesteps(mut self, times: impl Into<Vec<f64>>) -> Self {
         self.timesteps = Some(times.into());
+        self
+    }
+
+    /// By how much the steps of some flows are shifted: see [`Settings::mu`].
+    pub fn mu(mut self, mu: f64) -> Self {
+        self.mu = Some(mu);
         self
     }
 
@@ -135,6 +143,7 @@ impl GeneratorBuilder {
             steps: self.steps.or(count).unwrap_or(base.steps),
             spacing: self.spacing.or(base.spacing),
             timesteps: self.timesteps.clone(),
+            mu: self.mu,
             guidance: self.guidance.unwrap_or(base.guidance),
             threshold: self.threshold.unwrap_or(base.threshold),
             unconditional: self.unconditional.clone(),

@@ -19,6 +19,9 @@ impl Settings {
         let config = model.scheduler_config();
         let prediction = Prediction { kind: config.prediction(), threshold: self.threshold };
         match self.solver {
+            Solver::Adaptive(_) if self.mu.is_some() => {
+                Err(Error::invalid("a sampler that chooses its own steps has none for mu to shift"))
+            }
             Solver::Adaptive(options) => {
                 let ends = adaptive_ends(self, schedule, start)?;
                 Ok(Driver::Adaptive(AdaptiveSampler::new(options, prediction, ends, len)?))

@@ -23,6 +23,9 @@ pub struct Settings {
     /// The times that the steps visit, as the network counts them, from the noisiest on: as many as there are steps, in
     /// place of those that `spacing` would choose (see [`Grid::of_times`]).
     pub timesteps: Option<Vec<f64>>,
+    /// μ of a flow whose configuration says `use_dynamic_shifting`, by which its class shifts the steps, where it is not to
+    /// follow from the sample's size ([`SchedulerConfig::for_samples`]).
+    pub mu: Option<f64>,
     /// The weight of classifier-free guidance: 1 is none, and any other doubles the network calls.
     pub guidance: f32,
     /// What is done to the estimate of the clean sample.
@@ -60,6 +63,14 @@ impl Settings {
     /// # Errors
     /// When there are too many or too few, or they do not fit the configuration.
     pub fn grid(&self, config: &SchedulerConfig, schedule: &Schedule) -> Result<Grid> {
+        if let Some(mu) = self.mu {
+            if self.timesteps.is_some() || self.spacing.is_some() {
+                return Err(Error::invalid(
+                    "mu shifts the steps of the scheduler's class, and not those of a spacing or of times that are given",
+                ));
+            }
+            return Grid::of_scheduler(&config.clone().with_mu(mu)?, schedule, self.steps);
+        }
         if let Some(times) = &self.timesteps {
             if times.len() != self.steps {
                 let (given, steps) = (times.len(), self.steps);
@@ -97,6 +108,7 @@ impl Settings {
                 .spacing
                 .or((!config.is_flow() || config.class.class_name.is_none()).then(|| config.spacing())),
             timesteps: None,
+            mu: None,
             guidance: metadata.guidance.unwrap_or(1.0),
             threshold: config.threshold(),
             unconditional: BTreeMap::new(),

@@ -110,12 +110,14 @@ class Generator:
         sampler: str | None = None,
         spacing: str | None = None,
         timesteps: list[float] | None = None,
+        mu: float | None = None,
         guidance: float | None = None,
         threads: int = 1,
     ) -> Generator:
         """What is not given is what suits the model.
 
         timesteps: the times that the steps visit, as the network counts them, in place of steps and spacing.
+        mu: by how much the steps of a flow with use_dynamic_shifting are shifted; by default it follows from the sample's size.
         threads: how many share each network call; the sample has the same bits for any number.
         """
 

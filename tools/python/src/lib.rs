@@ -207,13 +207,14 @@ struct State {
 #[pymethods]
 impl Generator {
     #[new]
-    #[pyo3(signature = (model, *, steps=None, sampler=None, spacing=None, timesteps=None, guidance=None, threads=1))]
+    #[pyo3(signature = (model, *, steps=None, sampler=None, spacing=None, timesteps=None, mu=None, guidance=None, threads=1))]
     fn new(
         model: &Model,
         steps: Option<usize>,
         sampler: Option<&str>,
         spacing: Option<&str>,
         timesteps: Option<Vec<f64>>,
+        mu: Option<f64>,
         guidance: Option<f32>,
         threads: usize,
     ) -> PyResult<Self> {
@@ -230,6 +231,9 @@ impl Generator {
             }
             if let Some(times) = &timesteps {
                 builder = builder.timesteps(times.as_slice());
+            }
+            if let Some(mu) = mu {
+                builder = builder.mu(mu);
             }
             if let Some(weight) = guidance {
                 builder = builder.guidance(weight);
