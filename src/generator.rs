@@ -89,6 +89,11 @@ impl Generator {
         let len = network.sample_len();
         let driver = settings.driver(model, &schedule, Start::Noise, len)?;
         if let Driver::Table(sampler) = &driver {
+            if settings.tiling.is_some() && sampler.program().reads_variance() {
+                return Err(Error::invalid(
+                    "a learned variance is not put together from tiles: give variance_type fixed_small",
+                ));
+            }
             sampler.check_variance(&*network)?;
         }
         Ok(Generator {

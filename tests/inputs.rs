@@ -4,7 +4,9 @@
 mod common;
 
 use common::fixtures;
+use edgegen::config::SchedulerConfig;
 use edgegen::model::{Decoder, Role, Scaling, TimeAs};
+use edgegen::noise::Noise;
 use edgegen::{Condition, Error, ErrorKind, Model, ModelOptions, Network, Request};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -183,6 +185,65 @@ fn a_learned_variance_comes_beside_the_prediction_and_is_that_under_the_conditio
     let run = runs("output_with_variance").remove(0);
     assert_eq!(run.sample().unwrap().len(), 40);
     assert!(Model::open(path("output_of_two")).unwrap().network().unwrap().variance().is_none());
+}
+
+/// DDPM with `learned_range` in f64, around the network's own calls (arXiv 2102.09672, eq. 15).
+fn ddpm_by_hand(model: &Model, steps: usize, seed: u64) -> Vec<f64> {
+    let beta = |t: usize| 1e-4 + (0.02 - 1e-4) * t as f64 / 999.0;
+    let alpha_bar = |t: usize| (0..=t).map(|s| 1.0 - beta(s)).product::<f64>();
+    let mut network = model.network().unwrap();
+    network.bind(0, &Condition::default()).unwrap();
+    let mut noise = Noise::new(seed, 0);
+    let mut x: Vec<f64> = (0..40).map(|_| f64::from(noise.sample())).collect();
+    for i in (0..steps).rev() {
+        let t = i * (1000 / steps);
+        let (now, next) = (alpha_bar(t), if i == 0 { 1.0 } else { alpha_bar(t - 1000 / steps) });
+        let mut eps = vec![0.0; 40];
+        network.predict(&x.iter().map(|v| *v as f32).collect::<Vec<_>>(), t as f64, 0, &mut eps).unwrap();
+        let v = network.variance().unwrap().to_vec();
+        let step = 1.0 - now / next;
+        let (small, large) = (((1.0 - next) / (1.0 - now) * step).max(1e-20).ln(), step.ln());
+        for k in 0..40 {
+            let x0 = (x[k] - (1.0 - now).sqrt() * f64::from(eps[k])) / now.sqrt();
+            let mean = next.sqrt() * step / (1.0 - now) * x0 + (1.0 - step).sqrt() * (1.0 - next) / (1.0 - now) * x[k];
+            let share = (f64::from(v[k]) + 1.0) / 2.0;
+            let z = if i == 0 { 0.0 } else { f64::from(noise.sample()) };
+            x[k] = mean + (0.5 * (share * large + (1.0 - share) * small)).exp() * z;
+        }
+    }
+    x
+}
+
+#[test]
+fn a_learned_variance_is_that_of_the_steps_where_the_schedule_says_so() {
+    let with = |class: &str, more: &str, model: &str| {
+        let config = format!(r#"{{"_class_name": "{class}", {more}}}"#);
+        ModelOptions::new().scheduler_config(SchedulerConfig::from_json(&config).unwrap()).open(path(model)).unwrap()
+    };
+    let range = r#""clip_sample": false, "variance_type": "learned_range""#;
+    let model = with("DDPMScheduler", range, "output_with_variance");
+    let mut generator = model.generator().steps(5).build().unwrap();
+    let found = generator.run(&Request::new(3, 0)).unwrap().sample.to_vec();
+    let expected = ddpm_by_hand(&model, 5, 3);
+    let size = expected.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let off = found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum::<f64>().sqrt() / size;
+    println!("learned_range: {off:.1e}");
+    assert!(off < 1e-5 && size.is_finite(), "{off:e} of {size}");
+    let plain = with("DDPMScheduler", r#""clip_sample": false"#, "output_with_variance");
+    let plain = plain.generator().steps(5).build().unwrap().run(&Request::new(3, 0)).unwrap().sample.to_vec();
+    assert_ne!(plain, found);
+    // classes that leave the second half out
+    for class in ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "SASolverScheduler", "DDIMScheduler"] {
+        let run = |more: &str| {
+            let model = with(class, more, "output_with_variance");
+            model.generator().steps(5).build().unwrap().run(&Request::new(3, 0)).unwrap().sample.to_vec()
+        };
+        assert_eq!(run(r#""variance_type": "learned_range""#), run(r#""num_train_timesteps": 1000"#), "{class}");
+    }
+    for more in [range, r#""variance_type": "learned""#] {
+        let without = with("DDPMScheduler", more, "output_of_two");
+        told(without.generator().build(), ErrorKind::InvalidArgument, "a learned variance is the second half");
+    }
 }
 
 #[derive(Deserialize)]

@@ -462,6 +462,23 @@ mod tests {
                 "s_noise is 2: noise of another size",
             ),
             (r#"{"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}"#, "epsilon or v_prediction"),
+            (
+                r#"{"_class_name": "SASolverScheduler", "corrector_order": 0}"#,
+                "corrector_order must be 1, 2, 3 or 4, not 0",
+            ),
+            (r#"{"_class_name": "SASolverScheduler", "tau_func": "t"}"#, "a function cannot be read from a file"),
+            (
+                r#"{"_class_name": "SASolverScheduler", "algorithm_type": "dpmsolver"}"#,
+                "must be data_prediction or noise_prediction",
+            ),
+            (
+                r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "data_prediction"}"#,
+                "must be that of a DPM-Solver",
+            ),
+            (r#"{"_class_name": "ScoreSdeVeScheduler", "snr": 0}"#, "snr must be positive, not 0"),
+            (r#"{"_class_name": "ScoreSdeVeScheduler", "correct_steps": 5000}"#, "correct_steps must be at most 1000"),
+            (r#"{"_class_name": "ScoreSdeVeScheduler", "sampling_eps": 1}"#, "sampling_eps must lie between 0 and 1"),
+            (r#"{"_class_name": "ScoreSdeVpScheduler", "beta_max": 0.05}"#, "beta_min must be less than beta_max"),
             (r#"{"sigma_max": -3}"#, "sigma_max must be positive, not -3"),
             (r#"{"tuned_timesteps": {"2": [900]}}"#, "tuned_timesteps of 2 steps must be as many times that fall"),
             (r#"{"tuned_timesteps": {"2": [100, 900]}}"#, "from 999 to 0, not [100.0, 900.0]"),

@@ -23,7 +23,8 @@ fn time(i: usize, steps: usize, end: f64) -> f64 {
 /// 1 to 0, the last of them to the clean sample. One step would end where it begins.
 pub(super) fn variance_exploding(config: &SchedulerConfig, schedule: &Schedule, steps: usize) -> Result<Grid> {
     check_steps(steps, 2)?;
-    let (min, max) = config.sigma_range().expect("this class has one");
+    let range = config.sigma_range();
+    let (min, max) = range.ok_or_else(|| Error::invalid("this scheduler class needs a sigma_min and a sigma_max"))?;
     let level = |time: f64| {
         let sigma = min * libm::pow(max / min, time);
         Level::from_edm_sigma(schedule.time_of_log_snr(-2.0 * libm::log(sigma)), sigma)

@@ -138,17 +138,17 @@ impl Grid {
             Some((last, rest)) if last.to.sigma == 0.0 => rest,
             _ => &self.steps,
         };
-        let Some(last) = steps.last() else {
+        if steps.is_empty() {
             return Err(Error::invalid("a run of one step to the clean sample has no way back: use more steps"));
-        };
+        }
         if self.start != 1.0 || steps.windows(2).any(|pair| pair[0].to != pair[1].from) {
             return Err(Error::invalid("this scheduler's steps have no way back: name a spacing"));
         }
         let mut steps: Vec<Transition> = steps.iter().rev().map(|s| Transition { from: s.to, to: s.from }).collect();
-        // where a run ends in y = x/γ, the network is to see x
-        let preserves = |level: Level| (level.gamma.powi(2) + level.sigma.powi(2) - 1.0).abs() < 1e-6;
-        if preserves(steps[0].to) && !preserves(steps[0].from) {
-            steps[0].from = Level::from_edm_sigma(last.to.time, last.to.edm_sigma());
+        // a variance-preserving run that ends in y = x/γ: the network is to see x
+        let Transition { from, to } = steps[0];
+        if from.gamma == 1.0 && (to.gamma.powi(2) + to.sigma.powi(2) - 1.0).abs() < 1e-6 {
+            steps[0].from = Level::from_edm_sigma(from.time, from.edm_sigma());
         }
         let start = steps[0].from.gamma;
         Ok(Grid { steps, start, fitted: vec![] })

@@ -208,6 +208,7 @@ struct State {
 impl Generator {
     #[new]
     #[pyo3(signature = (model, *, steps=None, sampler=None, spacing=None, timesteps=None, mu=None, guidance=None, threads=1))]
+    #[allow(clippy::too_many_arguments)] // they have names in Python
     fn new(
         model: &Model,
         steps: Option<usize>,
