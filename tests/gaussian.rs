@@ -119,7 +119,7 @@ fn a_run_from_a_picture_begins_where_its_strength_says() {
 fn a_mask_keeps_what_it_does_not_fill() {
     let folder = Folder::new();
     let (init, out) = (write(&folder, "init.npy", &picture()), folder.path("out.npy"));
-    let fills = |i: usize| i % 3 != 0;
+    let fills = |i: usize| !i.is_multiple_of(3);
     let mask: Vec<f64> = (0..LEN).map(|i| f64::from(u8::from(fills(i)))).collect();
     let mask = write(&folder, "mask.npy", &mask);
     succeeds(&["-m", &network("flow"), "--init", &init, "--mask", &mask, "-s", "rk4", "-n", "60", "--seed", "3", &out]);
