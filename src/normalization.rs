@@ -115,9 +115,10 @@ impl Normalization {
             };
             let statistics = read()
                 .map_err(|key| Error::invalid(format!("'{key}' of {name} should be a list of finite numbers")))?;
-            let channels = fields.get("channels").and_then(Value::as_bool).unwrap_or_else(|| {
-                ["min", "mean"].iter().any(|key| fields.get(*key).is_some_and(is_of_channels))
-            });
+            let channels = fields
+                .get("channels")
+                .and_then(Value::as_bool)
+                .unwrap_or_else(|| ["min", "mean"].iter().any(|key| fields.get(*key).is_some_and(is_of_channels)));
             if let Some(statistics) = statistics {
                 statistics.check(&name)?;
                 all.insert(name, Entry { statistics, channels });
@@ -155,7 +156,8 @@ impl Normalization {
     /// # Errors
     /// When a length does not fit, or nothing here is of this model.
     pub fn normalizer(&self, sample: &str, shape: &[usize], conditions: &[(&str, &[usize])]) -> Result<Normalizer> {
-        let of_sample = [sample, "sample", "action"].into_iter().find_map(|n| Some((n, self.entries.get(n)?.scaling(n))));
+        let of_sample =
+            [sample, "sample", "action"].into_iter().find_map(|n| Some((n, self.entries.get(n)?.scaling(n))));
         if let Some((name, scaling)) = &of_sample {
             let (len, last) = (scaling.len(), shape.last().copied().unwrap_or(1));
             if len != last && len != shape.iter().product::<usize>() {

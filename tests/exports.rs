@@ -5,7 +5,7 @@ mod common;
 
 use common::fixture;
 use edgegen::config::SchedulerConfig;
-use edgegen::model::TimeAs;
+use edgegen::model::{Stage, TimeAs};
 use edgegen::{Condition, Model, ModelOptions, Network, Request};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -138,9 +138,32 @@ architectures! {
     unet1d_audio
     unet2d_condition
     conditional_unet1d
+    vision_policy
+    vision_policy_bn
     transformer
     dit
     edm
     edm_raw
     consistency
+}
+
+#[test]
+fn pictures_are_encoded_once_a_run() {
+    for export in ["vision_policy.ts17", "vision_policy.dy18", "vision_policy_bn.dy18"] {
+        let bytes = fixture(&format!("exports/{export}.onnx.gz"));
+        let model = ModelOptions::new().scheduler_config(SchedulerConfig::default()).read(&bytes).unwrap();
+        let steps = model.steps(0);
+        let of = |stage: Stage| steps.iter().filter(|s| s.stage == stage).map(|s| s.multiply_adds).sum::<u64>();
+        let pictures = steps.iter().filter(|s| s.stage == Stage::Conditions && s.kernel.contains("onvolution")).count();
+        // four pictures, of which each takes the stem, two blocks and the maps
+        assert!(pictures >= 4, "{export}: {pictures} convolutions of pictures");
+        assert!(
+            of(Stage::Conditions) > 10 * of(Stage::Sample),
+            "{export}: {} of {}",
+            of(Stage::Conditions),
+            of(Stage::Sample)
+        );
+        let pools = steps.iter().filter(|s| s.kernel == "max pooling");
+        assert!(pools.clone().count() > 0 && pools.into_iter().all(|s| s.stage == Stage::Conditions), "{export}");
+    }
 }

@@ -6,7 +6,7 @@ use super::stdout::print;
 use anyhow::Result;
 use clap::Args;
 use edgegen::Model;
-use edgegen::model::{Input, MadeUp, Role, StepInfo};
+use edgegen::model::{Input, MadeUp, Role, Stage, StepInfo};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -84,9 +84,13 @@ fn text(model: &Model, steps: &[StepInfo]) -> String {
         let timed = if total > 0.0 { "        ms      %" } else { "" };
         lines.push(format!("  {:<28} {:<38} {:>10}{timed}", "step", "", "10⁶ mul-add"));
     }
+    let mut stage = None;
     for s in steps {
+        if stage.replace(s.stage) != Some(s.stage) {
+            lines.push(format!("  {}", how_often(s.stage)));
+        }
         let ms = s.ms.map_or(String::new(), |ms| format!("{ms:>11.4}{:>7.1}", 100.0 * ms / total));
-        lines.push(format!("  {:<28} {:<38} {:>10} {ms}", s.kernel, s.sizes, million(s.multiply_adds)));
+        lines.push(format!("    {:<26} {:<38} {:>10} {ms}", s.kernel, s.sizes, million(s.multiply_adds)));
     }
     if !steps.is_empty() {
         let ms = if total > 0.0 { format!("{total:>11.4}{:>7.1}", 100.0) } else { String::new() };
@@ -94,6 +98,15 @@ fn text(model: &Model, steps: &[StepInfo]) -> String {
         lines.push(format!("  {:<28} {:<38} {sum:>10} {ms}", "all", ""));
     }
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// How often the steps of a stage run.
+fn how_often(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Conditions => "once for each set of conditions",
+        Stage::Time => "once for each time",
+        Stage::Sample => "in every call",
+    }
 }
 
 /// The inputs that are scaled between the data's units and the network's.
@@ -130,7 +143,7 @@ fn json(model: &Model, steps: &[StepInfo]) -> serde_json::Value {
         "made_up": made_up(model),
         "engine": model.engine(),
         "steps": steps.iter().map(|s| serde_json::json!({
-            "kernel": s.kernel, "sizes": s.sizes, "multiply_adds": s.multiply_adds, "ms": s.ms,
+            "kernel": s.kernel, "runs": how_often(s.stage), "sizes": s.sizes, "multiply_adds": s.multiply_adds, "ms": s.ms,
         })).collect::<Vec<_>>(),
         "operators": model.operators().iter().map(|(n, c)| (n.clone(), *c)).collect::<std::collections::BTreeMap<_, _>>(),
     })

@@ -93,7 +93,9 @@ impl Step {
             "to_batch_processor" | "tokenizer_processor" => Ok(None),
             "device_processor" => match self.config.get("float_dtype").and_then(|kind| kind.as_str()) {
                 None | Some("float32") => Ok(None),
-                Some(kind) => Err(Error::invalid(format!("the step {name} rounds to {kind}; only float32 is supported"))),
+                Some(kind) => {
+                    Err(Error::invalid(format!("the step {name} rounds to {kind}; only float32 is supported")))
+                }
             },
             other => Err(Error::invalid(format!(
                 "the step '{other}' changes what the policy sees or does and is not supported; put what it does into the exported network, and take it out of the list"
@@ -124,7 +126,8 @@ impl Scaling {
             let is_action = feature.kind == "ACTION";
             let among = self.normalize_observation_keys.as_ref().is_none_or(|keys| keys.contains(name));
             // as there, a feature without statistics is left as it is
-            let has_any = tensors.names().iter().any(|n| n.rsplit_once('.').is_some_and(|(feature, _)| feature == name));
+            let has_any =
+                tensors.names().iter().any(|n| n.rsplit_once('.').is_some_and(|(feature, _)| feature == name));
             if mode == "IDENTITY" || !has_any || !(is_action || among) {
                 continue;
             }
@@ -135,7 +138,9 @@ impl Scaling {
                 "QUANTILES" => (pair("q01", "q99")?, true),
                 "QUANTILE10" => (pair("q10", "q90")?, true),
                 "MEAN_STD" => (pair("mean", "std")?, false),
-                other => return Err(Error::invalid(format!("the normalization mode {other} of {name} is not supported"))),
+                other => {
+                    return Err(Error::invalid(format!("the normalization mode {other} of {name} is not supported")));
+                }
             };
             let statistics = match is_range {
                 true => Statistics::MinMax { min: left.values, max: right.values },
@@ -162,7 +167,9 @@ fn column(tensors: &SafeTensors, name: &str) -> Result<Column> {
     let tensor = tensors.tensor(name).map_err(|_| Error::invalid(format!("{name} is missing")))?;
     let bytes = tensor.data();
     let values: Vec<f64> = match tensor.dtype() {
-        Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")).into()).collect(),
+        Dtype::F32 => {
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")).into()).collect()
+        }
         Dtype::F64 => bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("eight bytes"))).collect(),
         other => return Err(Error::invalid(format!("{name} is of {other:?}; F32 and F64 can be read"))),
     };

@@ -1,8 +1,8 @@
 //! Where a model's network and its schedule lie: a file, or a folder as diffusers and optimum lay it out.
 
 use crate::config::SchedulerConfig;
-use crate::{Error, ErrorKind, Result};
 use crate::normalization::Normalization;
+use crate::{Error, ErrorKind, Result};
 use crate::{file, lerobot};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};

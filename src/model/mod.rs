@@ -25,7 +25,7 @@ mod tract;
 
 pub use crate::normalization::{Affine, Normalization, Normalizer, Statistics};
 pub use decoder::{Decoder, Scaling};
-pub use exec::StepInfo;
+pub use exec::{Stage, StepInfo};
 pub use input::Input;
 pub(crate) use input::no_condition;
 pub use made_up::MadeUp;

@@ -835,6 +835,114 @@ row("Min of one", "y = Min (x)", 13)
 row("doubles", "d = Cast <to = 11> (x) e = Mul (d, k) y = Cast <to = 1> (e)", 13, k=np.float64(1.1))
 row("doubles that cancel", "d = Cast <to = 11> (x) e = Add (d, k) f = Sub (e, k) y = Cast <to = 1> (f)", 13, k=np.float64(1e8))
 
+# What is found, sorted, taken and written by computed indices.
+row("TopK of all, sorted", "y, i = TopK <axis = 1> (x, k)", 11, k=np.int64([4]))
+row("TopK of equal numbers", "r = Round (x) y, i = TopK (r, k) z, j = TopK (r, k)", 13, k=np.int64([3]))
+row("TopK's indices of equal numbers", "r = Round (x) v, y = TopK <largest = 0> (r, k)", 13, k=np.int64([3]))
+row("TopK's numbers and indices", "v, i = TopK <axis = 2> (x, k) f = Cast <to = 1> (i) y = Mul (v, f)", 13, k=np.int64([3]))
+row("TopK of integers", "i = Cast <to = 7> (x) v, j = TopK (i, k) y = Cast <to = 1> (v)", 13, k=np.int64([3]))
+row("TopK of a stored tensor", "v, i = TopK <axis = 0> (w, k) y = Add (x, v)", 13, w=weights(4, 4), k=np.int64([4]))
+row("TopK of more than there are", "y, i = TopK (x, k)", 13, k=np.int64([5]))
+row("TopK of opset 9", "y, i = TopK <axis = 3, k = 2> (x)", 9)
+row("Gather by computed indices", "i = ArgMax <axis = 1, keepdims = 0> (x) s = ReduceMax <axes = [0, 1, 2], keepdims = 0> (i) y = Gather <axis = 2> (x, s)", 13)
+row("Gather by many computed indices", "v, i = TopK (x, k) j = Gather (i, o) y = Gather <axis = 1> (x, j)", 13, k=np.int64([2]), o=np.int64(0))
+row("Gather of a stored tensor's last dimension", "i = ArgMax <axis = 1, keepdims = 0> (x) g = Gather <axis = 1> (w, i) y = Mul (g, x)", 13, w=weights(1, 4))
+row("Gather by computed indices from the end", "i = ArgMax <axis = 1, keepdims = 0> (x) n = Sub (i, k) y = Gather <axis = 3> (x, n)", 13, k=np.int64(4))
+row("GatherElements by computed indices", "i = ArgMax <axis = 2> (x) y = GatherElements <axis = 2> (x, i)", 13)
+row("GatherElements in another's order", "v, i = TopK <axis = 1> (x, k) h = Tanh (x) y = GatherElements <axis = 1> (h, i)", 13, k=np.int64([4]))
+row("GatherND by computed indices", "v, i = TopK (x, k) y = GatherND (w, i)", 13, k=np.int64([2]), w=weights(4, 4, 3))
+row("GatherND by computed indices, in batches", "v, i = TopK (x, k) y = GatherND <batch_dims = 3> (x, i)", 13, k=np.int64([1]))
+for reduction in ("none", "add", "mul", "max", "min"):
+    row(f"ScatterElements by computed indices, {reduction}",
+        f'v, i = TopK <axis = 1> (x, k) y = ScatterElements <axis = 1, reduction = "{reduction}"> (x, i, u)', 18, k=np.int64([2]), u=weights(1, 2, 4, 4))
+    row(f"ScatterND by computed indices, {reduction}",
+        f'v, i = TopK (x, k) j = Reshape (i, s) y = ScatterND <reduction = "{reduction}"> (w, j, u)', 18, k=np.int64([1]), s=np.int64([8, 2]),
+        w=weights(4, 4, 3), u=weights(8, 3))
+
+# Whole numbers that a run computes.
+WHOLE = "i = Cast <to = 7> (t) f = Cast <to = 7> (x)"
+for name, nodes in (("a quotient", "q = Div (i, k)"), ("a quotient of negative ones", "n = Neg (i) q = Div (n, k)"), ("a quotient of small ones", "q = Div (f, j)"),
+                    ("a remainder", "q = Mod (i, k)"), ("a remainder of negative ones", "q = Mod (f, j)"), ("a remainder by a negative one", "n = Neg (f) q = Mod (n, m)"),
+                    ("a remainder as C has it", "q = Mod <fmod = 1> (f, j)"), ("the less", "q = Min (i, k)"), ("the greater", "q = Max (f, j)"),
+                    ("a sum of all", "q = ReduceSum (f)"), ("the greatest", "q = ReduceMax (f)"), ("a choice", "c = Greater (i, k) d = Sub (i, k) q = Where (c, d, i)"),
+                    ("bounds", "q = Clip (i, j, k)"), ("a division by zero", "q = Div (i, z)"), ("a product that is too large", "a = Mul (i, i) b = Mul (a, a) q = Mul (b, b)")):
+    row(f"whole numbers, {name}", f"{WHOLE} {nodes} g = Cast <to = 1> (q) y = Add (x, g)", 14, k=np.int64(7), j=np.int64(2), m=np.int64(-2), z=np.int64(0))
+
+# Images read at coordinates.
+for opset, modes in ((16, ("bilinear", "nearest", "bicubic")), (20, ("linear", "nearest", "cubic"))):
+    for mode in modes:
+        for padding in ("zeros", "border", "reflection"):
+            for corners in (0, 1):
+                text = f'mode = "{mode}", padding_mode = "{padding}", align_corners = {corners}'
+                row(f"GridSample of opset {opset}, {mode}, {padding}, {corners}", f"y = GridSample <{text}> (x, g)", opset, (1, 3, 4, 5), g=4 * weights(1, 3, 5, 2))
+row("GridSample by a computed grid", "s, r = Split <axis = 1> (x) g = Transpose <perm = [0, 2, 3, 1]> (s) y = GridSample (x, g)", 16)
+row("GridSample of a stored image", "s, r = Split <axis = 1> (x) g = Transpose <perm = [0, 2, 3, 1]> (s) y = GridSample (w, g)", 16, w=weights(1, 3, 2, 5))
+row("GridSample of several images", "y = GridSample (x, g)", 16, (2, 3, 4, 5), g=2 * weights(2, 3, 5, 2))
+row("GridSample of one row", "y = GridSample <align_corners = 1> (x, g)", 16, (1, 3, 1, 5), g=weights(1, 3, 5, 2))
+row("GridSample of other than pairs", "y = GridSample (x, g)", 16, g=weights(1, 3, 5, 3))
+for corners in (0, 1):
+    row(f"AffineGrid, {corners}", f"g = AffineGrid <align_corners = {corners}> (w, s) y = GridSample (x, g)", 20, w=weights(1, 2, 3), s=np.int64([1, 4, 3, 5]))
+    row(f"AffineGrid of a volume, {corners}", f"m = Reshape (x, d) y = AffineGrid <align_corners = {corners}> (m, s)", 20, (1, 1, 3, 4), s=np.int64([1, 4, 3, 5, 2]),
+        d=np.int64([1, 3, 4]))
+
+def with_attributes(text):
+    return f"<{text}> " if text else ""
+
+
+# Overlapping blocks.
+for name, shape, image, block, attributes in (
+    ("", (1, 12, 6), (3, 4), (2, 2), ""), (" a stride apart", (1, 8, 4), (4, 4), (2, 2), "strides = [2, 2]"), (" that overlap, padded", (1, 18, 4), (3, 3), (3, 3), "strides = [2, 2], pads = [1, 1, 1, 1]"),
+    (" that are dilated", (1, 4, 6), (4, 5), (2, 2), "dilations = [2, 2]"), (" of a sequence", (1, 6, 4), (5,), (2,), ""), (" of several images", (2, 12, 6), (3, 4), (2, 2), ""),
+    (" that do not fit", (1, 12, 6), (4, 4), (2, 2), "")):
+    row(f"Col2Im{name}", f"y = Col2Im {with_attributes(attributes)}(x, i, b)", 18, shape, i=np.int64(image), b=np.int64(block))
+
+# Convolutions whose weights a run computes.
+for name, weight, attributes in (("", (4, 4, 2, 2), ""), (", grouped", (4, 2, 2, 2), "group = 2"), (", each channel", (4, 1, 3, 3), "group = 4, pads = [1, 1, 1, 1]"),
+                                 (", strided and padded", (3, 4, 3, 3), "strides = [2, 1], pads = [1, 0, 2, 1]"), (", dilated", (2, 4, 2, 2), "dilations = [2, 1]"),
+                                 (", as large as its image", (4, 4, 3, 2), 'auto_pad = "SAME_UPPER"')):
+    row(f"Conv by computed weights{name}", f"m = Tanh (t) w = Mul (v, m) y = Conv {with_attributes(attributes)}(x, w)", 17, v=weights(*weight), time=np.float32(0.5))
+    row(f"Conv by computed weights with a bias{name}", f"m = ReduceMean <keepdims = 0> (x) w = Mul (v, m) b = Mul (c, m) y = Conv {with_attributes(attributes)}(x, w, b)", 17, v=weights(*weight), c=weights(weight[0]))
+for name, weight, attributes in (("", (4, 3, 2, 2), ""), (", grouped", (4, 2, 2, 2), "group = 2, strides = [2, 2]"), (", each channel", (4, 1, 3, 3), "group = 4, pads = [1, 1, 1, 1]"),
+                                 (", strided and padded", (4, 3, 3, 3), "strides = [2, 1], pads = [1, 0, 2, 1], output_padding = [1, 0]"), (", dilated", (4, 2, 2, 2), "dilations = [2, 1]")):
+    row(f"ConvTranspose by computed weights{name}", f"m = Tanh (t) w = Mul (v, m) y = ConvTranspose {with_attributes(attributes)}(x, w)", 17, v=weights(*weight), time=np.float32(0.5))
+row("ConvTranspose by computed weights with a bias", "m = ReduceMean <keepdims = 0> (x) w = Mul (v, m) b = Mul (c, m) y = ConvTranspose (x, w, b)", 17, v=weights(4, 3, 2, 2), c=weights(3))
+row("Conv of a sequence by computed weights", "m = ReduceMean (x) w = Mul (v, m) y = Conv <pads = [1, 0]> (x, w)", 17, (1, 4, 6), v=weights(3, 4, 2))
+row("Conv of several images by computed weights", "m = ReduceMean (x) w = Mul (v, m) y = Conv <pads = [1, 0, 0, 1]> (x, w)", 17, (2, 3, 4, 4), v=weights(3, 3, 2, 2))
+row("Conv of a stored image by computed weights", "w = Reshape (x, s) y = Conv (v, w)", 17, v=weights(1, 4, 3, 3), s=np.int64([4, 4, 2, 2]))
+row("Conv with a computed bias", "m = ReduceMean <keepdims = 0> (x) b = Mul (c, m) y = Conv (x, w, b)", 17, w=weights(3, 4, 2, 2), c=weights(3))
+
+# Volumes.
+VOLUME = (1, 2, 4, 3, 4)
+for name, weight, attributes in (("", (3, 2, 2, 2, 2), ""), (", padded", (3, 2, 3, 3, 3), "pads = [1, 1, 1, 1, 1, 1]"), (", strided", (3, 2, 3, 2, 2), "strides = [2, 1, 2], pads = [1, 0, 0, 1, 1, 0]"),
+                                 (", dilated", (2, 2, 2, 2, 2), "dilations = [2, 1, 2]"), (", grouped", (4, 1, 2, 1, 3), "group = 2, pads = [0, 0, 1, 1, 0, 1]"), (", of depth alone", (2, 2, 3, 1, 1), "pads = [1, 0, 0, 1, 0, 0]"),
+                                 (", of images alone", (2, 2, 1, 3, 3), "pads = [0, 1, 1, 0, 1, 1]"), (", as large as its volume", (2, 2, 2, 3, 2), 'auto_pad = "SAME_LOWER", strides = [1, 2, 1]')):
+    row(f"Conv of a volume{name}", f"y = Conv {with_attributes(attributes)}(x, w, b)", 17, VOLUME, w=weights(*weight), b=weights(weight[0]))
+row("Conv of several volumes", "y = Conv <pads = [1, 0, 1, 0, 1, 0]> (x, w)", 17, (2, 2, 3, 3, 4), w=weights(3, 2, 2, 2, 2))
+row("Conv of a volume by computed weights", "m = ReduceMean (x) w = Mul (v, m) y = Conv (x, w)", 17, VOLUME, v=weights(3, 2, 2, 2, 2))
+for name, weight, attributes in (("", (2, 3, 2, 2, 2), ""), (", strided", (2, 2, 4, 2, 2), "strides = [2, 1, 2], pads = [1, 0, 0, 1, 1, 0]"), (", padded out", (2, 2, 3, 3, 3), "strides = [2, 2, 2], pads = [1, 1, 1, 1, 1, 1], output_padding = [1, 1, 1]"),
+                                 (", dilated", (2, 2, 2, 2, 2), "dilations = [2, 1, 2]"), (", grouped", (2, 2, 2, 1, 2), "group = 2")):
+    row(f"ConvTranspose of a volume{name}", f"y = ConvTranspose {with_attributes(attributes)}(x, w, b)", 17, VOLUME, w=weights(*weight), b=weights(weight[1] * (2 if "group" in attributes else 1)))
+for op in ("MaxPool", "AveragePool"):
+    for name, attributes in (("", ""), (", strided", ", strides = [2, 1, 2]"), (", padded", ", pads = [1, 0, 1, 0, 1, 1]"), (", as at the top", ', auto_pad = "SAME_UPPER"'),
+                             (", rounded up", ", ceil_mode = 1, strides = [3, 2, 3]"), (", dilated", ", dilations = [2, 1, 2]")):
+        row(f"{op} of a volume{name}", f"y = {op} <kernel_shape = [2, 2, 2]{attributes}> (x)", 19, VOLUME)
+row("AveragePool of a volume that counts zeros", "y = AveragePool <kernel_shape = [2, 2, 2], pads = [1, 1, 0, 0, 1, 1], count_include_pad = 1> (x)", 19, VOLUME)
+for op in ("GlobalAveragePool", "GlobalMaxPool"):
+    row(f"{op} of a volume", f"y = {op} (x)", 17, VOLUME)
+for mode in ("nearest", "linear"):
+    row(f"Resize of a volume, {mode}", f'y = Resize <mode = "{mode}"> (x, , s)', 13, VOLUME, s=np.float32([1, 1, 2, 2, 1.5]))
+    row(f"Resize of a volume to sizes, {mode}", f'y = Resize <mode = "{mode}", coordinate_transformation_mode = "align_corners"> (x, , , s)', 13, VOLUME, s=np.int64([1, 2, 3, 5, 4]))
+row("BatchNormalization of a volume", "y = BatchNormalization (x, a, b, m, v)", 15, VOLUME, a=weights(2), b=weights(2), m=weights(2), v=np.float32([0.5, 1.5]))
+row("InstanceNormalization of a volume", "y = InstanceNormalization (x, a, b)", 15, VOLUME, a=weights(2), b=weights(2))
+row("GroupNormalization of a volume", "y = GroupNormalization <num_groups = 1> (x, a, b)", 21, VOLUME, a=weights(2), b=weights(2))
+row("LRN", "y = LRN <size = 3, alpha = 0.5> (x)", 13)
+
+# Types and sizes that are those of others.
+row("CastLike", "i = CastLike (x, k) y = CastLike (i, x)", 15, k=np.int64(1))
+row("CenterCropPad", "y = CenterCropPad (x, s)", 18, (1, 3, 4, 5), s=np.int64([1, 4, 3, 8]))
+row("CenterCropPad of some dimensions", "y = CenterCropPad <axes = [-1, 2]> (x, s)", 18, (1, 3, 4, 5), s=np.int64([2, 7]))
+
+
 
 def main():
     cases = [case(*entry) for entry in CASES]

@@ -179,6 +179,11 @@ impl Known for Pass<'_> {
         Some(constant.integers())
     }
 
+    fn floats(&self, name: &str) -> Option<Vec<f32>> {
+        let constant = self.graph.constant(name).filter(|constant| constant.kind == DataType::Float)?;
+        Some(constant.values.to_vec())
+    }
+
     fn block(&self) -> Option<usize> {
         self.block
     }

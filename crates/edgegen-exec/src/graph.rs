@@ -295,13 +295,15 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
-    /// Whether a node adds or multiplies whole numbers that stay so small that f32 holds them.
+    /// Whether a node computes with whole numbers that stay so small that f32 holds them, in a way that gives whole ones.
     fn computes_small(&self, node: &NodeProto) -> bool {
         let whole = |name: &String| matches!(self.type_of(name), Some(DataType::Int32 | DataType::Int64));
-        node.input.iter().all(whole) && self.most(node).is_some_and(|most| most <= LARGEST_WHOLE)
+        node.input.iter().filter(|name| !name.is_empty()).all(whole)
+            && self.most(node).is_some_and(|most| most <= LARGEST_WHOLE)
     }
 
-    /// The largest whole number that a node makes, of what is known of those that it reads; `None` where this is not followed.
+    /// The largest whole number, of either sign, that a node makes of what is known of those that it reads; `None` where this
+    /// is not followed.
     fn most(&self, node: &NodeProto) -> Option<f64> {
         let of = |i: usize| {
             let name = node.input.get(i)?;
@@ -310,10 +312,25 @@ impl<'a> Graph<'a> {
                 None => self.whole.get(name.as_str()).copied(),
             }
         };
+        // what divides may not be zero
+        let divisor = || self.constant_input(node, 1).filter(|by| by.exact && by.values.iter().all(|v| *v != 0.0));
+        let lengths = |name: &String| self.dims(name).map(|dims| dims.iter().product::<usize>() as f64);
         match (node.op_type.as_str(), node.input.len()) {
             ("Add" | "Sub", 2) => Some(of(0)? + of(1)?),
             ("Mul", 2) => Some(of(0)? * of(1)?),
+            ("Div", 2) => divisor().and(of(0)),
+            ("Mod", 2) => divisor().and(of(0)).and(of(1)),
+            ("Min" | "Max", 2) => Some(of(0)?.max(of(1)?)),
+            ("Where", 3) => Some(of(1)?.max(of(2)?)),
+            ("Neg" | "Abs" | "Sign" | "Clip", 1..) => of(0),
+            ("ReduceMax" | "ReduceMin", 1..) => of(0),
+            // of as many as each is made of
+            ("ReduceSum" | "CumSum", 1..) => Some(of(0)? * lengths(node.input.first()?)?),
+            ("Concat", 1..) => (0..node.input.len()).map(of).try_fold(0.0, |most: f64, next| Some(most.max(next?))),
             ("Reshape" | "Unsqueeze" | "Squeeze" | "Expand" | "Transpose" | "Identity" | "Flatten", 1..) => of(0),
+            ("Slice" | "Gather" | "GatherElements" | "GatherND" | "Split" | "Tile", 1..) => of(0),
+            ("ArgMax" | "ArgMin", 1) => lengths(node.input.first()?),
+            ("Cast", 1) if self.type_of(node.input.first()?) == Some(DataType::Bool) => Some(1.0),
             // times and labels, which come from outside
             ("Cast", 1) => Some(of(0).unwrap_or(LARGEST_GIVEN)),
             _ => None,

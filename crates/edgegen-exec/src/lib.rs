@@ -28,7 +28,7 @@ mod step;
 mod testing;
 mod verify;
 
-pub use compile::{Inputs, ResultShape, compile};
+pub use compile::{Inputs, ResultShape, Stage, compile};
 pub use expand::write_out;
 pub use graph::GraphInput;
 pub use kernels::Isa;

@@ -87,6 +87,22 @@ impl Strided {
         StridedLoops::from_parts(outer(&places[0].dims), places.map(|p| (p.start, outer(&p.strides))))
     }
 
+    /// Where index number `i` of the loops of several places of the same dimensions begins in each.
+    pub fn starts<const N: usize>(places: [&Self; N], i: usize) -> [usize; N] {
+        let (mut rest, mut at) = (i, places.map(|place| place.start));
+        for d in (0..RANK).rev() {
+            let index = rest % places[0].dims[d];
+            rest /= places[0].dims[d];
+            at.iter_mut().zip(places).for_each(|(at, place)| *at += index * place.strides[d]);
+        }
+        at
+    }
+
+    /// How many indices its loops have.
+    pub fn outer_len(&self) -> usize {
+        self.dims[..RANK].iter().fold(1, |n: usize, d| n.saturating_mul(*d))
+    }
+
     /// The length and the stride of each matrix's rows and columns.
     pub fn matrix(&self) -> [(usize, usize); 2] {
         std::array::from_fn(|d| (self.dims[RANK + d], self.strides[RANK + d]))

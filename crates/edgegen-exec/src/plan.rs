@@ -1,10 +1,12 @@
 //! A compiled network, and the state that running it changes.
 
+use crate::compile::Stage;
 use crate::place::{PROVEN, Slice, Strided};
 use crate::pool::Pool;
 use crate::step::{Boundary, Call, Scratch, Share, Step, Work};
 use crate::verify::Verified;
 use kernels::{Isa, Memory, Part};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -24,6 +26,8 @@ pub struct Plan {
 pub struct StepInfo {
     /// The kernel.
     pub kernel: &'static str,
+    /// What it depends on, and so how often it runs.
+    pub stage: Stage,
     /// The sizes that it works on.
     pub sizes: String,
     /// Multiplications with an addition that the step stands for, whatever the kernel makes of them.
@@ -365,11 +369,16 @@ impl Plan {
 
     /// The steps in their order, untimed.
     pub fn describe(&self) -> Vec<StepInfo> {
-        let info = |step: &Step| {
-            let (sizes, multiply_adds) = step.sizes();
-            StepInfo { kernel: step.name(), sizes, multiply_adds, ms: None }
+        let stage = |i: usize| match self.verified.stages {
+            [of_time, _] if i < of_time => Stage::Conditions,
+            [_, of_sample] if i < of_sample => Stage::Time,
+            _ => Stage::Sample,
         };
-        self.verified.steps.iter().map(info).collect()
+        let info = |(i, step): (usize, &Step)| {
+            let (sizes, multiply_adds) = step.sizes();
+            StepInfo { kernel: step.name(), stage: stage(i), sizes, multiply_adds, ms: None }
+        };
+        self.verified.steps.iter().enumerate().map(info).collect()
     }
 
     /// The steps in their order, with the median times of `runs` runs at this place.
@@ -392,9 +401,12 @@ impl Plan {
         self.describe().into_iter().zip(times).map(|(info, t)| StepInfo { ms: median(t), ..info }).collect()
     }
 
-    /// Bytes of weights.
+    /// Bytes of weights. Those that several steps share count once.
     pub fn weight_bytes(&self) -> usize {
-        let of_steps = self.verified.steps.iter().filter_map(|s| Some(s.kernel()?.bytes())).sum::<usize>();
+        let mut seen = HashSet::new();
+        let kernels = self.verified.steps.iter().filter_map(Step::kernel);
+        let own = kernels.filter(|kernel| kernel.shared_weights().is_none_or(|weights| seen.insert(weights)));
+        let of_steps = own.map(|kernel| kernel.bytes()).sum::<usize>();
         of_steps + self.verified.constants.iter().map(|(_, v)| 4 * v.len()).sum::<usize>()
     }
 

@@ -34,6 +34,11 @@ pub trait Kernel: fmt::Debug + Send + Sync {
         0
     }
 
+    /// What tells its weights from others, if steps may share them.
+    fn shared_weights(&self) -> Option<usize> {
+        None
+    }
+
     /// The room that each thread needs beside the places.
     fn scratch(&self, _: &Places) -> ScratchLen {
         ScratchLen::default()

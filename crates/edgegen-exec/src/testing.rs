@@ -95,6 +95,13 @@ impl Builder {
         name
     }
 
+    /// Another result of the latest node.
+    pub fn further_result(&mut self) -> String {
+        let name = self.name();
+        self.graph.node.last_mut().expect("there is a node").output.push(name.clone());
+        name
+    }
+
     /// The plan of a graph of the sample `x` of this shape, the time `t` and the condition `c` of `condition` numbers, whose
     /// result is `result`.
     pub fn plan(&mut self, isa: Isa, dims: &[usize], condition: usize, result: &str) -> Result<Plan, Reason> {

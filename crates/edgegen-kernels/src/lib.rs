@@ -12,6 +12,7 @@ pub mod conv8;
 pub mod dense;
 pub mod depthwise;
 pub mod general;
+pub mod grid;
 mod memory;
 mod pointer;
 pub mod pool;
@@ -306,6 +307,15 @@ dispatched! {
     /// As [`convolve`].
     resample[_s](rows: &resample::Taps, columns: &resample::Taps, input: ImageView, output: ImageView, part: Part, memory: Memory)
         resample::run(rows, columns, input, output, part, memory)
+}
+
+dispatched! {
+    /// Makes a picture of another one, read where a grid of coordinates says.
+    ///
+    /// # Panics
+    /// As [`convolve`].
+    sample_grid[_s](sampling: grid::Sampling, input: ImageView, at: usize, output: ImageView, part: Part, memory: Memory)
+        grid::run(sampling, input, at, output, part, memory)
 }
 
 dispatched! {

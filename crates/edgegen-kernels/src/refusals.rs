@@ -10,7 +10,7 @@ use crate::general::{Binary, MatMul, RowOp, StridedLoops, Unary};
 use crate::reduce::Reduction;
 use crate::weights::Stored;
 use crate::winograd::{self, Square};
-use crate::{Isa, Memory, Part, depthwise, pool, resample};
+use crate::{Isa, Memory, Part, depthwise, grid, pool, resample};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const FAR: usize = usize::MAX / 2;
@@ -219,6 +219,15 @@ fn pools_and_pictures_of_other_sizes_beyond_their_buffers_are_refused() {
         let far = resample::Taps::new(1, vec![(0, 1.0), (4, 1.0)]).unwrap();
         let more = resample::Taps::new(1, vec![(0, 1.0); 3]).unwrap();
         assert!(resample(&far, input, output, 100) && resample(&more, input, output, 100));
+        let sampling = grid::Sampling {
+            interpolation: grid::Interpolation::Cubic,
+            padding: grid::Padding::Zeros,
+            align_corners: false,
+        };
+        let sampled =
+            |at, output, len| refused(len, 0, |m| crate::sample_grid(isa, sampling, input, at, output, Part::WHOLE, m));
+        assert!(!sampled(0, output, 100) && sampled(0, output, 99) && sampled(93, output, 100));
+        assert!(sampled(0, view(4, 2, 2), 1000));
         let depthwise = |input, output, residual, extra, len| {
             let run = depthwise::Run { packed: &packed, extra, input, output, residual };
             refused(len, 0, |m| crate::convolve_depthwise(isa, &run, Part::WHOLE, m))

@@ -66,18 +66,35 @@ pub(super) fn run(rows: &Taps, columns: &Taps, input: ImageView, output: ImageVi
     for (y, xs) in part.lines(output.h, output.w) {
         for x in xs {
             let to = output.start + y * output.row + x * output.pixel;
-            let mut c = 0;
-            while c < output.c {
-                if c + CHUNK <= output.c {
-                    // SAFETY: the assertions: the taps are pixels of the input, and this is one of the output's.
-                    unsafe { some::<CHUNK>(rows.of(y), columns.of(x), (input, to), c, memory) }
-                    c += CHUNK;
-                } else {
-                    // SAFETY: as above.
-                    unsafe { some::<1>(rows.of(y), columns.of(x), (input, to), c, memory) }
-                    c += 1;
-                }
-            }
+            // SAFETY: the assertions: the taps are pixels of the input, and this is one of the output's.
+            unsafe { pixel(rows.of(y), columns.of(x), (input, to), output.c, memory) }
+        }
+    }
+}
+
+/// Makes all channels of the pixel whose channel 0 is number `to`.
+///
+/// # Safety
+/// The taps must be rows and columns of the input, it and the pixel lie within the memory with so many channels, and no other
+/// thread read or write those of the pixel.
+#[inline(always)]
+pub(super) unsafe fn pixel(
+    rows: &[(usize, f32)],
+    columns: &[(usize, f32)],
+    (input, to): (ImageView, usize),
+    channels: usize,
+    memory: Memory,
+) {
+    let mut c = 0;
+    while c < channels {
+        if c + CHUNK <= channels {
+            // SAFETY: the caller's promise.
+            unsafe { some::<CHUNK>(rows, columns, (input, to), c, memory) }
+            c += CHUNK;
+        } else {
+            // SAFETY: as above.
+            unsafe { some::<1>(rows, columns, (input, to), c, memory) }
+            c += 1;
         }
     }
 }

@@ -142,11 +142,12 @@ pub(super) fn check_image([c, h, w]: [usize; 3], [rows, pixels]: [usize; 2]) -> 
     constant::count(&[c, side(h, rows), side(w, pixels)]).map(|_| ())
 }
 
-/// Channels, rows and columns of `[1, C, H, W]` or `[1, C, W]`.
+/// Channels, rows and columns of `[1, C, H, W]` or `[1, C, W]`, or of all of `[1, C, D, H, W]`.
 pub fn sides(dims: &[usize]) -> Result<[usize; 3], Reason> {
     match *dims {
         [1, c, w] => Ok([c, 1, w]),
         [1, c, h, w] => Ok([c, h, w]),
+        [1, c, d, h, w] => Ok([c, d.checked_mul(h).ok_or(NO_PLACE)?, w]),
         _ => Err(format!("{dims:?} is no image").into()),
     }
 }

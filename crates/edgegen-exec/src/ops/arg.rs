@@ -8,7 +8,6 @@ use crate::node::{axis, int};
 use crate::place::{Access, Handle, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
-use kernels::arena::StridedView;
 use kernels::general::RANK;
 use onnx::pb::NodeProto;
 
@@ -58,13 +57,9 @@ impl<'a> Operation<'a> for Arg<'a> {
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
         let input = c.value(self.x)?;
-        let mut outer = input.dims.clone();
-        let (n, apart) = (outer.remove(self.axis), input.strides[self.axis]);
-        let mut strides = input.strides.clone();
-        strides.remove(self.axis);
-        let first = StridedView { start: input.start, dims: outer.clone(), strides, border: [0, 0] };
-        let output = c.row_major(&outer)?;
-        let [to, from] = c.strided_with([&output, &first], [[(1, 0); 2], [(1, 0), (n, apart)]])?;
+        let (first, along) = input.without(self.axis);
+        let output = c.row_major(&first.dims)?;
+        let [to, from] = c.strided_with([&output, &first], [[(1, 0); 2], [(1, 0), along]])?;
         let mut places = Places::default();
         let (to, from) = (places.strided(Access::Write, to), places.strided(Access::Read, from));
         c.push(ArgStep { greatest: self.greatest, last: self.last, to, from }, places);
@@ -105,14 +100,8 @@ impl Kernel for ArgStep {
     fn run(&self, Call { part, places, memory, .. }: Call<'_>, _: &mut Scratch) {
         let (to, from) = (places.get(self.to), places.get(self.from));
         let [_, (n, apart)] = from.matrix();
-        for line in part.range(product(&to.dims[..RANK])) {
-            let (mut rest, mut at, mut first) = (line, to.start, from.start);
-            for d in (0..RANK).rev() {
-                let i = rest % to.dims[d];
-                rest /= to.dims[d];
-                at += i * to.strides[d];
-                first += i * from.strides[d];
-            }
+        for line in part.range(to.outer_len()) {
+            let [at, first] = Strided::starts([&to, &from], line);
             let (mut found, mut value) = (0, memory.get(first));
             for i in 1..n {
                 let next = memory.get(first + i * apart);

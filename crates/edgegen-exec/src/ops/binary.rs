@@ -4,13 +4,14 @@ use super::image_map::{ImageFunction, ImageMap, Output};
 use super::unary::{UnaryOperation, gelu};
 use super::{Fusion, Operation, Operator, norm_forms};
 use crate::compile::Compiler;
-use crate::constant::{Constant, broadcast, made};
+use crate::constant::{Constant, broadcast, is_integer, made};
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering, Operand};
 use crate::node::int;
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
+use kernels::arena::StridedView;
 use kernels::general::{Binary, Unary};
 use onnx::pb::NodeProto;
 use onnx::pb::tensor_proto::DataType;
@@ -21,13 +22,10 @@ pub static OPERATORS: &[Operator] = &[
     Operator::new("Mul").infer(infer).fold(fold).lower(|l, i| {
         gelu(l, i).or_else(|| norm_forms::rms_norm(l, i)).or_else(|| one(l, i, Binary::Multiply))
     }),
-    Operator::new("Div").infer(infer).fold(fold).lower(|l, i| gelu(l, i).or_else(|| one(l, i, Binary::Divide))),
+    Operator::new("Div").infer(infer).fold(fold).lower(divide),
     Operator::new("Min").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Least)),
     Operator::new("Max").infer(infer).fold(fold).lower(|l, i| one(l, i, Binary::Greatest)),
-    Operator::new("Mod").attributes(&["fmod"]).infer(infer).fold(fold).lower(|l, i| {
-        let like_c = int(l.node(i), "fmod") == Some(1);
-        if like_c { one(l, i, Binary::Remainder) } else { None }
-    }),
+    Operator::new("Mod").attributes(&["fmod"]).infer(infer).fold(fold).lower(remainder),
     // the slope of the second input has as many dimensions as the first, or fewer
     Operator::new("PRelu").infer(|n| infer(n).and_then(|dims| if dims[0] == n.shape(0)? { Ok(dims) } else { Err(unknown_form()) }))
         .lower(|l, i| one(l, i, Binary::PRelu)),
@@ -105,6 +103,28 @@ pub fn one<'a>(l: &Lowering<'a>, i: usize, f: Binary) -> Option<Lowered<'a>> {
     l.one(i, BinaryOperation { f, a: l.operand(node, 0)?, b: l.operand(node, 1)? })
 }
 
+/// Whether the first value of a node holds whole numbers.
+fn is_whole(l: &Lowering, node: &NodeProto) -> bool {
+    node.input.first().and_then(|x| l.graph.type_of(x)).is_some_and(is_integer)
+}
+
+/// A quotient; of whole numbers without its fraction: those that f32 holds have none that it rounds away.
+fn divide<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
+    match is_whole(l, l.node(i)) {
+        true => one(l, i, Binary::WholeQuotient),
+        false => gelu(l, i).or_else(|| one(l, i, Binary::Divide)),
+    }
+}
+
+/// A remainder with the sign of the first number, or of whole numbers with that of the second.
+fn remainder<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
+    match int(l.node(i), "fmod") == Some(1) {
+        true => one(l, i, Binary::Remainder),
+        false if is_whole(l, l.node(i)) => one(l, i, Binary::WholeRemainder),
+        false => None,
+    }
+}
+
 fn pow<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
     let Some(power) = l.constant(node, 1).and_then(Constant::uniform) else { return one(l, i, Binary::Power) };
@@ -166,6 +186,16 @@ impl<'a> Operation<'a> for BinaryOperation<'a> {
         c.put(out, output);
         Ok(())
     }
+}
+
+/// Pushes a step that adds to each number of `to` that of `other`, which is broadcast.
+pub fn add_to(c: &mut Compiler, to: &StridedView, other: &StridedView) -> Result<(), Reason> {
+    let [to, other] = c.strided([to, other])?;
+    let mut places = Places::default();
+    let from = [to, other].map(|x| places.strided(Access::Read, x));
+    let to = places.strided(Access::Write, to);
+    c.push(BinaryStep { f: Binary::Add, to, from }, places);
+    Ok(())
 }
 
 #[derive(Debug)]

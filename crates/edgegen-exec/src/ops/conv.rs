@@ -2,7 +2,7 @@
 
 use super::batch_norm::{self, Affine};
 use super::window::{self, WINDOW};
-use super::{Operation, Operator, depthwise};
+use super::{Operation, Operator, computed_conv, depthwise};
 use crate::compile::{Compiler, Layout8, Readers, stored_8bit};
 use crate::constant::Constant;
 use crate::graph::{Inference, unknown_form};
@@ -38,10 +38,11 @@ fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
 
 fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
-    let (x, weights) = (l.value(node, 0)?, l.constant(node, 1)?);
+    let (Some(x), Some(weights)) = (l.value(node, 0), l.constant(node, 1)) else { return computed_conv::lower(l, i, false) };
     let (from, to) = (l.dims(x)?, l.dims(&node.output[0])?);
     let sides = window::rows_and_columns(&window::sides(node, Some(weights.dims.get(2..)?), from.get(2..)?)?)?;
-    let bias = l.optional(node, 2)?.map(|b| Cow::from(b.values.as_slice()));
+    let Some(bias) = l.optional(node, 2) else { return computed_conv::lower(l, i, false) };
+    let bias = bias.map(|b| Cow::from(b.values.as_slice()));
     if bias.as_ref().is_some_and(|b| b.len() != weights.dims[0]) {
         return None;
     }
@@ -58,7 +59,7 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
 }
 
 /// The zeros that a side of `n` numbers needs at each end for so many results.
-fn border(side: &Side, n: usize, results: usize) -> Option<usize> {
+pub fn border(side: &Side, n: usize, results: usize) -> Option<usize> {
     let reach = results.checked_sub(1)?.checked_mul(side.stride)?.checked_add(side.extent()?)?;
     Some(side.before.max(reach.saturating_sub(n.checked_add(side.before)?)))
 }
@@ -443,6 +444,10 @@ impl Kernel for ConvStep {
 
     fn bytes(&self) -> usize {
         self.packed.bytes()
+    }
+
+    fn shared_weights(&self) -> Option<usize> {
+        Some(Arc::as_ptr(&self.packed).addr())
     }
 
     fn scratch(&self, places: &Places) -> ScratchLen {

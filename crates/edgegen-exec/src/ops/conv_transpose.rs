@@ -3,7 +3,7 @@
 
 use super::conv::{Made, Weights, convolve, convolve_groups, convolve_images};
 use super::window;
-use super::{Operation, Operator};
+use super::{Operation, Operator, computed_conv};
 use crate::compile::{Compiler, sides};
 use crate::constant::Constant;
 use crate::graph::{Inference, unknown_form};
@@ -42,12 +42,13 @@ fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
 
 fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
-    let (x, weights) = (l.value(node, 0)?, l.constant(node, 1)?);
+    let (Some(x), Some(weights)) = (l.value(node, 0), l.constant(node, 1)) else { return computed_conv::lower(l, i, true) };
     let from = l.dims(x)?.get(2..)?;
     let (sides, _) = window::transposed(node, weights.dims.get(2..)?, from)?;
     let sides = window::rows_and_columns(&sides)?;
     let (from, to) = (pair(from, 1)?, pair(l.dims(&node.output[0])?.get(2..)?, 1)?);
-    let bias = l.optional(node, 2)?.map(|b| b.values.as_slice());
+    let Some(bias) = l.optional(node, 2) else { return computed_conv::lower(l, i, true) };
+    let bias = bias.map(|b| b.values.as_slice());
     let groups = window::groups(node)?;
     if bias.is_some_and(|b| Some(b.len()) != weights.dims[1].checked_mul(groups)) {
         return None;

@@ -1,12 +1,13 @@
-//! Gather: rows of a stored table by a computed index, or a part of a value by a stored one.
+//! Gather: rows of a stored table by a computed index, a part of a value by a stored one, or parts by computed ones.
 
+use super::by_index::{Take, Taken};
 use super::pick::Picks;
 use super::rearrange::{Rearrange, view};
 use super::{Operation, Operator};
 use crate::compile::Compiler;
 use crate::constant::{Constant, count, made};
 use crate::graph::Inference;
-use crate::lower::{Lowered, Lowering};
+use crate::lower::{Lowered, Lowering, Operand};
 use crate::node::{axis, int};
 use crate::place::{Access, Handle, Places, Slice};
 use crate::reason::Reason;
@@ -50,7 +51,11 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let axis = axis(int(node, "axis").unwrap_or(0), rank).ok()?;
     if let (Some(table), Some(index)) = (l.constant(node, 0), l.value(node, 1)) {
         let rows = axis == 0 && !table.values.is_empty();
-        return if rows { l.one(i, Rows { table, index }) } else { None };
+        let taken = || l.one(i, Take { x: Operand::Stored(table), index, axis, how: Taken::Parts });
+        return if rows { l.one(i, Rows { table, index }) } else { taken() };
+    }
+    if let Some(index) = l.value(node, 1) {
+        return l.one(i, Take { x: l.operand(node, 0)?, index, axis, how: Taken::Parts });
     }
     let (x, index) = (l.value(node, 0)?, l.constant(node, 1)?);
     let [at] = index.integers()[..] else { return parts(l.dims(x)?, axis, index)?.lower(l, i, vec![l.operand(node, 0)?]) };

@@ -1,6 +1,7 @@
-//! GatherND and GatherElements by stored indices.
+//! GatherND and GatherElements, by stored and by computed indices.
 
 use super::Operator;
+use super::by_index::{Addressed, Take, TakeParts, Taken};
 use super::gather::index_within;
 use super::pick::Picks;
 use crate::constant::{Constant, made};
@@ -16,7 +17,19 @@ pub static OPERATORS: &[Operator] = &[
 ];
 
 fn infer(n: &Inference) -> Result<Vec<Vec<usize>>, Reason> {
-    Ok(vec![picks(n.node, n.shape(0)?, n.required(1)?)?.dims])
+    let x = n.shape(0)?;
+    if let Some(index) = n.stored(1) {
+        return Ok(vec![picks(n.node, x, index)?.dims]);
+    }
+    let index = n.shape(1)?;
+    if n.node.op_type == "GatherElements" {
+        Addressed::elements(x, index, axis(int(n.node, "axis").unwrap_or(0), x.len())?).ok_or_else(unfit)?;
+        return Ok(vec![index.to_vec()]);
+    }
+    let batch = batch_dims(n.node)?;
+    Addressed::parts(x, index, batch).ok_or_else(unfit)?;
+    let (depth, outer) = index.split_last().ok_or_else(unfit)?;
+    Ok(vec![[outer, &x[batch + depth..]].concat()])
 }
 
 fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
@@ -26,12 +39,34 @@ fn fold(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Cons
 
 fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
-    let (x, index) = (l.operand(node, 0)?, l.constant(node, 1)?);
-    picks(node, l.dims(&node.input[0])?, index).ok()?.lower(l, i, vec![x])
+    let (x, dims) = (l.operand(node, 0)?, l.dims(&node.input[0])?);
+    if let Some(index) = l.value(node, 1) {
+        return match node.op_type.as_str() {
+            "GatherND" => {
+                let addressed = Addressed::parts(dims, l.dims(index)?, batch_dims(node).ok()?)?;
+                l.one(i, TakeParts { x, index, addressed })
+            }
+            _ => {
+                let axis = axis(int(node, "axis").unwrap_or(0), dims.len()).ok()?;
+                l.one(i, Take { x, index, axis, how: Taken::Elements })
+            }
+        };
+    }
+    let index = l.constant(node, 1)?;
+    picks(node, dims, index).ok()?.lower(l, i, vec![x])
 }
 
 fn picks(node: &NodeProto, dims: &[usize], index: &Constant) -> Result<Picks, Reason> {
     if node.op_type == "GatherND" { of_nd(node, dims, index) } else { of_elements(node, dims, index) }
+}
+
+fn unfit() -> Reason {
+    Reason::Malformed("its indices do not fit".into())
+}
+
+/// How many of the first dimensions are the value's and the index's alike.
+fn batch_dims(node: &NodeProto) -> Result<usize, Reason> {
+    usize::try_from(int(node, "batch_dims").unwrap_or(0)).map_err(|_| unfit())
 }
 
 fn outside() -> Reason {
@@ -40,8 +75,7 @@ fn outside() -> Reason {
 
 /// The last dimension of the index holds places of parts, within those of the same index of the first dimensions.
 fn of_nd(node: &NodeProto, dims: &[usize], index: &Constant) -> Result<Picks, Reason> {
-    let unfit = || Reason::Malformed("its indices do not fit".into());
-    let batch = usize::try_from(int(node, "batch_dims").unwrap_or(0)).map_err(|_| unfit())?;
+    let batch = batch_dims(node)?;
     let (depth, outer) = index.dims.split_last().ok_or_else(unfit)?;
     let end = batch.checked_add(*depth).filter(|end| *end <= dims.len()).ok_or_else(unfit)?;
     if *depth == 0 || batch > outer.len() || dims[..batch] != outer[..batch] {
@@ -76,7 +110,7 @@ fn of_elements(node: &NodeProto, dims: &[usize], index: &Constant) -> Result<Pic
 pub fn places_along(dims: &[usize], index: &Constant, along: usize) -> Result<Vec<usize>, Reason> {
     let within = (0..dims.len()).all(|d| d == along || index.dims.get(d).is_some_and(|n| *n <= dims[d]));
     if index.dims.len() != dims.len() || !within {
-        return Err(Reason::Malformed("its indices do not fit".into()));
+        return Err(unfit());
     }
     let places = index.integers().into_iter().enumerate().map(|(i, index_along)| {
         let (mut rest, mut at, mut stride) = (i, 0, 1);

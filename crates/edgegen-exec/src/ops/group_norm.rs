@@ -111,6 +111,9 @@ impl<'a> Operation<'a> for GroupNorm<'a> {
     /// With the SiLU and the rounding that may follow.
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
         let inputs = c.images(self.x, [0, 0])?;
+        // a group of one number is its own mean: nothing of it is left, nor of what a product with the scale is rounded by
+        let alone = inputs.first().is_some_and(|image| product(&[image.c, image.h, image.w]) == self.groups);
+        let scale = if alone { vec![0.0; self.scale.len()] } else { self.scale.clone() };
         let after_silu = c.fuse_silu(out);
         let out = after_silu.unwrap_or(out);
         let only_8bit = Readers { image_8bit: true, ..Readers::default() };
@@ -134,7 +137,7 @@ impl<'a> Operation<'a> for GroupNorm<'a> {
             let step = GroupNormStep {
                 groups: self.groups,
                 epsilon: self.epsilon,
-                scale: self.scale.clone(),
+                scale: scale.clone(),
                 shift: self.shift.clone(),
                 silu: after_silu.is_some(),
                 input: places.image(Access::Read, input),

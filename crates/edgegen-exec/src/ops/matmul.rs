@@ -9,6 +9,7 @@ use crate::lower::{Lowering, Matrices, Operand};
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
+use kernels::arena::StridedView;
 use kernels::general;
 use onnx::pb::NodeProto;
 
@@ -58,14 +59,20 @@ impl<'a> Operation<'a> for MatMul<'a> {
         let dims = c.dims(out)?;
         let ordered: Vec<usize> = self.order.iter().map(|o| dims[*o]).collect();
         let output = c.row_major(&ordered)?;
-        let [to, a, b] = c.matrices([&output, &a, &b])?;
-        let mut places = Places::default();
-        let to = places.strided(Access::Write, to);
-        let from = [a, b].map(|x| places.strided(Access::Read, x));
-        c.push(MatMulStep { to, from }, places);
+        multiply(c, &output, [&a, &b])?;
         c.put(out, output.permuted(&inverse(&self.order)));
         Ok(())
     }
+}
+
+/// Pushes a product of stacked matrices, which are the last two dimensions of each; the others are broadcast to the result's.
+pub fn multiply(c: &mut Compiler, to: &StridedView, [a, b]: [&StridedView; 2]) -> Result<(), Reason> {
+    let [to, a, b] = c.matrices([to, a, b])?;
+    let mut places = Places::default();
+    let to = places.strided(Access::Write, to);
+    let from = [a, b].map(|x| places.strided(Access::Read, x));
+    c.push(MatMulStep { to, from }, places);
+    Ok(())
 }
 
 #[derive(Debug)]

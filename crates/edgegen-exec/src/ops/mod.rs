@@ -11,6 +11,8 @@ use crate::reason::Reason;
 use kernels::conv8::QuantParams;
 use onnx::pb::NodeProto;
 
+mod by_index;
+mod computed_conv;
 mod depthwise;
 mod image_map;
 mod indexed;
@@ -40,6 +42,7 @@ operators! {
     batch_norm,
     binary,
     cast,
+    col2im,
     comparison,
     concat,
     constant,
@@ -52,6 +55,7 @@ operators! {
     expand,
     gather,
     gather_nd,
+    grid_sample,
     group_norm,
     identity,
     layer_norm,
@@ -70,6 +74,7 @@ operators! {
     slice,
     softmax,
     split,
+    top_k,
     transpose,
     trilu,
     unary,

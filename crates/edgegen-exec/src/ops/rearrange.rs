@@ -58,10 +58,9 @@ impl<'a> Operation<'a> for Rearranged<'a> {
             Rearrange::Permute(perm) => place.permuted(perm),
             Rearrange::Slice(parts) => place.sliced(parts, dims),
             Rearrange::Pick { axis, index } => {
-                let StridedView { start, mut dims, mut strides, .. } = place;
-                dims.remove(*axis);
-                let start = start + index * strides.remove(*axis);
-                plain(start, &dims, strides)
+                let (mut first, (_, apart)) = place.without(*axis);
+                first.start += index * apart;
+                first
             }
             Rearrange::Expand => plain(place.start, dims, broadcast_strides(&place.dims, &place.strides, dims)),
             Rearrange::Tile(times) => {

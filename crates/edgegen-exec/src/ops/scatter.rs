@@ -1,11 +1,12 @@
-//! ScatterND and ScatterElements by stored indices, where each place is written over.
+//! ScatterND and ScatterElements: by stored indices and by computed ones, written over or added up.
 
+use super::by_index::{Addressed, Reduction, Scatter};
 use super::gather::index_within;
 use super::gather_nd::places_along;
 use super::pick::Picks;
 use super::{Operator, same_shape};
 use crate::constant::{Constant, count};
-use crate::lower::{Lowered, Lowering};
+use crate::lower::{Lowered, Lowering, Operand};
 use crate::node::{axis, int, text};
 use crate::reason::Reason;
 use onnx::pb::NodeProto;
@@ -24,7 +25,20 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
     let node = l.node(i);
     let operands = vec![l.operand(node, 0)?, l.operand(node, 2)?];
     let (dims, updates) = (l.dims(&node.input[0])?, l.dims(&node.input[2])?);
-    picks(node, dims, l.constant(node, 1)?, updates).ok()?.lower(l, i, operands)
+    let reduction = Reduction::named(text(node, "reduction"))?;
+    if let Some(index) = l.constant(node, 1).filter(|_| reduction == Reduction::Replace) {
+        return picks(node, dims, index, updates).ok()?.lower(l, i, operands);
+    }
+    let index = l.dims(&node.input[1])?;
+    let addressed = match node.op_type.as_str() {
+        "ScatterElements" if index == updates => {
+            Addressed::elements(dims, index, axis(int(node, "axis").unwrap_or(0), dims.len()).ok()?)?
+        }
+        "ScatterND" => Addressed::parts(dims, index, 0)?,
+        _ => return None,
+    };
+    let [x, updates] = <[Operand; 2]>::try_from(operands).ok()?;
+    l.one(i, Scatter { x, index: l.operand(node, 1)?, updates, addressed, reduction })
 }
 
 fn picks(node: &NodeProto, dims: &[usize], index: &Constant, updates: &[usize]) -> Result<Picks, Reason> {

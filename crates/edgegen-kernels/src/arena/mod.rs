@@ -158,11 +158,13 @@ impl StridedView {
         StridedView { start, dims: dims.to_vec(), strides: row_major(dims), border: [0, 0] }
     }
 
-    /// A picture as a value of dimensions `[1, C, H, W]` or `[1, C, W]`.
+    /// A picture as a value of dimensions `[1, C, H, W]` or `[1, C, W]`; or `[1, C, D, H, W]`, a volume whose rows lie one after
+    /// the other.
     pub fn of_view(view: ImageView, dims: &[usize]) -> Self {
         let all = view.row.saturating_mul(view.h);
         let strides = match dims.len() {
             3 => vec![all, 1, view.pixel],
+            5 => vec![all, 1, view.row.saturating_mul(dims[3]), view.row, view.pixel],
             _ => vec![all, 1, view.row, view.pixel],
         };
         StridedView { start: view.start, dims: dims.to_vec(), strides, border: view.border }
@@ -183,12 +185,21 @@ impl StridedView {
         }
     }
 
-    /// The value as a picture, if it is `[1, C, H, W]` or `[1, C, W]` and its channels lie together.
+    /// What is at the first index of dimension `axis`, without that; and the length and the stride of it.
+    pub fn without(&self, axis: usize) -> (Self, (usize, usize)) {
+        let (mut dims, mut strides) = (self.dims.clone(), self.strides.clone());
+        let along = (dims.remove(axis), strides.remove(axis));
+        (StridedView { start: self.start, dims, strides, border: [0, 0] }, along)
+    }
+
+    /// The value as a picture, if it is `[1, C, H, W]`, `[1, C, W]` or `[1, C, D, H, W]`, all rows of which lie one after the
+    /// other, and its channels lie together.
     pub fn view(&self) -> Option<ImageView> {
         let (StridedView { start, border, .. }, s) = (self, &self.strides);
         let [c, h, w, pixel, row] = match *self.dims {
             [1, c, w] => [c, 1, w, s[2], w.checked_mul(s[2])?],
             [1, c, h, w] => [c, h, w, s[3], s[2]],
+            [1, c, d, h, w] if d == 1 || h.checked_mul(s[3]) == Some(s[2]) => [c, d.checked_mul(h)?, w, s[4], s[3]],
             _ => return None,
         };
         let view = ImageView::new(Extent { c, h, w, start: *start, pixel, row, border: *border })?;
@@ -196,7 +207,7 @@ impl StridedView {
         (c == 1 || s[1] == 1).then_some(view).filter(|_| apart)
     }
 
-    /// A value `[N, C, H, W]` or `[N, C, W]` as pictures, if the channels of each lie together.
+    /// A value `[N, C, H, W]`, `[N, C, W]` or `[N, C, D, H, W]` as pictures, if the channels of each lie together.
     pub fn views(&self) -> Option<Vec<ImageView>> {
         let (count, apart) = (*self.dims.first()?, *self.strides.first()?);
         let mut one = self.clone();
@@ -209,7 +220,8 @@ impl StridedView {
             .collect()
     }
 
-    /// Pictures that [`Layout::places`] gave as a value of dimensions `[N, C, H, W]` or `[N, C, W]`.
+    /// Pictures that [`Layout::places`] gave as a value of dimensions `[N, C, H, W]`, `[N, C, W]` or
+    /// `[N, C, D, H, W]`.
     pub fn of_views(views: &[ImageView], dims: &[usize]) -> Option<Self> {
         let mut all = Self::of_view(*views.first()?, dims);
         if let [first, second, ..] = views {

@@ -16,6 +16,10 @@ pub enum Binary {
     Power,
     /// The remainder of a division, with the sign of the first number.
     Remainder,
+    /// The quotient of whole numbers, without its fraction.
+    WholeQuotient,
+    /// The remainder of whole numbers, with the sign of the second.
+    WholeRemainder,
     /// The product where the first number is below 0, else the first.
     PRelu,
     /// 1 where it holds, 0 where not.
@@ -43,6 +47,11 @@ pub(crate) fn binary(f: Binary, loops: &StridedLoops<3>, part: Part, memory: Mem
         Binary::Greatest => both(loops, part, memory, |a, b| if a > b || a.is_nan() { a } else { b }),
         Binary::Power => both(loops, part, memory, libm::powf),
         Binary::Remainder => both(loops, part, memory, libm::fmodf),
+        Binary::WholeQuotient => both(loops, part, memory, |a, b| (a / b).trunc()),
+        Binary::WholeRemainder => both(loops, part, memory, |a, b| {
+            let rest = libm::fmodf(a, b);
+            if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+        }),
         Binary::PRelu => both(loops, part, memory, |a, b| if a < 0.0 { a * b } else { a }),
         Binary::Equal => both(loops, part, memory, |a, b| truth(a == b)),
         Binary::Less => both(loops, part, memory, |a, b| truth(a < b)),

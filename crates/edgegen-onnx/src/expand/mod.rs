@@ -19,7 +19,9 @@ mod plain;
 mod quantized;
 mod recurrent;
 mod rotary;
+mod sampling;
 pub mod sequence;
+mod volume;
 mod writer;
 
 use crate::Result;
@@ -41,6 +43,8 @@ pub trait Known {
     fn stored(&self, name: &str) -> Option<&TensorProto>;
     /// The whole numbers of a stored tensor, or of what depends on such alone.
     fn integers(&self, name: &str) -> Option<Vec<i64>>;
+    /// The floats of a stored tensor, or of what depends on such alone.
+    fn floats(&self, name: &str) -> Option<Vec<f32>>;
     /// How many channels lie together in the files of onnxruntime that are made for one kind of CPU.
     fn block(&self) -> Option<usize>;
     /// The node that makes a value.
@@ -54,14 +58,15 @@ pub fn has_candidates(graph: &GraphProto) -> bool {
     let eight_bits = |t: &TensorProto| matches!(DataType::try_from(t.data_type), Ok(DataType::Uint8 | DataType::Int8));
     graph.node.iter().any(|node| match node.op_type.as_str() {
         _ if !crate::signature::is_standard(&node.domain) => true,
-        _ if plain::is_candidate(node, dims) => true,
+        _ if plain::is_candidate(node, dims) || volume::is_candidate(node, graph, dims) => true,
         // weights in 8 bits are read as they are
         "DequantizeLinear" => {
             let weights = node.given(0).and_then(|x| stored.get(x));
             weights.is_some_and(|t| !eight_bits(t)) || node.int("block_size").is_some()
         }
         "Attention" | "RotaryEmbedding" | "SimplifiedLayerNormalization" => true,
-        "DFT" | "Einsum" | "GatherElements" | "GatherND" | "GRU" | "LSTM" | "RNN" => true,
+        "AffineGrid" | "CastLike" | "CenterCropPad" | "DFT" | "Einsum" | "GatherElements" | "GatherND" | "GRU"
+        | "LSTM" | "RNN" => true,
         "MatMulInteger" | "ConvInteger" | "If" | "Loop" | "Scan" => true,
         "ConcatFromSequence" | "SequenceAt" | "SequenceLength" | "SplitToSequence" => true,
         _ => false,
@@ -95,11 +100,17 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         )
         | (_, "Mul" | "QuantizeLinear" | "DequantizeLinear") => quantized::expansion,
         ("" | "ai.onnx", "LSTM" | "GRU" | "RNN") => recurrent::expansion,
+        (
+            "" | "ai.onnx",
+            "Conv" | "ConvTranspose" | "MaxPool" | "AveragePool" | "GlobalAveragePool" | "GlobalMaxPool" | "Resize",
+        ) => volume::expansion,
+        ("" | "ai.onnx", "AffineGrid") => sampling::expansion,
         ("" | "ai.onnx", "DFT") => fourier::expansion,
         ("" | "ai.onnx", "Einsum") => einsum::expansion,
         (
             "" | "ai.onnx",
-            "Gemm" | "Sum" | "Mean" | "Max" | "Min" | "MatMul" | "SpaceToDepth" | "GatherElements" | "GatherND",
+            "Gemm" | "Sum" | "Mean" | "Max" | "Min" | "MatMul" | "SpaceToDepth" | "GatherElements" | "GatherND"
+            | "CastLike" | "CenterCropPad",
         ) => plain::expansion,
         _ => return Ok(None),
     };

@@ -4,7 +4,7 @@
 //! Here images have all of the padded channels, in the usual order; what leaves the blocks is cut to its real channels.
 
 use super::convolution::{activated, of_convolution};
-use super::writer::{int, stored};
+use super::writer::{int, stored, text};
 use super::{Known, Writer, shape, unknown};
 use crate::Result;
 use crate::pb::NodeProto;
@@ -30,6 +30,7 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
             }
         }
         "Conv" => convolution(&mut w, node, known)?,
+        "Upsample" => upsampled(&mut w, node, x)?,
         "MaxPool" | "AveragePool" | "GlobalAveragePool" | "GlobalMaxPool" => {
             let attributes = node.attribute.iter().filter(|a| a.name != "storage_order").cloned().collect();
             w.with(&node.op_type, &[x], attributes)
@@ -37,6 +38,23 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         _ => return Err(unknown("this operator")),
     };
     Ok(Some(w.finish_one(node, result)))
+}
+
+/// A picture of a multiple of its size.
+fn upsampled(w: &mut Writer, node: &NodeProto, x: &str) -> Result<String> {
+    let scales = node.ints("scales").unwrap_or_default();
+    if scales.len() != 4 || scales[..2] != [1, 1] || w.opset() < 11 {
+        return Err(unknown("scales of other than rows and columns"));
+    }
+    let scales = w.floats(&[4], &scales.iter().map(|scale| *scale as f32).collect::<Vec<_>>());
+    let mode = node.text("mode").unwrap_or("nearest");
+    // each pixel stands for those of its square
+    let coordinates = match mode {
+        "nearest" => "asymmetric",
+        _ => node.text("coordinate_transformation_mode").unwrap_or("asymmetric"),
+    };
+    let attributes = [("mode", mode), ("coordinate_transformation_mode", coordinates), ("nearest_mode", "floor")];
+    Ok(w.with("Resize", &[x, "", &scales], attributes.map(|(name, value)| text(name, value)).to_vec()))
 }
 
 fn convolution(w: &mut Writer, node: &NodeProto, known: &dyn Known) -> Result<String> {

@@ -1,5 +1,7 @@
 //! Forms of ordinary operators that are several plainer ones: a Gemm with factors, a Sum of many, a product with a vector.
 
+use super::normalization::from_the_start;
+use super::writer::int;
 use super::{Known, Writer, shape};
 use crate::Result;
 use crate::pb::NodeProto;
@@ -25,6 +27,8 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         "SpaceToDepth" => space_to_depth(node, known),
         "GatherElements" => from_vector(node, known),
         "GatherND" => by_first(node, known),
+        "CastLike" => cast_like(node, known),
+        "CenterCropPad" => center_crop_pad(node, known),
         _ => of_many(node, known),
     }
 }
@@ -157,6 +161,45 @@ fn by_first(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>
     let mut w = Writer::new(node, known);
     let indices = w.reshape(node.given(1).unwrap_or_default(), dims);
     let result = w.op("Gather", &[node.given(0).unwrap_or_default(), &indices]);
+    Ok(Some(w.finish_one(node, result)))
+}
+
+/// A cast to the type of another value.
+fn cast_like(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
+    let like = node.given(1).and_then(|like| known.element(like)).ok_or("the type that it casts to is not known")?;
+    let mut w = Writer::new(node, known);
+    let kept = node.attribute.iter().filter(|a| a.name == "saturate").cloned();
+    let attributes = kept.chain([int("to", i64::from(like as i32))]).collect();
+    let result = w.with("Cast", &[node.given(0).unwrap_or_default()], attributes);
+    Ok(Some(w.finish_one(node, result)))
+}
+
+/// The middle of a value, or a value in the middle of zeros.
+fn center_crop_pad(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
+    let dims = shape(node, known, 0)?;
+    let sizes =
+        node.given(1).and_then(|sizes| known.integers(sizes)).ok_or("its sizes are not known before it runs")?;
+    let axes = match node.ints("axes") {
+        Some(axes) => axes.iter().map(|a| from_the_start(*a, dims.len())).collect::<Result<Vec<_>>>()?,
+        None => (0..dims.len()).collect(),
+    };
+    if sizes.len() != axes.len() {
+        return Err("its sizes are not as many as its axes".into());
+    }
+    let mut w = Writer::new(node, known);
+    let (mut x, mut pads) = (node.given(0).unwrap_or_default().to_string(), vec![0; 2 * dims.len()]);
+    for (axis, size) in axes.into_iter().zip(sizes) {
+        let size = usize::try_from(size).map_err(|_| "its sizes are no lengths")?;
+        let first = dims[axis].abs_diff(size) / 2;
+        if size < dims[axis] {
+            x = w.slice(&x, axis, first, first + size);
+        } else {
+            let missing = i64::try_from(size - dims[axis]).map_err(|_| "its sizes are too large")?;
+            (pads[axis], pads[dims.len() + axis]) = (first as i64, missing - first as i64);
+        }
+    }
+    let pads = w.list(&pads);
+    let result = w.op("Pad", &[&x, &pads]);
     Ok(Some(w.finish_one(node, result)))
 }
 

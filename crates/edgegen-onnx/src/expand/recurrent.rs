@@ -23,10 +23,10 @@ struct Direction {
 /// LSTM, GRU and RNN.
 pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
     let op = node.op_type.as_str();
-    let plain = ["activations", "activation_alpha", "activation_beta", "clip"];
+    let plain = ["activation_alpha", "activation_beta", "clip"];
     let whole = |name: &str| node.int(name).unwrap_or(0) != 0;
     if plain.iter().any(|name| node.attribute(name).is_some()) || whole("input_forget") || node.given(7).is_some() {
-        return Err(unknown("other activations than the usual ones, clipping, or peepholes"));
+        return Err(unknown("an activation with parameters, clipping, or peepholes"));
     }
     if node.given(4).is_some() {
         return Err(unknown("a length for each of its sequences"));
@@ -49,6 +49,7 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
     if directions != wanted || Some(rows) != size.checked_mul(gates) || !(1..=MOST_STEPS).contains(&steps) {
         return Err(format!("weights of {directions} directions and {rows} rows, or {steps} steps"));
     }
+    let functions = functions(node, directions)?;
     let mut w = Writer::new(node, known);
     let x = node.given(0).unwrap_or_default();
     let x = if batch_first { w.transpose(x, &[1, 0, 2]) } else { x.to_string() };
@@ -59,7 +60,7 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         let mut made = vec![String::new(); steps];
         for i in 0..steps {
             let i = if backward { steps - 1 - i } else { i };
-            direction.step(&mut w, op, i, size, whole("linear_before_reset"));
+            direction.step(&mut w, (op, &functions[d]), i, size, whole("linear_before_reset"));
             made[i] = w.unsqueeze(&direction.hidden, 0);
         }
         let parts: Vec<&str> = made.iter().map(String::as_str).collect();
@@ -84,6 +85,24 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
         }
     }
     Ok(Some(w.finish(node, &results)))
+}
+
+/// The activations of each direction: those of the gates, of what is new, and of the cell.
+fn functions(node: &NodeProto, directions: usize) -> Result<Vec<Vec<&'static str>>> {
+    let usual: &[&str] = match node.op_type.as_str() {
+        "LSTM" => &["Sigmoid", "Tanh", "Tanh"],
+        "GRU" => &["Sigmoid", "Tanh"],
+        _ => &["Tanh"],
+    };
+    let Some(given) = node.attribute("activations") else { return Ok(vec![usual.to_vec(); directions]) };
+    let known = ["Relu", "Sigmoid", "Softplus", "Softsign", "Tanh"];
+    let named = |name: &[u8]| known.into_iter().find(|known| known.as_bytes().eq_ignore_ascii_case(name));
+    let all: Option<Vec<&str>> = given.strings.iter().map(|name| named(name)).collect();
+    let all = all.ok_or_else(|| unknown("another activation than Relu, Sigmoid, Softplus, Softsign and Tanh"))?;
+    if Some(all.len()) != usual.len().checked_mul(directions) {
+        return Err(format!("{} activations for {directions} directions", all.len()));
+    }
+    Ok(all.chunks(usual.len()).map(<[&str]>::to_vec).collect())
 }
 
 impl Direction {
@@ -123,31 +142,39 @@ impl Direction {
     }
 
     /// One step: of the inputs of index `i`.
-    fn step(&mut self, w: &mut Writer, op: &str, i: usize, size: usize, linear_before_reset: bool) {
+    fn step(
+        &mut self,
+        w: &mut Writer,
+        (op, functions): (&str, &[&str]),
+        i: usize,
+        size: usize,
+        linear_before_reset: bool,
+    ) {
         let index = w.integers(&[], &[i as i64]);
         let given = w.with("Gather", &[&self.given, &index], vec![int("axis", 0)]);
         if op == "GRU" {
-            return self.gru(w, &given, size, linear_before_reset);
+            return self.gru(w, functions, &given, size, linear_before_reset);
         }
         let product = w.op("MatMul", &[&self.hidden, &self.recurrent]);
         let sums = w.op("Add", &[&product, &given]);
         if op == "RNN" {
-            self.hidden = w.op("Tanh", &[&sums]);
+            self.hidden = w.op(functions[0], &[&sums]);
             return;
         }
         // input, output, forget, and what is new
-        let parts = ["Sigmoid", "Sigmoid", "Sigmoid", "Tanh"].iter().enumerate().map(|(gate, function)| {
-            let part = w.slice(&sums, 1, gate * size, (gate + 1) * size);
-            w.op(function, &[&part])
-        });
+        let parts =
+            [functions[0], functions[0], functions[0], functions[1]].into_iter().enumerate().map(|(gate, function)| {
+                let part = w.slice(&sums, 1, gate * size, (gate + 1) * size);
+                w.op(function, &[&part])
+            });
         let parts: Vec<String> = parts.collect();
         let (kept, new) = (w.op("Mul", &[&parts[2], &self.cell]), w.op("Mul", &[&parts[0], &parts[3]]));
         self.cell = w.op("Add", &[&kept, &new]);
-        let bent = w.op("Tanh", &[&self.cell]);
+        let bent = w.op(functions[2], &[&self.cell]);
         self.hidden = w.op("Mul", &[&parts[1], &bent]);
     }
 
-    fn gru(&mut self, w: &mut Writer, given: &str, size: usize, linear_before_reset: bool) {
+    fn gru(&mut self, w: &mut Writer, functions: &[&str], given: &str, size: usize, linear_before_reset: bool) {
         let product = |w: &mut Writer, hidden: &str, weights: &str, bias: Option<&str>| {
             let product = w.op("MatMul", &[hidden, weights]);
             bias.map_or(product.clone(), |bias| w.op("Add", &[&product, bias]))
@@ -160,7 +187,7 @@ impl Direction {
                 let recurrent = product(w, &self.hidden, &weights, bias.as_deref());
                 let given = gate(w, given, 1, i);
                 let sum = w.op("Add", &[&given, &recurrent]);
-                w.op("Sigmoid", &[&sum])
+                w.op(functions[0], &[&sum])
             })
             .collect();
         let weights = gate(w, &self.recurrent, 1, 2);
@@ -174,7 +201,7 @@ impl Direction {
         };
         let given = gate(w, given, 1, 2);
         let sum = w.op("Add", &[&given, &recurrent]);
-        let new = w.op("Tanh", &[&sum]);
+        let new = w.op(functions[1], &[&sum]);
         // (1 - z) · new + z · hidden
         let change = w.op("Sub", &[&self.hidden, &new]);
         let kept = w.op("Mul", &[&gates[0], &change]);
