@@ -115,7 +115,7 @@ fn policy_folder(name: &str) -> Folder {
 
 #[test]
 fn policies_that_see_images_make_the_actions_of_their_own_loops() {
-    for name in ["camera", "cameras", "states"] {
+    for name in ["camera", "cameras", "states", "dit", "dit_flow"] {
         let folder = policy_folder(name);
         let expected: Expected = serde_json::from_slice(&std::fs::read(folder.path("expected.json")).unwrap()).unwrap();
         let model = Model::open(folder.path("model.onnx")).unwrap();

@@ -11,36 +11,44 @@ use kernels::conv8::{self, QuantParams};
 /// How a value lies that is read in 8 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout8 {
-    /// As an image, its channels the second dimension.
+    /// As images, their channels the second dimension.
     Image,
     /// As one row of pixels, its channels the last dimension.
     Rows,
 }
 
 impl<'a> Compiler<'_, 'a> {
-    /// A place for the value of this name in 8 bits: the channels of a pixel are padded to whole groups of those that
-    /// are multiplied at a time.
-    pub fn place_8bit(&mut self, name: &'a str, params: QuantParams, layout: Layout8) -> Result<ImageView, Reason> {
+    /// Places for the value of this name in 8 bits, one for each image: the channels of a pixel are padded to whole groups of
+    /// those that are multiplied at a time.
+    pub fn place_8bit(&mut self, name: &'a str, params: QuantParams, layout: Layout8) -> Result<Vec<ImageView>, Reason> {
         let dims = self.dims(name)?;
-        let ([c, h, w], border) = match layout {
-            Layout8::Image => (sides(dims)?, self.borders.get(name).copied().unwrap_or_default()),
-            Layout8::Rows => {
+        let (count, [c, h, w], border) = match (layout, dims) {
+            (Layout8::Image, [count, each @ ..]) => {
+                let border = self.borders.get(name).copied().unwrap_or_default();
+                (*count, sides(&[&[1], each].concat())?, border)
+            }
+            (Layout8::Image, []) => return Err("a number is no image".into()),
+            (Layout8::Rows, dims) => {
                 let c = dims.last().copied().filter(|c| *c > 0).ok_or("a number has no rows")?;
-                ([c, 1, dims.iter().product::<usize>() / c], [0, 0])
+                (1, [c, 1, dims.iter().product::<usize>() / c], [0, 0])
             }
         };
         let padded = c.checked_next_multiple_of(conv8::CHANNELS).ok_or("too many channels")?;
         check_image([padded, h, w], border)?;
-        let whole = self.bytes.place([padded, h, w], border);
-        let view = whole.and_then(|whole| whole.channels(0, c)).ok_or(NO_PLACE)?;
-        self.clear_border(view, Some(self.isa.byte(params.zero_point())));
-        self.quantized.insert((name, layout), view);
-        Ok(view)
+        let mut views = Vec::new();
+        for _ in 0..count {
+            let whole = self.bytes.place([padded, h, w], border);
+            let view = whole.and_then(|whole| whole.channels(0, c)).ok_or(NO_PLACE)?;
+            self.clear_border(view, Some(self.isa.byte(params.zero_point())));
+            views.push(view);
+        }
+        self.quantized.insert((name, layout), views.clone());
+        Ok(views)
     }
 
     /// What a value is rounded to, and where it is in 8 bits, if it is there.
-    pub fn value_8bit(&self, name: &'a str, layout: Layout8) -> Option<(QuantParams, ImageView)> {
-        self.rounded.get(name).copied().zip(self.quantized.get(&(name, layout)).copied())
+    pub fn value_8bit(&self, name: &'a str, layout: Layout8) -> Option<(QuantParams, Vec<ImageView>)> {
+        self.rounded.get(name).copied().zip(self.quantized.get(&(name, layout)).cloned())
     }
 
     /// Whether a value is rounded to 8 bits by its range.

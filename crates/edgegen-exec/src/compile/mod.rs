@@ -146,7 +146,7 @@ pub struct Compiler<'c, 'a> {
     /// Copies of values as images.
     images: HashMap<&'a str, ImageView>,
     /// Values in 8 bits.
-    quantized: HashMap<(&'a str, Layout8), ImageView>,
+    quantized: HashMap<(&'a str, Layout8), Vec<ImageView>>,
     constants: Vec<(usize, Vec<f32>)>,
     /// The tables that rows are read of.
     tables: Tables,

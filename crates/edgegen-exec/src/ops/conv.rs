@@ -118,16 +118,15 @@ impl<'a> Operation<'a> for Conv<'a> {
     }
 
     fn reads_8bit(&self, c: &Compiler<'_, 'a>, name: &str) -> Option<Layout8> {
-        let one = c.dims(name).is_ok_and(|dims| dims[0] == 1);
-        let reads = self.x == name && c.is_rounded(name) && one && self.stored_8bit().is_some();
+        let reads = self.x == name && c.is_rounded(name) && self.stored_8bit().is_some();
         reads.then_some(Layout8::Image)
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
         let (shape, bias) = (self.shape()?, self.bias.as_deref());
         let stored = self.stored_8bit();
-        if let Some((stored, (params, input))) = stored.zip(c.value_8bit(self.x, Layout8::Image)) {
-            return convolve_8bit(c, out, shape, stored, bias, (params, input, Layout8::Image));
+        if let Some((stored, (params, inputs))) = stored.zip(c.value_8bit(self.x, Layout8::Image)) {
+            return convolve_8bit(c, out, shape, stored, bias, (params, &inputs, Layout8::Image));
         }
         let inputs = c.images(self.x, self.border)?;
         let weights = Weights { float: &self.weights.values.decoded(), stored };
@@ -292,15 +291,15 @@ fn convolve_by(
     Ok(())
 }
 
-/// Pushes an 8-bit convolution, or linear layer, with the rounding and the sums that alone read its result, which lies as
-/// the input does.
+/// Pushes 8-bit convolutions of images, or a linear layer, with the rounding and, of one image, the sums that alone read the
+/// result, which lies as the input does.
 pub fn convolve_8bit<'a>(
     c: &mut Compiler<'_, 'a>,
     out: &'a str,
     shape: Shape,
     (weights, scales): (&[i8], &[f32]),
     bias: Option<&[f32]>,
-    (params, input, layout): (QuantParams, ImageView, Layout8),
+    (params, inputs, layout): (QuantParams, &[ImageView], Layout8),
 ) -> Result<(), Reason> {
     let right = product(&[shape.c_out, shape.c_in, shape.kernel[0], shape.kernel[1]]) == weights.len();
     if !right || bias.is_some_and(|b| b.len() != shape.c_out) || ![1, shape.c_out].contains(&scales.len()) {
@@ -316,7 +315,7 @@ pub fn convolve_8bit<'a>(
     let readers = c.readers(rounded);
     let quantized = round.filter(|_| readers.image_8bit || readers.rows_8bit);
     let (mut last, mut extra, mut residual) = (rounded, None, None);
-    if quantized.is_none() {
+    if quantized.is_none() && inputs.len() == 1 {
         let axis = if layout == Layout8::Image { 1 } else { c.dims(rounded)?.len() - 1 };
         let sums = c.fuse_sums(rounded, axis)?;
         (last, extra) = (sums.out, sums.bias);
@@ -329,28 +328,33 @@ pub fn convolve_8bit<'a>(
         Layout8::Image => Some(c.image(last)?),
         Layout8::Rows => Some(c.row_major(c.dims(last)?)?),
     };
-    let output_8bit = match quantized {
-        Some(params) => Some((c.place_8bit(rounded, params, layout)?, params)),
-        None => None,
-    };
-    let view = output.as_ref().and_then(|place| if layout == Layout8::Image { place.view() } else { place.rows() });
-    let to = view.or(output_8bit.map(|(view, _)| view)).ok_or("a convolution without a result")?;
+    let outputs_8bit = quantized.map(|params| c.place_8bit(rounded, params, layout)).transpose()?;
+    let outputs = output.as_ref().and_then(|place| match layout {
+        Layout8::Image => place.views(),
+        Layout8::Rows => place.rows().map(|rows| vec![rows]),
+    });
+    // all images are of one size
+    let input = inputs.first().ok_or("a convolution of nothing")?;
+    let to = outputs.iter().chain(&outputs_8bit).flatten().next().ok_or("a convolution without a result")?;
     let as_large = (input.h, input.w) == (to.h, to.w);
     let method = if as_large { conv8::method(c.isa, &shape, weights, [to.h, to.w]) } else { Method::Direct };
     let bytes = if method == Method::Direct { 1 } else { 2 };
     take_packed(c, &shape, method, (c.isa.lanes_of_bytes(), conv8::CHANNELS), bytes)?;
-    let packed = Packed8::new(shape, method, (weights, scales), bias, params, c.isa)?;
-    let mut places = Places::default();
-    let step = QuantizedConvStep {
-        packed,
-        round,
-        bias: extra.map(|slice| places.slice(Access::Read, slice)),
-        input: places.quantized_bordered(input),
-        output: view.map(|view| places.image(Access::Write, view)),
-        output_8bit: output_8bit.map(|(view, params)| (places.quantized(view), params)),
-        residual: residual.map(|view| places.image(Access::Read, view)),
-    };
-    c.push(step, places);
+    let packed = Arc::new(Packed8::new(shape, method, (weights, scales), bias, params, c.isa)?);
+    let of = |views: &Option<Vec<ImageView>>, i: usize| views.as_ref().and_then(|views| views.get(i).copied());
+    for (i, input) in inputs.iter().enumerate() {
+        let mut places = Places::default();
+        let step = QuantizedConvStep {
+            packed: packed.clone(),
+            round,
+            bias: extra.map(|slice| places.slice(Access::Read, slice)),
+            input: places.quantized_bordered(*input),
+            output: of(&outputs, i).map(|view| places.image(Access::Write, view)),
+            output_8bit: of(&outputs_8bit, i).zip(quantized).map(|(view, params)| (places.quantized(view), params)),
+            residual: residual.map(|view| places.image(Access::Read, view)),
+        };
+        c.push(step, places);
+    }
     if let Some(place) = output {
         c.put(last, place);
     }
@@ -496,7 +500,7 @@ pub fn copy_bias<'s>(
 
 #[derive(Debug)]
 struct QuantizedConvStep {
-    packed: Packed8,
+    packed: Arc<Packed8>,
     /// What the result is rounded to.
     round: Option<QuantParams>,
     /// What is added to each channel after that.
@@ -535,6 +539,10 @@ impl Kernel for QuantizedConvStep {
 
     fn bytes(&self) -> usize {
         self.packed.bytes()
+    }
+
+    fn shared_weights(&self) -> Option<usize> {
+        Some(Arc::as_ptr(&self.packed).addr())
     }
 
     fn scratch(&self, places: &Places) -> ScratchLen {

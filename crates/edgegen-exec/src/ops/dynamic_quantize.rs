@@ -45,7 +45,7 @@ impl<'a> Operation<'a> for DynamicRounding<'a> {
             let rows = c.as_rows(&input)?;
             // the levels are not known yet, and nothing lies around rows
             let any = QuantParams::new(1.0, 0).ok_or("no levels")?;
-            let view = c.place_8bit(out, any, Layout8::Rows)?;
+            let view = *c.place_8bit(out, any, Layout8::Rows)?.first().ok_or("no rows")?;
             // the distance and the zero point, and the sum of each row
             let len = rows.w.checked_add(2).ok_or("too many rows")?;
             let levels = Slice { start: c.row_major(&[len])?.start, len };

@@ -118,10 +118,11 @@ impl<'a> Operation<'a> for GroupNorm<'a> {
         let out = after_silu.unwrap_or(out);
         let only_8bit = Readers { image_8bit: true, ..Readers::default() };
         let rounding = c.sole_rounding(out).filter(|(_, rounded, _)| c.readers(rounded) == only_8bit);
-        let (place, outputs) = match rounding.filter(|_| inputs.len() == 1) {
+        let (place, outputs): (_, Vec<_>) = match rounding {
             Some((j, rounded, params)) => {
                 c.fuse(j);
-                (None, vec![Target::Quantized(c.place_8bit(rounded, params, Layout8::Image)?, params)])
+                let views = c.place_8bit(rounded, params, Layout8::Image)?;
+                (None, views.into_iter().map(|view| Target::Quantized(view, params)).collect())
             }
             None => {
                 let (place, views) = c.results(out)?;

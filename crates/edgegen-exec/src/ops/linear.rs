@@ -122,8 +122,8 @@ impl<'a> Operation<'a> for Linear<'a> {
         let shape = Shape::plain(n, k, [1, 1], [0, 0]);
         let bias = self.bias.map(|b| b.values.as_slice());
         let stored = self.stored().map(|(all, scales)| (by_row(all, n, self.by_column), scales));
-        if let Some(((rows, scales), (params, input))) = stored.as_ref().zip(c.value_8bit(self.x, Layout8::Rows)) {
-            return convolve_8bit(c, out, shape, (rows, scales), bias, (params, input, Layout8::Rows));
+        if let Some(((rows, scales), (params, inputs))) = stored.as_ref().zip(c.value_8bit(self.x, Layout8::Rows)) {
+            return convolve_8bit(c, out, shape, (rows, scales), bias, (params, &inputs, Layout8::Rows));
         }
         if let Some(((all, scales, zeros), levels)) = self.stored_around().zip(c.value_by_range(self.x)) {
             let rows = by_row(all, n, self.by_column);

@@ -109,13 +109,13 @@ impl<'a> Operation<'a> for Rounding<'a> {
         let Readers { image_8bit, rows_8bit, float } = c.readers(out);
         let is_image = c.value(self.x)?.view().is_some();
         if image_8bit || (float && is_image && !rows_8bit) {
-            let input = c.view(self.x, [0, 0])?;
+            let inputs = c.images(self.x, [0, 0])?;
             if image_8bit {
-                self.quantize(c, input, out, Layout8::Image)?;
+                self.quantize(c, &inputs, out, Layout8::Image)?;
             }
             if float {
-                let place = c.image(out)?;
-                self.round(c, input, place.view().ok_or("no image")?);
+                let (place, outputs) = c.results(out)?;
+                inputs.iter().zip(outputs).for_each(|(input, to)| self.round(c, *input, to));
                 c.put(out, place);
             }
         }
@@ -124,7 +124,7 @@ impl<'a> Operation<'a> for Rounding<'a> {
             let input = c.value(self.x)?;
             let input = c.as_rows(&input)?;
             if rows_8bit {
-                self.quantize(c, input, out, Layout8::Rows)?;
+                self.quantize(c, &[input], out, Layout8::Rows)?;
             }
             if float {
                 let place = c.row_major(c.dims(out)?)?;
@@ -140,15 +140,16 @@ impl<'a> Rounding<'a> {
     fn quantize(
         &self,
         c: &mut Compiler<'_, 'a>,
-        input: ImageView,
+        inputs: &[ImageView],
         out: &'a str,
         layout: Layout8,
     ) -> Result<(), Reason> {
-        let to = c.place_8bit(out, self.params, layout)?;
-        let mut places = Places::default();
-        let output = Output::Quantized(places.quantized(to), self.params);
-        let input = places.image(Access::Read, input);
-        c.push(ImageMap { function: ImageFunction::Copy, input, output }, places);
+        for (input, to) in inputs.iter().zip(c.place_8bit(out, self.params, layout)?) {
+            let mut places = Places::default();
+            let output = Output::Quantized(places.quantized(to), self.params);
+            let input = places.image(Access::Read, *input);
+            c.push(ImageMap { function: ImageFunction::Copy, input, output }, places);
+        }
         Ok(())
     }
 
