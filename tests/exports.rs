@@ -163,7 +163,7 @@ fn pictures_are_encoded_once_a_run() {
             of(Stage::Conditions),
             of(Stage::Sample)
         );
-        let pools = steps.iter().filter(|s| s.kernel == "max pooling");
-        assert!(pools.clone().count() > 0 && pools.into_iter().all(|s| s.stage == Stage::Conditions), "{export}");
+        let pools: Vec<Stage> = steps.iter().filter(|s| s.kernel == "max pooling").map(|s| s.stage).collect();
+        assert!(!pools.is_empty() && pools.iter().all(|stage| *stage == Stage::Conditions), "{export}: {pools:?}");
     }
 }

@@ -18,6 +18,10 @@ const OTHERWISE: &[(&str, Otherwise)] = &[
         let narrow = NARROW.contains(&int(node, "to")) && is_float(seen, input(node, 0)?);
         narrow.then_some("floats that may be out of the range of its type")
     }),
+    // nothing is known of what it makes of these
+    ("Col2Im", |_, _| Some("a graph that has no plan")),
+    ("GridSample", |_, _| Some("a graph that has no plan")),
+    ("Shrink", |_, _| Some("a graph that has no plan")),
     // it works out other pads
     ("ConvTranspose", |_, node| attribute(node, "output_shape").map(|_| "an output_shape")),
     ("Dropout", |seen, node| {
