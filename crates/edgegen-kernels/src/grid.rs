@@ -53,8 +53,9 @@ impl Sampling {
     /// The place that stands for one of which either coordinate is outside.
     fn from_outside(self, place: f32, n: usize, bounds: [f32; 2]) -> f32 {
         match self.padding {
-            Padding::Zeros => place,
-            Padding::Border => place.clamp(0.0, (n - 1) as f32),
+            // of four pixels each way, each is held within the picture by itself
+            Padding::Border if self.interpolation != Interpolation::Cubic => place.clamp(0.0, (n - 1) as f32),
+            Padding::Zeros | Padding::Border => place,
             Padding::Reflection => reflect(place, bounds),
         }
     }
