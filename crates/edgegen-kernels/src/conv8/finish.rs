@@ -30,14 +30,12 @@ pub(crate) unsafe fn finish<D: Dot, const V: usize>(
         let bias = unsafe { Source::of(&packed.bias).load(at) };
         let (mut sum, mut scale) = (d.to_float(sums[v]), scale);
         if let Some(ByRange { levels, sums }) = range {
-            // SAFETY: a checked run has a sum for each scale.
-            let column = unsafe { Source::of(&packed.columns).load(at) };
+            let column = s.read(&packed.columns, at);
             sum = s.fma(column, s.splat(-f32::from(levels.zero_point)), sum);
             if let Some(start) = sums.filter(|_| packed.needs_sums()) {
-                // SAFETY: a checked run has a sum for each pixel, and a zero for each scale.
+                // SAFETY: a checked run has a sum for each pixel.
                 let of_pixel: f32 = unsafe { memory.arena().source().load(start + y * sides[1] + x) };
-                // SAFETY: as above.
-                let zero = unsafe { Source::of(&packed.zeros).load(at) };
+                let zero = s.read(&packed.zeros, at);
                 sum = s.fma(zero, s.splat(-of_pixel), sum);
             }
             scale = s.mul(scale, s.splat(levels.scale));

@@ -21,62 +21,60 @@ pub struct GroupNorm<'a> {
     pub silu: bool,
 }
 
-/// For every channel from `first` to `end`, as far from the first pixel's: the sums over all pixels, of the distances
-/// and of their squares. Rows are added up by themselves, so that the sums of many pixels keep their digits.
+/// For every channel from `first` on, as many as there is room for sums, as far from the first pixel's: the sums over all pixels, of
+/// the distances and of their squares. Rows are added up by themselves, so that the sums of many pixels keep their digits.
 ///
 /// # Panics
-/// When the picture does not lie within the memory, or there is no room for the sums.
+/// When the picture does not lie within the memory or has not as many channels.
 #[inline(always)]
 fn distances<S: Simd>(
     s: S,
     input: ImageView,
-    (first, end): (usize, usize),
+    first: usize,
     memory: Memory,
-    sums: &mut [f32],
-    squares: &mut [f32],
+    mut sums: &mut [f32],
+    mut squares: &mut [f32],
 ) {
-    assert!(input.fits(memory.len()) && first <= end && end <= input.c);
-    assert!(sums.len() >= end - first && squares.len() >= end - first);
-    let (mut c, sums, squares) = (first, Target::of(sums), Target::of(squares));
-    while c < end {
-        let from = memory.arena().source().skip(input.start + c);
-        let to = [sums.skip(c - first), squares.skip(c - first)];
-        let left = end - c;
-        c += match left / S::LANES {
-            // SAFETY: the assertions: the channels that are left are there, and there is room for them.
-            0 => unsafe { distances_of::<S, 1>(s, input, from, to, Some(left)) },
-            // SAFETY: as above.
-            1 => unsafe { distances_of::<S, 1>(s, input, from, to, None) },
-            // SAFETY: as above.
-            2 => unsafe { distances_of::<S, 2>(s, input, from, to, None) },
-            // SAFETY: as above.
-            3 => unsafe { distances_of::<S, 3>(s, input, from, to, None) },
-            // SAFETY: as above.
-            _ => unsafe { distances_of::<S, 4>(s, input, from, to, None) },
+    let mut c = first;
+    while !sums.is_empty() {
+        let left = sums.len();
+        let count = match left / S::LANES {
+            0 => distances_of::<S, 1>(s, input, c, memory, [sums, squares], Some(left)),
+            1 => distances_of::<S, 1>(s, input, c, memory, [sums, squares], None),
+            2 => distances_of::<S, 2>(s, input, c, memory, [sums, squares], None),
+            3 => distances_of::<S, 3>(s, input, c, memory, [sums, squares], None),
+            _ => distances_of::<S, 4>(s, input, c, memory, [sums, squares], None),
         };
+        (sums, squares) = (&mut sums[count..], &mut squares[count..]);
+        c += count;
     }
 }
 
-/// Those of V vectors of channels, or of as many of the first as are `part`. Returns how many channels these are.
+/// Those of V vectors of channels from `c` on, or of as many of the first as are `part`. Returns how many channels these are.
 ///
-/// # Safety
-/// The picture must have these channels, from `from` on, and there must be room for the sums.
+/// # Panics
+/// As [`distances`].
 #[inline(always)]
-unsafe fn distances_of<S: Simd, const V: usize>(
+fn distances_of<S: Simd, const V: usize>(
     s: S,
     input: ImageView,
-    from: Source<f32>,
-    to: [Target<f32>; 2],
+    c: usize,
+    memory: Memory,
+    to: [&mut [f32]; 2],
     part: Option<usize>,
 ) -> usize {
+    assert!(part.is_none_or(|part| V == 1 && part < S::LANES));
+    let count = part.unwrap_or(V * S::LANES);
+    assert!(input.fits(memory.len()) && input.c.checked_sub(c).is_some_and(|left| count <= left));
+    let from = memory.arena().source().skip(input.start + c);
     let zero = [s.splat(0.0); V];
-    // SAFETY: the caller's promise.
+    // SAFETY: the assertion.
     let origin = unsafe { load_all::<S, V>(s, from, part) };
     let (mut sums, mut squares) = (zero, zero);
     for y in 0..input.h {
         let (mut row_sums, mut row_squares) = (zero, zero);
         for x in 0..input.w {
-            // SAFETY: the caller's promise.
+            // SAFETY: the assertion.
             let pixel = unsafe { load_all::<S, V>(s, from.skip(y * input.row + x * input.pixel), part) };
             for v in 0..V {
                 let d = s.sub(pixel[v], origin[v]);
@@ -90,12 +88,13 @@ unsafe fn distances_of<S: Simd, const V: usize>(
         }
     }
     for (to, values) in to.into_iter().zip([sums, squares]) {
+        let to = Target::of(&mut to[..count]);
         for (v, &value) in values.iter().enumerate() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the slice has as many.
             unsafe { s.store_some(to, v * S::LANES, part.unwrap_or(S::LANES), value) }
         }
     }
-    part.unwrap_or(V * S::LANES)
+    count
 }
 
 /// V vectors that lie together, or the first `part` numbers of one.
@@ -136,7 +135,7 @@ pub(crate) fn norm<D: Dot>(
     let (start, end) = (groups.start * each, groups.end * each);
     let (factor, offset) = work[..2 * c].split_at_mut(c);
     let (factor, offset) = (&mut factor[..end - start], &mut offset[..end - start]);
-    distances(d.simd(), input, (start, end), memory, offset, factor);
+    distances(d.simd(), input, start, memory, offset, factor);
     let pixels = (input.h * input.w) as f32;
     for (g, (means, squares)) in offset.chunks_exact_mut(each).zip(factor.chunks_exact_mut(each)).enumerate() {
         let first = start + g * each;
@@ -144,8 +143,7 @@ pub(crate) fn norm<D: Dot>(
         let mut around = 0.0;
         for (i, (mean, square)) in means.iter_mut().zip(squares.iter()).enumerate() {
             let sum = *mean;
-            // SAFETY: the first pixel lies within the arena.
-            *mean = unsafe { memory.arena().source().load::<f32>(input.start + first + i) } + sum / pixels;
+            *mean = memory.get(input.start + first + i) + sum / pixels;
             around += (square - sum * (sum / pixels)).max(0.0);
         }
         let mean = means.iter().sum::<f32>() / each as f32;
