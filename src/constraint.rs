@@ -10,9 +10,14 @@
 //!   [`Resample`](crate::solver::Resample), is RePaint (arXiv 2201.09865).
 //! - [`NullSpace`] makes the estimate of the clean sample agree with a measurement `y = A x + n` (DDNM, arXiv
 //!   2212.00490): masks, box down-sampling, grey-scale, noise.
+//! - [`Guidance`] draws the estimate towards known values with a weight for each (ΠGDM; real-time chunking of actions).
 //!
 //! To start from a given sample rather than from noise (SDEdit, arXiv 2108.01073; the warm start of a plan), see
 //! [`Start`](crate::schedule::Start).
+
+mod guidance;
+
+pub use guidance::{Guidance, Jacobian};
 
 use crate::noise::Noise;
 use crate::schedule::Level;
@@ -29,11 +34,25 @@ pub trait Constraint {
     /// the sample's own stream, so that the run can be repeated.
     fn enter(&mut self, _level: Level, _x: &mut [f32], _noise: &mut Noise) {}
 
+    /// Asks for the estimate at a second sample near `x`, before [`correct`](Self::correct) is called: to see how `x0`, the
+    /// estimate at `x`, changes on the way there. Costs a network call more.
+    fn probe(&mut self, _level: Level, _x: &[f32], _x0: &[f32]) -> Option<Probe<'_>> {
+        None
+    }
+
     /// Changes the estimate of the clean sample that was made at `level`, after thresholding.
     fn correct(&mut self, _level: Level, _x0: &mut [f32]) {}
 
     /// Changes what a run ends with, its last step taken or not.
     fn finish(&mut self, _x0: &mut [f32]) {}
+}
+
+/// A second sample that a [`Constraint`] wants to see the estimate at.
+pub struct Probe<'a> {
+    /// The noisy sample.
+    pub x: &'a [f32],
+    /// Where the estimate of its clean sample goes.
+    pub x0: &'a mut [f32],
 }
 
 /// Inpainting by replacement: before each evaluation the known elements of the noisy sample are overwritten by
@@ -63,6 +82,13 @@ impl Replacement {
         let pairs = values.iter().zip(known).enumerate();
         check_finite(pairs.filter(|(_, (_, known))| **known).map(|(i, (v, _))| (i, *v)))?;
         Ok(Replacement { values: values.to_vec(), known: known.to_vec() })
+    }
+
+    /// Keeps the first `known` of `values`, in the same memory; the caller sees that there are as many and that they are finite.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn set_first(&mut self, values: &[f32], known: usize) {
+        self.values.copy_from_slice(values);
+        self.known.iter_mut().enumerate().for_each(|(i, k)| *k = i < known);
     }
 
     fn known(&self) -> impl Iterator<Item = (usize, f32)> + '_ {

@@ -18,6 +18,8 @@ pub enum ErrorKind {
     NotFinite,
     /// The network failed while it ran.
     Network,
+    /// A policy has no action for a control step.
+    NoAction,
 }
 
 /// What a caller can give to put an error right. [`Error`]'s own words name it as the library does; a program that has

@@ -62,6 +62,8 @@ mod npy;
 #[cfg(feature = "output")]
 pub mod output;
 #[cfg(feature = "onnx")]
+pub mod policy;
+#[cfg(feature = "onnx")]
 mod request;
 #[cfg(feature = "onnx")]
 pub mod restore;
@@ -76,6 +78,8 @@ pub use generator::{Encoder, Generated, Generator, GeneratorBuilder, Settings};
 #[cfg(feature = "onnx")]
 pub use model::{Model, ModelOptions};
 pub use network::Network;
+#[cfg(feature = "onnx")]
+pub use policy::{Policy, PolicyBuilder};
 #[cfg(feature = "onnx")]
 pub use request::Request;
 pub use sampler::{Ending, Outcome, Progress};
@@ -109,5 +113,6 @@ const _: () = {
         send::<Encoder>();
         send::<model::ModelNetwork>();
         send::<restore::Restorer>();
+        send::<Policy>();
     }
 };

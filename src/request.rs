@@ -152,7 +152,7 @@ pub(crate) struct Conditions<'a> {
 }
 
 impl<'a> Conditions<'a> {
-    fn push(&mut self, name: &'a str, values: &'a [f32]) {
+    pub fn push(&mut self, name: &'a str, values: &'a [f32]) {
         match self.first.get_mut(self.count) {
             Some(place) => *place = (name, values),
             None => self.rest.push((name, values)),

@@ -33,6 +33,8 @@ pub enum edgegen_status {
     UNSUPPORTED = 10,
     /// A mistake in the library: it was caught, and the handle may be freed.
     INTERNAL = 11,
+    /// A policy has no action for a control step.
+    NO_ACTION = 12,
 }
 
 /// The length of an error's message, with the zero at its end.
@@ -51,7 +53,7 @@ pub struct edgegen_error {
 /// The status' name, such as "WRONG_SIZE", for a log.
 #[unsafe(no_mangle)]
 pub extern "C" fn edgegen_status_name(status: i32) -> *const c_char {
-    const NAMES: [&CStr; 12] = [
+    const NAMES: [&CStr; 13] = [
         c"OK",
         c"INVALID_ARGUMENT",
         c"NULL_POINTER",
@@ -64,6 +66,7 @@ pub extern "C" fn edgegen_status_name(status: i32) -> *const c_char {
         c"NETWORK",
         c"UNSUPPORTED",
         c"INTERNAL",
+        c"NO_ACTION",
     ];
     usize::try_from(status).ok().and_then(|s| NAMES.get(s)).copied().unwrap_or(c"unknown").as_ptr()
 }
@@ -97,6 +100,7 @@ impl From<Error> for Failure {
             ErrorKind::Io => edgegen_status::IO,
             ErrorKind::NotFinite => edgegen_status::NOT_FINITE,
             ErrorKind::Network => edgegen_status::NETWORK,
+            ErrorKind::NoAction => edgegen_status::NO_ACTION,
         };
         Failure::new(status, in_fields(&error))
     }

@@ -49,6 +49,11 @@ impl Model {
 }
 
 impl GeneratorBuilder {
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
     /// The number of solver steps.
     pub fn steps(mut self, steps: usize) -> Self {
         self.steps = Some(steps);

@@ -4,4 +4,4 @@ mod processor;
 mod scheduler;
 
 pub(crate) use processor::normalization;
-pub(crate) use scheduler::scheduler_config;
+pub(crate) use scheduler::{Control, scheduler_config};

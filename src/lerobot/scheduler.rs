@@ -32,6 +32,40 @@ pub(crate) fn scheduler_config(text: &str) -> Result<Option<SchedulerConfig>> {
     SchedulerConfig::from_json(&Value::Object(config).to_string()).map(Some)
 }
 
+/// What a policy's `config.json` says of its control loop; what it does not say is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Control {
+    /// The control steps whose observations a plan is made of.
+    pub n_obs_steps: Option<usize>,
+    /// The actions of a plan: `horizon`, or `chunk_size` of policies that call it so.
+    pub horizon: Option<usize>,
+    /// Those of them that are carried out.
+    pub n_action_steps: Option<usize>,
+}
+
+impl Control {
+    /// What a `config.json` of this text says.
+    ///
+    /// # Errors
+    /// When it is no JSON object, or one of these is no number from 1 on.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let Ok(Value::Object(fields)) = serde_json::from_str(text) else {
+            return Err(Error::invalid("a policy's config.json is a JSON object"));
+        };
+        let read = |name: &str| match fields.get(name).filter(|value| !value.is_null()) {
+            None => Ok(None),
+            Some(value) => match value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0) {
+                Some(n) => Ok(Some(n)),
+                None => {
+                    Err(Error::invalid(format!("{name} of a policy must be a whole number from 1 on, not {value}")))
+                }
+            },
+        };
+        let horizon = read("horizon")?.or(read("chunk_size")?);
+        Ok(Control { n_obs_steps: read("n_obs_steps")?, horizon, n_action_steps: read("n_action_steps")? })
+    }
+}
+
 /// A policy's type and fields.
 struct Policy<'a> {
     kind: &'a str,
@@ -218,6 +252,21 @@ mod tests {
         assert_eq!(config.unknown_fields().count(), 0);
         assert_eq!(scheduler_config(r#"{"type": "act"}"#).unwrap(), None);
         assert_eq!(scheduler_config(r#"{"_class_name": "UNet2DModel"}"#).unwrap(), None);
+    }
+
+    #[test]
+    fn a_policys_control_loop_is_read() {
+        let control = |n_obs_steps, horizon, n_action_steps| Control { n_obs_steps, horizon, n_action_steps };
+        let read = |text: &str| Control::from_json(text);
+        let text = r#"{"type": "diffusion", "n_obs_steps": 2, "horizon": 16, "n_action_steps": 8}"#;
+        assert_eq!(read(text).unwrap(), control(Some(2), Some(16), Some(8)));
+        let text = r#"{"type": "smolvla", "n_obs_steps": 1, "chunk_size": 50, "n_action_steps": null}"#;
+        assert_eq!(read(text).unwrap(), control(Some(1), Some(50), None));
+        assert_eq!(read("{}").unwrap(), Control::default());
+        for (text, part) in [("[2]", "a JSON object"), (r#"{"n_obs_steps": 0}"#, "n_obs_steps of a policy must be")] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

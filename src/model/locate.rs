@@ -1,6 +1,7 @@
 //! Where a model's network and its schedule lie: a file, or a folder as diffusers and optimum lay it out.
 
 use crate::config::SchedulerConfig;
+use crate::lerobot::Control;
 use crate::normalization::Normalization;
 use crate::{Error, ErrorKind, Result};
 use crate::{file, lerobot};
@@ -86,6 +87,20 @@ pub(super) fn scheduler_near(file: &Path) -> Result<Option<SchedulerConfig>> {
 /// When there are some that cannot be read.
 pub(super) fn normalization_near(file: &Path) -> Result<Option<Normalization>> {
     lerobot::normalization(folder_of(file))
+}
+
+/// What the LeRobot policy's `config.json` beside the network's file says of its control loop.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn control_near(file: &Path) -> Result<Control> {
+    let policy = folder_of(file).join("config.json");
+    // diffusers and transformers have files of this name too
+    let is_policy = |text: &String| serde_json::from_str::<Value>(text).is_ok_and(|value| value["type"].is_string());
+    match file::read_text_if_any(&policy)?.filter(is_policy) {
+        Some(text) => Control::from_json(&text).map_err(|e| e.context(policy.display())),
+        None => Ok(Control::default()),
+    }
 }
 
 /// The folder that a file lies in.

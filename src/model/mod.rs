@@ -39,6 +39,7 @@ use crate::condition::Condition;
 use crate::config::{SchedulerConfig, Sigmas};
 use crate::error::{Hint, model_error};
 use crate::guard::guarded;
+use crate::lerobot::Control;
 use crate::{Error, ErrorKind, Result};
 use ::onnx::budget::Budget;
 use bytes::Bytes;
@@ -58,6 +59,7 @@ pub struct Model {
     scheduler_config: Arc<SchedulerConfig>,
     told: Result<TimeAs>,
     made_up: Arc<[MadeUp]>,
+    control: Control,
     normalizer: Arc<Normalizer>,
     operators: Arc<[(String, usize)]>,
     parameters: usize,
@@ -172,6 +174,7 @@ impl Model {
             scheduler_config: Arc::new(scheduler_config),
             told,
             made_up: made_up.into(),
+            control: path.map_or_else(|| Ok(Control::default()), locate::control_near)?,
             normalizer: Arc::new(normalizer),
             operators: operators.into(),
             parameters: file.parameters,
@@ -205,6 +208,11 @@ impl Model {
     /// [`network`](Model::network) sees the network's; a [`Generator`](crate::Generator) takes and gives the data's.
     pub fn normalizer(&self) -> &Normalizer {
         &self.normalizer
+    }
+
+    /// What the `config.json` beside its file says of a policy's control loop.
+    pub(crate) fn control(&self) -> Control {
+        self.control
     }
 
     /// The least and the greatest value of a sample, black and white of a picture: what the file says, else -1 and 1.

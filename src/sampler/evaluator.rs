@@ -1,7 +1,7 @@
 //! One evaluation: the network called, and its prediction split into estimates of x_0 and ε.
 
 use crate::config::{PredictionType, Threshold};
-use crate::constraint::Constraint;
+use crate::constraint::{Constraint, Probe};
 use crate::network::Network;
 use crate::schedule::Level;
 use crate::solver::Prediction;
@@ -36,7 +36,7 @@ impl Evaluator {
     }
 
     /// The estimates at `level`, under the condition that the network holds in [`SLOT`]: x_0 after thresholding, and ε, which follows it there or not, and then what the
-    /// constraint makes of x_0, which ε always follows.
+    /// constraint makes of x_0, which ε always follows. Gives how many predictions that took.
     pub fn evaluate(
         &mut self,
         network: &mut dyn Network,
@@ -45,25 +45,25 @@ impl Evaluator {
         x0: &mut [f32],
         eps: Option<(&mut [f32], bool)>,
         constraint: Option<&mut (dyn Constraint + '_)>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let time = match self.prediction.kind {
             PredictionType::Denoised => level.edm_sigma(),
             _ => network.time_of(level),
         };
         network.predict(x, time, SLOT, &mut self.output)?;
-        if let Some(i) = self.output.iter().position(|v| !v.is_finite()) {
-            return Err(Error::new(
-                ErrorKind::NotFinite,
-                format!(
-                    "the network's prediction at time {} is not finite: element {i} is {}",
-                    level.time, self.output[i]
-                ),
-            ));
-        }
+        check_finite(&self.output, level)?;
         Split::new(self.prediction.kind, level).x0.combine(x, &self.output, x0);
         self.threshold(x0);
+        let mut predictions = 1;
         let constrained = constraint.is_some();
         if let Some(constraint) = constraint {
+            if let Some(Probe { x, x0 }) = constraint.probe(level, x, x0) {
+                network.predict(x, time, SLOT, x0)?;
+                check_finite(x0, level)?;
+                Split::new(self.prediction.kind, level).x0.combine_in_place(x, x0);
+                self.threshold(x0);
+                predictions += 1;
+            }
             constraint.correct(level, x0);
         }
         if let Some((eps, follows_x0)) = eps {
@@ -73,7 +73,7 @@ impl Evaluator {
                 Split::new(self.prediction.kind, level).eps.combine(x, &self.output, eps);
             }
         }
-        Ok(())
+        Ok(predictions)
     }
 
     fn threshold(&mut self, x0: &mut [f32]) {
@@ -90,6 +90,13 @@ impl Evaluator {
             }
         }
     }
+}
+
+fn check_finite(prediction: &[f32], level: Level) -> Result<()> {
+    let Some(i) = prediction.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    let (time, value) = (level.time, prediction[i]);
+    let message = format!("the network's prediction at time {time} is not finite: element {i} is {value}");
+    Err(Error::new(ErrorKind::NotFinite, message))
 }
 
 /// The quantile of `values`, interpolated linearly between them in order; reorders them.
@@ -140,5 +147,11 @@ impl Pair {
         for ((out, x), p) in out.iter_mut().zip(x).zip(prediction) {
             *out = a * x + b * p;
         }
+    }
+
+    /// The same, over the prediction.
+    fn combine_in_place(self, x: &[f32], prediction: &mut [f32]) {
+        let Pair([a, b]) = self;
+        prediction.iter_mut().zip(x).for_each(|(p, x)| *p = a * x + b * *p);
     }
 }

@@ -122,8 +122,8 @@ impl Sampler {
                 outcome.ending = ending;
                 break;
             }
-            self.evaluate(index, network, noise, &mut control.constraint)?;
-            outcome.nfe += network.calls(SLOT);
+            let predictions = self.evaluate(index, network, noise, &mut control.constraint)?;
+            outcome.nfe += predictions * network.calls(SLOT);
             for update in 0..self.program.stages[index].updates.len() {
                 self.update(index, update, network.variance(), noise)?;
             }
@@ -160,14 +160,14 @@ impl Sampler {
         &self.registers[register * self.len..][..self.len]
     }
 
-    /// Carries out a stage's evaluation.
+    /// Carries out a stage's evaluation, and gives how many predictions that took.
     fn evaluate(
         &mut self,
         index: usize,
         network: &mut dyn Network,
         noise: &mut Noise,
         constraint: &mut Option<&mut dyn Constraint>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let Stage { level, to, input, x0, eps, .. } = self.program.stages[index];
         network.lead_to(to);
         let range = |register: usize| register * self.len..(register + 1) * self.len;
