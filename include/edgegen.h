@@ -64,6 +64,8 @@ enum edgegen_status
     EDGEGEN_STATUS_UNSUPPORTED = 10,
     // A mistake in the library: it was caught, and the handle may be freed.
     EDGEGEN_STATUS_INTERNAL = 11,
+    // A policy has no action for a control step.
+    EDGEGEN_STATUS_NO_ACTION = 12,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -119,6 +121,117 @@ typedef int32_t edgegen_ending;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// What a control step came to: the first of these, from the bottom, that is so.
+enum edgegen_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // There is an action of a plan, and the plans come in time.
+    EDGEGEN_STATE_PLANNED = 0,
+    // No new observation came: the last one stands for it.
+    EDGEGEN_STATE_DROPPED = 1,
+    // A new plan is not there though it was expected: the last one goes on.
+    EDGEGEN_STATE_LATE = 2,
+    // The latest observation is too old, or there is none: no plan is made of it, and the last one goes on.
+    EDGEGEN_STATE_STALE = 3,
+    // The robot waits for a simulated plan.
+    EDGEGEN_STATE_WAITING = 4,
+    // There is no action of a plan: it is as `when_dry` says.
+    EDGEGEN_STATE_DRY = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum edgegen_state edgegen_state;
+#else
+typedef int32_t edgegen_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// When plans are made, and when they are there.
+enum edgegen_timing
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // In `edgegen_policy_act`, when the actions of the last one have been carried out.
+    EDGEGEN_TIMING_SYNCHRONOUS = 0,
+    // On a thread of its own, while the last one is carried out: `edgegen_policy_act` takes microseconds.
+    EDGEGEN_TIMING_ASYNCHRONOUS = 1,
+    // As if on a thread on which each takes `delay` control steps.
+    EDGEGEN_TIMING_SIMULATED = 2,
+    // As if each took `delay` control steps, for which the robot stands still.
+    EDGEGEN_TIMING_WAITING = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum edgegen_timing edgegen_timing;
+#else
+typedef int32_t edgegen_timing;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How a plan is joined to the last one.
+enum edgegen_joint
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Not at all.
+    EDGEGEN_JOINT_SWITCH = 0,
+    // The actions that are carried out meanwhile are put into the noisy plan at every step.
+    EDGEGEN_JOINT_INPAINT = 1,
+    // Real-time chunking (arXiv 2506.07339).
+    EDGEGEN_JOINT_CHUNK = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum edgegen_joint edgegen_joint;
+#else
+typedef int32_t edgegen_joint;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How real-time chunking has the network's derivative.
+enum edgegen_jacobian
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // As of independent elements of variance 1: costs nothing.
+    EDGEGEN_JACOBIAN_DIAGONAL = 0,
+    // By a second network call at each step.
+    EDGEGEN_JACOBIAN_DIFFERENCE = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum edgegen_jacobian edgegen_jacobian;
+#else
+typedef int32_t edgegen_jacobian;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What the action is when there is none of a plan.
+enum edgegen_when_dry
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The last action again.
+    EDGEGEN_WHEN_DRY_HOLD = 0,
+    // `safe_action`.
+    EDGEGEN_WHEN_DRY_SAFE = 1,
+    // EDGEGEN_STATUS_NO_ACTION.
+    EDGEGEN_WHEN_DRY_ERROR = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum edgegen_when_dry edgegen_when_dry;
+#else
+typedef int32_t edgegen_when_dry;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Makes pictures of samples that are latents, one at a time, in memory of its own. Give each thread its own: one that finds
 // it in use is told EDGEGEN_STATUS_BUSY.
 typedef struct edgegen_decoder edgegen_decoder;
@@ -129,6 +242,10 @@ typedef struct edgegen_generator edgegen_generator;
 
 // A loaded network: immutable, and shared by any number of generators and threads.
 typedef struct edgegen_model edgegen_model;
+
+// Gives actions, one at each control step. For one thread at a time: another that finds it in use is told
+// EDGEGEN_STATUS_BUSY.
+typedef struct edgegen_policy edgegen_policy;
 
 // The shape of an array.
 typedef struct edgegen_shape {
@@ -310,6 +427,109 @@ typedef struct edgegen_outcome {
     size_t nfe;
 } edgegen_outcome;
 
+// A part of a condition, observed by a name of its own.
+typedef struct edgegen_part {
+    // The condition.
+    const char *condition;
+    // What the part is called in observations.
+    const char *name;
+    // The numbers that it has at each control step.
+    size_t len;
+} edgegen_part;
+
+// How a policy is run. All zeros stand for what suits the model and for a synchronous policy.
+typedef struct edgegen_policy_options {
+    // The control steps whose observations a plan is made of; 0 for what the policy's config.json says, else 1.
+    size_t n_obs_steps;
+    // The control steps from one plan to the next, which is how many actions of each are carried out; 0 for what the
+    // config.json says, else half of those that are not of the past.
+    size_t n_action_steps;
+    // Which action of a plan is for the step of its latest observation; null for `n_obs_steps` - 1.
+    const size_t *first_action;
+    // When plans are made: an `edgegen_timing`.
+    int32_t timing;
+    // The control steps that a plan takes with EDGEGEN_TIMING_SIMULATED and EDGEGEN_TIMING_WAITING; else 0.
+    size_t delay;
+    // How a plan is joined to the last one: an `edgegen_joint`.
+    int32_t joint;
+    // How EDGEGEN_JOINT_CHUNK has the network's derivative: an `edgegen_jacobian`.
+    int32_t jacobian;
+    // The greatest weight of its guidance; 0 for 5, the paper's.
+    double most_guidance;
+    // Starts each plan from the last one, by this share of the steps, at most 1; 0 for noise.
+    double warm_start;
+    // Averages plans that overlap with the weights exp(-m i), i = 0 for the oldest: m, 0.01 in ACT; null for none of it.
+    const double *ensemble;
+    // What the action is when there is none of a plan: an `edgegen_when_dry`.
+    int32_t when_dry;
+    // The action of EDGEGEN_WHEN_DRY_SAFE; else null.
+    const float *safe_action;
+    size_t safe_action_len;
+    // The age in control steps from above which no plan is made of an observation; null for none.
+    const size_t *stale_after;
+    // Microseconds after which a plan is cut short; 0 for none.
+    uint64_t budget_us;
+    // The control steps that a plan is expected to take before one was measured, with EDGEGEN_TIMING_ASYNCHRONOUS; 0 for 1.
+    size_t expected_delay;
+    // Plan k is that of (seed, k).
+    uint64_t seed;
+    // The class of all plans; less than 0 for the model's "no class". For a model that takes no class, 0 or less.
+    int32_t class_index;
+    // The conditions that are no observations but the same for all plans.
+    const struct edgegen_condition *conditions;
+    size_t num_conditions;
+    // Conditions that are made of several arrays of each step, by their parts in order.
+    const struct edgegen_part *parts;
+    size_t num_parts;
+    // The text of a LeRobot policy's config.json; null for the one beside the model's file, if there is one.
+    const char *lerobot_config;
+} edgegen_policy_options;
+
+// What was seen at one control step.
+typedef struct edgegen_observation {
+    // Its arrays by their names.
+    const struct edgegen_condition *arrays;
+    size_t num_arrays;
+    // How many control steps ago it was taken.
+    size_t age;
+} edgegen_observation;
+
+// What a control step came to.
+typedef struct edgegen_step {
+    edgegen_state state;
+    // The number of the plan that the action is of; -1 if it is of none.
+    int64_t plan;
+    // Which of the plan's actions it is: the control steps from the plan's observation to now.
+    size_t place;
+} edgegen_step;
+
+// What the control steps since the policy was prepared or reset came to.
+typedef struct edgegen_policy_stats {
+    // Control steps.
+    uint64_t steps;
+    // Plans that were made; of them those of no use, since all of their actions were of the past, and those that the budget
+    // cut short.
+    uint64_t plans;
+    uint64_t discarded;
+    uint64_t cut_short;
+    // Plans that the budget ended before the first network call, and plans that failed.
+    uint64_t missed;
+    uint64_t failed;
+    // Steps without a new observation; with one too old, or none; at which a plan was late; at which a simulated robot
+    // waited; without an action of a plan.
+    uint64_t dropped;
+    uint64_t stale;
+    uint64_t late;
+    uint64_t waiting;
+    uint64_t dry;
+    // The control steps that the latest plan took to be there, and the most that one took.
+    size_t delay;
+    size_t longest_delay;
+    // The microseconds that the latest plan took to make, and the most that one took.
+    uint64_t plan_us;
+    uint64_t longest_plan_us;
+} edgegen_policy_stats;
+
 // How a decoder is read. All zeros stand for what the config.json beside it says.
 typedef struct edgegen_decoder_options {
     // What latents are divided by before they are decoded, and what is then added; a scale of 0 for both as the config.json
@@ -418,6 +638,55 @@ edgegen_status edgegen_generate(struct edgegen_generator *generator,
                                 size_t out_len,
                                 struct edgegen_outcome *outcome,
                                 struct edgegen_error *error);
+
+// Makes a policy of a model whose samples are plans, actions of shape [T, D], and does all that a first plan would.
+// `options` say how plans are sampled; both options may be null. Free the policy with `edgegen_policy_free`.
+edgegen_status edgegen_policy_prepare(const struct edgegen_model *model,
+                                      const struct edgegen_options *options,
+                                      const struct edgegen_policy_options *policy_options,
+                                      struct edgegen_policy **policy,
+                                      struct edgegen_error *error);
+
+// Ends a policy's thread, after the network call under way, frees it and sets the caller's pointer to null. One that is in
+// use stays, and the answer is EDGEGEN_STATUS_BUSY. Null, or a pointer to null, is OK and does nothing.
+edgegen_status edgegen_policy_free(struct edgegen_policy **policy,
+                                   struct edgegen_error *error);
+
+// Writes the number of actions of a plan to `horizon`, and that of the numbers of an action to `action_len`. Either may be
+// null.
+edgegen_status edgegen_policy_describe(const struct edgegen_policy *policy,
+                                       size_t *horizon,
+                                       size_t *action_len,
+                                       struct edgegen_error *error);
+
+// Makes a first plan of an observation and waits for it: before the loop begins, so that its first step has an action.
+edgegen_status edgegen_policy_prime(struct edgegen_policy *policy,
+                                    const struct edgegen_observation *observation,
+                                    struct edgegen_error *error);
+
+// The action of the next control step into `action`, which holds `action_len` floats. To be called once a step. A null
+// `observation` is a dropped frame, for which the last one stands. `step` may be null.
+//
+// With EDGEGEN_TIMING_ASYNCHRONOUS it never waits, neither allocates nor takes a lock, and calls the system at most to wake
+// the thread that plans. After an error of the observation's nothing has changed. After one of a plan that failed, told once,
+// or EDGEGEN_STATUS_NO_ACTION the step has passed, and `action` is what is to be done all the same: what the last plan has
+// for it, else what `when_dry` says, else the last action.
+edgegen_status edgegen_policy_act(struct edgegen_policy *policy,
+                                  const struct edgegen_observation *observation,
+                                  float *action,
+                                  size_t action_len,
+                                  struct edgegen_step *step,
+                                  struct edgegen_error *error);
+
+// Begins anew, as at the start of an episode: without observations, plans, actions and counts.
+edgegen_status edgegen_policy_reset(struct edgegen_policy *policy,
+                                    uint64_t seed,
+                                    struct edgegen_error *error);
+
+// Says what the control steps so far came to.
+edgegen_status edgegen_policy_count(const struct edgegen_policy *policy,
+                                    struct edgegen_policy_stats *stats,
+                                    struct edgegen_error *error);
 
 // Opens the decoder at `path`, an ONNX file or the folder that holds it as model.onnx, for the samples of `model`.
 // `options` may be null. Free it with `edgegen_decoder_free`.

@@ -11,13 +11,17 @@
 //! - [`NullSpace`] makes the estimate of the clean sample agree with a measurement `y = A x + n` (DDNM, arXiv
 //!   2212.00490): masks, box down-sampling, grey-scale, noise.
 //! - [`Guidance`] draws the estimate towards known values with a weight for each (ΠGDM; real-time chunking of actions).
+//! - [`Prefix`] gives a network that takes a time for each token the first of them clean (real-time chunking that a network
+//!   was trained for).
 //!
 //! To start from a given sample rather than from noise (SDEdit, arXiv 2108.01073; the warm start of a plan), see
 //! [`Start`](crate::schedule::Start).
 
 mod guidance;
+mod prefix;
 
 pub use guidance::{Guidance, Jacobian};
+pub use prefix::Prefix;
 
 use crate::noise::Noise;
 use crate::schedule::Level;
@@ -33,6 +37,12 @@ pub trait Constraint {
     /// Changes the noisy sample `x` that the network is about to see at `level`. Randomness comes from `noise`,
     /// the sample's own stream, so that the run can be repeated.
     fn enter(&mut self, _level: Level, _x: &mut [f32], _noise: &mut Noise) {}
+
+    /// How many of the sample's first rows are clean: the network is told so, if it takes a time for each (see
+    /// [`Network::hold_clean`](crate::Network::hold_clean)), with the level of a clean sample.
+    fn clean(&self) -> (usize, Level) {
+        (0, Level::CLEAN)
+    }
 
     /// Asks for the estimate at a second sample near `x`, before [`correct`](Self::correct) is called: to see how `x0`, the
     /// estimate at `x`, changes on the way there. Costs a network call more.

@@ -170,6 +170,17 @@ struct Reference {
     angles: Vec<f64>,
     weights: Vec<f64>,
     cases: Vec<Case>,
+    prefix: Vec<Beginning>,
+}
+
+/// A plan of `prefix.onnx` that begins with what is known.
+#[derive(Deserialize)]
+struct Beginning {
+    known: usize,
+    steps: usize,
+    noise: Vec<f32>,
+    last: Vec<f32>,
+    sample: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -190,7 +201,7 @@ fn distance(a: &[f32], b: &[f64]) -> f64 {
 
 #[test]
 fn a_finite_difference_is_the_papers_vector_jacobian_product() {
-    let reference: Reference = serde_json::from_slice(&fixture("rtc.json")).unwrap();
+    let reference: Reference = serde_json::from_slice(&fixture("rtc/reference.json")).unwrap();
     assert_eq!((reference.weights.len(), reference.delay + reference.executed), (LEN, 7));
     let weights = narrow(&reference.weights);
     let (flow, preserving) = (flow_levels(reference.steps), preserving_levels(&reference.angles));
@@ -215,10 +226,54 @@ fn a_finite_difference_is_the_papers_vector_jacobian_product() {
     assert!(change > 0.5, "{change}");
 }
 
+#[cfg(feature = "onnx")]
+#[test]
+fn a_network_of_a_time_for_each_action_is_given_the_first_ones_clean() {
+    use edgegen::constraint::Prefix;
+    use edgegen::{Model, Request};
+    let reference: Reference = serde_json::from_slice(&fixture("rtc/reference.json")).unwrap();
+    let model = Model::open(common::fixtures().join("rtc/prefix.onnx")).unwrap();
+    let clean = Level { time: 1.0, gamma: 1.0, sigma: 0.0 };
+    for case in &reference.prefix {
+        let mut generator = model.generator().sampler("ddim").steps(case.steps).build().unwrap();
+        let mut prefix = Prefix::new(&case.last, 2, case.known, clean).unwrap();
+        let asked = || Request::new(0, 0).from_noise(&case.noise);
+        let sample = generator.run(&asked().constraint(&mut prefix)).unwrap().sample.to_vec();
+        assert!(distance(&sample, &case.sample) < 1e-5, "{}: {:e}", case.known, distance(&sample, &case.sample));
+        // and none is clean after that
+        let free = generator.run(&asked()).unwrap().sample.to_vec();
+        assert_eq!(case.known == 0, distance(&free, &case.sample) < 1e-5);
+    }
+    let other = Model::open(common::fixtures().join("lerobot/model.onnx"));
+    let other = other
+        .or_else(|_| {
+            edgegen::ModelOptions::new()
+                .scheduler_config(Default::default())
+                .open(common::fixtures().join("lerobot/model.onnx"))
+        })
+        .unwrap();
+    let mut prefix = Prefix::new(&[0.0; 16], 2, 1, clean).unwrap();
+    let mut generator = other.generator().sampler("ddim").steps(2).build().unwrap();
+    let error = generator.run(&Request::new(0, 0).constraint(&mut prefix)).unwrap_err().to_string();
+    assert!(error.contains("does not take a time for each token"), "{error}");
+    use edgegen::policy::Joint;
+    let error = other.generator().policy().joint(Joint::Prefix).build().err().unwrap().to_string();
+    assert!(error.contains("does not take a time for each token"), "{error}");
+    let mut policy = model.generator().steps(2).policy().joint(Joint::Prefix).n_action_steps(2);
+    policy = policy.timing(edgegen::policy::Timing::Simulated { delay: 2 });
+    let mut policy = policy.build().unwrap();
+    let mut last: Option<(u64, Vec<f32>)> = None;
+    for _ in 0..12 {
+        let acted = policy.act(&edgegen::policy::Observation::new()).unwrap();
+        last = Some((acted.plan.unwrap(), acted.values.to_vec()));
+    }
+    assert!(last.unwrap().0 >= 4);
+}
+
 /// The table of docs/policy.md.
 #[test]
 fn what_each_way_of_joining_plans_comes_to() {
-    let reference: Reference = serde_json::from_slice(&fixture("rtc.json")).unwrap();
+    let reference: Reference = serde_json::from_slice(&fixture("rtc/reference.json")).unwrap();
     let weights = narrow(&reference.weights);
     let levels = flow_levels(reference.steps);
     let count = 400;

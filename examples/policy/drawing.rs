@@ -2,7 +2,7 @@
 
 use crate::rollout::{Policy, Settings};
 use crate::task::{DISC, EFFECTOR, State, TOLERANCE, V};
-use edgegen::{Model, Result};
+use edgegen::{Model, Request, Result};
 use std::fmt::Write;
 
 /// Pixels of a panel's side.
@@ -26,12 +26,14 @@ pub fn draw(model: &Model) -> Result<String> {
     // the end effector before the disc: either side is as good
     let state = State { effector: V { x: 0.15, y: 0.0 }, disc: V { x: 0.6, y: 0.0 } };
     for (i, calls) in [10, 5, 2, 1].into_iter().enumerate() {
-        let mut policy = Policy::new(model, &Settings::cold(calls, "ddim", 2))?;
+        let mut generator = model.generator().sampler("ddim").steps(calls).build()?;
         let title = format!("16 plans, {calls} call{}", if calls > 1 { "s" } else { "" });
         panel(&mut svg, i as f32, 1.0, &title);
         bodies(&mut svg, &state, 1.0);
         for index in 0..16 {
-            let plan = policy.plan(&state, &state, 77, index, &[])?;
+            let seen = [state.observation(), state.observation()].concat();
+            let plan = generator.run(&Request::new(77, index).condition("global_cond", &seen))?.sample;
+            let plan = plan.chunks_exact(2).map(|a| V { x: a[0], y: a[1] });
             path(&mut svg, std::iter::once(state.effector).chain(plan), "#06c", 0.6);
         }
         svg += "</g>\n";

@@ -1,13 +1,12 @@
-//! Episodes in closed loop: observe, sample a plan, carry its first actions out, observe again.
+//! Episodes in closed loop: observe, act, observe again.
 
 use crate::expert::Expert;
 use crate::task::{STEPS, State, V};
-use edgegen::constraint::Replacement;
-use edgegen::model::Normalizer;
 use edgegen::noise::Noise;
-use edgegen::{Generator, Model, Request, Result};
+use edgegen::policy::{Jacobian, Joint, Observation, Timing};
+use edgegen::{Model, Result};
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where episodes start from: not where demonstrations do.
 const EPISODES: u64 = 1;
@@ -18,10 +17,12 @@ pub struct Settings {
     /// Network calls a plan.
     pub calls: usize,
     pub sampler: &'static str,
-    /// Actions of a plan that are carried out.
+    /// Control steps from one plan to the next, at least.
     pub executed: usize,
     /// What is made of the last plan.
     pub last: Last,
+    /// Control steps that a plan takes, as if sampling it took that long: until it is there, the last one goes on.
+    pub delay: usize,
 }
 
 /// What is made of the last plan.
@@ -32,29 +33,36 @@ pub enum Last {
     /// The next starts from it, shifted by the actions that were carried out and noised this share of the way. There are
     /// as many calls as from noise, on a part of the way.
     Start(f64),
-    /// A plan takes as long to sample as the actions that are carried out take: until it is there, the robot goes on
-    /// with the last one.
-    GoOn,
-    /// The same, and the new plan begins with the actions that are carried out meanwhile (arXiv 2506.07339).
-    Begin,
+    /// The new plan begins with the actions that are carried out meanwhile.
+    Inpaint,
+    /// Real-time chunking (arXiv 2506.07339).
+    Chunk(Jacobian),
+    /// Plans that overlap are averaged (arXiv 2304.13705).
+    Ensemble,
+    /// The robot waits for a plan.
+    Wait,
 }
 
 impl Settings {
     /// Plans from noise.
     pub fn cold(calls: usize, sampler: &'static str, executed: usize) -> Self {
-        Settings { calls, sampler, executed, last: Last::Unused }
+        Settings { calls, sampler, executed, last: Last::Unused, delay: 0 }
     }
 
     fn name(&self) -> String {
-        let Settings { calls, sampler, last, .. } = self;
+        let Settings { calls, sampler, last, delay, .. } = self;
         let calls = if *calls == 1 { "1 call".into() } else { format!("{calls} calls") };
         let last = match last {
             Last::Unused => String::new(),
             Last::Start(share) => format!(", warm start {share}"),
-            Last::GoOn => ", late".into(),
-            Last::Begin => ", late, inpainted".into(),
+            Last::Inpaint => ", inpainted".into(),
+            Last::Chunk(Jacobian::Difference) => ", chunked (difference)".into(),
+            Last::Chunk(_) => ", chunked".into(),
+            Last::Ensemble => ", ensembled".into(),
+            Last::Wait => ", waiting".into(),
         };
-        format!("policy, {calls}, {sampler}{last}")
+        let delay = if *delay > 0 { format!(", delay {delay}") } else { String::new() };
+        format!("policy, {calls}, {sampler}{last}{delay}")
     }
 }
 
@@ -127,79 +135,43 @@ pub fn policy(model: &Model, settings: &Settings, episodes: u64) -> Result<Figur
 }
 
 /// A diffusion policy.
-pub struct Policy {
-    generator: Generator,
-    /// From the last plan, with the share of the steps that is run.
-    warm: Option<(Generator, f64)>,
-    normalizer: Normalizer,
-    settings: Settings,
-}
+pub struct Policy(edgegen::Policy);
 
 impl Policy {
     pub fn new(model: &Model, settings: &Settings) -> Result<Self> {
-        let of = |steps: usize| model.generator().sampler(settings.sampler).steps(steps).build();
-        let warm = match settings.last {
-            Last::Start(share) => {
-                // so many steps that the calls that are asked for are that share of them
-                let steps = (settings.calls as f64 / share).round() as usize;
-                Some((of(steps)?, settings.calls as f64 / steps as f64))
-            }
-            _ => None,
+        let Settings { calls, sampler, executed, last, delay } = *settings;
+        // so many steps that the calls that are asked for are that share of them
+        let steps = if let Last::Start(share) = last { (calls as f64 / share).round() as usize } else { calls };
+        let policy = model.generator().sampler(sampler).steps(steps).policy();
+        let policy = policy.n_obs_steps(2).n_action_steps(executed).timing(Timing::Simulated { delay });
+        let policy = match last {
+            Last::Unused => policy,
+            Last::Start(_) => policy.warm_start(calls as f64 / steps as f64),
+            Last::Inpaint => policy.joint(Joint::Inpaint),
+            Last::Chunk(jacobian) => policy.joint(Joint::chunk(jacobian)),
+            Last::Ensemble => policy.ensemble(0.01),
+            Last::Wait => policy.timing(Timing::Waiting { delay }),
         };
-        Ok(Policy { generator: of(settings.calls)?, warm, normalizer: model.normalizer().clone(), settings: *settings })
-    }
-
-    /// A plan for what was seen last and before; `last` is what is left of the last one.
-    pub fn plan(&mut self, before: &State, now: &State, seed: u64, index: u64, last: &[V]) -> Result<Vec<V>> {
-        let seen = [before.observation(), now.observation()].concat();
-        let request = Request::new(seed, index).condition("global_cond", &seen);
-        let length = self.generator.sample_shape()[0];
-        // beyond its end it stays where it ended
-        let shifted = || {
-            (0..length)
-                .flat_map(|i| {
-                    let a = last[i.min(last.len() - 1)];
-                    [a.x, a.y]
-                })
-                .collect::<Vec<f32>>()
-        };
-        let run = match (&mut self.warm, self.settings.last) {
-            (Some((warm, strength)), _) if !last.is_empty() => warm.run(&request.near(&shifted(), *strength))?,
-            (_, Last::Begin) if !last.is_empty() => {
-                let mut values = shifted();
-                self.normalizer.normalize(&mut values);
-                let known: Vec<bool> = (0..values.len()).map(|i| i < 2 * self.settings.executed).collect();
-                let mut first = Replacement::new(&values, &known)?;
-                self.generator.run(&request.constraint(&mut first))?
-            }
-            _ => self.generator.run(&request)?,
-        };
-        Ok(run.sample.chunks_exact(2).map(|a| V { x: a[0], y: a[1] }).collect())
+        policy.build().map(Policy)
     }
 
     /// The states of an episode, from its start to its end.
     pub fn run(&mut self, episode: u64, times: &mut Vec<Duration>) -> Result<Vec<State>> {
         let (mut state, _) = start(episode);
         let mut states = vec![state];
-        let Settings { executed, last, .. } = self.settings;
-        // what is left of the last plan
-        let mut left: Vec<V> = Vec::new();
-        for index in 0.. {
-            let before = states[states.len().saturating_sub(2)];
-            let start = Instant::now();
-            let plan = self.plan(&before, &state, episode, index, &left)?;
-            times.push(start.elapsed());
-            let late = matches!(last, Last::GoOn | Last::Begin) && index > 0;
-            let carried_out = if late { &left } else { &plan };
-            for action in carried_out.iter().take(executed) {
-                state.step(*action);
-                states.push(state);
-                if state.is_done() || states.len() > STEPS {
-                    return Ok(states);
-                }
+        self.0.reset(episode);
+        let mut plans = 0;
+        while !state.is_done() && states.len() <= STEPS {
+            let seen = state.observation();
+            let action = self.0.act(&Observation::new().with("global_cond", &seen))?.values;
+            state.step(V { x: action[0], y: action[1] });
+            states.push(state);
+            let stats = self.0.stats();
+            if stats.plans > plans {
+                times.push(stats.plan_time);
+                plans = stats.plans;
             }
-            left = plan[executed..].to_vec();
         }
-        unreachable!("an episode ends")
+        Ok(states)
     }
 }

@@ -377,7 +377,7 @@ impl Prepared {
 
 /// # Safety
 /// C's promise.
-unsafe fn builder(loaded: &Loaded, options: *const edgegen_options) -> Result<GeneratorBuilder, Failure> {
+pub(super) unsafe fn builder(loaded: &Loaded, options: *const edgegen_options) -> Result<GeneratorBuilder, Failure> {
     let mut builder = loaded.model.generator();
     // SAFETY: C's promise.
     let Some(options) = (unsafe { given(options, "options")? }) else { return Ok(builder) };

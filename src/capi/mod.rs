@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! model (immutable, shared) ──edgegen_prepare──→ generator (one thread at a time) ──edgegen_generate──→ caller's buffer
+//!                           ──edgegen_policy_prepare──→ policy (one thread at a time) ──edgegen_policy_act──→ an action
 //! ```
 //! Three rules make it safe to call from C: every function runs inside `status::guarded`, which turns errors and panics
 //! into a status; handles are checked before they are used (`handle`); and there is no global state.
@@ -22,11 +23,13 @@ mod generator;
 mod handle;
 mod model;
 mod pointer;
+mod policy;
 mod status;
 
 pub use decoder::*;
 pub use generator::*;
 pub use model::*;
+pub use policy::*;
 pub use status::*;
 
 use std::ffi::{CStr, c_char};

@@ -7,7 +7,7 @@ use super::time::TimeAs;
 use super::tract::TractState;
 use crate::condition::Condition;
 use crate::guard::guarded;
-use crate::network::Network;
+use crate::network::{Network, one_time};
 use crate::schedule::Level;
 use crate::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub struct ModelNetwork {
     result_len: usize,
     /// What it is told of where the step leads, once that is known.
     next: Option<f64>,
+    /// The rows of the sample that are clean, and what it is told of them.
+    clean: (usize, f64),
 }
 
 /// What changes while a network runs.
@@ -63,7 +65,17 @@ impl ModelNetwork {
         };
         let result_len = engine.result_len();
         let one_hot = vec![0.0; inputs.iter().find(|i| i.is_one_hot()).map_or(0, Input::len)];
-        Ok(ModelNetwork { state, inputs, one_hot, sample_shape, null_class, time, result_len, next: None })
+        Ok(ModelNetwork {
+            state,
+            inputs,
+            one_hot,
+            sample_shape,
+            null_class,
+            time,
+            result_len,
+            next: None,
+            clean: (0, 0.0),
+        })
     }
 
     /// The bytes that it works in, where they are known: not where tract runs it.
@@ -132,6 +144,26 @@ impl Network for ModelNetwork {
         self.next = Some(time.of_end(level, steps));
     }
 
+    fn hold_clean(&mut self, rows: usize, level: Level) -> Result<()> {
+        let of_rows = |i: &&Input| matches!(i.role, Role::Time | Role::Next) && i.len() != self.sample_shape[0];
+        let takes_time = self.inputs.iter().any(|i| i.role == Role::Time);
+        if rows > 0 && (!takes_time || self.sample_shape[0] == 1 || self.inputs.iter().find(of_rows).is_some()) {
+            return Err(one_time());
+        }
+        if rows > 0 && matches!(self.state, State::Tract(_)) {
+            return Err(Error::invalid("a part of a sample can be given clean only to a network with a plan"));
+        }
+        let (time, steps) = self.time;
+        let told = time.of_end(level, steps);
+        if rows > 0 && !told.is_finite() {
+            let message =
+                "the network cannot be told that a part of its sample is clean: by what it takes, that is no number";
+            return Err(Error::invalid(message));
+        }
+        self.clean = (rows, told);
+        Ok(())
+    }
+
     fn variance(&self) -> Option<&[f32]> {
         match &self.state {
             State::Plan { workspace, .. } => workspace.observed().first().map(Vec::as_slice),
@@ -177,7 +209,9 @@ impl Network for ModelNetwork {
             State::Plan { engine, workspace, classes } => {
                 let plan = engine.plan().expect("made for a plan");
                 let class = classes.get(slot).copied().flatten().ok_or_else(|| unbound(slot))?;
-                guarded(|| plan.run(workspace, exec::At { x, t, next, class, slot }, out)).ok_or_else(failed)?;
+                // its bits are part of what is remembered
+                let first = if self.clean.0 > 0 { self.clean } else { (0, 0.0) };
+                guarded(|| plan.run(workspace, exec::At { x, t, next, class, slot, first }, out)).ok_or_else(failed)?;
                 if plan.looks_up() && out.iter().any(|v| v.is_nan()) {
                     let what = "the network gave no numbers: perhaps one of its tables has no row for this time";
                     return Err(Error::new(ErrorKind::Network, what));

@@ -110,6 +110,10 @@ impl<N: Network> Network for Guided<N> {
         self.network.lead_to(level);
     }
 
+    fn hold_clean(&mut self, rows: usize, level: Level) -> Result<()> {
+        self.network.hold_clean(rows, level)
+    }
+
     fn variance(&self) -> Option<&[f32]> {
         if self.variance.is_empty() { self.network.variance() } else { Some(&self.variance) }
     }

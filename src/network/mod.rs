@@ -49,6 +49,16 @@ pub trait Network {
         let _ = level;
     }
 
+    /// Tells that the first `rows` of the sample's first dimension are clean in the predictions to come, which is the `level`
+    /// that they are told instead; 0 for none. For networks that take a time for each token: any other refuses.
+    ///
+    /// # Errors
+    /// When the network does not take a time for each row.
+    fn hold_clean(&mut self, rows: usize, level: Level) -> Result<()> {
+        let _ = level;
+        if rows == 0 { Ok(()) } else { Err(one_time()) }
+    }
+
     /// What the network gave beside the latest prediction, under the condition and not without it: the second half of its
     /// channels, of the sample's shape, which is a learned variance (arXiv 2102.09672). `None` for a network without it.
     fn variance(&self) -> Option<&[f32]> {
@@ -76,6 +86,11 @@ pub trait Network {
     }
 }
 
+/// That a network takes one time.
+pub(crate) fn one_time() -> Error {
+    Error::invalid("the network does not take a time for each token, so no part of its sample can be given clean")
+}
+
 impl<N: Network + ?Sized> Network for Box<N> {
     fn sample_shape(&self) -> &[usize] {
         (**self).sample_shape()
@@ -87,6 +102,10 @@ impl<N: Network + ?Sized> Network for Box<N> {
 
     fn lead_to(&mut self, level: Level) {
         (**self).lead_to(level);
+    }
+
+    fn hold_clean(&mut self, rows: usize, level: Level) -> Result<()> {
+        (**self).hold_clean(rows, level)
     }
 
     fn variance(&self) -> Option<&[f32]> {

@@ -1,6 +1,6 @@
 //! Networks that take σ, in the form that the samplers know.
 
-use super::Network;
+use super::{Network, one_time};
 use crate::Result;
 use crate::condition::Condition;
 use crate::config::Preconditioning;
@@ -69,6 +69,15 @@ impl<N: Network> Network for Preconditioned<N> {
 
     fn lead_to(&mut self, level: Level) {
         self.network.lead_to(level);
+    }
+
+    fn hold_clean(&mut self, rows: usize, level: Level) -> Result<()> {
+        match self.preconditioning {
+            Preconditioning::None => self.network.hold_clean(rows, level),
+            // its sample is scaled by the one level
+            _ if rows > 0 => Err(one_time()),
+            _ => Ok(()),
+        }
     }
 
     fn variance(&self) -> Option<&[f32]> {

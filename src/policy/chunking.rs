@@ -1,7 +1,8 @@
 //! How a plan is joined to the last one.
 
-use crate::constraint::{Constraint, Guidance, Jacobian, Replacement};
+use crate::constraint::{Constraint, Guidance, Jacobian, Prefix, Replacement};
 use crate::model::Normalizer;
+use crate::schedule::Level;
 use crate::{Error, Result};
 
 /// How a new plan is joined to the last one, whose actions are carried out while it is made.
@@ -19,6 +20,9 @@ pub enum Joint {
     Inpaint,
     /// By real-time chunking: see [`Chunking`].
     Chunk(Chunking),
+    /// By real-time chunking as a network was trained for it (arXiv 2512.05964): the first d actions are given to it clean,
+    /// with the time that says so ([`Prefix`]). For networks that take a time for each action; costs nothing.
+    Prefix,
 }
 
 /// Real-time chunking (arXiv 2506.07339): each step of sampling is guided towards the last plan's actions, with weight 1 for
@@ -75,18 +79,20 @@ enum Kind {
     Switch,
     Inpaint(Replacement),
     Chunk(Guidance),
+    Prefix(Prefix),
 }
 
 impl Join {
-    /// For plans of so many actions of so many numbers.
+    /// For plans of so many actions of so many numbers, whose network knows `clean` for the level without noise.
     ///
     /// # Errors
     /// When β is out of its range.
-    pub fn new(joint: Joint, horizon: usize, width: usize) -> Result<Self> {
+    pub fn new(joint: Joint, horizon: usize, width: usize, clean: Level) -> Result<Self> {
         let zeros = vec![0.0; horizon * width];
         let kind = match joint {
             Joint::Switch => Kind::Switch,
             Joint::Inpaint => Kind::Inpaint(Replacement::new(&zeros, &vec![false; zeros.len()])?),
+            Joint::Prefix => Kind::Prefix(Prefix::new(&zeros, width, 0, clean)?),
             Joint::Chunk(Chunking { most, jacobian }) => {
                 let guidance = Guidance::new(&zeros, &zeros, most, jacobian);
                 Kind::Chunk(guidance.map_err(|e: Error| e.context("real-time chunking"))?)
@@ -114,7 +120,11 @@ impl Join {
         normalizer.normalize(&mut self.values);
         match &mut self.kind {
             Kind::Switch => Ok(None),
-            Kind::Inpaint(_) if frozen == 0 => Ok(None),
+            Kind::Inpaint(_) | Kind::Prefix(_) if frozen == 0 => Ok(None),
+            Kind::Prefix(prefix) => {
+                prefix.set(&self.values, frozen)?;
+                Ok(Some(prefix))
+            }
             Kind::Inpaint(replacement) => {
                 replacement.set_first(&self.values, frozen * self.width);
                 Ok(Some(replacement))
@@ -154,12 +164,12 @@ mod tests {
     #[test]
     fn a_plan_is_held_to_what_is_known_of_it_alone() {
         let (last, plain) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], Normalizer::default());
-        for joint in [Joint::Switch, Joint::Inpaint, Joint::chunk(Jacobian::Difference)] {
-            let mut join = Join::new(joint, 3, 2).unwrap();
+        for joint in [Joint::Switch, Joint::Inpaint, Joint::chunk(Jacobian::Difference), Joint::Prefix] {
+            let mut join = Join::new(joint, 3, 2, Level::CLEAN).unwrap();
             assert!(join.to(&last, (1, 0), &plain).unwrap().is_none(), "{joint:?}");
             assert_eq!(join.to(&last, (1, 2), &plain).unwrap().is_none(), joint == Joint::Switch);
         }
-        let mut join = Join::new(Joint::Inpaint, 3, 2).unwrap();
+        let mut join = Join::new(Joint::Inpaint, 3, 2, Level::CLEAN).unwrap();
         let mut plan = [0.0; 6];
         join.to(&last, (2, 3), &plain).unwrap().unwrap().finish(&mut plan);
         assert_eq!(plan, [1.0, 2.0, 3.0, 4.0, 0.0, 0.0]);
@@ -168,7 +178,7 @@ mod tests {
         join.to(&last, (3, 1), &plain).unwrap().unwrap().finish(&mut plan);
         assert_eq!(plan, [1.0, 2.0, 0.0, 0.0, 0.0, 0.0]);
         let wrong = Joint::Chunk(Chunking { most: -1.0, ..Chunking::default() });
-        let error = Join::new(wrong, 3, 2).err().unwrap().to_string();
+        let error = Join::new(wrong, 3, 2, Level::CLEAN).err().unwrap().to_string();
         assert_eq!(error, "real-time chunking: the greatest guidance weight must be a number above 0, not -1");
     }
 }

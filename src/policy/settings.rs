@@ -8,6 +8,8 @@ use super::queue::Shape;
 use crate::generator::GeneratorBuilder;
 use crate::lerobot::Control;
 use crate::model::Role;
+use crate::network::Network;
+use crate::schedule::{Level, Marginal, Schedule};
 use crate::{Error, ErrorKind, Result};
 use std::time::Duration;
 
@@ -248,8 +250,14 @@ impl PolicyBuilder {
         let observed = model.inputs().iter().filter(|i| i.role == Role::Condition && !is_constant(&i.name));
         let observed: Vec<(&str, usize)> = observed.map(|i| (i.name.as_str(), i.len())).collect();
         let history = History::new(&observed, n_obs_steps, &self.parts)?;
+        if self.joint == Joint::Prefix {
+            // refused here rather than by the second plan
+            model.network()?.hold_clean(1, Level::CLEAN)?;
+        }
         let generator = self.generator.build()?;
-        let join = Join::new(self.joint, horizon, width)?;
+        let schedule = Schedule::from_config(model.scheduler_config())?;
+        let clean = Level { gamma: 1.0, sigma: 0.0, ..schedule.level_of_edm_sigma(0.0) };
+        let join = Join::new(self.joint, horizon, width, clean)?;
         let given = (self.class, self.constant.clone());
         let mut planner = Planner::new(generator, model.normalizer().clone(), given, self.warm_start, join);
         planner.prepare()?;

@@ -6,6 +6,7 @@ use crate::condition::Condition;
 use crate::constraint::Constraint;
 use crate::network::Network;
 use crate::noise::Noise;
+use crate::schedule::Level;
 use crate::solver::{Added, LangevinStep, Program, SAMPLE, Stage, Update};
 use crate::{Error, ErrorKind, Result};
 
@@ -112,6 +113,8 @@ impl Sampler {
         }
         network.bind(SLOT, condition)?;
         self.check_variance(network)?;
+        let (rows, clean) = control.constraint.as_ref().map_or((0, Level::CLEAN), |constraint| constraint.clean());
+        network.hold_clean(rows, clean)?;
         let start = self.program.start;
         self.registers.iter_mut().zip(&*x).for_each(|(r, x)| *r = start * x);
         let total = self.program.steps();

@@ -24,7 +24,7 @@ out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
 export PKG_CONFIG_PATH="$prefix/lib/pkgconfig" LD_LIBRARY_PATH="$prefix/lib"
 read -ra flags <<< "$(pkg-config --cflags --libs edgegen 2> /dev/null || echo "-I$prefix/include -L$prefix/lib -ledgegen")"
-for example in frame_filler control_loop; do
+for example in frame_filler control_loop policy_loop; do
     "${CC:-cc}" -std=c11 -Wall -Wextra -Wpedantic -Werror -O2 "examples/c/$example.c" "${flags[@]}" -o "$out/$example"
 done
 # a C++ program may include the header too
@@ -37,12 +37,15 @@ read -ra alone <<< "$(sed -n 's/^Libs.private: //p' "$prefix/lib/pkgconfig/edgeg
 "$out/static" "$out/b.pgm"
 cmp "$out/a.pgm" "$out/b.pgm"
 "$out/control_loop" 20000 100
+policy=examples/policy/push.onnx
+"$out/policy_loop" "$policy" 2 10000 200
 
 if command -v valgrind > /dev/null; then
     valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=all "$out/frame_filler" "$out/c.pgm"
     # valgrind's CPU has no AVX-512: the same picture by other kernels
     cmp "$out/a.pgm" "$out/c.pgm"
     valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=all "$out/control_loop" 200000 5
+    valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=all "$out/policy_loop" "$policy" 2 100000 10
     echo "valgrind: no errors, no leaks"
     allocations() {
         valgrind "$out/control_loop" 200000 "$1" 2>&1 | sed -n 's/.*total heap usage: \([0-9,]*\) allocs.*/\1/p'
@@ -58,4 +61,11 @@ if command -v strace > /dev/null; then
     awk '/clock_nanosleep|restart_syscall/ { sleeps++; others += since; since = 0; next } sleeps { since++ }
         END { printf "strace: %d sleeps of the loop, %d other system calls between them\n", sleeps, others; exit others > 0 || sleeps < 50 }' \
         "$out/trace"
+    # the loop of a policy: of the thread that acts, whose calls begin the trace, futex alone wakes the one that plans
+    strace -f -o "$out/trace" "$out/policy_loop" "$policy" 2 20000 100 > /dev/null
+    awk 'NR == 1 { loop = $1 } $1 != loop { next }
+        /clock_nanosleep|restart_syscall/ { sleeps++; others += since; wakes += woken; since = woken = 0; next }
+        /futex\(/ { woken++; next } sleeps { since++ }
+        END { printf "strace: %d sleeps of a policy\047s loop, %d wakes and %d other system calls between them\n", sleeps, wakes, others
+            exit others > 0 || wakes > sleeps || sleeps < 50 }' "$out/trace"
 fi

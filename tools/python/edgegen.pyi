@@ -179,3 +179,151 @@ class Decoder:
     def picture_shape(self) -> tuple[int, ...]: ...
     def decode(self, sample: NDArray[np.float32]) -> NDArray[np.float32]:
         """A picture, from -1 (black) to 1 (white), of a sample."""
+
+@final
+class Stats:
+    """What the control steps of a policy came to."""
+
+    steps: int
+    """Control steps."""
+    plans: int
+    """Plans that were made."""
+    discarded: int
+    """Those of them that were of no use, since all of their actions were of the past."""
+    cut_short: int
+    """Those that the budget cut short."""
+    missed: int
+    """Plans that the budget ended before the first network call."""
+    failed: int
+    """Plans that failed: each was an exception of act."""
+    dropped: int
+    """Steps without a new observation."""
+    stale: int
+    """Steps whose latest observation was too old, or that had none."""
+    late: int
+    """Steps at which a plan was not there that was expected."""
+    waiting: int
+    """Steps at which a simulated robot waited."""
+    dry: int
+    """Steps without an action of a plan."""
+    delay: int
+    """The control steps that the latest plan took to be there."""
+    longest_delay: int
+    plan_time: float
+    """The seconds that the latest plan took to make."""
+    longest_plan_time: float
+
+@final
+class Policy:
+    """A policy in a control loop: an observation in, an action out, at every control step. For one thread at a time."""
+
+    def __new__(
+        cls,
+        model: Model,
+        *,
+        n_obs_steps: int | None = None,
+        n_action_steps: int | None = None,
+        first_action: int | None = None,
+        timing: str = "synchronous",
+        delay: int = 0,
+        joint: str = "switch",
+        jacobian: str = "diagonal",
+        most_guidance: float = 5.0,
+        warm_start: float | None = None,
+        ensemble: float | None = None,
+        when_dry: str | NDArray[np.float32] | NDArray[np.float64] | None = None,
+        stale_after: int | None = None,
+        budget: float | None = None,
+        expected_delay: int | None = None,
+        seed: int = 0,
+        class_: int | str | None = None,
+        conditions: Mapping[str, NDArray[np.float32] | NDArray[np.int64] | NDArray[np.bool_] | float] | None = None,
+        observed_as: Sequence[tuple[str, Sequence[tuple[str, int]]]] | None = None,
+        lerobot_config: str | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
+        spacing: str | None = None,
+        timesteps: list[float] | None = None,
+        mu: float | None = None,
+        guidance: float | None = None,
+        threads: int = 1,
+    ) -> Policy:
+        """A policy of a model whose samples are plans, actions of shape (T, D).
+
+        n_obs_steps: the control steps whose observations a plan is made of; 1, or what the config.json says.
+        n_action_steps: the control steps from one plan to the next, which is how many actions of each are carried out; half
+            of those that are not of the past, or what the config.json says.
+        first_action: which action of a plan is for the step of its latest observation: n_obs_steps - 1 if not given.
+        timing: "synchronous" (a plan is made in act when the last one's actions are carried out), "asynchronous" (on a thread
+            of its own, while the last one goes on), or as if a plan took `delay` control steps: "simulated" (the last one
+            goes on meanwhile) or "waiting" (the robot stands still). All but "asynchronous" give the same actions for the
+            same seed and observations.
+        delay: the control steps that a simulated plan takes.
+        joint: how a plan is joined to the last one: "switch" (not at all), "inpaint", "chunk" (real-time chunking), or
+            "prefix" (the same as a network of a time for each action was trained for it).
+        jacobian: how chunking has the network's derivative: "diagonal", or "difference", which doubles the network calls.
+        most_guidance: the paper's beta, the greatest weight of chunking's guidance.
+        warm_start: starts each plan from the last one, by this share of the steps, above 0 to 1.
+        ensemble: averages plans that overlap with the weights exp(-ensemble * i), i = 0 for the oldest; 0.01 in ACT.
+        when_dry: what the action is when no plan has one: "hold" (the last one again, the default), "error", or an action.
+        stale_after: the age in control steps from above which an observation makes no plan.
+        budget: seconds after which a plan is cut short.
+        expected_delay: the control steps that a plan is expected to take before one was measured (asynchronous).
+        seed: plan k is that of (seed, k).
+        conditions: those that are no observations but the same for all plans.
+        observed_as: conditions that are made of several arrays of a step: [("global_cond", [("state", 6), ("goal", 3)])].
+        lerobot_config: the text of a LeRobot policy's config.json; one beside the model's file is read without this.
+        The others are as for Generator.
+        """
+
+    def act(
+        self,
+        observation: Mapping[str, NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_] | float]
+        | None,
+        *,
+        age: int = 0,
+    ) -> NDArray[np.float32]:
+        """The action of the next control step. To be called once a step, without holding Python's lock.
+
+        observation: arrays of this step alone, by name; None for a dropped frame, for which the last one stands.
+        age: how many control steps ago it was taken.
+
+        An observation that is not what the network takes is a ValueError, after which nothing has changed. A plan that
+        failed is an exception, once; the step has then passed, and `action` is what is to be done all the same.
+        """
+
+    def prime(
+        self,
+        observation: Mapping[
+            str, NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_] | float
+        ],
+        *,
+        age: int = 0,
+    ) -> None:
+        """Makes a first plan and waits for it: before the loop begins, so that its first step has an action."""
+
+    def reset(self, seed: int) -> None:
+        """Begins anew, as at the start of an episode. Plans are those of (seed, k), from k = 0."""
+
+    @property
+    def action(self) -> NDArray[np.float32]:
+        """The latest action; zeros before the first."""
+
+    @property
+    def state(self) -> str | None:
+        """What the latest step came to: "planned", "dropped", "late", "stale", "waiting" or "dry"."""
+
+    @property
+    def plan(self) -> int | None:
+        """The number of the plan that the latest action is of."""
+
+    @property
+    def place(self) -> int:
+        """Which of the plan's actions it is: the control steps from the plan's observation to the action."""
+
+    @property
+    def plan_shape(self) -> tuple[int, int]:
+        """The actions of a plan, and the numbers of an action."""
+
+    @property
+    def stats(self) -> Stats: ...

@@ -49,6 +49,8 @@ pub struct At<'a> {
     pub class: usize,
     /// Which of the conditions that [`Plan::bind`] took.
     pub slot: usize,
+    /// The first so many tokens, of a network that takes a time for each, are told this time instead.
+    pub first: (usize, f64),
 }
 
 /// The buffers of runs, one after the other, and the threads that share them; made once.
@@ -89,8 +91,8 @@ struct Cache {
     next: usize,
 }
 
-/// The bits of both times, the class, and the version of the conditions.
-type Key = ([u64; 2], usize, u64);
+/// The bits of both times, the class, the version of the conditions, and the tokens of another time, with its bits.
+type Key = ([u64; 2], usize, u64, (usize, u64));
 
 /// The times that a workspace remembers.
 const TIMES: usize = 64;
@@ -272,7 +274,8 @@ impl Plan {
             w.memory[start..start + len].copy_from_slice(&bound.made);
             w.current = at.slot;
         }
-        let key = ([at.t, at.next].map(f64::to_bits), at.class, bound.version);
+        let (first, other) = at.first;
+        let key = ([at.t, at.next].map(f64::to_bits), at.class, bound.version, (first, other.to_bits()));
         let Slice { start, len } = self.verified.handed[1];
         match w.cache.keys.iter().position(|k| *k == key) {
             Some(i) => w.memory[start..start + len].copy_from_slice(&w.cache.values[i * len..][..len]),
@@ -352,7 +355,11 @@ impl Plan {
             }
             Work::Boundary(Boundary::Time { to, whole, next }) => {
                 let (to, time) = (places.get(*to), if *next { at.next } else { at.t });
-                memory[to.start..to.end()].fill(if *whole { time.round() } else { time } as f32);
+                let written = |time: f64| if *whole { time.round() } else { time } as f32;
+                let times = &mut memory[to.start..to.end()];
+                times.fill(written(time));
+                let (first, other) = at.first;
+                times.iter_mut().take(first).for_each(|time| *time = written(other));
             }
             Work::Boundary(Boundary::Class { to }) => memory[places.get(*to).start] = at.class as f32,
             Work::Boundary(Boundary::Condition { to, index }) => {

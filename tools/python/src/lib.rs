@@ -1,9 +1,11 @@
 //! edgegen for Python: `edgegen.pyi` says what each function does.
 
+mod policy;
+
 use ::edgegen as native;
 use native::config::{SchedulerConfig, Spacing};
 use native::model::{self, Role, TimeAs};
-use native::{Ending, ErrorKind, Hint, ModelOptions, Progress, Request};
+use native::{Ending, ErrorKind, GeneratorBuilder, Hint, ModelOptions, Progress, Request};
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -192,10 +194,59 @@ impl Model {
     }
 }
 
+impl Model {
+    /// The class that is asked for: one that is needed and not given is 0.
+    fn class(&self, class: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
+        let Some(class) = class else {
+            let needed = self.0.takes_class() && self.0.metadata().null_class.is_none();
+            return Ok(needed.then_some(0));
+        };
+        let name = class.extract::<String>().or_else(|_| class.extract::<usize>().map(|i| i.to_string()));
+        let name = name.map_err(|_| PyTypeError::new_err("class_ must be an index or a name"))?;
+        self.0.class(&name).map(Some).map_err(raise)
+    }
+}
+
+/// How samples are made; what is not given is what suits the model.
+struct Sampling<'a> {
+    steps: Option<usize>,
+    sampler: Option<&'a str>,
+    spacing: Option<&'a str>,
+    timesteps: Option<Vec<f64>>,
+    mu: Option<f64>,
+    guidance: Option<f32>,
+    threads: usize,
+}
+
+impl Sampling<'_> {
+    fn builder(self, model: &native::Model) -> native::Result<GeneratorBuilder> {
+        let mut builder = model.generator().threads(self.threads);
+        if let Some(name) = self.sampler {
+            builder = builder.sampler(name);
+        }
+        if let Some(name) = self.spacing {
+            builder = builder.spacing(Spacing::from_name(name)?);
+        }
+        if let Some(steps) = self.steps {
+            builder = builder.steps(steps);
+        }
+        if let Some(times) = self.timesteps {
+            builder = builder.timesteps(times);
+        }
+        if let Some(mu) = self.mu {
+            builder = builder.mu(mu);
+        }
+        if let Some(weight) = self.guidance {
+            builder = builder.guidance(weight);
+        }
+        Ok(builder)
+    }
+}
+
 /// Makes samples in memory of its own.
 #[pyclass(frozen)]
 struct Generator {
-    model: native::Model,
+    model: Model,
     state: Mutex<State>,
 }
 
@@ -220,36 +271,18 @@ impl Generator {
         threads: usize,
     ) -> PyResult<Self> {
         let build = || {
-            let mut builder = model.0.generator().threads(threads);
-            if let Some(name) = sampler {
-                builder = builder.sampler(name);
-            }
-            if let Some(name) = spacing {
-                builder = builder.spacing(Spacing::from_name(name)?);
-            }
-            if let Some(steps) = steps {
-                builder = builder.steps(steps);
-            }
-            if let Some(times) = &timesteps {
-                builder = builder.timesteps(times.as_slice());
-            }
-            if let Some(mu) = mu {
-                builder = builder.mu(mu);
-            }
-            if let Some(weight) = guidance {
-                builder = builder.guidance(weight);
-            }
-            let mut generator = builder.build()?;
+            let sampling = Sampling { steps, sampler, spacing, timesteps, mu, guidance, threads };
+            let mut generator = sampling.builder(&model.0)?.build()?;
             generator.prepare()?;
             Ok(generator)
         };
         let state = Mutex::new(State { generator: build().map_err(raise)?, outcome: None });
-        Ok(Generator { model: model.0.clone(), state })
+        Ok(Generator { model: Model(model.0.clone()), state })
     }
 
     #[getter]
     fn sample_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.model.sample_shape())
+        PyTuple::new(py, self.model.0.sample_shape())
     }
 
     #[getter]
@@ -284,8 +317,8 @@ impl Generator {
         out: Option<Bound<'py, PyArrayDyn<f32>>>,
     ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
         let start = Instant::now();
-        let shape = self.model.sample_shape();
-        let class = self.class(class_)?;
+        let shape = self.model.0.sample_shape();
+        let class = self.model.class(class_)?;
         let conditions = named(conditions)?;
         let noise = noise.map(|a| numbers(&a, shape, "noise")).transpose()?;
         let init = init.map(|a| numbers(&a, shape, "init")).transpose()?;
@@ -384,16 +417,6 @@ impl Generator {
             PyRuntimeError::new_err("another call is using this generator, or failed in it: give each thread its own")
         })
     }
-
-    fn class(&self, class: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
-        let Some(class) = class else {
-            let needed = self.model.takes_class() && self.model.metadata().null_class.is_none();
-            return Ok(needed.then_some(0));
-        };
-        let name = class.extract::<String>().or_else(|_| class.extract::<usize>().map(|i| i.to_string()));
-        let name = name.map_err(|_| PyTypeError::new_err("class_ must be an index or a name"))?;
-        self.model.class(&name).map(Some).map_err(raise)
-    }
 }
 
 /// Makes pictures of samples that are latents.
@@ -458,21 +481,26 @@ fn named(conditions: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<(String, Vec<f3
     let mut named = Vec::new();
     for (name, values) in conditions.into_iter().flatten() {
         let name: String = name.extract()?;
-        let values = if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, f32>>() {
-            array.as_array().iter().copied().collect()
-        } else if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, bool>>() {
-            array.as_array().iter().map(|v| f32::from(*v)).collect()
-        } else if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, i64>>() {
-            array.as_array().iter().map(|v| exact(&name, *v)).collect::<PyResult<_>>()?
-        } else if let Ok(number) = values.extract::<f32>() {
-            vec![number]
-        } else {
-            let message = format!("condition {name} must be a float32, int64 or bool array, or a number");
-            return Err(PyTypeError::new_err(message));
-        };
+        let values = numbers_of(&name, &values)?;
         named.push((name, values));
     }
     Ok(named)
+}
+
+/// The numbers of an array, or a number.
+fn numbers_of(name: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<f32>> {
+    if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, f32>>() {
+        Ok(array.as_array().iter().copied().collect())
+    } else if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, bool>>() {
+        Ok(array.as_array().iter().map(|v| f32::from(*v)).collect())
+    } else if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, i64>>() {
+        array.as_array().iter().map(|v| exact(name, *v)).collect()
+    } else if let Ok(number) = values.extract::<f32>() {
+        Ok(vec![number])
+    } else {
+        let message = format!("condition {name} must be a float32, int64 or bool array, or a number");
+        Err(PyTypeError::new_err(message))
+    }
 }
 
 /// A whole number as a float that is no other.
@@ -493,5 +521,7 @@ fn edgegen(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Model>()?;
     m.add_class::<Generator>()?;
     m.add_class::<Decoder>()?;
+    m.add_class::<policy::Policy>()?;
+    m.add_class::<policy::Stats>()?;
     Ok(())
 }
