@@ -183,6 +183,8 @@ enum edgegen_joint
     EDGEGEN_JOINT_INPAINT = 1,
     // Real-time chunking (arXiv 2506.07339).
     EDGEGEN_JOINT_CHUNK = 2,
+    // Real-time chunking as a network of a time for each action was trained for it (arXiv 2512.05964).
+    EDGEGEN_JOINT_PREFIX = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

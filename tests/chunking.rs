@@ -270,6 +270,62 @@ fn a_network_of_a_time_for_each_action_is_given_the_first_ones_clean() {
     assert!(last.unwrap().0 >= 4);
 }
 
+/// How far the derivative of a trained network is from that of the best estimate, which is symmetric: `‖J - Jᵀ‖ / ‖J‖` of
+/// `push.onnx` at its own plans, by central differences.
+#[cfg(feature = "onnx")]
+#[test]
+fn a_trained_networks_derivative_is_near_to_symmetric() {
+    use edgegen::schedule::Schedule;
+    use edgegen::{Model, Request};
+    let model =
+        Model::open(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/policy/push.onnx")).unwrap();
+    let schedule = Schedule::from_config(model.scheduler_config()).unwrap();
+    assert_eq!(model.scheduler_config().prediction(), PredictionType::V);
+    let seen = [0.15, 0.0, 0.6, 0.0, 0.15, 0.0, 0.6, 0.0];
+    let condition = Condition::default().with("global_cond", seen);
+    let mut scaled = condition.named.clone();
+    model.normalizer().normalize_conditions(&mut scaled);
+    let mut network = model.network().unwrap();
+    network.bind(0, &Condition::default().with("global_cond", scaled["global_cond"].clone())).unwrap();
+    let mut generator = model.generator().steps(10).build().unwrap();
+    for time in [10.0, 30.0, 50.0, 70.0, 90.0] {
+        let (mut asymmetric, mut all) = (0.0, 0.0);
+        for index in 0..8 {
+            let mut plan = generator.run(&Request::new(3, index).conditions(&condition)).unwrap().sample.to_vec();
+            model.normalizer().normalize(&mut plan);
+            let level = schedule.level(time);
+            let mut x = vec![0.0; plan.len()];
+            Noise::new(4, index).fill(&mut x);
+            level.noise(&plan, &mut x);
+            let mut clean = |x: &[f32]| -> Vec<f64> {
+                let mut v = vec![0.0; x.len()];
+                network.predict(x, level.time, 0, &mut v).unwrap();
+                x.iter().zip(v).map(|(x, v)| level.gamma * f64::from(*x) - level.sigma * f64::from(v)).collect()
+            };
+            let len = x.len();
+            let columns: Vec<Vec<f64>> = (0..len)
+                .map(|j| {
+                    let step = 0.01 * level.sigma as f32;
+                    let mut moved = [x.clone(), x.clone()];
+                    (moved[0][j], moved[1][j]) = (x[j] + step, x[j] - step);
+                    let ends = moved.map(|x| clean(&x));
+                    (0..len).map(|i| (ends[0][i] - ends[1][i]) / (2.0 * f64::from(step))).collect()
+                })
+                .collect();
+            for i in 0..len {
+                for j in 0..len {
+                    asymmetric += (columns[i][j] - columns[j][i]).powi(2);
+                    all += columns[i][j].powi(2);
+                }
+            }
+        }
+        let ratio = (asymmetric / all).sqrt();
+        println!("time {time}: {ratio:.2}");
+        // √2 is that of a derivative without any symmetry
+        assert!(ratio < 0.7, "time {time}: {ratio}");
+    }
+}
+
 /// The table of docs/policy.md.
 #[test]
 fn what_each_way_of_joining_plans_comes_to() {

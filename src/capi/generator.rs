@@ -328,16 +328,9 @@ impl Prepared {
             Some(0) | None => {}
             Some(class) => asked = asked.class(class),
         }
-        if request.num_conditions > 0 {
-            // SAFETY: the caller's promise.
-            for condition in unsafe { array(request.conditions, request.num_conditions, "conditions")? } {
-                // SAFETY: the caller's promise.
-                let name = unsafe { text(condition.name, "a condition's name")? };
-                let name = name.ok_or_else(|| Failure::null("a condition's name"))?;
-                // SAFETY: the caller's promise.
-                asked =
-                    asked.condition(name, unsafe { array(condition.values, condition.len, "a condition's values")? });
-            }
+        // SAFETY: the caller's promise.
+        for (name, values) in unsafe { named(request.conditions, request.num_conditions, "conditions")? } {
+            asked = asked.condition(name, values);
         }
         if !request.noise.is_null() {
             // SAFETY: the caller's promise.
@@ -373,6 +366,29 @@ impl Prepared {
         let message = format!("{what} must have {} floats, but has {}", self.len, values.len());
         Err(Failure::new(edgegen_status::WRONG_SIZE, message))
     }
+}
+
+/// Arrays by their names, without allocating.
+///
+/// # Safety
+/// C's promise, for `'a`.
+pub(super) unsafe fn named<'a>(
+    first: *const edgegen_condition,
+    count: usize,
+    what: &'a str,
+) -> Result<impl Iterator<Item = (&'a str, &'a [f32])>, Failure> {
+    // SAFETY: the caller's promise.
+    let all: &[edgegen_condition] = if count == 0 { &[] } else { unsafe { array(first, count, what)? } };
+    let read = move |one: &'a edgegen_condition| -> Result<(&'a str, &'a [f32]), Failure> {
+        // SAFETY: the caller's promise.
+        let name = unsafe { text(one.name, what)? };
+        let name = name.ok_or_else(|| Failure::null(&format!("a name in {what}")))?;
+        // SAFETY: the caller's promise.
+        Ok((name, unsafe { array(one.values, one.len, what)? }))
+    };
+    // all are looked at before the first is used
+    all.iter().try_for_each(|one| read(one).map(drop))?;
+    Ok(all.iter().filter_map(move |one| read(one).ok()))
 }
 
 /// # Safety

@@ -24,12 +24,14 @@ mod handle;
 mod model;
 mod pointer;
 mod policy;
+mod policy_options;
 mod status;
 
 pub use decoder::*;
 pub use generator::*;
 pub use model::*;
 pub use policy::*;
+pub use policy_options::*;
 pub use status::*;
 
 use std::ffi::{CStr, c_char};

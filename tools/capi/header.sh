@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 header="$(mktemp)"; all="$(mktemp --suffix .rs)"
 trap 'rm -f "$header" "$all"' EXIT
-cat src/capi/{status,model,generator,policy,decoder,mod}.rs | grep -v -e '^//!' -e '^#!\[' > "$all"
+cat src/capi/{status,model,generator,policy_options,policy,decoder,mod}.rs | grep -v -e '^//!' -e '^#!\[' > "$all"
 cbindgen --quiet --config tools/capi/cbindgen.toml --output "$header" "$all"
 if [ "${1:-}" = --check ]; then
     diff -u include/edgegen.h "$header" || { echo "include/edgegen.h is stale: run tools/capi/header.sh" >&2; exit 1; }
