@@ -123,26 +123,6 @@ mod tests {
         assert!(done >= 25, "{done} of 30");
     }
 
-    /// With plans that take three steps, 16 % of episodes end well if each just takes over.
-    #[test]
-    fn real_time_chunking_joins_plans_that_come_late() {
-        let model = open(MODEL).unwrap();
-        let jumps = |last| {
-            let settings = Settings { last, delay: 3, ..Settings::cold(5, "ddim", 1) };
-            let mut policy = rollout::Policy::new(&model, &settings).unwrap();
-            let states: Vec<_> = (0..10).map(|episode| policy.run(episode, &mut Vec::new()).unwrap()).collect();
-            // how much the end effector's way bends
-            let bends = states.iter().flat_map(|s| s.windows(3)).map(|w| {
-                let ways = [w[1].effector - w[0].effector, w[2].effector - w[1].effector];
-                (ways[1] - ways[0]).length()
-            });
-            let (sum, count) = bends.fold((0.0, 0), |(sum, count), bend| (sum + bend, count + 1));
-            sum / count as f32
-        };
-        let (plain, chunked) = (jumps(Last::Unused), jumps(Last::Chunk(Jacobian::Difference)));
-        assert!(chunked < 0.8 * plain, "{chunked}, and {plain} without");
-    }
-
     /// From the last plan one call is enough, of which 68.5 % of episodes end well from noise.
     #[test]
     fn a_warm_start_makes_one_network_call_enough() {

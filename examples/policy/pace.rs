@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// The times of `cycles` control steps at `rate` a second, with so many threads that do nothing but keep the machine busy.
 pub fn measure(model: &Model, rate: f64, cycles: usize, busy: usize) -> Result<String> {
-    let policy = model.generator().sampler("ddim").steps(10).policy().n_obs_steps(2).n_action_steps(2);
+    let policy = model.generator().sampler("ddim").steps(10).policy().n_obs_steps(2).first_action(0).n_action_steps(2);
     let mut policy = policy.timing(Timing::Asynchronous).joint(Joint::chunk(Jacobian::Difference)).build()?;
     let (mut state, _) = start(0);
     policy.prime(&Observation::new().with("global_cond", &state.observation()))?;

@@ -143,7 +143,9 @@ impl Policy {
         // so many steps that the calls that are asked for are that share of them
         let steps = if let Last::Start(share) = last { (calls as f64 / share).round() as usize } else { calls };
         let policy = model.generator().sampler(sampler).steps(steps).policy();
-        let policy = policy.n_obs_steps(2).n_action_steps(executed).timing(Timing::Simulated { delay });
+        // its plans begin with the step of the latest observation
+        let policy = policy.n_obs_steps(2).first_action(0).n_action_steps(executed);
+        let policy = policy.timing(Timing::Simulated { delay });
         let policy = match last {
             Last::Unused => policy,
             Last::Start(_) => policy.warm_start(calls as f64 / steps as f64),

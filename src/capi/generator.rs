@@ -383,6 +383,9 @@ pub(super) unsafe fn named<'a>(
         // SAFETY: the caller's promise.
         let name = unsafe { text(one.name, what)? };
         let name = name.ok_or_else(|| Failure::null(&format!("a name in {what}")))?;
+        if one.values.is_null() {
+            return Err(Failure::null(&format!("the values of {name} in {what}")));
+        }
         // SAFETY: the caller's promise.
         Ok((name, unsafe { array(one.values, one.len, what)? }))
     };

@@ -16,7 +16,8 @@
 //! use edgegen::policy::{Observation, Timing};
 //!
 //! let model = Model::open("examples/policy/push.onnx")?;
-//! let settings = model.generator().steps(3).policy().n_obs_steps(2).n_action_steps(2);
+//! // of two observations, and plans that begin with the step of the latest
+//! let settings = model.generator().steps(3).policy().n_obs_steps(2).first_action(0).n_action_steps(2);
 //! let mut policy = settings.timing(Timing::Asynchronous).build()?;
 //!
 //! let seen = [0.15, 0.0, 0.6, 0.0];
