@@ -200,10 +200,10 @@ enum edgegen_jacobian
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // As of independent elements of variance 1: costs nothing.
-    EDGEGEN_JACOBIAN_DIAGONAL = 0,
     // By a second network call at each step.
-    EDGEGEN_JACOBIAN_DIFFERENCE = 1,
+    EDGEGEN_JACOBIAN_DIFFERENCE = 0,
+    // As of independent elements of variance 1: costs nothing, and holds plans too tightly (docs/policy.md).
+    EDGEGEN_JACOBIAN_DIAGONAL = 1,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

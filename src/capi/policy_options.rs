@@ -40,10 +40,10 @@ pub enum edgegen_joint {
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum edgegen_jacobian {
-    /// As of independent elements of variance 1: costs nothing.
-    DIAGONAL = 0,
     /// By a second network call at each step.
-    DIFFERENCE = 1,
+    DIFFERENCE = 0,
+    /// As of independent elements of variance 1: costs nothing, and holds plans too tightly (docs/policy.md).
+    DIAGONAL = 1,
 }
 
 /// What the action is when there is none of a plan.

@@ -11,13 +11,13 @@ use crate::{Error, ErrorKind, Result};
 pub enum Jacobian {
     /// J is taken to be what it is for independent elements of variance 1, a multiple of the identity. An element is then
     /// drawn to its own value alone, and the others follow by what the network sees in the next step. Costs nothing.
-    #[default]
     Diagonal,
     /// `J e`, by a second network call at a sample that is moved a little along e. The best estimate of the clean sample is
     /// the mean of what it may be, and the derivative of that mean is a covariance, `J = (γ/σ²) Cov(x_0 | x)`, which is
     /// symmetric: so `Jᵀ e = J e`, up to what the network has not learnt, and elements of which nothing is known follow
     /// those of which something is. Doubles the network calls. Not for networks that round to 8 bits, whose steps are
     /// greater than the difference.
+    #[default]
     Difference,
 }
 

@@ -42,7 +42,7 @@ pub struct Chunking {
 
 impl Default for Chunking {
     fn default() -> Self {
-        Chunking { most: 5.0, jacobian: Jacobian::Diagonal }
+        Chunking { most: 5.0, jacobian: Jacobian::default() }
     }
 }
 

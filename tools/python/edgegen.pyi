@@ -227,7 +227,7 @@ class Policy:
         timing: str = "synchronous",
         delay: int = 0,
         joint: str = "switch",
-        jacobian: str = "diagonal",
+        jacobian: str = "difference",
         most_guidance: float = 5.0,
         warm_start: float | None = None,
         ensemble: float | None = None,
@@ -261,7 +261,8 @@ class Policy:
         delay: the control steps that a simulated plan takes.
         joint: how a plan is joined to the last one: "switch" (not at all), "inpaint", "chunk" (real-time chunking), or
             "prefix" (the same as a network of a time for each action was trained for it).
-        jacobian: how chunking has the network's derivative: "diagonal", or "difference", which doubles the network calls.
+        jacobian: how chunking has the network's derivative: "difference", which doubles the network calls, or "diagonal",
+            which costs nothing and holds plans too tightly.
         most_guidance: the paper's beta, the greatest weight of chunking's guidance.
         warm_start: starts each plan from the last one, by this share of the steps, above 0 to 1.
         ensemble: averages plans that overlap with the weights exp(-ensemble * i), i = 0 for the oldest; 0.01 in ACT.

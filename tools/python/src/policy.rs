@@ -143,7 +143,7 @@ impl Given<'_, '_> {
 #[pymethods]
 impl Policy {
     #[new]
-    #[pyo3(signature = (model, *, n_obs_steps=None, n_action_steps=None, first_action=None, timing="synchronous", delay=0, joint="switch", jacobian="diagonal", most_guidance=5.0, warm_start=None, ensemble=None, when_dry=None, stale_after=None, budget=None, expected_delay=None, seed=0, class_=None, conditions=None, observed_as=None, lerobot_config=None, steps=None, sampler=None, spacing=None, timesteps=None, mu=None, guidance=None, threads=1))]
+    #[pyo3(signature = (model, *, n_obs_steps=None, n_action_steps=None, first_action=None, timing="synchronous", delay=0, joint="switch", jacobian="difference", most_guidance=5.0, warm_start=None, ensemble=None, when_dry=None, stale_after=None, budget=None, expected_delay=None, seed=0, class_=None, conditions=None, observed_as=None, lerobot_config=None, steps=None, sampler=None, spacing=None, timesteps=None, mu=None, guidance=None, threads=1))]
     #[allow(clippy::too_many_arguments)] // they have names in Python
     fn new(
         py: Python<'_>,
