@@ -65,7 +65,7 @@ if command -v strace > /dev/null; then
     strace -f -o "$out/trace" "$out/policy_loop" "$policy" 2 20000 100 > /dev/null
     awk 'NR == 1 { loop = $1 } $1 != loop { next }
         /clock_nanosleep|restart_syscall/ { sleeps++; others += since; wakes += woken; since = woken = 0; next }
-        /futex\(/ { woken++; next } sleeps { since++ }
+        /futex/ { woken += !/resumed/; next } sleeps { since++ }
         END { printf "strace: %d sleeps of a policy\047s loop, %d wakes and %d other system calls between them\n", sleeps, wakes, others
             exit others > 0 || wakes > sleeps || sleeps < 50 }' "$out/trace"
 fi
