@@ -55,6 +55,9 @@ struct Running {
     place: usize,
 }
 
+/// A condition, and the arrays that it is made of, with their lengths.
+type Parts = (String, Vec<(String, usize)>);
+
 /// What is given of how a policy is run, beside how its plans are sampled.
 struct Given<'a, 'py> {
     timing: (&'a str, usize),
@@ -62,7 +65,7 @@ struct Given<'a, 'py> {
     when_dry: Option<&'a Bound<'py, PyAny>>,
     budget: Option<f64>,
     conditions: Option<&'a Bound<'py, PyDict>>,
-    observed_as: Option<Vec<(String, Vec<(String, usize)>)>>,
+    observed_as: Option<Vec<Parts>>,
     lerobot_config: Option<&'a str>,
 }
 
@@ -165,7 +168,7 @@ impl Policy {
         seed: u64,
         class_: Option<&Bound<'_, PyAny>>,
         conditions: Option<&Bound<'_, PyDict>>,
-        observed_as: Option<Vec<(String, Vec<(String, usize)>)>>,
+        observed_as: Option<Vec<Parts>>,
         lerobot_config: Option<&str>,
         steps: Option<usize>,
         sampler: Option<&str>,
