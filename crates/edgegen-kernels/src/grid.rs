@@ -117,6 +117,8 @@ fn cubic(d: f32) -> [f32; 4] {
 #[inline(always)]
 pub(super) fn run(sampling: Sampling, input: ImageView, grid: usize, output: ImageView, part: Part, memory: Memory) {
     assert!(input.fits(memory.len()) && output.fits(memory.len()) && output.is_apart() && input.c == output.c);
+    let pairs = output.h.checked_mul(output.w).and_then(|pixels| pixels.checked_mul(2)?.checked_add(grid));
+    assert!(pairs.is_some_and(|end| end <= memory.len()));
     for (y, xs) in part.lines(output.h, output.w) {
         for x in xs {
             let at = grid + 2 * (y * output.w + x);
