@@ -6,11 +6,12 @@ use crate::condition::Condition;
 use crate::config::Preconditioning;
 use crate::schedule::Level;
 
-/// c_skip, c_out, c_in and c_noise of a network F at σ (see [`Preconditioning`]); `None` where it is the denoiser itself.
+/// c_skip, c_out, c_in and c_noise of a network F at σ (see [`Preconditioning`]); `None` where it is the denoiser itself. Of a score they
+/// make ε: the denoised sample, y + σ² F, would lose what is below the rounding of y where σ is small.
 fn scalings(preconditioning: Preconditioning, sigma: f64) -> Option<[f64; 4]> {
     match preconditioning {
         Preconditioning::None | Preconditioning::Denoiser => None,
-        Preconditioning::Score => Some([1.0, sigma * sigma, 1.0, sigma]),
+        Preconditioning::Score => Some([0.0, -sigma, 1.0, sigma]),
         Preconditioning::Edm { sigma_data: d, negative } => {
             let total = sigma * sigma + d * d;
             let out = sigma * d / total.sqrt();
@@ -29,7 +30,7 @@ fn scalings(preconditioning: Preconditioning, sigma: f64) -> Option<[f64; 4]> {
 }
 
 /// A network around one that takes σ: it takes the samplers' variance-preserving x and `σ/γ`, hands on `y = x/γ` scaled
-/// as the network was trained, and gives the denoised sample. All scalings of such networks are here.
+/// as the network was trained, and gives the denoised sample, or ε where the network gives the score. All scalings of such networks are here.
 /// With [`Preconditioning::None`] it is the other network itself.
 pub struct Preconditioned<N> {
     network: N,
@@ -147,8 +148,8 @@ mod tests {
         let f = y / root + 250.0 * s.ln();
         let expected = d * d / ((s - 0.002).powi(2) + d * d) * y + (s - 0.002) * d / root * f;
         assert!((consistency(s) - expected).abs() < 1e-5);
-        // D = y + σ² F(y, σ), with F the sum
-        assert!((denoised(Preconditioning::Score, y, s) - (y + s * s * (y + s))).abs() < 1e-5);
+        // ε = -σ F(y, σ), with F the sum
+        assert!((denoised(Preconditioning::Score, y, s) + s * (y + s)).abs() < 1e-5);
         // the denoiser itself takes y; without σ, x stays as it is
         assert!((denoised(Preconditioning::Denoiser, 0.5, 2.0) - 2.5).abs() < 1e-6);
         let x = 0.5 * Level::from_edm_sigma(0.0, 2.0).gamma;
