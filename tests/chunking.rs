@@ -313,10 +313,10 @@ fn a_trained_networks_derivative_is_as_far_from_symmetric_as_is_documented() {
                     (0..len).map(|i| (ends[0][i] - ends[1][i]) / (2.0 * f64::from(step))).collect()
                 })
                 .collect();
-            for i in 0..len {
-                for j in 0..len {
-                    asymmetric += (columns[i][j] - columns[j][i]).powi(2);
-                    all += columns[i][j].powi(2);
+            for (i, column) in columns.iter().enumerate() {
+                for (j, value) in column.iter().enumerate() {
+                    asymmetric += (value - columns[j][i]).powi(2);
+                    all += value.powi(2);
                 }
             }
         }

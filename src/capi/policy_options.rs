@@ -133,13 +133,14 @@ pub(super) unsafe fn settings(
     if let Some(json) = unsafe { text(options.lerobot_config, "lerobot_config")? } {
         settings = settings.lerobot_config(json)?;
     }
-    let counts: [(usize, fn(PolicyBuilder, usize) -> PolicyBuilder); 3] = [
-        (options.n_obs_steps, PolicyBuilder::n_obs_steps),
-        (options.n_action_steps, PolicyBuilder::n_action_steps),
-        (options.expected_delay, PolicyBuilder::expected_delay),
-    ];
-    for (count, set) in counts.into_iter().filter(|(count, _)| *count > 0) {
-        settings = set(settings, count);
+    if options.n_obs_steps > 0 {
+        settings = settings.n_obs_steps(options.n_obs_steps);
+    }
+    if options.n_action_steps > 0 {
+        settings = settings.n_action_steps(options.n_action_steps);
+    }
+    if options.expected_delay > 0 {
+        settings = settings.expected_delay(options.expected_delay);
     }
     // SAFETY: C's promise.
     if let Some(place) = unsafe { given(options.first_action, "first_action")? } {
@@ -213,16 +214,18 @@ fn joint(options: &edgegen_policy_options) -> Result<Joint, Failure> {
     } else if !is(edgegen_joint::CHUNK) {
         return Err(unknown("joint", options.joint));
     }
-    let mut chunking = Chunking::default();
-    chunking.jacobian = match options.jacobian {
+    let jacobian = match options.jacobian {
         jacobian if jacobian == edgegen_jacobian::DIAGONAL as i32 => Jacobian::Diagonal,
         jacobian if jacobian == edgegen_jacobian::DIFFERENCE as i32 => Jacobian::Difference,
         other => return Err(unknown("jacobian", other)),
     };
-    if options.most_guidance != 0.0 {
-        chunking.most = options.most_guidance;
+    let mut joint = Joint::chunk(jacobian);
+    if let Joint::Chunk(Chunking { most, .. }) = &mut joint
+        && options.most_guidance != 0.0
+    {
+        *most = options.most_guidance;
     }
-    Ok(Joint::Chunk(chunking))
+    Ok(joint)
 }
 
 /// # Safety

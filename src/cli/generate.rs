@@ -291,7 +291,11 @@ fn read_mask(path: &Path, model: &Model) -> Result<Vec<bool>> {
     if path.extension().is_some_and(|e| e == "npy") {
         let (found, mask) = output::read_npy(path)?;
         // one mask, or one in a batch, as samples are written
-        ensure!(found == shape || found.strip_prefix(&[1]) == Some(shape), "the mask {} has shape {found:?}, but the samples have {shape:?}", path.display());
+        ensure!(
+            found == shape || found.strip_prefix(&[1]) == Some(shape),
+            "the mask {} has shape {found:?}, but the samples have {shape:?}",
+            path.display()
+        );
         return Ok(mask.iter().map(|v| *v == 0.0).collect());
     }
     let image = output::read_picture(path)?;

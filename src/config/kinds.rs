@@ -52,6 +52,17 @@ pub enum PredictionType {
     /// [`Preconditioned`](crate::network::Preconditioned) scales its samples. Not one of diffusers' values.
     #[serde(rename = "denoised")]
     Denoised,
+    /// The score of the density of `y = x/γ`, by a network that takes y and `s = σ/γ` (arXiv 2011.13456): `ε = -s · score`. That
+    /// of the class ScoreSdeVeScheduler, and no configuration's own.
+    #[serde(rename = "score", skip_deserializing)]
+    Score,
+}
+
+impl PredictionType {
+    /// Whether the network is told `s = σ/γ`.
+    pub(crate) fn takes_sigma(self) -> bool {
+        matches!(self, PredictionType::Denoised | PredictionType::Score)
+    }
 }
 
 /// Which training steps a run with fewer steps visits (arXiv 2305.08891, table 2; Karras: arXiv 2206.00364, eq. 5).

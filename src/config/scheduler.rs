@@ -278,7 +278,7 @@ impl SchedulerConfig {
         match self.preconditioning() {
             Preconditioning::None if self.class.invert_sigmas == Some(true) => PredictionType::FlowToData,
             Preconditioning::None => self.prediction_type,
-            Preconditioning::Score => PredictionType::Epsilon,
+            Preconditioning::Score => PredictionType::Score,
             _ => PredictionType::Denoised,
         }
     }

@@ -61,7 +61,7 @@ pub enum Preconditioning {
         /// Whether c_out is negative: diffusers' `v_prediction`.
         negative: bool,
     },
-    /// It takes y and σ, and gives the score of y's density (arXiv 2011.13456): `ε = -σ F`.
+    /// It takes y and σ, and gives the score of y's density ([`PredictionType::Score`](crate::config::PredictionType::Score)).
     Score,
     /// A consistency model's (arXiv 2303.01469, appendix C), which leave y as it is at σ_min:
     /// `c_skip = σ_data²/((σ - σ_min)² + σ_data²)`, `c_out = (σ - σ_min) σ_data/√(σ² + σ_data²)`, `c_noise = 250 ln σ`.

@@ -3,7 +3,7 @@
 use super::input::Input;
 use super::names::{self, Meaning};
 use super::time::TimeAs;
-use crate::config::{PredictionType, SchedulerConfig};
+use crate::config::SchedulerConfig;
 use crate::error::Hint;
 use crate::{Error, ErrorKind, Result};
 
@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind, Result};
 /// When what is given is not for this network. Within, when it must be given: a network may be looked at without it.
 pub(super) fn told(given: Option<TimeAs>, config: &SchedulerConfig, input: Option<&Input>) -> Result<Result<TimeAs>> {
     let Some(input) = input else { return Ok(Ok(TimeAs::Step)) };
-    let takes_sigma = config.prediction() == PredictionType::Denoised;
+    let takes_sigma = config.prediction().takes_sigma();
     let counts_to_one = config.is_angular() || config.sde_betas().is_some();
     match given {
         None | Some(TimeAs::Step) if input.is_whole() && counts_to_one => Err(Error::invalid(format!(

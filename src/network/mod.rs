@@ -37,8 +37,8 @@ pub trait Network {
 
     /// What the network is told of the noise at `level`: the `t` of its predictions there. Unless this is written, the
     /// level's time, which for a discrete schedule is the training step, `0..num_train_timesteps`, and may be fractional.
-    /// A network that predicts what is [`Denoised`](crate::config::PredictionType::Denoised) is told σ/γ instead,
-    /// whatever this says (see [`Preconditioned`]).
+    /// A network that predicts what is [`Denoised`](crate::config::PredictionType::Denoised), or a
+    /// [`Score`](crate::config::PredictionType::Score), is told σ/γ instead, whatever this says (see [`Preconditioned`]).
     fn time_of(&self, level: Level) -> f64 {
         level.time
     }

@@ -6,12 +6,11 @@ use crate::condition::Condition;
 use crate::config::Preconditioning;
 use crate::schedule::Level;
 
-/// c_skip, c_out, c_in and c_noise of a network F at σ (see [`Preconditioning`]); `None` where it is the denoiser itself. Of a score they
-/// make ε: the denoised sample, y + σ² F, would lose what is below the rounding of y where σ is small.
+/// c_skip, c_out, c_in and c_noise of a network F at σ (see [`Preconditioning`]); `None` where it is what samplers take. A score
+/// stays one: the denoised sample, y + σ² F, would lose what is below the rounding of y where σ is small.
 fn scalings(preconditioning: Preconditioning, sigma: f64) -> Option<[f64; 4]> {
     match preconditioning {
-        Preconditioning::None | Preconditioning::Denoiser => None,
-        Preconditioning::Score => Some([0.0, -sigma, 1.0, sigma]),
+        Preconditioning::None | Preconditioning::Denoiser | Preconditioning::Score => None,
         Preconditioning::Edm { sigma_data: d, negative } => {
             let total = sigma * sigma + d * d;
             let out = sigma * d / total.sqrt();
@@ -30,7 +29,7 @@ fn scalings(preconditioning: Preconditioning, sigma: f64) -> Option<[f64; 4]> {
 }
 
 /// A network around one that takes σ: it takes the samplers' variance-preserving x and `σ/γ`, hands on `y = x/γ` scaled
-/// as the network was trained, and gives the denoised sample, or ε where the network gives the score. All scalings of such networks are here.
+/// as the network was trained, and gives the denoised sample, or the score if the network does. All scalings of such networks are here.
 /// With [`Preconditioning::None`] it is the other network itself.
 pub struct Preconditioned<N> {
     network: N,
@@ -148,9 +147,8 @@ mod tests {
         let f = y / root + 250.0 * s.ln();
         let expected = d * d / ((s - 0.002).powi(2) + d * d) * y + (s - 0.002) * d / root * f;
         assert!((consistency(s) - expected).abs() < 1e-5);
-        // ε = -σ F(y, σ), with F the sum
-        assert!((denoised(Preconditioning::Score, y, s) + s * (y + s)).abs() < 1e-5);
-        // the denoiser itself takes y; without σ, x stays as it is
+        // the denoiser itself and the score take y; without σ, x stays as it is
+        assert!((denoised(Preconditioning::Score, 0.5, 2.0) - 2.5).abs() < 1e-6);
         assert!((denoised(Preconditioning::Denoiser, 0.5, 2.0) - 2.5).abs() < 1e-6);
         let x = 0.5 * Level::from_edm_sigma(0.0, 2.0).gamma;
         assert!((denoised(Preconditioning::None, 0.5, 2.0) - (x + 2.0)).abs() < 1e-6);

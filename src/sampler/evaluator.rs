@@ -47,7 +47,7 @@ impl Evaluator {
         constraint: Option<&mut (dyn Constraint + '_)>,
     ) -> Result<usize> {
         let time = match self.prediction.kind {
-            PredictionType::Denoised => level.edm_sigma(),
+            kind if kind.takes_sigma() => level.edm_sigma(),
             _ => network.time_of(level),
         };
         network.predict(x, time, SLOT, &mut self.output)?;
@@ -129,6 +129,10 @@ impl Split {
             PredictionType::Flow => velocity(level, 1.0),
             PredictionType::FlowToData => velocity(level, -1.0),
             PredictionType::Sample | PredictionType::Denoised => ([0.0, 1.0], [1.0 / sigma, -gamma / sigma]),
+            PredictionType::Score => {
+                let s = sigma / gamma;
+                ([1.0 / gamma, s * s], [0.0, -s])
+            }
         };
         let pair = |c: [f64; 2]| Pair(c.map(|c| c as f32));
         Split { x0: pair(x0), eps: pair(eps) }

@@ -148,7 +148,7 @@ pub struct Prediction {
 impl Prediction {
     /// Whether nothing is known of the sample where there is no signal.
     pub(crate) fn needs_signal(&self) -> bool {
-        matches!(self.kind, PredictionType::Epsilon | PredictionType::Denoised)
+        self.kind == PredictionType::Epsilon || self.kind.takes_sigma()
     }
 
     pub(super) fn check(&self, grid: &Grid) -> Result<()> {

@@ -51,7 +51,7 @@ impl Sampling {
     }
 
     /// The place that stands for one of which either coordinate is outside.
-    fn from_outside(self, place: f32, n: usize, bounds: [f32; 2]) -> f32 {
+    fn brought_within(self, place: f32, n: usize, bounds: [f32; 2]) -> f32 {
         match self.padding {
             // of four pixels each way, each is held within the picture by itself
             Padding::Border if self.interpolation != Interpolation::Cubic => place.clamp(0.0, (n - 1) as f32),
@@ -77,7 +77,7 @@ impl Sampling {
         let first = place.floor();
         let d = place - first;
         let (weights, before, count) = match self.interpolation {
-            Interpolation::Nearest => ([1.0 + (place - place), 0.0, 0.0, 0.0], 0.0, 1),
+            Interpolation::Nearest => ([if place.is_finite() { 1.0 } else { f32::NAN }, 0.0, 0.0, 0.0], 0.0, 1),
             Interpolation::Linear => ([1.0 - d, d, 0.0, 0.0], 0.0, 2),
             Interpolation::Cubic => (cubic(d), 1.0, 4),
         };
@@ -127,8 +127,8 @@ pub(super) fn run(sampling: Sampling, input: ImageView, grid: usize, output: Ima
             let outside = |place: f32, [low, high]: [f32; 2]| place < low || place > high;
             let (mut across, mut down) = (across, down);
             if outside(across, of_columns) || outside(down, of_rows) {
-                across = sampling.from_outside(across, input.w, of_columns);
-                down = sampling.from_outside(down, input.h, of_rows);
+                across = sampling.brought_within(across, input.w, of_columns);
+                down = sampling.brought_within(down, input.h, of_rows);
             }
             let (rows, columns) = (sampling.taps(down, input.h, of_rows), sampling.taps(across, input.w, of_columns));
             let to = output.start + y * output.row + x * output.pixel;

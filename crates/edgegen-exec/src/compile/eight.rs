@@ -20,7 +20,12 @@ pub enum Layout8 {
 impl<'a> Compiler<'_, 'a> {
     /// Places for the value of this name in 8 bits, one for each image: the channels of a pixel are padded to whole groups of
     /// those that are multiplied at a time.
-    pub fn place_8bit(&mut self, name: &'a str, params: QuantParams, layout: Layout8) -> Result<Vec<ImageView>, Reason> {
+    pub fn place_8bit(
+        &mut self,
+        name: &'a str,
+        params: QuantParams,
+        layout: Layout8,
+    ) -> Result<Vec<ImageView>, Reason> {
         let dims = self.dims(name)?;
         let (count, [c, h, w], border) = match (layout, dims) {
             (Layout8::Image, [count, each @ ..]) => {

@@ -54,13 +54,13 @@ pub fn expansion(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeP
     let x = node.given(0).unwrap_or_default();
     let x = if batch_first { w.transpose(x, &[1, 0, 2]) } else { x.to_string() };
     let (mut all, mut hidden, mut cell) = (Vec::new(), Vec::new(), Vec::new());
-    for d in 0..directions {
+    for (d, functions) in functions.iter().enumerate() {
         let backward = node.text("direction") == Some("reverse") || d == 1;
         let mut direction = Direction::new(&mut w, node, &x, (d, batch_first), [batch, gates, size]);
         let mut made = vec![String::new(); steps];
         for i in 0..steps {
             let i = if backward { steps - 1 - i } else { i };
-            direction.step(&mut w, (op, &functions[d]), i, size, whole("linear_before_reset"));
+            direction.step(&mut w, (op, functions), i, size, whole("linear_before_reset"));
             made[i] = w.unsqueeze(&direction.hidden, 0);
         }
         let parts: Vec<&str> = made.iter().map(String::as_str).collect();
