@@ -1,0 +1,128 @@
+"""What the episodes came to: results.json and the tables and the chart of docs/policy.md."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "plots"))
+from chart import line_chart  # noqa: E402
+
+CELL = ["path", "form", "steps", "actions", "timing", "joint", "jacobian", "delay"]
+METHODS = {
+    ("waiting", "switch", "diagonal"): "waiting",
+    ("simulated", "switch", "diagonal"): "switch",
+    ("simulated", "chunk", "diagonal"): "chunk, diagonal",
+    ("simulated", "chunk", "difference"): "chunk, difference",
+}
+PATHS = {"vp": "diffusion", "flow": "flow"}
+
+
+def method(cell):
+    return METHODS.get(tuple(cell[k] for k in ("timing", "joint", "jacobian")))
+
+
+def summarize(rows):
+    """Cells of all tasks, in the order in which they come."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[k] for k in CELL), []).append(row)
+    return [{**dict(zip(CELL, key)), **summary(group)} for key, group in groups.items()]
+
+
+def summary(group):
+    episodes = sum(row["episodes"] for row in group)
+    rates = [np.mean(row["succeeded"]) for row in group]
+    # Tasks are given, and only episodes are drawn: the variances are those within the tasks.
+    variance = sum(p * (1 - p) * row["episodes"] for p, row in zip(rates, group))
+    sums = lambda key: np.sum([row[key] for row in group], axis=0)
+    rms = lambda count, squares: round(math.sqrt(squares / count), 4) if count else None
+    return {
+        "episodes": episodes,
+        "success": round(float(sums("succeeded").sum()) / episodes, 4),
+        "standard_error": round(math.sqrt(variance) / episodes, 4),
+        "mean_steps": round(float(sum(row["steps"] for row in group)) / episodes, 1),
+        "jump_at_border": rms(*sums("border")),
+        "jump_elsewhere": rms(*sums("elsewhere")),
+        "succeeded": {row["task"]: "".join(map(str, row["succeeded"])) for row in group},
+    }
+
+
+def difference(one, other):
+    """The other's success less the one's in points, and the standard error: episodes are paired by their seeds."""
+    pairs = [np.array([list(map(int, c["succeeded"][t])) for c in (one, other)]) for t in one["succeeded"]]
+    of_task = [pair[1] - pair[0] for pair in pairs]
+    count = sum(map(len, of_task))
+    error = math.sqrt(sum(len(d) * d.var() for d in of_task)) / count
+    return 100 * sum(d.sum() for d in of_task) / count, 100 * error
+
+
+def table(head, lines):
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [head, ["---"] * len(head), *lines]) + "\n"
+
+
+def figures(cell):
+    jumps = [f"{cell[k]:.2f}" if cell[k] is not None else "" for k in ("jump_at_border", "jump_elsewhere")]
+    rate = f"{100 * cell['success']:.1f} ± {100 * cell['standard_error']:.1f} %"
+    return [rate, cell["mean_steps"], *jumps]
+
+
+def compared(one, other):
+    return "{:+.1f} ± {:.1f}".format(*difference(one, other))
+
+
+def tables(cells):
+    head = ["success", "mean steps", "jump at a border", "elsewhere"]
+    plain = [c for c in cells if c["timing"] == "synchronous"]
+    find = lambda cells, **kind: next((c for c in cells if all(c[k] == v for k, v in kind.items())), None)
+    lines = []
+    for c in sorted(plain, key=lambda c: (c["form"], c["path"] == "flow", c["steps"])):
+        ten = find(plain, path=c["path"], form="float", steps=10)
+        lines.append([PATHS[c["path"]], c["form"], c["steps"], *figures(c), "" if c is ten or not ten else compared(ten, c)])
+    out = [table(["", "", "calls", *head, "from ten calls, points"], lines), "\n"]
+    lines = []
+    late = [c for c in cells if c["delay"]]
+    for c in sorted(late, key=lambda c: (c["path"] == "flow", c["delay"], list(METHODS.values()).index(method(c)))):
+        undelayed = find(plain, path=c["path"], form=c["form"], steps=c["steps"])
+        lost = compared(undelayed, c) if undelayed else ""
+        lines.append([PATHS[c["path"]], c["delay"], method(c), *figures(c), lost])
+    out += [table(["", "delay", "meanwhile", *head, "from no delay, points"], lines), "\n"]
+    lines = []
+    for c in plain:
+        if c["form"] == "float" and c["steps"] in (2, 10):
+            rates = [f"{100 * np.mean(list(map(int, s))):.0f} %" for s in c["succeeded"].values()]
+            lines.append([PATHS[c["path"]], c["steps"], *rates])
+    names = [name.removesuffix("-v3") for name in cells[0]["succeeded"]]
+    return "".join([*out, table(["", "calls", *names], lines)])
+
+
+def chart(cells):
+    """Success by delay."""
+    lines = {}
+    for path, name in PATHS.items():
+        kind = [c for c in cells if c["path"] == path and c["form"] == "float"]
+        late = [c for c in kind if c["delay"]]
+        at_once = [c for c in kind if c["timing"] == "synchronous" and late and c["steps"] == late[0]["steps"]]
+        for what in METHODS.values():
+            points = [(c["delay"], 100 * c["success"]) for c in late if method(c) == what]
+            if points:
+                lines[f"{name}, {what}"] = [(0, 100 * c["success"]) for c in at_once] + sorted(points)
+    return line_chart(lines, "control steps until a plan is there", "success, %", size=(760, 400)) if lines else None
+
+
+def write(rows, demonstrations, settings, here, docs):
+    cells = summarize(rows)
+    tries = {path.stem: [len(np.load(path)["ends"]), int(np.load(path)["tries"])] for path in demonstrations}
+    keys = ["demonstrations", "noise", "train_steps", "episodes", "actions", "steps"]
+    head = {"settings": {k: settings[k] for k in keys}, "demonstrations_of_tries": tries}
+    # One line a cell, so that a change can be read.
+    lines = ",\n".join("    " + json.dumps(cell) for cell in cells)
+    text = json.dumps(head, indent=2).rstrip("\n}") + f',\n  "cells": [\n{lines}\n  ]\n}}\n'
+    json.loads(text)
+    (here / "results.json").write_text(text)
+    drawing = chart(cells)
+    if drawing:
+        (docs / "metaworld.svg").write_text(drawing)
+    print(tables(cells))

@@ -1,0 +1,139 @@
+"""edgegen's policies in closed loop on Meta-World, from nothing to the tables: python run.py OUT --edgegen-trainer PATH
+
+Every stage is skipped whose output is in OUT, so a run that was interrupted goes on where it was.
+"""
+
+import argparse
+import json
+import subprocess
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+import loop
+import report
+import tasks
+
+OBSERVATIONS = ["--obs-steps", "1"]  # Meta-World's observation has the step before in it.
+TRAINING = "--base 32 --batch 128 --rate 2e-3 --warm-up 100 --ema 0.995 --sample-every 0".split()
+PATHS = ["vp", "flow"]
+HERE = Path(__file__).parent
+
+
+def demonstrations(name, out, count, noise):
+    path = out / f"{name}.npz"
+    if not path.exists():
+        episodes, tries = tasks.demonstrate(name, count, noise)
+        ends = np.cumsum([len(actions) for actions, _ in episodes])
+        actions, observations = (np.concatenate(arrays) for arrays in zip(*episodes))
+        write(path, lambda file: np.savez(file, actions=actions, observations=observations, ends=ends, tries=tries))
+        print(f"{name}: {count} demonstrations of {tries} episodes, {ends[-1] / count:.0f} steps each", flush=True)
+    return path
+
+
+def write(path, save):
+    """Writes the whole file or none, so that what is there can be relied on."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        save(file)
+    part.rename(path)
+
+
+def join(paths, out):
+    """All tasks' demonstrations as the trainer wants them."""
+    if (out / "episode_ends.npy").exists():
+        return
+    out.mkdir(exist_ok=True)
+    arrays = [np.load(path) for path in paths]
+    lengths = np.concatenate([np.diff(a["ends"], prepend=0) for a in arrays])
+    np.save(out / "actions.npy", np.concatenate([a["actions"] for a in arrays]).astype(np.float32))
+    np.save(out / "obs.npy", np.concatenate([a["observations"] for a in arrays]).astype(np.float32))
+    write(out / "episode_ends.npy", lambda file: np.save(file, np.cumsum(lengths).astype(np.int64)))
+
+
+def train(trainer, data, out, path, steps, threads):
+    """The path's float and int8 models."""
+    checkpoint = out / path
+    models = {form: out / f"{path}.{form}.onnx" for form in ("float", "int8")}
+    if not models["float"].exists():
+        resume = ["--resume"] if (checkpoint / "checkpoint.safetensors").exists() else OBSERVATIONS + TRAINING
+        run(trainer, "train", "--data", data, "--out", checkpoint, "--path", path, "--steps", steps, "--threads", threads, *resume)
+    for form, model in models.items():
+        if not model.exists():
+            part = model.with_suffix(".part.onnx")
+            more = ["--format", "int8", "--data", data] if form == "int8" else []
+            run(trainer, "export", "--checkpoint", checkpoint, "--out", part, "--sampler", "ddim", *OBSERVATIONS, *more)
+            part.rename(model)
+    return models
+
+
+def run(*command):
+    subprocess.run([str(c) for c in command], check=True)
+
+
+def cells(actions, steps):
+    """What is compared: network calls without delay, then delays by what the robot does meanwhile."""
+    plain = {"actions": actions, "timing": "synchronous", "joint": "switch", "jacobian": "diagonal", "delay": 0}
+    forms = [("vp", "float"), ("flow", "float"), ("vp", "int8"), ("flow", "int8")]
+    for path, form in forms[:2]:
+        for calls in (10, 2, 1, 3, 5):
+            yield {**plain, "path": path, "form": form, "steps": calls}
+    for path, form in forms[:2]:
+        for delay in (2, 4, 1, 3):
+            late = {**plain, "path": path, "form": form, "steps": steps, "delay": delay}
+            yield {**late, "timing": "waiting"}
+            yield {**late, "timing": "simulated"}
+            yield {**late, "timing": "simulated", "joint": "chunk", "jacobian": "difference"}
+            yield {**late, "timing": "simulated", "joint": "chunk"}
+    for path, form in forms[2:]:
+        for calls in (2, 5):
+            yield {**plain, "path": path, "form": form, "steps": calls}
+
+
+def evaluate(out, model, name, cell, episodes):
+    label = "-".join(str(cell[k]) for k in ("path", "form", "steps", "actions", "timing", "joint", "jacobian", "delay"))
+    path = out / f"{label}-{name}-{episodes}.json"
+    if not path.exists():
+        row = {"task": name, **cell, **loop.evaluate(model, name, cell, episodes)}
+        write(path, lambda file: file.write(json.dumps(row).encode()))
+    return json.loads(path.read_text())
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="the folder for demonstrations, models and episodes")
+    parser.add_argument("--edgegen-trainer", default="edgegen-trainer", help="the program, if it is not in PATH")
+    parser.add_argument("--demonstrations", type=int, default=80, help="of each task (%(default)s)")
+    parser.add_argument("--noise", type=float, default=0.2, help="how much the demonstrating hand trembles (%(default)s)")
+    parser.add_argument("--train-steps", type=int, default=6000, help="of each path (%(default)s)")
+    parser.add_argument("--episodes", type=int, default=30, help="of each task and cell (%(default)s)")
+    parser.add_argument("--actions", type=int, default=8, help="carried out of each plan (%(default)s of 16)")
+    parser.add_argument("--steps", type=int, default=5, help="network calls of a plan that is late (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, and threads of the training (%(default)s)")
+    parser.add_argument("--cells", type=int, help="only so many of the cells, the most telling first")
+    return parser.parse_args()
+
+
+def main():
+    a = arguments()
+    for folder in ("demonstrations", "episodes"):
+        (a.out / folder).mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(a.jobs) as pool:
+        jobs = [pool.submit(demonstrations, t, a.out / "demonstrations", a.demonstrations, a.noise) for t in tasks.TASKS]
+        paths = [job.result() for job in jobs]
+    join(paths, a.out / "data")
+    models = {path: train(a.edgegen_trainer, a.out / "data", a.out, path, a.train_steps, a.jobs) for path in PATHS}
+    with ProcessPoolExecutor(a.jobs) as pool:
+        chosen = list(cells(a.actions, a.steps))[: a.cells]
+        jobs = [
+            pool.submit(evaluate, a.out / "episodes", models[c["path"]][c["form"]], t, c, a.episodes)
+            for c in chosen
+            for t in tasks.TASKS
+        ]
+        rows = [job.result() for job in jobs]
+    report.write(rows, paths, vars(a), HERE, HERE.parents[1] / "docs")
+
+
+if __name__ == "__main__":
+    main()
