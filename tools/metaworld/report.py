@@ -80,7 +80,8 @@ def tables(cells):
     lines = []
     for c in sorted(plain, key=lambda c: (c["form"], c["path"] == "flow", c["steps"])):
         ten = find(plain, path=c["path"], form="float", steps=10)
-        lines.append([PATHS[c["path"]], c["form"], c["steps"], *figures(c), "" if c is ten or not ten else compared(ten, c)])
+        less = "" if c is ten or not ten else compared(ten, c)
+        lines.append([PATHS[c["path"]], c["form"], c["steps"], *figures(c), less])
     out = [table(["", "", "calls", *head, "from ten calls, points"], lines), "\n"]
     lines = []
     late = [c for c in cells if c["delay"]]

@@ -57,8 +57,9 @@ def train(trainer, data, out, path, steps, threads):
     checkpoint = out / path
     models = {form: out / f"{path}.{form}.onnx" for form in ("float", "int8")}
     if not models["float"].exists():
-        resume = ["--resume"] if (checkpoint / "checkpoint.safetensors").exists() else OBSERVATIONS + TRAINING
-        run(trainer, "train", "--data", data, "--out", checkpoint, "--path", path, "--steps", steps, "--threads", threads, *resume)
+        begun = (checkpoint / "checkpoint.safetensors").exists()
+        options = ["--path", path, "--steps", steps, "--threads", threads, *OBSERVATIONS, *TRAINING]
+        run(trainer, "train", "--data", data, "--out", checkpoint, *options, *["--resume"] * begun)
     for form, model in models.items():
         if not model.exists():
             part = model.with_suffix(".part.onnx")
@@ -102,10 +103,10 @@ def evaluate(out, model, name, cell, episodes):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="the folder for demonstrations, models and episodes")
+    parser.add_argument("out", type=Path, help="where to keep demonstrations, models and episodes")
     parser.add_argument("--edgegen-trainer", default="edgegen-trainer", help="the program, if it is not in PATH")
     parser.add_argument("--demonstrations", type=int, default=80, help="of each task (%(default)s)")
-    parser.add_argument("--noise", type=float, default=0.2, help="how much the demonstrating hand trembles (%(default)s)")
+    parser.add_argument("--noise", type=float, default=0.2, help="of the demonstrating hand (%(default)s)")
     parser.add_argument("--train-steps", type=int, default=6000, help="of each path (%(default)s)")
     parser.add_argument("--episodes", type=int, default=30, help="of each task and cell (%(default)s)")
     parser.add_argument("--actions", type=int, default=8, help="carried out of each plan (%(default)s of 16)")
@@ -120,7 +121,8 @@ def main():
     for folder in ("demonstrations", "episodes"):
         (a.out / folder).mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(a.jobs) as pool:
-        jobs = [pool.submit(demonstrations, t, a.out / "demonstrations", a.demonstrations, a.noise) for t in tasks.TASKS]
+        folder = a.out / "demonstrations"
+        jobs = [pool.submit(demonstrations, t, folder, a.demonstrations, a.noise) for t in tasks.TASKS]
         paths = [job.result() for job in jobs]
     join(paths, a.out / "data")
     models = {path: train(a.edgegen_trainer, a.out / "data", a.out, path, a.train_steps, a.jobs) for path in PATHS}

@@ -1,4 +1,4 @@
-"""The tasks: Meta-World's, with the goal seen and drawn anew in every episode, and demonstrations of its scripted experts."""
+"""The tasks: Meta-World's, their goals seen and new in every episode, and its scripted experts' demonstrations."""
 
 import warnings
 
@@ -33,7 +33,8 @@ class Task:
         self.env = ALL_V3_ENVIRONMENTS[name]()
         # What MT1's set_task sets, but for the frozen goal: each reset draws one of the same range, by the seed.
         self.env._partially_observable = False
-        self.env.__dict__.pop("sawyer_observation_space", None)  # Cached while the goal was hidden, it would clip it to 0.
+        # The range that observations are clipped to: cached while the goal was hidden, it would make the goal 0.
+        self.env.__dict__.pop("sawyer_observation_space", None)
         self.env._freeze_rand_vec = False
         self.env._set_task_called = True
         self.env.seeded_rand_vec = True
@@ -62,7 +63,7 @@ def demonstrate(name, count, noise):
     episodes, tries = [], 0
     while len(episodes) < count:
         if tries >= 4 * count:
-            raise SystemExit(f"{name}: the expert succeeded in {len(episodes)} of {tries} episodes, too few to demonstrate it")
+            raise SystemExit(f"{name}: the expert succeeded in {len(episodes)} of {tries} episodes, which is too few")
         random = np.random.default_rng([tries, TASKS.index(name)])
         observation, actions, observations, left = task.reset(tries), [], [], None
         for _ in range(MOST_STEPS):
