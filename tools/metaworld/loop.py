@@ -38,7 +38,7 @@ def evaluate(model, name, cell, episodes):
         edgegen.Model(str(model)),
         n_obs_steps=1,
         n_action_steps=cell["actions"],
-        steps=cell["steps"],
+        steps=cell["calls"],
         sampler="ddim",
         timing=cell["timing"],
         delay=cell["delay"],

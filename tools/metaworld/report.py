@@ -10,7 +10,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "plots"))
 from chart import line_chart  # noqa: E402
 
-CELL = ["path", "form", "steps", "actions", "timing", "joint", "jacobian", "delay"]
+CELL = ["path", "form", "calls", "actions", "timing", "joint", "jacobian", "delay"]
 METHODS = {
     ("waiting", "switch", "diagonal"): "waiting",
     ("simulated", "switch", "diagonal"): "switch",
@@ -78,45 +78,44 @@ def tables(cells):
     plain = [c for c in cells if c["timing"] == "synchronous"]
     find = lambda cells, **kind: next((c for c in cells if all(c[k] == v for k, v in kind.items())), None)
     lines = []
-    for c in sorted(plain, key=lambda c: (c["form"], c["path"] == "flow", c["steps"])):
-        ten = find(plain, path=c["path"], form="float", steps=10)
+    for c in sorted(plain, key=lambda c: (c["form"], c["path"] == "flow", c["calls"])):
+        ten = find(plain, path=c["path"], form="float", calls=10)
         less = "" if c is ten or not ten else compared(ten, c)
-        lines.append([PATHS[c["path"]], c["form"], c["steps"], *figures(c), less])
+        lines.append([PATHS[c["path"]], c["form"], c["calls"], *figures(c), less])
     out = [table(["", "", "calls", *head, "from ten calls, points"], lines), "\n"]
     lines = []
     late = [c for c in cells if c["delay"]]
     for c in sorted(late, key=lambda c: (c["path"] == "flow", c["delay"], list(METHODS.values()).index(method(c)))):
-        undelayed = find(plain, path=c["path"], form=c["form"], steps=c["steps"])
+        undelayed = find(plain, path=c["path"], form=c["form"], calls=c["calls"])
         lost = compared(undelayed, c) if undelayed else ""
         lines.append([PATHS[c["path"]], c["delay"], method(c), *figures(c), lost])
     out += [table(["", "delay", "meanwhile", *head, "from no delay, points"], lines), "\n"]
-    lines = []
+    lines, names = [], list(cells[0]["succeeded"])
     for c in plain:
-        if c["form"] == "float" and c["steps"] in (2, 10):
-            rates = [f"{100 * np.mean(list(map(int, s))):.0f} %" for s in c["succeeded"].values()]
-            lines.append([PATHS[c["path"]], c["steps"], *rates])
-    names = [name.removesuffix("-v3") for name in cells[0]["succeeded"]]
-    return "".join([*out, table(["", "calls", *names], lines)])
+        if c["form"] == "float" and c["calls"] in (2, 10):
+            rates = [f"{100 * np.mean(list(map(int, c['succeeded'][name]))):.0f} %" for name in names]
+            lines.append([PATHS[c["path"]], c["calls"], *rates])
+    return "".join([*out, table(["", "calls", *(name.removesuffix("-v3") for name in names)], lines)])
 
 
 def chart(cells):
-    """Success by delay."""
+    """Success by delay; chunking by differences alone, so that lines can be told apart."""
     lines = {}
     for path, name in PATHS.items():
         kind = [c for c in cells if c["path"] == path and c["form"] == "float"]
         late = [c for c in kind if c["delay"]]
-        at_once = [c for c in kind if c["timing"] == "synchronous" and late and c["steps"] == late[0]["steps"]]
-        for what in METHODS.values():
+        at_once = [c for c in kind if c["timing"] == "synchronous" and late and c["calls"] == late[0]["calls"]]
+        for what in ("waiting", "switch", "chunk, difference"):
             points = [(c["delay"], 100 * c["success"]) for c in late if method(c) == what]
             if points:
-                lines[f"{name}, {what}"] = [(0, 100 * c["success"]) for c in at_once] + sorted(points)
+                lines[f"{name}, {what.split(',')[0]}"] = [(0, 100 * c["success"]) for c in at_once] + sorted(points)
     return line_chart(lines, "control steps until a plan is there", "success, %", size=(760, 400)) if lines else None
 
 
 def write(rows, demonstrations, settings, here, docs):
     cells = summarize(rows)
     tries = {path.stem: [len(np.load(path)["ends"]), int(np.load(path)["tries"])] for path in demonstrations}
-    keys = ["demonstrations", "noise", "train_steps", "episodes", "actions", "steps"]
+    keys = ["demonstrations", "noise", "train_steps", "episodes", "actions", "calls"]
     head = {"settings": {k: settings[k] for k in keys}, "demonstrations_of_tries": tries}
     # One line a cell, so that a change can be read.
     lines = ",\n".join("    " + json.dumps(cell) for cell in cells)

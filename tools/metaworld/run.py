@@ -73,27 +73,27 @@ def run(*command):
     subprocess.run([str(c) for c in command], check=True)
 
 
-def cells(actions, steps):
+def cells(actions, calls_late):
     """What is compared: network calls without delay, then delays by what the robot does meanwhile."""
     plain = {"actions": actions, "timing": "synchronous", "joint": "switch", "jacobian": "diagonal", "delay": 0}
     forms = [("vp", "float"), ("flow", "float"), ("vp", "int8"), ("flow", "int8")]
     for path, form in forms[:2]:
         for calls in (10, 2, 1, 3, 5):
-            yield {**plain, "path": path, "form": form, "steps": calls}
+            yield {**plain, "path": path, "form": form, "calls": calls}
     for path, form in forms[:2]:
         for delay in (2, 4, 1, 3):
-            late = {**plain, "path": path, "form": form, "steps": steps, "delay": delay}
+            late = {**plain, "path": path, "form": form, "calls": calls_late, "delay": delay}
             yield {**late, "timing": "waiting"}
             yield {**late, "timing": "simulated"}
             yield {**late, "timing": "simulated", "joint": "chunk", "jacobian": "difference"}
             yield {**late, "timing": "simulated", "joint": "chunk"}
     for path, form in forms[2:]:
         for calls in (2, 5):
-            yield {**plain, "path": path, "form": form, "steps": calls}
+            yield {**plain, "path": path, "form": form, "calls": calls}
 
 
 def evaluate(out, model, name, cell, episodes):
-    label = "-".join(str(cell[k]) for k in ("path", "form", "steps", "actions", "timing", "joint", "jacobian", "delay"))
+    label = "-".join(str(cell[k]) for k in ("path", "form", "calls", "actions", "timing", "joint", "jacobian", "delay"))
     path = out / f"{label}-{name}-{episodes}.json"
     if not path.exists():
         row = {"task": name, **cell, **loop.evaluate(model, name, cell, episodes)}
@@ -110,7 +110,7 @@ def arguments():
     parser.add_argument("--train-steps", type=int, default=6000, help="of each path (%(default)s)")
     parser.add_argument("--episodes", type=int, default=30, help="of each task and cell (%(default)s)")
     parser.add_argument("--actions", type=int, default=8, help="carried out of each plan (%(default)s of 16)")
-    parser.add_argument("--steps", type=int, default=5, help="network calls of a plan that is late (%(default)s)")
+    parser.add_argument("--calls", type=int, default=5, help="network calls of a plan that is late (%(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="processes, and threads of the training (%(default)s)")
     parser.add_argument("--cells", type=int, help="only so many of the cells, the most telling first")
     return parser.parse_args()
@@ -127,7 +127,7 @@ def main():
     join(paths, a.out / "data")
     models = {path: train(a.edgegen_trainer, a.out / "data", a.out, path, a.train_steps, a.jobs) for path in PATHS}
     with ProcessPoolExecutor(a.jobs) as pool:
-        chosen = list(cells(a.actions, a.steps))[: a.cells]
+        chosen = list(cells(a.actions, a.calls))[: a.cells]
         jobs = [
             pool.submit(evaluate, a.out / "episodes", models[c["path"]][c["form"]], t, c, a.episodes)
             for c in chosen
