@@ -17,6 +17,7 @@ METHODS = {
     ("simulated", "chunk", "diagonal"): "chunk, diagonal",
     ("simulated", "chunk", "difference"): "chunk, difference",
 }
+FIGURES = ["success", "mean steps", "jump at a border", "elsewhere"]
 PATHS = {"vp": "diffusion", "flow": "flow"}
 
 
@@ -73,29 +74,56 @@ def compared(one, other):
     return "{:+.1f} ± {:.1f}".format(*difference(one, other))
 
 
-def tables(cells):
-    head = ["success", "mean steps", "jump at a border", "elsewhere"]
+def find(cells, **kind):
+    return next((c for c in cells if all(c[k] == v for k, v in kind.items())), None)
+
+
+def by_calls(cells):
     plain = [c for c in cells if c["timing"] == "synchronous"]
-    find = lambda cells, **kind: next((c for c in cells if all(c[k] == v for k, v in kind.items())), None)
     lines = []
     for c in sorted(plain, key=lambda c: (c["form"], c["path"] == "flow", c["calls"])):
         ten = find(plain, path=c["path"], form="float", calls=10)
         less = "" if c is ten or not ten else compared(ten, c)
         lines.append([PATHS[c["path"]], c["form"], c["calls"], *figures(c), less])
-    out = [table(["", "", "calls", *head, "from ten calls, points"], lines), "\n"]
-    lines = []
+    return table(["", "", "calls", *FIGURES, "from ten calls, points"], lines)
+
+
+def by_delay(cells):
     late = [c for c in cells if c["delay"]]
-    for c in sorted(late, key=lambda c: (c["path"] == "flow", c["delay"], list(METHODS.values()).index(method(c)))):
-        undelayed = find(plain, path=c["path"], form=c["form"], calls=c["calls"])
-        lost = compared(undelayed, c) if undelayed else ""
-        lines.append([PATHS[c["path"]], c["delay"], method(c), *figures(c), lost])
-    out += [table(["", "delay", "meanwhile", *head, "from no delay, points"], lines), "\n"]
+    delays = sorted({c["delay"] for c in late})
+    lines = []
+    for path, name in PATHS.items():
+        for what in METHODS.values():
+            row = {c["delay"]: c for c in late if c["path"] == path and method(c) == what}
+            if row:
+                rates = [figures(row[d])[0] if d in row else "" for d in delays]
+                of_two = figures(row[2])[1:] if 2 in row else [""] * 3
+                lines.append([name, what, *rates, *of_two])
+    return table(["", "meanwhile", *(f"delay {d}" for d in delays), *(f"{f}, 2" for f in FIGURES[1:])], lines)
+
+
+def by_task(cells):
     lines, names = [], list(cells[0]["succeeded"])
-    for c in plain:
-        if c["form"] == "float" and c["calls"] in (2, 10):
+    for c in cells:
+        if c["timing"] == "synchronous" and c["form"] == "float" and c["calls"] in (2, 10):
             rates = [f"{100 * np.mean(list(map(int, c['succeeded'][name]))):.0f} %" for name in names]
             lines.append([PATHS[c["path"]], c["calls"], *rates])
-    return "".join([*out, table(["", "calls", *(name.removesuffix("-v3") for name in names)], lines)])
+    return table(["", "calls", *(name.removesuffix("-v3") for name in names)], lines)
+
+
+def by_joint(cells):
+    """Chunking against what else a late robot can do, at a delay of two."""
+    lines = []
+    for path, name in PATHS.items():
+        row = {method(c): c for c in cells if c["delay"] == 2 and c["path"] == path}
+        for what in ("chunk, diagonal", "chunk, difference"):
+            if {what, "waiting", "switch"} <= set(row):
+                lines.append([name, what, compared(row["waiting"], row[what]), compared(row["switch"], row[what])])
+    return table(["", "", "from waiting, points", "from switch, points"], lines)
+
+
+def tables(cells):
+    return "\n".join([by_calls(cells), by_delay(cells), by_joint(cells), by_task(cells)])
 
 
 def chart(cells):
@@ -119,7 +147,7 @@ def write(rows, demonstrations, settings, here, docs):
     head = {"settings": {k: settings[k] for k in keys}, "demonstrations_of_tries": tries}
     # One line a cell, so that a change can be read.
     lines = ",\n".join("    " + json.dumps(cell) for cell in cells)
-    text = json.dumps(head, indent=2).rstrip("\n}") + f',\n  "cells": [\n{lines}\n  ]\n}}\n'
+    text = json.dumps(head).removesuffix("}") + f',\n"cells": [\n{lines}\n]}}\n'
     json.loads(text)
     (here / "results.json").write_text(text)
     drawing = chart(cells)
