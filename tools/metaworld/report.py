@@ -97,9 +97,8 @@ def by_delay(cells):
             row = {c["delay"]: c for c in late if c["path"] == path and method(c) == what}
             if row:
                 rates = [figures(row[d])[0] if d in row else "" for d in delays]
-                of_two = figures(row[2])[1:] if 2 in row else [""] * 3
-                lines.append([name, what, *rates, *of_two])
-    return table(["", "meanwhile", *(f"delay {d}" for d in delays), *(f"{f}, 2" for f in FIGURES[1:])], lines)
+                lines.append([name, what, *rates])
+    return table(["", "meanwhile", *(f"delay {d}" for d in delays)], lines)
 
 
 def by_task(cells):
@@ -114,16 +113,21 @@ def by_task(cells):
 def by_joint(cells):
     """Chunking against what else a late robot can do, at a delay of two."""
     lines = []
-    for path, name in PATHS.items():
-        row = {method(c): c for c in cells if c["delay"] == 2 and c["path"] == path}
-        for what in ("chunk, diagonal", "chunk, difference"):
-            if {what, "waiting", "switch"} <= set(row):
-                lines.append([name, what, compared(row["waiting"], row[what]), compared(row["switch"], row[what])])
-    return table(["", "", "from waiting, points", "from switch, points"], lines)
+    for actions in sorted({c["actions"] for c in cells}, reverse=True):
+        for path, name in PATHS.items():
+            kind = [c for c in cells if c["actions"] == actions and c["path"] == path and c["form"] == "float"]
+            row = {method(c): c for c in kind if c["delay"] == 2}
+            calls = {c["calls"] for c in row.values()}
+            at_once = [("none", c) for c in kind if c["timing"] == "synchronous" and c["calls"] in calls]
+            for what, c in [*at_once, *row.items()]:
+                less = "" if what == "switch" or "switch" not in row else compared(row["switch"], c)
+                lines.append([actions, name, what, *figures(c)[:3], less])
+    return table(["actions", "", "delay 2", *FIGURES[:3], "from switch, points"], lines)
 
 
-def tables(cells):
-    return "\n".join([by_calls(cells), by_delay(cells), by_joint(cells), by_task(cells)])
+def tables(cells, actions):
+    main = [c for c in cells if c["actions"] == actions]
+    return "\n".join([by_calls(main), by_delay(main), by_joint(cells), by_task(main)])
 
 
 def chart(cells):
@@ -137,7 +141,11 @@ def chart(cells):
             points = [(c["delay"], 100 * c["success"]) for c in late if method(c) == what]
             if points:
                 lines[f"{name}, {what.split(',')[0]}"] = [(0, 100 * c["success"]) for c in at_once] + sorted(points)
-    return line_chart(lines, "control steps until a plan is there", "success, %", size=(760, 400)) if lines else None
+    if not lines:
+        return None
+    least = min(y for line in lines.values() for _, y in line)
+    bounds = (min(80, 10 * math.floor(least / 10)), 100)
+    return line_chart(lines, "control steps until a plan is there", "success, %", size=(760, 400), bounds=bounds)
 
 
 def write(rows, demonstrations, settings, here, docs):
@@ -150,7 +158,7 @@ def write(rows, demonstrations, settings, here, docs):
     text = json.dumps(head).removesuffix("}") + f',\n"cells": [\n{lines}\n]}}\n'
     json.loads(text)
     (here / "results.json").write_text(text)
-    drawing = chart(cells)
+    drawing = chart([c for c in cells if c["actions"] == settings["actions"]])
     if drawing:
         (docs / "metaworld.svg").write_text(drawing)
-    print(tables(cells))
+    print(tables(cells, settings["actions"]))

@@ -76,20 +76,27 @@ def run(*command):
 def cells(actions, calls_late):
     """What is compared: network calls without delay, then delays by what the robot does meanwhile."""
     plain = {"actions": actions, "timing": "synchronous", "joint": "switch", "jacobian": "diagonal", "delay": 0}
-    forms = [("vp", "float"), ("flow", "float"), ("vp", "int8"), ("flow", "int8")]
-    for path, form in forms[:2]:
+    floats = [{**plain, "path": path, "form": "float"} for path in PATHS]
+    for cell in floats:
         for calls in (10, 2, 1, 3, 5):
-            yield {**plain, "path": path, "form": form, "calls": calls}
-    for path, form in forms[:2]:
+            yield {**cell, "calls": calls}
+    for cell in floats:
         for delay in (2, 4, 1, 3):
-            late = {**plain, "path": path, "form": form, "calls": calls_late, "delay": delay}
-            yield {**late, "timing": "waiting"}
-            yield {**late, "timing": "simulated"}
-            yield {**late, "timing": "simulated", "joint": "chunk", "jacobian": "difference"}
-            yield {**late, "timing": "simulated", "joint": "chunk"}
-    for path, form in forms[2:]:
+            yield from late({**cell, "calls": calls_late, "delay": delay})
+    for cell in floats:
         for calls in (2, 5):
-            yield {**plain, "path": path, "form": form, "calls": calls}
+            yield {**cell, "form": "int8", "calls": calls}
+    for cell in floats:
+        often = {**cell, "calls": calls_late, "actions": actions // 2}
+        yield often
+        yield from late({**often, "delay": 2})
+
+
+def late(cell):
+    yield {**cell, "timing": "waiting"}
+    yield {**cell, "timing": "simulated"}
+    yield {**cell, "timing": "simulated", "joint": "chunk", "jacobian": "difference"}
+    yield {**cell, "timing": "simulated", "joint": "chunk"}
 
 
 def evaluate(out, model, name, cell, episodes):
