@@ -123,10 +123,20 @@ def arguments():
     return parser.parse_args()
 
 
+def remember(settings, path):
+    """Refuses to go on with what other settings have made."""
+    text = json.dumps({k: settings[k] for k in ("demonstrations", "noise", "train_steps")})
+    if path.exists() and path.read_text() != text:
+        raise SystemExit(f"{path.parent} was made with {path.read_text()}, not {text}: give another folder")
+    path.write_text(text)
+
+
 def main():
     a = arguments()
+    a.out.mkdir(parents=True, exist_ok=True)
+    remember(vars(a), a.out / "settings.json")
     for folder in ("demonstrations", "episodes"):
-        (a.out / folder).mkdir(parents=True, exist_ok=True)
+        (a.out / folder).mkdir(exist_ok=True)
     with ProcessPoolExecutor(a.jobs) as pool:
         folder = a.out / "demonstrations"
         jobs = [pool.submit(demonstrations, t, folder, a.demonstrations, a.noise) for t in tasks.TASKS]
