@@ -11,7 +11,7 @@ use crate::schedule::Schedule;
 use crate::solver::{Adaptive, Method, Prediction, Solver};
 use crate::{Error, Result};
 
-/// Finds the noise that a sample comes from: what a run [from that noise](Request::from_noise) makes that sample of
+/// Finds the noise that a sample comes from: what a run [from that noise](crate::Request::from_noise) makes that sample of
 /// again, with the same settings and no thresholding, which has no way back.
 ///
 /// Fixed-step solvers run their table for the steps in reverse, and those that choose their own steps follow

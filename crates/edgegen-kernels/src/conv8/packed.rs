@@ -157,7 +157,7 @@ impl Packed8 {
         Ok(Packed8 { shape, tile, blocks, least, weights: packed, start, scale, bias, columns, zeros })
     }
 
-    /// Packs weights for inputs whose levels come with each [run](super::convolve8_by_range). The weights are around `zeros`,
+    /// Packs weights for inputs whose levels come with each [run](crate::convolve8_by_range). The weights are around `zeros`,
     /// one an output channel or one for all; around zero if there are none.
     ///
     /// # Errors

@@ -128,7 +128,7 @@ fn tile<D: Dot, const V: usize, const P: usize>(d: D, row: Row, x: usize) {
     store::<D, V, P>(d, row, x, sums);
 }
 
-/// As [`accumulate`](super::conv::accumulate), of bytes.
+/// As [`accumulate`](crate::conv::accumulate), of bytes.
 ///
 /// # Safety
 /// As there; pixels must have their channels padded to a multiple of four.
