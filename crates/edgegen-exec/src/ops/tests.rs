@@ -288,3 +288,50 @@ fn what_contradicts_itself_is_refused() {
         assert!(reason.to_string().contains(words), "{name}: {reason}");
     }
 }
+
+/// Two convolutions in 8 bits, one after the other, of each of several values, whose weights they share.
+fn convolutions_8bit(b: &mut Builder, values: &[String]) -> Vec<String> {
+    use onnx::pb::tensor_proto::DataType;
+    let mut values = values.to_vec();
+    for _ in 0..2 {
+        let raw: Vec<u8> = (0..4 * 4 * 9).map(|_| b.below(256) as u8).collect();
+        let stored = b.tensor(&[4, 4, 3, 3], DataType::Int8, raw);
+        let (scales, zeros) = (b.stored(&[4], &[0.01; 4]), b.tensor(&[4], DataType::Int8, vec![0; 4]));
+        let weights = b.op("DequantizeLinear", &[&stored, &scales, &zeros], &[Attribute::Int("axis", 0)]);
+        let (scale, zero) = (b.stored(&[], &[0.03]), b.tensor(&[], DataType::Uint8, vec![120]));
+        for value in &mut values {
+            let levels = b.op("QuantizeLinear", &[value, &scale, &zero], &[]);
+            let rounded = b.op("DequantizeLinear", &[&levels, &scale, &zero], &[]);
+            *value = b.op("Conv", &[&rounded, &weights], &[Attribute::Ints("pads", &[1; 4])]);
+        }
+    }
+    values
+}
+
+#[test]
+fn several_images_are_convolved_in_8_bits_as_each_by_itself() {
+    let dims = [1, 8, 6, 6];
+    let halves = |b: &mut Builder| {
+        [[0, 4], [4, 8]].map(|[from, to]| {
+            let (from, to, axis) = (b.list(&[from]), b.list(&[to]), b.list(&[1]));
+            b.op("Slice", &["x", &from, &to, &axis], &[])
+        })
+    };
+    let mut b = Builder::new(7);
+    let [first, second] = halves(&mut b);
+    let batch = b.op("Concat", &[&first, &second], &[Attribute::Int("axis", 0)]);
+    let made = convolutions_8bit(&mut b, &[batch]);
+    let flat = b.list(&[1, 8, 6, 6]);
+    let result = b.op("Reshape", &[&made[0], &flat], &[]);
+    let (steps, together) = steps_and_result(&mut b, &dims, &result);
+    assert_eq!(steps.iter().filter(|step| **step == "8-bit convolution").count(), 4, "{steps:?}");
+    assert!(!steps.contains(&"convolution"), "{steps:?}");
+
+    let mut b = Builder::new(7);
+    let values = halves(&mut b);
+    let made = convolutions_8bit(&mut b, &values);
+    let result = b.op("Concat", &[&made[0], &made[1]], &[Attribute::Int("axis", 1)]);
+    let (_, apart) = steps_and_result(&mut b, &dims, &result);
+    assert!(together.iter().any(|v| *v != 0.0));
+    assert_eq!(together, apart);
+}
