@@ -219,13 +219,11 @@ fn joint(options: &edgegen_policy_options) -> Result<Joint, Failure> {
         jacobian if jacobian == edgegen_jacobian::DIFFERENCE as i32 => Jacobian::Difference,
         other => return Err(unknown("jacobian", other)),
     };
-    let mut joint = Joint::chunk(jacobian);
-    if let Joint::Chunk(Chunking { most, .. }) = &mut joint
-        && options.most_guidance != 0.0
-    {
-        *most = options.most_guidance;
+    let mut chunking = Chunking { jacobian, ..Chunking::default() };
+    if options.most_guidance != 0.0 {
+        chunking.most = options.most_guidance;
     }
-    Ok(joint)
+    Ok(Joint::Chunk(chunking))
 }
 
 /// # Safety

@@ -60,7 +60,7 @@ pub enum PredictionType {
 
 impl PredictionType {
     /// Whether the network is told `s = σ/γ`.
-    pub(crate) fn takes_sigma(self) -> bool {
+    pub fn takes_sigma(self) -> bool {
         matches!(self, PredictionType::Denoised | PredictionType::Score)
     }
 }

@@ -150,10 +150,7 @@ impl Model {
             }
             config => config?,
         };
-        let normalizer = match options.normalization.as_ref().or(file.metadata.normalization.as_ref()) {
-            Some(given) => normalizer(&file.inputs, Some(given))?,
-            None => normalizer(&file.inputs, path.map(locate::normalization_near).transpose()?.flatten().as_ref())?,
-        };
+        let normalizer = normalizer(&file, path, options)?;
         let mut told = told::told(
             options.time_as.or(file.metadata.time),
             &scheduler_config,
@@ -381,8 +378,18 @@ fn schedule_of(file: &File, path: Option<&Path>, options: &ModelOptions) -> Resu
     }
 }
 
-fn normalizer(inputs: &[Input], normalization: Option<&Normalization>) -> Result<Normalizer> {
-    let Some(normalization) = normalization else { return Ok(Normalizer::default()) };
+/// How a model's samples and conditions are scaled, as is given, else as its file says, else as the processors beside it do.
+fn normalizer(file: &File, path: Option<&Path>, options: &ModelOptions) -> Result<Normalizer> {
+    let near;
+    let normalization = match options.normalization.as_ref().or(file.metadata.normalization.as_ref()) {
+        Some(given) => given,
+        None => {
+            near = path.map(locate::normalization_near).transpose()?.flatten();
+            let Some(near) = &near else { return Ok(Normalizer::default()) };
+            near
+        }
+    };
+    let inputs = &file.inputs;
     let sample = inputs.iter().find(|i| i.role == Role::Sample).expect("roles::resolve found one");
     let conditions = inputs.iter().filter(|i| i.role == Role::Condition);
     let conditions: Vec<_> = conditions.map(|i| (i.name.as_str(), &i.shape[..])).collect();

@@ -22,7 +22,7 @@ pub(super) fn told(given: Option<TimeAs>, config: &SchedulerConfig, input: Optio
             input.name
         ))),
         Some(time) if takes_sigma && time != TimeAs::Step => Err(Error::invalid(format!(
-            "a network whose prediction is of the denoised sample is told its sigma, and not {}",
+            "a network whose prediction is of the denoised sample, or of the score, is told its sigma, and not {}",
             time.name()
         ))),
         Some(time) if input.is_whole() && time != TimeAs::Step => Err(Error::invalid(format!(

@@ -25,6 +25,8 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quant_pre_process, quantize_static
 
+from vs_onnxruntime import ort_session, squared_cosine
+
 STEPS, HORIZON, SIZE = 10, 16, 96
 STATE, IMAGE = "observation.state", "observation.images.top"
 
@@ -99,13 +101,8 @@ class Loop:
     """The encoder once and the U-Net ten times, in a DDIM loop with clipping."""
 
     def __init__(self, folder, kind):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.encoder, self.unet = (onnxruntime.InferenceSession(str(folder / f"{part}{kind}.onnx"), options, providers=["CPUExecutionProvider"])
-                                   for part in ("encoder", "unet"))
-        f = lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
-        beta = np.minimum(1 - f(np.arange(1, 101) / 100) / f(np.arange(100) / 100), 0.999)
-        self.alpha_bar = np.cumprod(1 - beta)
+        self.encoder, self.unet = (ort_session(str(folder / f"{part}{kind}.onnx"), 1) for part in ("encoder", "unet"))
+        self.alpha_bar = squared_cosine(100)
 
     def act(self, noise, state, image):
         cond = self.encoder.run(None, {STATE: state, IMAGE: image})[0]

@@ -55,13 +55,19 @@ def ort_feed(session):
     return feed | {i.name: np.array([3]) for i in session.get_inputs() if i.name == "class_labels"}
 
 
+def squared_cosine(steps):
+    """The share of the signal's variance at each of so many training steps of the squared-cosine schedule."""
+    import numpy as np
+
+    f = lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.cumprod(1 - np.minimum(1 - f(np.arange(1, steps + 1) / steps) / f(np.arange(steps) / steps), 0.999))
+
+
 def ort_picture(session):
     """A deterministic DDIM loop for v-prediction on the squared-cosine schedule, trailing steps."""
     import numpy as np
 
-    f = lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
-    beta = np.minimum(1 - f(np.arange(1, 1001) / 1000) / f(np.arange(1000) / 1000), 0.999)
-    alpha_bar = np.cumprod(1 - beta)
+    alpha_bar = squared_cosine(1000)
     feed = ort_feed(session)
     x = np.random.default_rng(0).standard_normal(feed["sample"].shape, dtype=np.float32)
     times = [1000 - 100 * i - 1 for i in range(LOOP)]

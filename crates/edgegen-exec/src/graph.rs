@@ -106,8 +106,7 @@ pub fn unknown_form() -> Reason {
 
 impl<'a> Graph<'a> {
     /// Reads `graph` of this opset, whose nodes are [in order](order::sort) and whose inputs are of these shapes, in time that grows
-    /// with its size. Stored tensors, and those that are
-    /// made of them, are taken from the budget.
+    /// with its size. Stored tensors, and those that are made of them, are taken from the budget.
     ///
     /// # Errors
     /// The first node whose result's shape cannot be told.

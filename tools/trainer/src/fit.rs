@@ -55,7 +55,7 @@ impl<'a> Fitter<'a> {
     /// # Errors
     /// When the model is one whose steps are not linear combinations.
     pub fn new(tuner: &'a Tuner<'a>) -> Result<Self> {
-        if matches!(tuner.model.scheduler_config().prediction(), PredictionType::Denoised | PredictionType::Score) {
+        if tuner.model.scheduler_config().prediction().takes_sigma() {
             bail!("the steps of a network in the EDM form cannot be fitted: name a sampler to tune the times alone");
         }
         let bound = match tuner.settings.threshold {

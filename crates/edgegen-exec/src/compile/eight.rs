@@ -1,6 +1,6 @@
 //! Values and weights in 8 bits.
 
-use super::places::{check_image, sides};
+use super::places::{check_image, sides_of_each};
 use super::{Compiler, NO_PLACE};
 use crate::constant::Constant;
 use crate::place::Slice;
@@ -27,15 +27,11 @@ impl<'a> Compiler<'_, 'a> {
         layout: Layout8,
     ) -> Result<Vec<ImageView>, Reason> {
         let dims = self.dims(name)?;
-        let (count, [c, h, w], border) = match (layout, dims) {
-            (Layout8::Image, [count, each @ ..]) => {
-                let border = self.borders.get(name).copied().unwrap_or_default();
-                (*count, sides(&[&[1], each].concat())?, border)
-            }
-            (Layout8::Image, []) => return Err("a number is no image".into()),
-            (Layout8::Rows, dims) => {
+        let ((count, [c, h, w]), border) = match layout {
+            Layout8::Image => (sides_of_each(dims)?, self.borders.get(name).copied().unwrap_or_default()),
+            Layout8::Rows => {
                 let c = dims.last().copied().filter(|c| *c > 0).ok_or("a number has no rows")?;
-                (1, [c, 1, dims.iter().product::<usize>() / c], [0, 0])
+                ((1, [c, 1, dims.iter().product::<usize>() / c]), [0, 0])
             }
         };
         let padded = c.checked_next_multiple_of(conv8::CHANNELS).ok_or("too many channels")?;

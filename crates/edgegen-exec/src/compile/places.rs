@@ -73,7 +73,7 @@ impl<'a> Compiler<'_, 'a> {
 
     /// New images in f32, `[N, C, H, W]` or `[N, C, W]`, with a border of zeros around each.
     pub(super) fn new_images(&mut self, dims: &[usize], border: [usize; 2]) -> Result<StridedView, Reason> {
-        let (count, sides) = (*dims.first().ok_or("a number is no image")?, sides(&[&[1], &dims[1..]].concat())?);
+        let (count, sides) = sides_of_each(dims)?;
         check_image(sides, border)?;
         let views = self.memory.places(count, sides, border).ok_or(NO_PLACE)?;
         views.iter().for_each(|view| self.clear_border(*view, None));
@@ -150,6 +150,12 @@ pub fn sides(dims: &[usize]) -> Result<[usize; 3], Reason> {
         [1, c, d, h, w] => Ok([c, d.checked_mul(h).ok_or(NO_PLACE)?, w]),
         _ => Err(format!("{dims:?} is no image").into()),
     }
+}
+
+/// How many images are in `[N, C, H, W]` or `[N, C, W]`, and the [sides] of each.
+pub(super) fn sides_of_each(dims: &[usize]) -> Result<(usize, [usize; 3]), Reason> {
+    let (count, each) = dims.split_first().ok_or("a number is no image")?;
+    Ok((*count, sides(&[&[1], each].concat())?))
 }
 
 /// The order that undoes an order.

@@ -174,13 +174,10 @@ struct DynamicRoundingStep {
 
 /// Goes over the lines of a region: where each starts in both of two regions.
 fn lines([to, from]: [Strided; 2], mut each: impl FnMut(usize, usize)) {
-    let mut index = [0; RANK];
-    loop {
-        let at = |region: &Strided| region.start + (0..RANK - 1).map(|d| index[d] * region.strides[d]).sum::<usize>();
-        each(at(&to), at(&from));
-        let Some(d) = (0..RANK - 1).rev().find(|d| index[*d] + 1 < to.dims[*d]) else { return };
-        index[d] += 1;
-        index[d + 1..].fill(0);
+    let length = to.dims[RANK - 1];
+    for line in 0..to.outer_len() / length.max(1) {
+        let [to, from] = Strided::starts([&to, &from], line * length);
+        each(to, from);
     }
 }
 
