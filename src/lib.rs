@@ -76,7 +76,7 @@ pub use error::{Error, ErrorKind, Hint, Result};
 #[cfg(feature = "onnx")]
 pub use generator::{Encoder, Generated, Generator, GeneratorBuilder, Settings};
 #[cfg(feature = "onnx")]
-pub use model::{Model, ModelOptions};
+pub use model::{Model, ModelOptions, Precision};
 pub use network::Network;
 #[cfg(feature = "onnx")]
 pub use policy::{Policy, PolicyBuilder};

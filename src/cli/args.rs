@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use edgegen::config::{SchedulerConfig, Sigmas, Spacing, Threshold};
 use edgegen::model::{Normalization, Role, TimeAs};
 use edgegen::solver::Solver;
-use edgegen::{Model, ModelOptions, Settings};
+use edgegen::{Model, ModelOptions, Precision, Settings};
 use std::path::{Path, PathBuf};
 
 /// Which model to use, and how to read it.
@@ -46,6 +46,10 @@ pub struct ModelArgs {
     /// Round every activation exactly as an int8 model says, slowly, to compare with other runtimes
     #[arg(long, help_heading = "Model")]
     pub exact_quantization: bool,
+    /// What the model computes in: 16 bits are faster on 64-bit ARM with FEAT_FP16 (Raspberry Pi 5, Jetson), and take half
+    /// the memory on any CPU; auto takes them where they are faster
+    #[arg(long, value_name = "f32|f16|auto", value_parser = parse_precision, default_value = "f32", help_heading = "Model")]
+    pub precision: Precision,
     /// The most memory that the model may take, such as 500M or 4G [default: 16 times its files, and at least 1 GiB]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Model")]
     pub max_memory: Option<usize>,
@@ -64,7 +68,8 @@ impl ModelArgs {
 
     fn open_as(&self, path: Option<&Path>, options: ModelOptions) -> Result<Model> {
         let sigmas = Sigmas { min: self.sigma_min, max: self.sigma_max, rho: self.rho };
-        let mut options = options.sigmas(sigmas).exact_quantization(self.exact_quantization);
+        let options = options.sigmas(sigmas).exact_quantization(self.exact_quantization);
+        let mut options = options.precision(self.precision);
         for (role, name) in &self.inputs {
             options = options.input(*role, name);
         }
@@ -94,6 +99,10 @@ impl ModelArgs {
             None => anyhow::bail!("this build has no model in it: give one with --model FILE"),
         }
     }
+}
+
+fn parse_precision(name: &str) -> Result<Precision, String> {
+    Precision::from_name(name).map_err(|e| e.to_string())
 }
 
 fn read_scheduler(path: &Path) -> Result<SchedulerConfig> {

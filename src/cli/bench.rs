@@ -228,6 +228,7 @@ fn forwarded(args: &BenchArgs, model: &Model, condition: &Condition, folder: &Pa
     add("guidance", s.guidance.map(|g| g.to_string()));
     s.unconditional.iter().for_each(|(name, value)| add("uncond", Some(format!("{name}={value}"))));
     add("clip", s.clip.map(|c| c.to_string()));
+    add("precision", Some(m.precision.name().into()));
     add("max-memory", m.max_memory.map(|bytes| bytes.to_string()));
     args.conditions.conditions.iter().for_each(|(name, value)| add("cond", Some(format!("{name}={value}"))));
     args.conditions.joins.iter().for_each(|join| add("join", Some(join.clone())));

@@ -2,11 +2,12 @@
 
 use super::file::File;
 use super::input::Input;
-use super::options::ModelOptions;
+use super::options::{ModelOptions, Precision};
 use super::role::Role;
 use super::tract::Tract;
 use crate::Result;
 use crate::error::{Hint, model_error};
+use crate::noise::Noise;
 use ::onnx::budget::Budget;
 use ::onnx::fold::{
     drop_activation_quantization, drop_quantization_but_of_weighted, round_16_bits_in_float, round_activations_in_float,
@@ -36,21 +37,27 @@ impl Engine {
         } else {
             round_16_bits_in_float(file.graph());
         }
-        let mut planned = plan(exec::Isa::detect(), file, budget);
+        let isa = exec::Isa::detect();
+        let precision = options.precision.on(isa);
+        let mut planned = plan_without_overflow(isa, file, precision, budget);
         // shapes that are written for a batch: the sample is run in every place of it
         let mut repeated = file.repeated(budget);
         if let (Err(first), Some(repeated)) = (&planned, &repeated)
             && !matches!(first, exec::Reason::TooLarge(_))
         {
             budget.restore();
-            match (plan(exec::Isa::detect(), repeated, budget), first) {
+            match (plan_without_overflow(isa, repeated, precision, budget), first) {
                 // at a batch of one, a graph for several contradicts itself
                 (Err(second), exec::Reason::Malformed(_)) => planned = Err(second),
                 (Err(_), _) => {}
                 (plan, _) => planned = plan,
             }
         }
+        let none = |why: &str| Err(model_error(format!("there is no f16 of this model, {why}: take f32 or auto")));
         match planned {
+            Ok(plan) if options.precision == Precision::F16 && !plan.has_halves() => {
+                none("which is quantized to 8 bits or has no convolution, linear layer or attention")
+            }
             Ok(plan) => {
                 let names = count_names(plan.kernels());
                 Ok((Engine::Plan(Box::new(plan)), names))
@@ -58,6 +65,7 @@ impl Engine {
             // another engine has no more memory
             Err(exec::Reason::TooLarge(reason)) => Err(model_error(reason).with_hint(Hint::MaxMemory)),
             Err(exec::Reason::Malformed(reason)) => Err(model_error(format!("the graph is malformed: {reason}"))),
+            Err(reason) if options.precision == Precision::F16 => none(&format!("which has no plan ({reason})")),
             Err(reason) => {
                 let reason = reason.to_string();
                 let by_tract = tract(file, options, &reason, budget);
@@ -74,12 +82,19 @@ impl Engine {
     /// What it is, for a person.
     pub fn describe(&self) -> String {
         match self {
-            Engine::Plan(plan) => format!(
-                "plan of {} steps, {:.2} MB of weights, {:.2} MB of work space a thread",
-                plan.kernels().count(),
-                plan.weight_bytes() as f64 / 1e6,
-                plan.workspace_bytes() as f64 / 1e6
-            ),
+            Engine::Plan(plan) => {
+                let numbers = match plan.in_f32() {
+                    _ if !plan.has_halves() => String::new(),
+                    [] => " in 16 bits".into(),
+                    kept => format!(" in 16 bits but for {}, which 16 bits do not hold", kept.join(", ")),
+                };
+                format!(
+                    "plan of {} steps{numbers}, {:.2} MB of weights, {:.2} MB of work space a thread",
+                    plan.kernels().count(),
+                    plan.weight_bytes() as f64 / 1e6,
+                    plan.workspace_bytes() as f64 / 1e6
+                )
+            }
             Engine::Tract(tract) => format!("tract ({})", tract.reason()),
         }
     }
@@ -119,8 +134,43 @@ fn tract(
     Ok((Engine::Tract(tract), count_names(names.into_iter())))
 }
 
+/// A plan of our own, and where it is in 16 bits, one that keeps in 32 what proved too large for them, of noise at the first,
+/// the last and the second of a thousand times, which is the last of those that are counted to one.
+fn plan_without_overflow(
+    isa: exec::Isa,
+    file: &File,
+    precision: exec::Precision,
+    budget: &Budget,
+) -> std::result::Result<exec::Plan, exec::Reason> {
+    let mut numbers = exec::Numbers::of(precision);
+    loop {
+        let plan = plan(isa, file, &numbers, budget)?;
+        if !plan.has_halves() {
+            return Ok(plan);
+        }
+        let mut x = vec![0.0; plan.sample_len()];
+        Noise::new(0, 0).fill(&mut x);
+        let mut workspace = plan.workspace();
+        let conditions: Vec<Vec<f32>> = plan.conditions().iter().map(|len| vec![0.0; *len]).collect();
+        plan.bind(&mut workspace, 0, conditions.iter().map(Vec::as_slice));
+        let times: &[f64] = if plan.looks_up() { &[0.0, 1.0] } else { &[0.0, 1.0, 999.0] };
+        let at = |t: f64| exec::At { x: &x, t, next: t, ..exec::At::default() };
+        let Some(large) = times.iter().map(|t| plan.overflows(&mut workspace, at(*t))).find(|names| !names.is_empty())
+        else {
+            return Ok(plan);
+        };
+        numbers.in_f32.extend(large);
+        budget.restore();
+    }
+}
+
 /// A plan of our own for a kind of CPU, or why there is none. Quantization that is not of convolutions must be gone.
-pub(super) fn plan(isa: exec::Isa, file: &File, budget: &Budget) -> std::result::Result<exec::Plan, exec::Reason> {
+pub(super) fn plan(
+    isa: exec::Isa,
+    file: &File,
+    numbers: &exec::Numbers,
+    budget: &Budget,
+) -> std::result::Result<exec::Plan, exec::Reason> {
     if file.proto.graph.as_ref().is_some_and(|graph| graph.output.len() != 1) {
         return Err("the graph has several outputs".into());
     }
@@ -144,7 +194,8 @@ pub(super) fn plan(isa: exec::Isa, file: &File, budget: &Budget) -> std::result:
     let graph = file.proto.graph.as_ref().expect("reading found one");
     let opset = signature::opset(&file.proto)?;
     let (time, next, result) = (one(Role::Time)?, one(Role::Next)?, file.result);
-    exec::compile(isa, graph, &exec::Inputs { opset, sample, time, next, class, conditions, result }, budget)
+    let inputs = exec::Inputs { opset, sample, time, next, class, conditions, result };
+    exec::compile(isa, graph, &inputs, numbers, budget)
 }
 
 fn count_names(names: impl Iterator<Item = impl Into<String>>) -> Vec<(String, usize)> {

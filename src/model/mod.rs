@@ -31,7 +31,7 @@ pub(crate) use input::no_condition;
 pub use made_up::MadeUp;
 pub use metadata::Metadata;
 pub use network::ModelNetwork;
-pub use options::ModelOptions;
+pub use options::{ModelOptions, Precision};
 pub use role::Role;
 pub use time::TimeAs;
 

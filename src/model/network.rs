@@ -216,6 +216,10 @@ impl Network for ModelNetwork {
                     let what = "the network gave no numbers: perhaps one of its tables has no row for this time";
                     return Err(Error::new(ErrorKind::Network, what));
                 }
+                if plan.has_halves() && out.iter().any(|v| !v.is_finite()) {
+                    let what = "the network gave no finite numbers: 16 bits may be too few for it; run it in f32";
+                    return Err(Error::new(ErrorKind::NotFinite, what));
+                }
                 Ok(())
             }
         }
@@ -235,9 +239,9 @@ mod tests {
     use ::onnx::fold::drop_quantization_but_of_weighted;
     use std::path::Path;
 
-    /// What a plan for `isa` makes of the shipped model and its schedule's middle.
-    fn predictions(isa: exec::Isa, file: &File) -> Vec<u32> {
-        let plan = plan(isa, file, &Budget::of_files()).unwrap();
+    /// What a plan for `isa` makes of the shipped model at some times.
+    fn predictions(isa: exec::Isa, precision: exec::Precision, file: &File) -> Vec<u32> {
+        let plan = plan(isa, file, &exec::Numbers::of(precision), &Budget::of_files()).unwrap();
         let sample = file.inputs.iter().find(|i| i.role == Role::Sample).unwrap();
         let mut x = vec![0.0; sample.shape.iter().product()];
         Noise::new(1, 0).fill(&mut x);
@@ -261,12 +265,35 @@ mod tests {
             let mut kinds = exec::Isa::available();
             // it rounds products before it adds them
             kinds.retain(|isa| !isa.is_portable());
-            let of_each: Vec<Vec<u32>> = kinds.iter().map(|isa| predictions(*isa, &file)).collect();
+            let of_each: Vec<Vec<u32>> =
+                kinds.iter().map(|isa| predictions(*isa, exec::Precision::F32, &file)).collect();
             for (isa, bits) in kinds.iter().zip(&of_each) {
                 let different = bits.iter().zip(&of_each[0]).filter(|(a, b)| a != b).count();
                 assert_eq!(different, 0, "{name}: {isa:?} and {:?} differ", kinds[0]);
             }
         }
+    }
+
+    #[test]
+    fn cpus_that_compute_in_16_bits_give_the_pinned_bits() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fashion-mnist.onnx");
+        let file = File::read(std::fs::read(path).unwrap().into(), None, &ModelOptions::new(), &Budget::of_files());
+        let file = file.unwrap();
+        let isa = exec::Isa::detect();
+        if isa.is_portable() {
+            return eprintln!("what is in 32 bits is rounded otherwise on this CPU");
+        }
+        // on a CPU that has FEAT_FP16 by that, else by software
+        let isa = if isa.computes_in_halves() { isa } else { isa.emulating_halves() };
+        let bits = predictions(isa, exec::Precision::F16, &file);
+        let exact = predictions(isa, exec::Precision::F32, &file);
+        let float = |bits: &u32| f64::from(f32::from_bits(*bits));
+        let error: f64 = bits.iter().zip(&exact).map(|(a, b)| (float(a) - float(b)).powi(2)).sum();
+        let error = (error / bits.len() as f64).sqrt();
+        assert!(error < 0.01, "{error} where the result is 0.8");
+        let bytes = bits.iter().flat_map(|v| v.to_le_bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        assert_eq!(hash, 0, "{hash:#x}, {error}");
     }
 
     /// Every model that comes with the sources and has a plan, but those whose weights lie in other files.

@@ -5,8 +5,51 @@ use super::names::NONE;
 use super::role::Role;
 use super::time::TimeAs;
 use crate::config::{SchedulerConfig, Sigmas};
+use crate::error::model_error;
 use crate::normalization::Normalization;
 use std::collections::BTreeMap;
+
+/// What a model computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Precision {
+    /// 32 bits: the same sample on every CPU.
+    #[default]
+    F32,
+    /// 16 bits, but where sums need more: values that depend on the sample take half the memory. A CPU that computes in 16
+    /// bits (64-bit ARM with FEAT_FP16: Raspberry Pi 5, Jetson) is faster by it; another one widens what it computes with.
+    F16,
+    /// 16 bits where the CPU computes in them, else 32.
+    Auto,
+}
+
+impl Precision {
+    /// All of them, with their names.
+    pub const ALL: [(&'static str, Self); 3] = [("f32", Self::F32), ("f16", Self::F16), ("auto", Self::Auto)];
+
+    /// The one of this name: f32, f16 or auto.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn from_name(name: &str) -> crate::Result<Self> {
+        let known = Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, precision)| *precision);
+        known.ok_or_else(|| model_error(format!("there is no precision {name:?}: there are f32, f16 and auto")))
+    }
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, precision)| *precision == self).map_or("", |(name, _)| name)
+    }
+
+    /// What values are kept in on this kind of CPU.
+    pub(super) fn on(self, isa: exec::Isa) -> exec::Precision {
+        match self {
+            Precision::F16 => exec::Precision::F16,
+            Precision::Auto if isa.computes_in_halves() => exec::Precision::F16,
+            Precision::F32 | Precision::Auto => exec::Precision::F32,
+        }
+    }
+}
 
 /// How a model file is read, where that is not as the file says of itself:
 ///
@@ -25,6 +68,7 @@ pub struct ModelOptions {
     pub(super) normalization: Option<Normalization>,
     pub(super) exact_quantization: bool,
     pub(super) max_memory: Option<usize>,
+    pub(super) precision: Precision,
     pub(super) time_as: Option<TimeAs>,
     pub(super) conditions: BTreeMap<String, Vec<usize>>,
     pub(super) joins: Vec<Join>,
@@ -125,6 +169,12 @@ impl ModelOptions {
     /// float, and a graph that the plan does not cover runs in float with its rounded weights.
     pub fn exact_quantization(mut self, exact: bool) -> Self {
         self.exact_quantization = exact;
+        self
+    }
+
+    /// What the model computes in: 32 bits, where this is not called. A model that is quantized to 8 bits stays as it is.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 

@@ -28,10 +28,11 @@ mod step;
 mod testing;
 mod verify;
 
-pub use compile::{Inputs, ResultShape, Stage, compile};
+pub use compile::{Inputs, Numbers, ResultShape, Stage, compile};
 pub use expand::write_out;
 pub use graph::GraphInput;
 pub use kernels::Isa;
+pub use kernels::arena::Precision;
 pub use plan::{At, Plan, StepInfo, Workspace};
 pub use reason::Reason;
 pub use shapes::{Shapes, has_rules};

@@ -3,20 +3,44 @@
 //! A step owns one list of [`Places`]. What the verifier proves, where values are laid out, and what a kernel is handed all
 //! come from this list, so that what was checked and what is touched cannot come apart.
 
-use kernels::arena::{Extent, ImageView};
+use kernels::arena::{Extent, ImageView, Precision};
 use kernels::general::{RANK, StridedLoops};
 use std::marker::PhantomData;
 
 /// Why a place is there when a step runs: no plan runs that the verifier has not proven.
 pub const PROVEN: &str = "places that the verifier has proven";
 
-/// Which of a workspace's two buffers something is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which of a workspace's buffers something is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Buffer {
     /// The arena of numbers in f32.
     Floats,
+    /// The arena of numbers in f16.
+    Halves,
     /// The arena of quantized images, one byte a number.
     Bytes,
+}
+
+impl Buffer {
+    /// All of them, in their order.
+    pub const ALL: [Buffer; 3] = [Buffer::Floats, Buffer::Halves, Buffer::Bytes];
+
+    /// That of such numbers.
+    pub fn of(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Buffer::Floats,
+            Precision::F16 => Buffer::Halves,
+        }
+    }
+
+    /// The bytes of one number.
+    pub fn size(self) -> usize {
+        match self {
+            Buffer::Floats => 4,
+            Buffer::Halves => 2,
+            Buffer::Bytes => 1,
+        }
+    }
 }
 
 /// What a step does with a place.
@@ -204,19 +228,29 @@ impl Places {
         self.add(access, Buffer::Floats, Region::Slice(slice))
     }
 
+    /// Such numbers that lie together.
+    pub fn slice_of(&mut self, precision: Precision, access: Access, slice: Slice) -> Handle<Slice> {
+        self.add(access, Buffer::of(precision), Region::Slice(slice))
+    }
+
     /// Numbers in f32 at regular distances.
     pub fn strided(&mut self, access: Access, strided: Strided) -> Handle<Strided> {
         self.add(access, Buffer::Floats, Region::Strided(strided))
     }
 
-    /// An image in f32.
-    pub fn image(&mut self, access: Access, view: ImageView) -> Handle<ImageView> {
-        self.add(access, Buffer::Floats, Region::Image(*view))
+    /// Such numbers at regular distances.
+    pub fn strided_of(&mut self, precision: Precision, access: Access, strided: Strided) -> Handle<Strided> {
+        self.add(access, Buffer::of(precision), Region::Strided(strided))
     }
 
-    /// An image in f32 that is read with the zeros around it.
+    /// An image in f32 or f16.
+    pub fn image(&mut self, access: Access, view: ImageView) -> Handle<ImageView> {
+        self.add(access, Buffer::of(view.precision), Region::Image(*view))
+    }
+
+    /// An image in f32 or f16 that is read with the zeros around it.
     pub fn bordered(&mut self, view: ImageView) -> Handle<ImageView> {
-        self.add(Access::Read, Buffer::Floats, Region::Bordered(*view))
+        self.add(Access::Read, Buffer::of(view.precision), Region::Bordered(*view))
     }
 
     /// A quantized image that is written.
@@ -240,6 +274,14 @@ impl Places {
     /// With a handle of another list, or when the place is an image that cannot be: the verifier refuses those first.
     pub fn get<T: Kind>(&self, handle: Handle<T>) -> T {
         T::of(&self.0[handle.index].region).expect("a handle is of the list that gave it")
+    }
+
+    /// What the numbers of the place of this handle are, if it is not in 8 bits.
+    ///
+    /// # Panics
+    /// As [`get`](Self::get).
+    pub fn precision<T>(&self, handle: Handle<T>) -> Precision {
+        if self.0[handle.index].buffer == Buffer::Halves { Precision::F16 } else { Precision::F32 }
     }
 
     /// All of them.

@@ -1,10 +1,11 @@
 //! A compiled network, and the state that running it changes.
 
 use crate::compile::Stage;
-use crate::place::{PROVEN, Slice, Strided};
+use crate::place::{Access, Buffer, PROVEN, Place, Slice, Strided};
 use crate::pool::Pool;
 use crate::step::{Boundary, Call, Scratch, Share, Step, Work};
 use crate::verify::Verified;
+use half::f16;
 use kernels::{Isa, Memory, Part};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -18,6 +19,7 @@ pub struct Plan {
     verified: Verified,
     classes: Option<usize>,
     looks_up: bool,
+    in_f32: Vec<String>,
 }
 
 /// A step of a plan, as it is shown.
@@ -56,6 +58,7 @@ pub struct At<'a> {
 /// The buffers of runs, one after the other, and the threads that share them; made once.
 pub struct Workspace {
     memory: Vec<f32>,
+    halves: Vec<f16>,
     bytes: Vec<u8>,
     /// What each thread works in.
     scratch: Vec<Mutex<Scratch>>,
@@ -94,6 +97,9 @@ struct Cache {
 /// The bits of both times, the class, the version of the conditions, and the tokens of another time, with its bits.
 type Key = ([u64; 2], usize, u64, (usize, u64));
 
+/// A quarter of what 16 bits hold: a value that comes near it for one sample may exceed it for another.
+const MOST_IN_HALVES: f32 = 16_376.0;
+
 /// The times that a workspace remembers.
 const TIMES: usize = 64;
 
@@ -109,7 +115,7 @@ pub(crate) struct Tables {
 impl Plan {
     /// A plan of what has been verified.
     pub(crate) fn new(isa: Isa, verified: Verified, Tables { classes, looks_up }: Tables) -> Self {
-        Plan { isa, verified, classes, looks_up }
+        Plan { isa, verified, classes, looks_up, in_f32: Vec::new() }
     }
 
     /// What was verified, to be changed.
@@ -126,14 +132,16 @@ impl Plan {
 
     /// The buffers for runs on one thread.
     pub fn workspace(&self) -> Workspace {
-        let mut memory = vec![0.0; self.verified.memory_len];
+        let [floats, halves, bytes] = self.verified.lens;
+        let mut memory = vec![0.0; floats];
         for (start, values) in &self.verified.constants {
             memory[*start..][..values.len()].copy_from_slice(values);
         }
         let values = vec![0.0; TIMES * self.verified.handed[1].len];
         Workspace {
             memory,
-            bytes: vec![0; self.verified.bytes_len],
+            halves: vec![f16::ZERO; halves],
+            bytes: vec![0; bytes],
             scratch: vec![Mutex::new(Scratch::new(self.verified.scratch))],
             pool: None,
             bound: vec![self.unbound()],
@@ -175,11 +183,12 @@ impl Plan {
     pub fn workspace_bytes(&self) -> usize {
         let plan = &self.verified;
         let remembered = plan.handed[1].len.saturating_mul(TIMES);
-        let numbers = [plan.memory_len, plan.scratch.work, plan.scratch.copied, remembered];
+        let numbers = [plan.scratch.work, plan.scratch.copied, remembered];
         let numbers = numbers.into_iter().fold(0, usize::saturating_add);
         let observed = self.observed_lens().fold(0, |n, len| len.saturating_mul(4).saturating_add(n));
-        let others = [plan.bytes_len, self.slot_bytes(), observed, TIMES * size_of::<Key>()];
-        others.into_iter().fold(numbers.saturating_mul(4), usize::saturating_add)
+        let of_buffers = Buffer::ALL.map(|b| plan.lens[b as usize].saturating_mul(b.size()));
+        let others = [self.slot_bytes(), observed, TIMES * size_of::<Key>()];
+        others.into_iter().chain(of_buffers).fold(numbers.saturating_mul(4), usize::saturating_add)
     }
 
     /// Bytes of each slot that conditions are bound to.
@@ -305,13 +314,13 @@ impl Plan {
             let beside = all[first..range.end].iter().take_while(|s| s.share == Share::BesideNext).count();
             let last = (first + beside).min(range.end - 1);
             let steps = &all[first..=last];
-            let Workspace { memory, bytes, scratch, pool, .. } = &mut *w;
+            let Workspace { memory, halves, bytes, scratch, pool, .. } = &mut *w;
             match (all[last].share, pool) {
                 (Share::Among(most), Some(pool)) if most > 1 => {
                     let (scratch, of) = (&*scratch, most.min(scratch.len()));
                     // SAFETY: the plan is `Verified`: steps that run beside others touch nothing that these do, and what
                     // the parts of one step write has no number in common.
-                    let shared = unsafe { Memory::new(memory, bytes).share() };
+                    let shared = unsafe { Memory::with_halves(memory, halves, bytes).share() };
                     pool.run(of, &|index| {
                         // none but this thread has it
                         let mut scratch = scratch[index].lock().unwrap_or_else(PoisonError::into_inner);
@@ -338,12 +347,12 @@ impl Plan {
 
     /// Runs a step on this thread.
     fn step(&self, step: &Step, w: &mut Workspace, at: At, out: &mut [f32]) {
-        let Workspace { memory, bytes, scratch, bound, observed, .. } = w;
+        let Workspace { memory, halves, bytes, scratch, bound, observed, .. } = w;
         let places = &step.places;
         match &step.work {
             Work::Kernel(kernel) => {
                 let scratch = scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner);
-                let memory = Memory::new(memory, bytes);
+                let memory = Memory::with_halves(memory, halves, bytes);
                 kernel.run(Call { isa: self.isa, part: Part::WHOLE, places, memory }, scratch);
             }
             Work::Boundary(Boundary::Sample { to, from }) => {
@@ -367,6 +376,51 @@ impl Plan {
                 memory[to.start..to.end()].copy_from_slice(&bound[at.slot].conditions[*index]);
             }
         }
+    }
+
+    /// Whether some values are in 16 bits.
+    pub fn has_halves(&self) -> bool {
+        self.verified.steps.iter().any(|step| step.made_for.is_some())
+    }
+
+    /// The values that were to be kept in 32 bits.
+    pub fn in_f32(&self) -> &[String] {
+        &self.in_f32
+    }
+
+    /// With the values that were to be kept in 32 bits.
+    pub(crate) fn keeping(self, in_f32: &[String]) -> Self {
+        Plan { in_f32: in_f32.to_vec(), ..self }
+    }
+
+    /// Runs the network, and looks at every value in 16 bits as it is made: those of which a number is more than a quarter of
+    /// the greatest that 16 bits hold, or none at all, though what they are made of was not. Conditions must be bound.
+    pub fn overflows(&self, w: &mut Workspace, at: At) -> Vec<String> {
+        let mut out = vec![0.0; self.result_len()];
+        let (mut names, mut spoilt) = (Vec::new(), HashSet::new());
+        for step in &self.verified.steps[self.verified.stages[0]..] {
+            self.step(step, w, at, &mut out);
+            let Workspace { memory, halves, bytes, .. } = &mut *w;
+            let memory = Memory::with_halves(memory, halves, bytes);
+            let from_spoilt = step.places.iter().any(|p| p.access == Access::Read && spoilt.contains(&p.storage));
+            let of_halves = |place: &&Place| place.buffer == Buffer::Halves;
+            let written = step.places.iter().filter(of_halves).filter(|place| place.access != Access::Read);
+            let mut large = false;
+            for place in written {
+                place.for_each_run(&mut |run| large |= memory.greatest_half(run.start, run.len()) > MOST_IN_HALVES);
+                // what another value left there is gone
+                spoilt.remove(&place.storage);
+            }
+            if large {
+                spoilt.extend(step.places.iter().filter(|p| p.access != Access::Read).map(|p| p.storage));
+            }
+            if let Some(name) = step.made_for.as_deref().filter(|_| large && !from_spoilt)
+                && !names.iter().any(|known| known == name)
+            {
+                names.push(name.to_string());
+            }
+        }
+        names
     }
 
     /// The kernels of the steps, in their order.

@@ -135,6 +135,8 @@ pub struct Step {
     pub places: Places,
     /// How threads share it.
     pub share: Share,
+    /// The value for the sake of which it is, of a step in 16 bits: what is to be made in 32 if that overflows.
+    pub made_for: Option<Arc<str>>,
 }
 
 /// The time that a part of a step must take for another thread to be worth it: that in which a core makes as many
@@ -147,12 +149,12 @@ impl Step {
     pub fn new(kernel: impl Kernel + 'static, places: Places) -> Self {
         let work = kernel.cost(&places);
         let share = Share::Among(work.map_or(1, |work| (work / WORTH).max(1)));
-        Step { work: Work::Kernel(Arc::new(kernel)), places, share }
+        Step { work: Work::Kernel(Arc::new(kernel)), places, share, made_for: None }
     }
 
     /// A step at the border of the plan.
     pub fn boundary(boundary: Boundary, places: Places) -> Self {
-        Step { work: Work::Boundary(boundary), places, share: Share::Among(1) }
+        Step { work: Work::Boundary(boundary), places, share: Share::Among(1), made_for: None }
     }
 
     /// The kernel, if it is one.

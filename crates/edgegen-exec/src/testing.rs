@@ -1,7 +1,8 @@
 //! Small graphs for tests: made node by node, or at random.
 
-use crate::{At, GraphInput, Inputs, Plan, Reason, ResultShape, compile};
+use crate::{At, GraphInput, Inputs, Numbers, Plan, Reason, ResultShape, compile};
 use kernels::Isa;
+use kernels::arena::Precision;
 use onnx::budget::Budget;
 use onnx::pb::tensor_proto::DataType;
 use onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
@@ -102,9 +103,21 @@ impl Builder {
         name
     }
 
-    /// The plan of a graph of the sample `x` of this shape, the time `t` and the condition `c` of `condition` numbers, whose
-    /// result is `result`.
+    /// The plan in 32 bits of a graph of the sample `x` of this shape, the time `t` and the condition `c` of `condition`
+    /// numbers, whose result is `result`.
     pub fn plan(&mut self, isa: Isa, dims: &[usize], condition: usize, result: &str) -> Result<Plan, Reason> {
+        self.plan_in(&Numbers::default(), isa, dims, condition, result)
+    }
+
+    /// The same in such numbers.
+    pub fn plan_in(
+        &mut self,
+        numbers: &Numbers,
+        isa: Isa,
+        dims: &[usize],
+        condition: usize,
+        result: &str,
+    ) -> Result<Plan, Reason> {
         self.graph.output = vec![ValueInfoProto { name: result.into(), ..Default::default() }];
         let input = |name, dims: &[usize]| GraphInput { name, dims: dims.to_vec(), integer: false };
         let inputs = Inputs {
@@ -116,7 +129,7 @@ impl Builder {
             opset: 21,
             result: ResultShape::OfSample,
         };
-        compile(isa, &self.graph, &inputs, &Budget::new(if cfg!(miri) { 1 << 22 } else { 1 << 28 }))
+        compile(isa, &self.graph, &inputs, numbers, &Budget::new(if cfg!(miri) { 1 << 22 } else { 1 << 28 }))
     }
 
     /// x · sigmoid(x).
@@ -333,8 +346,8 @@ pub fn kernel(sides: &[i64]) -> Attribute<'_> {
     Attribute::Ints("kernel_shape", sides)
 }
 
-/// The sample's shape and the plan of a random network.
-pub fn random_plan(isa: Isa, seed: u64) -> (Vec<usize>, Plan) {
+/// The sample's shape and the plan of a random network in such numbers.
+pub fn random_plan(precision: Precision, isa: Isa, seed: u64) -> (Vec<usize>, Plan) {
     let mut b = Builder::new(seed);
     // Miri takes a thousand times as long
     let [channels, rows, columns, blocks] = if cfg!(miri) { [2, 3, 3, 3] } else { [6, 6, 9, 7] };
@@ -348,7 +361,8 @@ pub fn random_plan(isa: Isa, seed: u64) -> (Vec<usize>, Plan) {
     let last = all[all.len() - 1].clone();
     let result = b.conv(&last, c, c, 1);
     let dims = vec![1, c, h, w];
-    let plan = b.plan(isa, &dims, 5, &result).unwrap_or_else(|e| panic!("the network of seed {seed}: {e}"));
+    let plan = b.plan_in(&Numbers::of(precision), isa, &dims, 5, &result);
+    let plan = plan.unwrap_or_else(|e| panic!("the network of seed {seed}: {e}"));
     (dims, plan)
 }
 

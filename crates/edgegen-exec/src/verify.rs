@@ -48,11 +48,9 @@ pub struct Draft {
     pub stages: [usize; 2],
     /// Where values lie.
     pub storages: Vec<Storage>,
-    /// The numbers of the arena.
-    pub memory_len: usize,
-    /// The bytes of the arena of quantized images.
-    pub bytes_len: usize,
-    /// The bytes that both arenas together may have: what the model's budget had left.
+    /// The numbers of each buffer, in the order of [`Buffer::ALL`].
+    pub lens: [usize; 3],
+    /// The bytes that all arenas together may have: what the model's budget had left.
     pub most_bytes: usize,
     /// The numbers that do not change, and where they lie.
     pub constants: Vec<(usize, Vec<f32>)>,
@@ -107,10 +105,11 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String>
 
 /// The arenas are no larger than the model's budget, and every storage lies in its own, with room for whole vectors after it.
 fn storages_lie_in_their_buffers(draft: &Draft) -> Result<(), String> {
-    let bytes = draft.memory_len.checked_mul(4).and_then(|bytes| bytes.checked_add(draft.bytes_len));
+    let sum = |all: usize, buffer: &Buffer| all.checked_add(draft.lens[*buffer as usize].checked_mul(buffer.size())?);
+    let bytes = Buffer::ALL.iter().try_fold(0, sum);
     ensure(bytes.is_some_and(|bytes| bytes <= draft.most_bytes), || "its arena is too large".into())?;
     for storage in &draft.storages {
-        let len = if storage.buffer == Buffer::Floats { draft.memory_len } else { draft.bytes_len };
+        let len = draft.lens[storage.buffer as usize];
         let inside = storage.end().and_then(|end| end.checked_add(SLACK)).is_some_and(|end| end <= len);
         ensure(inside, || format!("{storage:?} is beyond its buffer's {len}"))?;
     }
@@ -128,11 +127,11 @@ fn constants_fill_their_storages(draft: &Draft) -> Result<(), String> {
     ensure(floats && filled == said, || "stored numbers are not where they belong".into())
 }
 
-/// All numbers of every place lie within its storage, which is of its buffer.
+/// All numbers of every place lie within its storage, which is of its buffer; and images are of that buffer's numbers.
 fn places_lie_in_their_storages(draft: &Draft) -> Result<(), String> {
     for place in draft.steps.iter().flat_map(|step| step.places.iter()) {
         let storage = draft.storages.get(place.storage).filter(|s| s.buffer == place.buffer);
-        let extent = place.extent();
+        let extent = place.extent().filter(|_| place.is_of_its_buffer());
         let inside = storage.zip(extent).is_some_and(|(s, e)| s.start <= e.start && e.end <= s.range().end);
         ensure(inside, || format!("{place:?} is not within its storage"))?;
     }
@@ -212,7 +211,7 @@ fn live_values_do_not_overlap(draft: &Draft) -> Result<(), String> {
     used.sort_by_key(|(first, ..)| *first);
     // the storages that are live at the step that is looked at lie apart, so that a further one need only be compared with
     // the two beside it: in time that grows with their number, and not with its square
-    let place = |storage: &Storage| (storage.buffer == Buffer::Bytes, storage.start);
+    let place = |storage: &Storage| (storage.buffer, storage.start);
     let (mut live, mut ends) = (BTreeMap::new(), BinaryHeap::new());
     for (first, last, storage) in used {
         while let Some(Reverse((_, gone))) = ends.peek().copied().filter(|Reverse((end, _))| *end < first) {
@@ -239,7 +238,7 @@ fn what_stages_hand_on_is_remembered_whole(draft: &Draft) -> Result<(), String> 
     let [of_time, of_sample] = draft.stages;
     ensure(of_time <= of_sample && of_sample <= draft.steps.len(), || "its stages are not in order".into())?;
     for handed in draft.handed {
-        let inside = handed.start.checked_add(handed.len).is_some_and(|end| end <= draft.memory_len);
+        let inside = handed.start.checked_add(handed.len).is_some_and(|end| end <= draft.lens[Buffer::Floats as usize]);
         ensure(inside, || "what is remembered is beyond the arena".into())?;
     }
     let lives = lives(draft);
@@ -283,8 +282,8 @@ fn threads_do_not_meet(draft: &Draft) -> Result<(), String> {
 /// What steps have touched so far, number by number: so that many steps are compared in time that grows with what they
 /// touch, as a call's own does, and not with the square of their number.
 struct Seen {
-    /// For each number of both arenas, whether it was read and whether it was written.
-    numbers: [Vec<u8>; 2],
+    /// For each number of each buffer, whether it was read and whether it was written.
+    numbers: [Vec<u8>; 3],
 }
 
 impl Seen {
@@ -293,7 +292,7 @@ impl Seen {
 
     fn of(draft: &Draft) -> Self {
         // memory that is all zeros costs nothing where it is not touched
-        Seen { numbers: [draft.memory_len, draft.bytes_len].map(|len| vec![0; len]) }
+        Seen { numbers: draft.lens.map(|len| vec![0; len]) }
     }
 
     /// Makes sure that no step writes what another touches. Places lie in the arenas.
@@ -327,7 +326,7 @@ fn overlap(draft: &Draft, a: &Place, b: &Place) -> bool {
         return false;
     }
     // they are interleaved, as the parts of a concatenation are: all of their numbers are looked at
-    debug_assert!(end <= draft.memory_len.max(draft.bytes_len));
+    debug_assert!(end <= draft.lens[a.buffer as usize]);
     let mut taken = vec![false; end - start];
     let within = |run: Range<usize>| run.start.clamp(start, end) - start..run.end.clamp(start, end) - start;
     a.for_each_run(&mut |run| taken[within(run)].fill(true));
@@ -337,6 +336,16 @@ fn overlap(draft: &Draft, a: &Place, b: &Place) -> bool {
 }
 
 impl Place {
+    /// Whether an image's numbers are those of the buffer that it is in.
+    fn is_of_its_buffer(&self) -> bool {
+        match &self.region {
+            Region::Image(v) | Region::Bordered(v) | Region::Edges(v) => {
+                self.buffer == Buffer::Bytes || self.buffer == Buffer::of(v.precision)
+            }
+            Region::Slice(_) | Region::Strided(_) => true,
+        }
+    }
+
     /// The channels of an image that are touched: kernels of bytes read whole groups of them.
     fn channels(&self, view: &Extent) -> Option<usize> {
         match (self.buffer, &self.region) {
@@ -364,7 +373,7 @@ impl Place {
     }
 
     /// Calls `f` with runs of numbers that are all of it.
-    fn for_each_run(&self, f: &mut dyn FnMut(Range<usize>)) {
+    pub fn for_each_run(&self, f: &mut dyn FnMut(Range<usize>)) {
         match &self.region {
             Region::Slice(s) => f(s.start..s.end()),
             Region::Strided(s) => strided_runs(s, f),

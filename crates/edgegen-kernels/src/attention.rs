@@ -6,7 +6,9 @@ use super::dense::exp;
 use super::memory::{Memory, Part};
 use super::pointer::{Source, Target};
 use super::simd::{Simd, WIDEST};
+use super::weights::Real;
 use crate::arena::ImageView;
+use std::marker::PhantomData;
 
 /// Attention: `softmax(scale · q kᵀ) v` for each head.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,9 +88,16 @@ impl Attention {
 /// # Panics
 /// When a picture does not lie within the memory, or the mask or the work space is of another length.
 #[inline(always)]
-pub(super) fn run<S: Simd>(s: S, a: &Attention, mask: Option<&[f32]>, part: Part, work: &mut [f32], memory: Memory) {
+pub(super) fn run<S: Simd, T: Real>(
+    s: S,
+    a: &Attention,
+    mask: Option<&[f32]>,
+    part: Part,
+    work: &mut [f32],
+    memory: Memory,
+) {
     let (queries, keys) = (a.query.h * a.query.w, a.key.h * a.key.w);
-    assert!(a.views().iter().all(|v| v.fits(memory.len())) && work.len() >= a.work_len);
+    assert!(a.views().iter().all(|v| memory.holds::<T>(*v)) && work.len() >= a.work_len);
     assert!(mask.is_none_or(|m| m.len() == queries * keys));
     let (c, c_value) = (a.query.c / a.heads, a.value.c / a.heads);
     let (columns, channels) = (keys.next_multiple_of(WIDEST), c_value.next_multiple_of(WIDEST));
@@ -104,16 +113,16 @@ pub(super) fn run<S: Simd>(s: S, a: &Attention, mask: Option<&[f32]>, part: Part
         let (query, output) = (part_of(a.query), part_of(a.output));
         if packed != Some(head) {
             // keys lie by channel, values by pixel
-            pack(s, part_of(a.key), memory, packed_keys, columns, true);
-            pack(s, part_of(a.value), memory, packed_values, channels, false);
+            pack::<S, T>(s, part_of(a.key), memory, packed_keys, columns, true);
+            pack::<S, T>(s, part_of(a.value), memory, packed_values, channels, false);
             packed = Some(head);
         }
         let count = QUERIES.min(queries - first);
         for (q, to) in scaled.chunks_exact_mut(c).enumerate().take(count) {
-            let from = memory.arena().source().skip(query.at(first + q));
+            let from = T::arena(memory).source().skip(query.at(first + q));
             for (k, v) in to.iter_mut().enumerate() {
                 // SAFETY: the query's channels lie within the arena.
-                *v = unsafe { from.load::<f32>(k) } * a.scale;
+                *v = unsafe { from.load::<T>(k) }.to_f32() * a.scale;
             }
         }
         products(s, scaled, c, packed_keys, columns, count, Scores { to: scores, columns });
@@ -129,7 +138,7 @@ pub(super) fn run<S: Simd>(s: S, a: &Attention, mask: Option<&[f32]>, part: Part
         for (line, inverse) in scores.chunks_exact_mut(columns).zip(&mut inverse).take(count) {
             *inverse = 1.0 / softmax(s, line, keys);
         }
-        let results = Results { memory, output, first, inverse: &inverse };
+        let results = Results::<T> { memory, output, first, inverse: &inverse, of: PhantomData };
         products(s, scores, keys, packed_values, channels, count, results);
     }
 }
@@ -155,21 +164,22 @@ impl<S: Simd> Put<S> for Scores<'_> {
 
 /// They are stored as the channels of pixels from number `first` on, times each pixel's factor. The output lies within the
 /// memory.
-struct Results<'a> {
+struct Results<'a, T> {
     memory: Memory<'a>,
     output: ImageView,
     first: usize,
     inverse: &'a [f32; QUERIES],
+    of: PhantomData<T>,
 }
 
-impl<S: Simd> Put<S> for Results<'_> {
+impl<S: Simd, T: Real> Put<S> for Results<'_, T> {
     #[inline(always)]
     fn put(&mut self, s: S, q: usize, i: usize, products: S::F) {
         let (pixel, output) = (self.first + q, self.output);
         if i < output.c && pixel < output.h * output.w {
             let (at, values) = (output.at(pixel) + i, s.mul(products, s.splat(self.inverse[q])));
             // SAFETY: the pixel is one of the output, which has so many channels left; other parts have other pixels.
-            unsafe { s.store_some(self.memory.arena(), at, output.c - i, values) }
+            unsafe { T::put_some(s, T::arena(self.memory), at, output.c - i, values) }
         }
     }
 }
@@ -185,11 +195,11 @@ const fn vectors<S: Simd>() -> usize {
 /// # Panics
 /// When there is no room, or the picture does not lie within the arena.
 #[inline(always)]
-fn pack<S: Simd>(s: S, from: ImageView, memory: Memory, to: &mut [f32], width: usize, by_channel: bool) {
+fn pack<S: Simd, T: Real>(s: S, from: ImageView, memory: Memory, to: &mut [f32], width: usize, by_channel: bool) {
     let (pixels, panel) = (from.h * from.w, vectors::<S>() * S::LANES);
     let lines = if by_channel { from.c } else { pixels };
     let used = if by_channel { pixels } else { from.c };
-    assert!(to.len() >= lines * width && width >= used && width.is_multiple_of(WIDEST) && from.fits(memory.len()));
+    assert!(to.len() >= lines * width && width >= used && width.is_multiple_of(WIDEST) && memory.holds::<T>(from));
     // where number i of line k lies
     let place = |k: usize, i: usize| {
         let first = i / panel * panel;
@@ -202,11 +212,11 @@ fn pack<S: Simd>(s: S, from: ImageView, memory: Memory, to: &mut [f32], width: u
     }
     let to = Target::of(to);
     for pixel in 0..pixels {
-        let from_pixel = memory.arena().source().skip(from.at(pixel));
+        let from_pixel = T::arena(memory).source().skip(from.at(pixel));
         if by_channel {
             for c in 0..from.c {
                 // SAFETY: the picture lies within the arena.
-                let v: f32 = unsafe { from_pixel.load(c) };
+                let v = unsafe { from_pixel.load::<T>(c) }.to_f32();
                 // SAFETY: `to` has room for all lines.
                 unsafe { to.store(place(c, pixel), v) }
             }
@@ -214,9 +224,9 @@ fn pack<S: Simd>(s: S, from: ImageView, memory: Memory, to: &mut [f32], width: u
             // panels are of whole vectors
             for c in (0..from.c).step_by(S::LANES) {
                 // SAFETY: the picture lies within the arena.
-                let v = unsafe { s.load_some(from_pixel, c, from.c - c) };
+                let v = unsafe { T::get_some(s, from_pixel, c, from.c - c) };
                 // SAFETY: `to` has room for all lines.
-                unsafe { s.store_some(to, place(pixel, c), from.c - c, v) }
+                unsafe { f32::put_some(s, to, place(pixel, c), from.c - c, v) }
             }
         }
     }
@@ -289,7 +299,7 @@ impl Lines<'_> {
         assert!(x.len() >= (P - 1) * step + depth && weights.len() >= depth * V * S::LANES);
         let mut sums = [[s.splat(0.0); V]; P];
         // SAFETY: the assertion.
-        unsafe { accumulate::<S, f32, V, P>(s, &mut sums, Source::of(weights), Source::of(x), step, depth) };
+        unsafe { accumulate::<S, f32, f32, V, P>(s, &mut sums, Source::of(weights), Source::of(x), step, depth) };
         for (p, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
                 put.put(s, q + p, first + v * S::LANES, sum);

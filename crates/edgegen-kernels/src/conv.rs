@@ -6,11 +6,12 @@
 
 use super::memory::{Memory, Part};
 use super::pointer::{Plain, Source, Target};
-use super::simd::{Simd, WIDEST};
-use super::weights::{Number, Order, Stored, Weights};
+use super::simd::{Vector, WIDEST};
+use super::weights::{Number, Order, Real, Stored, Weights};
 use super::winograd::{self, Square};
 use crate::Isa;
-use crate::arena::ImageView;
+use crate::arena::{ImageView, Precision};
+use half::f16;
 use std::ops::Range;
 
 /// Output channels that a tile works on, and where their weights are.
@@ -40,7 +41,7 @@ impl Block {
         (0..count).map(block).collect()
     }
 
-    /// The pixels of a tile, of those that a tile of so many vectors [may have](Simd::PIXELS): all of a row of `w` about
+    /// The pixels of a tile, of those that a tile of so many vectors [may have](Vector::PIXELS): all of a row of `w` about
     /// as many.
     #[inline(always)]
     pub(super) fn pixels(blocks: &[Self], most: &[usize], w: usize) -> usize {
@@ -123,6 +124,8 @@ impl Method {
 pub struct Packed {
     shape: Shape,
     method: Method,
+    /// What inputs and outputs are in.
+    precision: Precision,
     /// The numbers of a vector, and the most vectors a tile: what the blocks are made for.
     tile: (usize, usize),
     blocks: Vec<Block>,
@@ -158,12 +161,27 @@ impl Order for ByTap<'_> {
 }
 
 impl Packed {
-    /// Packs weights `[C_out, C_in, k, k]` for this kind of CPU.
+    /// Packs weights `[C_out, C_in, k, k]` for pictures in 32 bits on this kind of CPU.
     ///
     /// # Errors
     /// When there are not as many weights, scales or biases as the shape says, when a size is 0 or more than can be
     /// counted, or when the weights cannot be transformed as the method wants.
     pub fn new(shape: Shape, method: Method, weights: Stored, bias: Option<&[f32]>, isa: Isa) -> Result<Self, String> {
+        Packed::of(Precision::F32, shape, method, weights, bias, isa)
+    }
+
+    /// As [`new`](Self::new), for pictures in such numbers. Weights for those in 16 bits are rounded to as many.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when a weight is too large for 16 bits.
+    pub fn of(
+        precision: Precision,
+        shape: Shape,
+        method: Method,
+        weights: Stored,
+        bias: Option<&[f32]>,
+        isa: Isa,
+    ) -> Result<Self, String> {
         shape.check()?;
         let Shape { c_out, c_in, kernel, .. } = shape;
         let side = kernel[0] * kernel[1];
@@ -171,7 +189,7 @@ impl Packed {
         if bias.is_some_and(|b| b.len() != c_out) {
             return Err(format!("a convolution with {c_out} output channels and another number of biases"));
         }
-        let (lanes, vectors) = isa.tile();
+        let (lanes, vectors) = isa.tile_of(precision);
         // the taps of a kernel, or what they are transformed into
         let taps = match method {
             Method::Direct => side,
@@ -180,16 +198,19 @@ impl Packed {
         let blocks = Block::split(c_out, (lanes, vectors), taps * c_in);
         // so that a whole vector may be read at the last channel
         let padded = c_out + lanes * vectors;
-        let weights = match (method, weights) {
-            (Method::Direct, stored) => Weights::new(stored, &ByTap { blocks: &blocks, lanes, c_in, taps }, padded),
-            (Method::Winograd(square), Stored::Float(weights)) if winograd::can(&shape) => {
-                Weights::F32(winograd::float::pack(square, weights, &blocks, lanes, c_in))
+        let by_tap = ByTap { blocks: &blocks, lanes, c_in, taps };
+        let weights = match (method, weights, precision) {
+            (Method::Direct, stored, Precision::F32) => Weights::new(stored, &by_tap, padded),
+            (Method::Direct, Stored::Float(weights), Precision::F16) => Weights::halves(&by_tap.arrange(weights))?,
+            (Method::Winograd(square), Stored::Float(weights), _) if winograd::can(&shape) => {
+                let all = winograd::float::pack(square, weights, &blocks, lanes, c_in);
+                if precision == Precision::F16 { Weights::halves(&all)? } else { Weights::F32(all) }
             }
             _ => return Err(format!("weights that are not transformed by Winograd's method: {shape:?}")),
         };
         let mut bias = bias.map_or_else(|| vec![0.0; c_out], <[f32]>::to_vec);
         bias.resize(padded, 0.0);
-        Ok(Packed { shape, method, tile: (lanes, vectors), blocks, weights, bias })
+        Ok(Packed { shape, method, precision, tile: (lanes, vectors), blocks, weights, bias })
     }
 
     /// The sizes.
@@ -200,6 +221,18 @@ impl Packed {
     /// How it is worked out.
     pub fn method(&self) -> Method {
         self.method
+    }
+
+    /// The numbers of 32 bits that a run works with, for an output of `h` by `w`; none if that is more than can be counted.
+    pub fn work_len(&self, h: usize, w: usize) -> Option<usize> {
+        let numbers = self.method.work_len(&self.shape, h, w)?;
+        // those of 16 bits take half the room; each of two arrays may end with half a number
+        Some(if self.precision == Precision::F16 { numbers.div_ceil(2) + 1 } else { numbers })
+    }
+
+    /// What inputs and outputs are in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Bytes of weights.
@@ -235,7 +268,7 @@ impl<'a> Run<'a> {
     ///
     /// # Panics
     /// When that is not so, or a picture is of other sizes.
-    fn check<S: Simd>(&'a self, memory: Memory<'a>) -> Checked<'a> {
+    fn check<S: Vector, T: Real>(&'a self, memory: Memory<'a>) -> Checked<'a> {
         let shape = self.packed.shape;
         let Shape { c_out, c_in, .. } = shape;
         let (input, output) = (self.input, self.output);
@@ -244,16 +277,17 @@ impl<'a> Run<'a> {
         // windows of Winograd's method may reach further than the outputs that are wanted
         assert!(self.packed.method == Method::Direct || (output.h, output.w) == (input.h, input.w));
         let window = shape.window([output.h, output.w]);
-        assert!(window.is_some_and(|window| input.reaches(shape.padding, window, c_in, memory.len())));
-        assert!(output.fits(memory.len()) && output.is_apart());
-        let like = |r: ImageView| r.fits(memory.len()) && (r.c, r.h, r.w) == (c_out, output.h, output.w);
+        assert!(self.packed.precision == T::PRECISION && input.precision == T::PRECISION);
+        assert!(window.is_some_and(|window| input.reaches(shape.padding, window, c_in, T::len(memory))));
+        assert!(memory.holds::<T>(output) && output.is_apart());
+        let like = |r: ImageView| memory.holds::<T>(r) && (r.c, r.h, r.w) == (c_out, output.h, output.w);
         assert!(self.residual.is_none_or(like));
         Checked { run: self, memory }
     }
 
     /// What is added to the output channels of vector `v` of a block: those beyond the last get zeros.
     #[inline(always)]
-    pub(super) fn start<S: Simd>(&self, s: S, block: Block, v: usize) -> S::F {
+    pub(super) fn start<S: Vector>(&self, s: S, block: Block, v: usize) -> S::F {
         let first = block.first + v * S::LANES;
         let bias = s.read(&self.packed.bias, first);
         let Some(extra) = self.extra else { return bias };
@@ -261,40 +295,40 @@ impl<'a> Run<'a> {
         // the last vector may be a part
         let extra = &extra[first..first + left.min(S::LANES)];
         // SAFETY: the slice has as many.
-        s.add(bias, unsafe { s.load_some(Source::of(extra), 0, extra.len()) })
+        s.add(bias, unsafe { f32::get_some(s, Source::of(extra), 0, extra.len()) })
     }
 }
 
 /// What stays the same over the tiles of one row of the output: a row that there is, since [`new`](Self::new) makes it of a
 /// checked run.
 #[derive(Clone, Copy)]
-struct Row<'a, W> {
+struct Row<'a, W, T> {
     weights: Source<'a, W>,
     block: Block,
     /// The input from the window of the first pixel on.
-    input: Source<'a, f32>,
+    input: Source<'a, T>,
     /// The block's channels of the output, and of the residual, from the first pixel on.
-    output: Target<'a, f32>,
-    residual: Option<Source<'a, f32>>,
+    output: Target<'a, T>,
+    residual: Option<Source<'a, T>>,
     /// Numbers between the inputs of neighbouring output pixels.
     step: usize,
     run: &'a Run<'a>,
 }
 
-impl<'a, W: Number> Row<'a, W> {
+impl<'a, W: Number, T: Real> Row<'a, W, T> {
     #[inline(always)]
     fn new(Checked { run, memory }: Checked<'a>, weights: &'a [W], block: Block, y: usize) -> Self {
         let (Shape { stride, padding, .. }, input) = (run.packed.shape, run.input);
         assert!(y < run.output.h);
         // the border lies before the first row, and padding within it
         let first = input.start + y * stride[0] * input.row - padding[0] * input.row - padding[1] * input.pixel;
-        let at = |v: ImageView| v.start + y * v.row + block.first;
+        let (at, arena) = (|v: ImageView| v.start + y * v.row + block.first, T::arena(memory));
         Row {
             weights: Source::of(weights).skip(block.weights),
             block,
-            input: memory.arena().source().skip(first),
-            output: memory.arena().skip(at(run.output)),
-            residual: run.residual.map(|r| memory.arena().source().skip(at(r))),
+            input: arena.source().skip(first),
+            output: arena.skip(at(run.output)),
+            residual: run.residual.map(|r| arena.source().skip(at(r))),
             step: stride[1] * input.pixel,
             run,
         }
@@ -306,40 +340,56 @@ impl<'a, W: Number> Row<'a, W> {
 /// # Panics
 /// When a picture does not lie within the memory, or is of other sizes, or the work space is too small.
 #[inline(always)]
-pub(super) fn run<S: Simd>(s: S, run: &Run, part: Part, work: &mut [f32], memory: Memory) {
-    let checked = run.check::<S>(memory);
+pub(super) fn run<S: Vector>(s: S, run: &Run, part: Part, work: &mut [f32], memory: Memory) {
+    let checked = run.check::<S, f32>(memory);
     match (run.packed.method, &run.packed.weights) {
         (Method::Winograd(square), Weights::F32(weights)) => {
             winograd::float::run(s, square, checked, (weights, &run.packed.blocks), part, work);
         }
-        (_, Weights::F32(weights) | Weights::Whole(weights, _)) => direct(s, checked, weights, part),
-        (_, Weights::F16(weights)) => direct(s, checked, weights, part),
-        (_, Weights::I8(weights, _)) => direct(s, checked, weights, part),
+        (_, Weights::F32(weights) | Weights::Whole(weights, _)) => direct::<S, _, f32>(s, checked, weights, part),
+        (_, Weights::F16(weights)) => direct::<S, _, f32>(s, checked, weights, part),
+        (_, Weights::I8(weights, _)) => direct::<S, _, f32>(s, checked, weights, part),
+    }
+}
+
+/// Runs a convolution of pictures in 16 bits.
+///
+/// # Panics
+/// As [`run`].
+#[inline(always)]
+pub(super) fn run_halves<S: Vector>(s: S, run: &Run, part: Part, work: &mut [f32], memory: Memory) {
+    let checked = run.check::<S, f16>(memory);
+    match (run.packed.method, &run.packed.weights) {
+        (Method::Winograd(square), Weights::F16(weights)) => {
+            winograd::float::run(s, square, checked, (weights, &run.packed.blocks), part, work);
+        }
+        (_, Weights::F16(weights)) => direct::<S, _, f16>(s, checked, weights, part),
+        _ => unreachable!("weights for pictures in 16 bits are in as many"),
     }
 }
 
 /// Runs a convolution as it is defined.
 #[inline(always)]
-fn direct<S: Simd, W: Number>(s: S, checked: Checked, weights: &[W], part: Part) {
+fn direct<S: Vector, W: Number, T: Real>(s: S, checked: Checked, weights: &[W], part: Part) {
     let (packed, output) = (checked.run.packed, checked.run.output);
     let pixels = Block::pixels(&packed.blocks, S::PIXELS, output.w);
     for (line, tiles) in part.lines(packed.blocks.len() * output.h, output.w.div_ceil(pixels)) {
         let (block, y) = (packed.blocks[line / output.h], line % output.h);
         let pixels = (pixels, tiles.start * pixels..output.w.min(tiles.end * pixels));
-        let row = Row::new(checked, weights, block, y);
+        let row = Row::<W, T>::new(checked, weights, block, y);
         match block.vectors {
-            1 => row_of::<S, W, 1>(s, row, pixels),
-            2 => row_of::<S, W, 2>(s, row, pixels),
-            3 => row_of::<S, W, 3>(s, row, pixels),
-            _ => row_of::<S, W, 4>(s, row, pixels),
+            1 => row_of::<S, W, T, 1>(s, row, pixels),
+            2 => row_of::<S, W, T, 2>(s, row, pixels),
+            3 => row_of::<S, W, T, 3>(s, row, pixels),
+            _ => row_of::<S, W, T, 4>(s, row, pixels),
         }
     }
 }
 
 #[inline(always)]
-fn row_of<S: Simd, W: Number, const V: usize>(
+fn row_of<S: Vector, W: Number, T: Real, const V: usize>(
     s: S,
-    row: Row<W>,
+    row: Row<W, T>,
     (pixels, Range { start, end }): (usize, Range<usize>),
 ) {
     if V > S::PIXELS.len() {
@@ -348,14 +398,14 @@ fn row_of<S: Simd, W: Number, const V: usize>(
     let mut x = start;
     while x < end {
         match pixels.min(end - x) {
-            1 => tile::<S, W, V, 1>(s, row, x),
-            2 => tile::<S, W, V, 2>(s, row, x),
-            3 => tile::<S, W, V, 3>(s, row, x),
-            4 => tile::<S, W, V, 4>(s, row, x),
-            5 => tile::<S, W, V, 5>(s, row, x),
-            6 => tile::<S, W, V, 6>(s, row, x),
-            7 => tile::<S, W, V, 7>(s, row, x),
-            _ => tile::<S, W, V, 8>(s, row, x),
+            1 => tile::<S, W, T, V, 1>(s, row, x),
+            2 => tile::<S, W, T, V, 2>(s, row, x),
+            3 => tile::<S, W, T, V, 3>(s, row, x),
+            4 => tile::<S, W, T, V, 4>(s, row, x),
+            5 => tile::<S, W, T, V, 5>(s, row, x),
+            6 => tile::<S, W, T, V, 6>(s, row, x),
+            7 => tile::<S, W, T, V, 7>(s, row, x),
+            _ => tile::<S, W, T, V, 8>(s, row, x),
         }
         x += pixels;
     }
@@ -363,7 +413,7 @@ fn row_of<S: Simd, W: Number, const V: usize>(
 
 /// Works out P pixels from `x` on, of V vectors of output channels, which are the row's block.
 #[inline(always)]
-fn tile<S: Simd, W: Number, const V: usize, const P: usize>(s: S, row: Row<W>, x: usize) {
+fn tile<S: Vector, W: Number, T: Real, const V: usize, const P: usize>(s: S, row: Row<W, T>, x: usize) {
     if V > S::PIXELS.len() || P > S::PIXELS[V - 1] {
         return;
     }
@@ -386,7 +436,7 @@ fn tile<S: Simd, W: Number, const V: usize, const P: usize>(s: S, row: Row<W>, x
             let from = first.skip(ky * dilation[0] * input.row + kx * dilation[1] * input.pixel);
             // SAFETY: a checked run has the windows of all pixels of the row within the arena, and these are some of
             // them; the weights are packed in this order, for as many vectors.
-            weights = unsafe { accumulate::<S, W, V, P>(s, &mut sums, weights, from, row.step, count) };
+            weights = unsafe { accumulate::<S, W, T, V, P>(s, &mut sums, weights, from, row.step, count) };
         }
     }
     if let Some(scales) = scales {
@@ -400,13 +450,18 @@ fn tile<S: Simd, W: Number, const V: usize, const P: usize>(s: S, row: Row<W>, x
             }
         }
     }
-    put::<S, W, V, P>(s, row, x, sums);
+    put::<S, W, T, V, P>(s, row, x, sums);
 }
 
 /// Writes a tile's sums, plus the residual. It takes them by value: what is read by a running index lies in memory, where it
 /// must not keep the sums while they are made.
 #[inline(always)]
-fn put<S: Simd, W: Number, const V: usize, const P: usize>(s: S, row: Row<W>, x: usize, sums: [[S::F; V]; P]) {
+fn put<S: Vector, W: Number, T: Real, const V: usize, const P: usize>(
+    s: S,
+    row: Row<W, T>,
+    x: usize,
+    sums: [[S::F; V]; P],
+) {
     let Run { output, residual, .. } = row.run;
     assert!(V == row.block.vectors && x + P <= output.w);
     for (p, sums) in sums.iter().enumerate() {
@@ -417,10 +472,10 @@ fn put<S: Simd, W: Number, const V: usize, const P: usize>(s: S, row: Row<W>, x:
             if let Some(add) = add {
                 // SAFETY: a checked run has the row within the residual, and this pixel is one of it, with so many
                 // channels left.
-                sum = s.add(sum, unsafe { s.load_some(add, at, left) });
+                sum = s.add(sum, unsafe { T::get_some(s, add, at, left) });
             }
             // SAFETY: as above, of the output; the pixels of other parts are others.
-            unsafe { s.store_some(to, at, left, sum) }
+            unsafe { T::put_some(s, to, at, left, sum) }
         }
     }
 }
@@ -431,37 +486,38 @@ fn put<S: Simd, W: Number, const V: usize, const P: usize>(s: S, row: Row<W>, x:
 /// # Safety
 /// All of the weights and pixels must be there.
 #[inline(always)]
-pub(super) unsafe fn accumulate<'a, S: Simd, W: Number, const V: usize, const P: usize>(
+pub(super) unsafe fn accumulate<'a, S: Vector, W: Number, T: Real, const V: usize, const P: usize>(
     s: S,
     sums: &mut [[S::F; V]; P],
     weights: Source<'a, W>,
-    from: Source<f32>,
+    from: Source<T>,
     step: usize,
     count: usize,
 ) -> Source<'a, W> {
     // pixels and weights pass by, so that as few numbers as can be say where the next ones are: with the channel counted
     // beside them, a tile of six pixels has more of these than AVX2 has registers left
     let (mut weights, mut from, mut left) = (weights, from, count);
-    if S::GROUP == 4 {
-        while left >= 4 {
-            let mut x = [s.one(0.0); P];
-            for (p, x) in x.iter_mut().enumerate() {
-                // SAFETY: the caller's promise.
-                *x = s.group(unsafe { from.load(p * step) });
-            }
-            macro_rules! add_lanes {
-                // SAFETY: the caller's promise: the weights of four channels are there.
-                ($($l:literal)*) => { $(weights = unsafe { add_lane::<S, W, V, P, $l>(s, sums, weights, &x) };)* };
-            }
-            add_lanes!(0 1 2 3);
-            (from, left) = (from.skip(4), left - 4);
+    while S::GROUP > 1 && left >= S::GROUP {
+        let mut x = [s.one(0.0); P];
+        for (p, x) in x.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *x = T::group(s, unsafe { from.load(p * step) });
         }
+        macro_rules! add_lanes {
+            // SAFETY: the caller's promise: the weights of a group of channels are there.
+            ($($l:literal)*) => { $(weights = unsafe { add_lane::<S, W, V, P, $l>(s, sums, weights, &x) };)* };
+        }
+        add_lanes!(0 1 2 3);
+        if S::GROUP == 8 {
+            add_lanes!(4 5 6 7);
+        }
+        (from, left) = (from.skip(S::GROUP), left - S::GROUP);
     }
     while left > 0 {
         let mut x = [s.one(0.0); P];
         for (p, x) in x.iter_mut().enumerate() {
             // SAFETY: the caller's promise.
-            *x = s.one(unsafe { from.load(p * step) });
+            *x = T::one(s, unsafe { from.load(p * step) });
         }
         // SAFETY: the caller's promise.
         weights = unsafe { add_lane::<S, W, V, P, 0>(s, sums, weights, &x) };
@@ -476,7 +532,7 @@ const AHEAD: usize = 8192;
 
 /// Asks for the cache lines that lie so far ahead of the next `count` weights.
 #[inline(always)]
-pub(super) fn fetch_ahead<S: Simd, W: Plain>(s: S, weights: Source<W>, count: usize) {
+pub(super) fn fetch_ahead<S: Vector, W: Plain>(s: S, weights: Source<W>, count: usize) {
     for line in 0..(count * size_of::<W>()).div_ceil(64) {
         s.prefetch(weights.address().cast::<u8>().wrapping_add(64 * line + AHEAD));
     }
@@ -487,7 +543,7 @@ pub(super) fn fetch_ahead<S: Simd, W: Plain>(s: S, weights: Source<W>, count: us
 /// # Safety
 /// The weights must be there.
 #[inline(always)]
-unsafe fn add_lane<'a, S: Simd, W: Number, const V: usize, const P: usize, const L: usize>(
+unsafe fn add_lane<'a, S: Vector, W: Number, const V: usize, const P: usize, const L: usize>(
     s: S,
     sums: &mut [[S::F; V]; P],
     weights: Source<'a, W>,

@@ -5,7 +5,8 @@
 use super::conv::Shape;
 use super::memory::{Memory, Part};
 use super::pointer::Source;
-use super::simd::{Simd, WIDEST};
+use super::simd::{Vector, WIDEST};
+use super::weights::Real;
 use crate::arena::ImageView;
 
 /// Pixels that are worked out together: their sums stay in registers on every kind of CPU.
@@ -71,14 +72,15 @@ impl Run<'_> {
     ///
     /// # Panics
     /// When that is not so, or a picture is of other sizes.
-    fn check(&self, memory: Memory) {
+    fn check<T: Real>(&self, memory: Memory) {
         let (shape, input, output) = (self.packed.shape, self.input, self.output);
         let channels = shape.c_out;
         assert!(input.c == channels && output.c == channels && self.extra.is_none_or(|e| e.len() >= channels));
         let window = shape.window([output.h, output.w]);
-        assert!(window.is_some_and(|window| input.reaches(shape.padding, window, channels, memory.len())));
-        assert!(output.fits(memory.len()) && output.is_apart());
-        let like = |r: ImageView| r.fits(memory.len()) && (r.c, r.h, r.w) == (channels, output.h, output.w);
+        assert!(window.is_some_and(|window| input.reaches(shape.padding, window, channels, T::len(memory))));
+        assert!(input.precision == T::PRECISION);
+        assert!(memory.holds::<T>(output) && output.is_apart());
+        let like = |r: ImageView| memory.holds::<T>(r) && (r.c, r.h, r.w) == (channels, output.h, output.w);
         assert!(self.residual.is_none_or(like));
     }
 }
@@ -88,8 +90,8 @@ impl Run<'_> {
 /// # Panics
 /// When a picture does not lie within the memory, or is of other sizes.
 #[inline(always)]
-pub(super) fn run<S: Simd>(s: S, run: &Run, part: Part, memory: Memory) {
-    run.check(memory);
+pub(super) fn run<S: Vector, T: Real>(s: S, run: &Run, part: Part, memory: Memory) {
+    run.check::<T>(memory);
     let output = run.output;
     for (y, tiles) in part.lines(output.h, output.w.div_ceil(PIXELS)) {
         for tile in tiles {
@@ -97,11 +99,11 @@ pub(super) fn run<S: Simd>(s: S, run: &Run, part: Part, memory: Memory) {
             for c in (0..output.c).step_by(S::LANES) {
                 if x + PIXELS <= output.w {
                     // SAFETY: the pictures were checked; row `y` has these pixels, and they have a channel `c`.
-                    unsafe { pixels::<S, PIXELS>(s, run, [y, x], c, memory) }
+                    unsafe { pixels::<S, T, PIXELS>(s, run, [y, x], c, memory) }
                 } else {
                     for x in x..output.w {
                         // SAFETY: as above.
-                        unsafe { pixels::<S, 1>(s, run, [y, x], c, memory) }
+                        unsafe { pixels::<S, T, 1>(s, run, [y, x], c, memory) }
                     }
                 }
             }
@@ -114,26 +116,26 @@ pub(super) fn run<S: Simd>(s: S, run: &Run, part: Part, memory: Memory) {
 /// # Safety
 /// The run must have been checked, and the output have those pixels and channel `c`, which no other thread reads or writes.
 #[inline(always)]
-unsafe fn pixels<S: Simd, const P: usize>(s: S, run: &Run, [y, x]: [usize; 2], c: usize, memory: Memory) {
+unsafe fn pixels<S: Vector, T: Real, const P: usize>(s: S, run: &Run, [y, x]: [usize; 2], c: usize, memory: Memory) {
     let Run { packed, input, output, .. } = run;
     let Shape { kernel, stride, dilation, padding, .. } = packed.shape;
     let left = output.c - c;
     let mut start = s.read(&packed.bias, c);
     if let Some(extra) = run.extra {
         // SAFETY: a checked run has as many for all channels.
-        start = s.add(start, unsafe { s.load_some(Source::of(extra), c, left) });
+        start = s.add(start, unsafe { f32::get_some(s, Source::of(extra), c, left) });
     }
     let mut sums = [start; P];
     let corner = input.start - padding[0] * input.row - padding[1] * input.pixel;
     let first = corner + y * stride[0] * input.row + x * stride[1] * input.pixel + c;
-    let (from, step) = (memory.arena().source(), stride[1] * input.pixel);
+    let (from, step) = (T::arena(memory).source(), stride[1] * input.pixel);
     for ky in 0..kernel[0] {
         for kx in 0..kernel[1] {
             let weights = s.read(&packed.weights, (ky * kernel[1] + kx) * packed.padded + c);
             let at = first + ky * dilation[0] * input.row + kx * dilation[1] * input.pixel;
             for (p, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: a checked run has the windows of all pixels within the arena, with their channels.
-                let v = unsafe { s.load_some(from, at + p * step, left) };
+                let v = unsafe { T::get_some(s, from, at + p * step, left) };
                 *sum = s.fma(v, weights, *sum);
             }
         }
@@ -142,11 +144,11 @@ unsafe fn pixels<S: Simd, const P: usize>(s: S, run: &Run, [y, x]: [usize; 2], c
         if let Some(view) = run.residual {
             let at = view.start + y * view.row + (x + p) * view.pixel + c;
             // SAFETY: a checked run has the residual within the arena.
-            sum = s.add(sum, unsafe { s.load_some(from, at, left) });
+            sum = s.add(sum, unsafe { T::get_some(s, from, at, left) });
         }
         let at = output.start + y * output.row + (x + p) * output.pixel + c;
         // SAFETY: a checked run has the output within the arena; other parts write other pixels.
-        unsafe { s.store_some(memory.arena(), at, left, sum) }
+        unsafe { T::put_some(s, T::arena(memory), at, left, sum) }
     }
 }
 

@@ -22,16 +22,33 @@ mod simd;
 pub mod weights;
 pub mod winograd;
 
-use arena::ImageView;
+use arena::{ImageView, Precision};
 use conv::Method;
 use conv8::Tile8;
+use half::f16;
 pub use memory::{Memory, Part};
-use simd::{Dot, Simd, Words};
+use simd::{Dot, Simd, Vector, Words};
 
 /// A kind of vectors that there are kernels for, and the proof that this CPU has it: a value is only to be had from
 /// detection.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Isa(Kind);
+pub struct Isa {
+    kind: Kind,
+    halves: Halves,
+}
+
+/// What 16-bit sums and products are made by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Halves {
+    /// None are made: numbers of 16 bits are widened first.
+    None,
+    /// FEAT_FP16 (64-bit ARM).
+    #[cfg(target_arch = "aarch64")]
+    Native,
+    /// Software.
+    #[cfg(any(test, feature = "emulate-halves"))]
+    Emulated,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -68,7 +85,7 @@ impl std::fmt::Debug for Isa {
 
 impl Isa {
     /// What every CPU of the target has.
-    pub const PORTABLE: Self = Isa(Kind::Portable);
+    pub const PORTABLE: Self = Isa { kind: Kind::Portable, halves: Halves::None };
 
     /// The best that this CPU has.
     pub fn detect() -> Self {
@@ -93,18 +110,37 @@ impl Isa {
             all.extend(std::arch::is_aarch64_feature_detected!("dotprod").then_some(Kind::Sdot));
             all.push(Kind::Neon);
         }
-        all.push(Kind::Portable);
-        all.into_iter().map(Isa).collect()
+        #[cfg(target_arch = "aarch64")]
+        let halves = if std::arch::is_aarch64_feature_detected!("fp16") { Halves::Native } else { Halves::None };
+        #[cfg(not(target_arch = "aarch64"))]
+        let halves = Halves::None;
+        all.into_iter().map(|kind| Isa { kind, halves }).chain([Isa::PORTABLE]).collect()
+    }
+
+    /// Whether this CPU computes in 16 bits: else what is kept in 16 bits is widened to be computed with.
+    pub fn computes_in_halves(self) -> bool {
+        self.halves != Halves::None
+    }
+
+    /// The same without sums and products of 16 bits.
+    pub fn without_halves(self) -> Self {
+        Isa { halves: Halves::None, ..self }
+    }
+
+    /// The same with sums and products of 16 bits by software: the bits of a CPU that has them, for tests, since it is slow.
+    #[cfg(any(test, feature = "emulate-halves"))]
+    pub fn emulating_halves(self) -> Self {
+        Isa { halves: Halves::Emulated, ..self }
     }
 
     /// Whether it is what every CPU of the target has.
     pub fn is_portable(self) -> bool {
-        self == Isa::PORTABLE
+        self.kind == Kind::Portable
     }
 
     /// What it is called.
     pub fn name(self) -> &'static str {
-        match self.0 {
+        match self.kind {
             #[cfg(target_arch = "x86_64")]
             Kind::Vnni => "AVX-512 VNNI",
             #[cfg(target_arch = "x86_64")]
@@ -125,7 +161,7 @@ impl Isa {
 
     /// Numbers in a vector, and vectors of output channels a convolution's tile.
     pub fn tile(self) -> (usize, usize) {
-        match self.0 {
+        match self.kind {
             #[cfg(target_arch = "x86_64")]
             Kind::Vnni | Kind::Avx512 => tile_of::<simd::Avx512>(),
             #[cfg(target_arch = "x86_64")]
@@ -136,9 +172,20 @@ impl Isa {
         }
     }
 
+    /// The same for pictures in such numbers.
+    pub fn tile_of(self, precision: Precision) -> (usize, usize) {
+        match (precision, self.halves) {
+            #[cfg(any(test, feature = "emulate-halves"))]
+            (Precision::F16, Halves::Emulated) => tile_of::<simd::PortableHalf>(),
+            #[cfg(target_arch = "aarch64")]
+            (Precision::F16, Halves::Native) => tile_of::<simd::NeonHalf>(),
+            _ => self.tile(),
+        }
+    }
+
     /// What 8-bit convolutions want.
     pub(crate) fn tile8(self) -> Tile8 {
-        match self.0 {
+        match self.kind {
             #[cfg(target_arch = "x86_64")]
             Kind::Vnni => tile8_of::<simd::Vnni>(),
             // without VNNI, 512-bit vectors multiply bytes no better than 256-bit ones
@@ -159,7 +206,7 @@ impl Isa {
     /// For kinds of CPU that multiply bytes no faster than words: vectors of output channels a tile, and input channels whose
     /// weights lie together. Vectors are as long as those of [`tile8`](Self::tile8).
     pub(crate) fn tile_of_words(self) -> Option<(usize, usize)> {
-        match self.0 {
+        match self.kind {
             #[cfg(target_arch = "x86_64")]
             Kind::Vnni | Kind::AvxVnni => None,
             #[cfg(target_arch = "x86_64")]
@@ -183,7 +230,7 @@ impl Isa {
     }
 }
 
-fn tile_of<S: Simd>() -> (usize, usize) {
+fn tile_of<S: Vector>() -> (usize, usize) {
     (S::LANES, S::PIXELS.len())
 }
 
@@ -234,7 +281,7 @@ macro_rules! dispatched {
                 let $token = simd::Portable;
                 $body
             }
-            match isa.0 {
+            match isa.kind {
                 $(
                     // SAFETY: `Isa::available` found the features, or there would be no such value.
                     #[$cfg]
@@ -247,12 +294,62 @@ macro_rules! dispatched {
     (@call $function:ident ($($arg:ident: $t:ty),*)) => { $function($($arg),*) };
 }
 
+/// Defines a function that runs `$body` in 16 bits where the CPU computes in these, with tokens of its vectors of f32 as `$s` and
+/// of f16 as `$h`; elsewhere it runs `$otherwise`.
+macro_rules! dispatched_in_halves {
+    ($name:ident[$s:ident: $h:ident] $args:tt $body:expr; else $otherwise:expr) => {
+        dispatched_in_halves!(@ $name, $s, $h, $args, $args, $body, $otherwise);
+    };
+    (@ $name:ident, $s:ident, $h:ident, ($isa:ident: $kind:ty, $($arg:ident: $t:ty),*), $args:tt, $body:expr, $otherwise:expr) => {
+        fn $name $args {
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,fp16")]
+            fn native($($arg: $t),*) {
+                let ($s, $h) = (simd::Neon::new(), simd::NeonHalf::new());
+                $body
+            }
+            #[cfg(any(test, feature = "emulate-halves"))]
+            fn emulated($($arg: $t),*) {
+                let ($s, $h) = (simd::Fused, simd::PortableHalf);
+                $body
+            }
+            match $isa.halves {
+                #[cfg(any(test, feature = "emulate-halves"))]
+                Halves::Emulated => emulated($($arg),*),
+                // SAFETY: `Isa::available` found the features, or there would be no such value.
+                #[cfg(target_arch = "aarch64")]
+                Halves::Native => unsafe { native($($arg),*) },
+                Halves::None => $otherwise,
+            }
+        }
+    };
+}
+
+/// Runs a convolution, with as much `work` as its [`method`](conv::Packed::method) wants.
+///
+/// # Panics
+/// When a picture does not lie within the memory, when sizes do not fit one another, or when `work` is too small.
+pub fn convolve(isa: Isa, run: &conv::Run, part: Part, work: &mut [f32], memory: Memory) {
+    match run.packed.precision() {
+        Precision::F32 => convolve_floats(isa, run, part, work, memory),
+        Precision::F16 => convolve_halves(isa, run, part, work, memory),
+    }
+}
+
 dispatched! {
-    /// Runs a convolution, with as much `work` as its [`method`](conv::Packed::method) wants.
-    ///
-    /// # Panics
-    /// When a picture does not lie within the memory, when sizes do not fit one another, or when `work` is too small.
-    convolve[s](run: &conv::Run, part: Part, work: &mut [f32], memory: Memory) conv::run(s, run, part, work, memory)
+    convolve_floats[s](run: &conv::Run, part: Part, work: &mut [f32], memory: Memory)
+        conv::run(s, run, part, work, memory)
+}
+
+dispatched_in_halves! {
+    convolve_halves[_s: h](isa: Isa, run: &conv::Run, part: Part, work: &mut [f32], memory: Memory)
+        conv::run_halves(h, run, part, work, memory);
+    else convolve_widened(isa, run, part, work, memory)
+}
+
+dispatched! {
+    convolve_widened[s](run: &conv::Run, part: Part, work: &mut [f32], memory: Memory)
+        conv::run_halves(s, run, part, work, memory)
 }
 
 /// Runs an 8-bit convolution, with as much `work` as its [`method`](conv8::Packed8::method) wants.
@@ -283,12 +380,30 @@ dispatched! {
         conv8::run_words(s.words(), run, part, work, memory)
 }
 
+/// Runs a depthwise convolution.
+///
+/// # Panics
+/// As [`convolve`].
+pub fn convolve_depthwise(isa: Isa, run: &depthwise::Run, part: Part, memory: Memory) {
+    match run.input.precision {
+        Precision::F32 => depthwise_floats(isa, run, part, memory),
+        Precision::F16 => depthwise_halves(isa, run, part, memory),
+    }
+}
+
 dispatched! {
-    /// Runs a depthwise convolution.
-    ///
-    /// # Panics
-    /// As [`convolve`].
-    convolve_depthwise[s](run: &depthwise::Run, part: Part, memory: Memory) depthwise::run(s, run, part, memory)
+    depthwise_floats[s](run: &depthwise::Run, part: Part, memory: Memory) depthwise::run::<_, f32>(s, run, part, memory)
+}
+
+dispatched_in_halves! {
+    depthwise_halves[_s: h](isa: Isa, run: &depthwise::Run, part: Part, memory: Memory)
+        depthwise::run::<_, f16>(h, run, part, memory);
+    else depthwise_widened(isa, run, part, memory)
+}
+
+dispatched! {
+    depthwise_widened[s](run: &depthwise::Run, part: Part, memory: Memory)
+        depthwise::run::<_, f16>(s, run, part, memory)
 }
 
 dispatched! {
@@ -318,13 +433,37 @@ dispatched! {
         grid::run(sampling, input, at, output, part, memory)
 }
 
+/// Runs a group normalization, with `work` of four times the channels.
+///
+/// # Panics
+/// As [`convolve`].
+pub fn normalize(
+    isa: Isa,
+    n: &dense::GroupNorm,
+    input: ImageView,
+    output: dense::Output,
+    part: Part,
+    work: &mut [f32],
+    memory: Memory,
+) {
+    match (input.precision, output) {
+        (Precision::F16, dense::Output::Float(output)) => normalize_halves(isa, n, input, output, part, work, memory),
+        _ => normalize_any(isa, n, input, output, part, work, memory),
+    }
+}
+
 dispatched! {
-    /// Runs a group normalization, with `work` of twice the channels.
-    ///
-    /// # Panics
-    /// As [`convolve`].
-    normalize[8: d](n: &dense::GroupNorm, input: ImageView, output: dense::Output, part: Part, work: &mut [f32], memory: Memory)
-        dense::norm(d, n, input, output, part, work, memory)
+    normalize_any[8: d](n: &dense::GroupNorm, input: ImageView, output: dense::Output, part: Part, work: &mut [f32], memory: Memory)
+        match input.precision {
+            Precision::F32 => dense::norm::<_, f32>(d, n, input, output, part, work, memory),
+            Precision::F16 => dense::norm::<_, f16>(d, n, input, output, part, work, memory),
+        }
+}
+
+dispatched_in_halves! {
+    normalize_halves[s: h](isa: Isa, n: &dense::GroupNorm, input: ImageView, output: ImageView, part: Part, work: &mut [f32], memory: Memory)
+        dense::norm_half((s, h), n, (input, output), part, work, memory);
+    else normalize_any(isa, n, input, dense::Output::Float(output), part, work, memory)
 }
 
 dispatched! {
@@ -333,7 +472,10 @@ dispatched! {
     /// # Panics
     /// As [`convolve`].
     scale_channels[8: d](a: &dense::Affine, input: ImageView, output: ImageView, part: Part, memory: Memory)
-        dense::scale(d, a, input, output, part, memory)
+        match input.precision {
+            Precision::F32 => dense::scale::<_, f32>(d, a, input, output, part, memory),
+            Precision::F16 => dense::scale::<_, f16>(d, a, input, output, part, memory),
+        }
 }
 
 dispatched! {
@@ -342,7 +484,10 @@ dispatched! {
     /// # Panics
     /// As [`convolve`].
     map[8: d](op: dense::Map, input: ImageView, output: dense::Output, part: Part, memory: Memory)
-        dense::map(d, op, input, output, part, memory)
+        match input.precision {
+            Precision::F32 => dense::map::<_, f32>(d, op, input, output, part, memory),
+            Precision::F16 => dense::map::<_, f16>(d, op, input, output, part, memory),
+        }
 }
 
 dispatched! {
@@ -350,7 +495,10 @@ dispatched! {
     ///
     /// # Panics
     /// As [`convolve`].
-    upsample[s](input: ImageView, output: ImageView, part: Part, memory: Memory) dense::upsample(s, input, output, part, memory)
+    upsample[s](input: ImageView, output: ImageView, part: Part, memory: Memory) match input.precision {
+        Precision::F32 => dense::upsample::<_, f32>(s, input, output, part, memory),
+        Precision::F16 => dense::upsample::<_, f16>(s, input, output, part, memory),
+    }
 }
 
 dispatched! {
@@ -359,7 +507,10 @@ dispatched! {
     /// # Panics
     /// As [`convolve`].
     attend[s](a: &attention::Attention, mask: Option<&[f32]>, part: Part, work: &mut [f32], memory: Memory)
-        attention::run(s, a, mask, part, work, memory)
+        match a.query().precision {
+            Precision::F32 => attention::run::<_, f32>(s, a, mask, part, work, memory),
+            Precision::F16 => attention::run::<_, f16>(s, a, mask, part, work, memory),
+        }
 }
 
 dispatched! {
@@ -377,6 +528,20 @@ dispatched! {
     /// When a value does not lie within the memory, or numbers of the result lie in the same place.
     unary[_s](f: general::Unary, loops: &general::StridedLoops<2>, part: Part, memory: Memory)
         general::unary(f, loops, part, memory)
+}
+
+dispatched! {
+    /// Copies a value into another of the same or of other numbers. What is too large for 16 bits becomes infinite.
+    ///
+    /// # Panics
+    /// As [`unary`].
+    convert[s](from: Precision, to: Precision, loops: &general::StridedLoops<2>, part: Part, memory: Memory)
+        match (from, to) {
+            (Precision::F32, Precision::F32) => general::convert::<_, f32, f32>(s, loops, part, memory),
+            (Precision::F32, Precision::F16) => general::convert::<_, f32, f16>(s, loops, part, memory),
+            (Precision::F16, Precision::F32) => general::convert::<_, f16, f32>(s, loops, part, memory),
+            (Precision::F16, Precision::F16) => general::convert::<_, f16, f16>(s, loops, part, memory),
+        }
 }
 
 dispatched! {

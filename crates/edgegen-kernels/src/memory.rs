@@ -1,6 +1,9 @@
 //! The buffers that kernels work in, and how threads share them.
 
 use super::pointer::Target;
+use super::weights::Real;
+use crate::arena::ImageView;
+use half::f16;
 use std::ops::Range;
 
 /// The part of a step's output that one call makes: number `index` of `of`.
@@ -55,26 +58,44 @@ impl Part {
     }
 }
 
-/// The arena of pictures in f32 and that of pictures in 8 bits. Copies stand for the same buffers, which kernels reach
+/// The arenas of values in 32, in 16 and in 8 bits. Copies stand for the same buffers, which kernels reach
 /// through pointers after they have checked that their views lie within.
 #[derive(Clone, Copy)]
 pub struct Memory<'a> {
     arena: Target<'a, f32>,
     len: usize,
+    halves: Target<'a, f16>,
+    halves_len: usize,
     bytes: Target<'a, u8>,
     bytes_len: usize,
 }
 
 impl<'a> Memory<'a> {
-    /// Of these buffers.
+    /// Of these buffers, and none of 16 bits.
     pub fn new(arena: &'a mut [f32], bytes: &'a mut [u8]) -> Self {
-        let (len, bytes_len) = (arena.len(), bytes.len());
-        Memory { arena: Target::of(arena), len, bytes: Target::of(bytes), bytes_len }
+        Memory::with_halves(arena, &mut [], bytes)
+    }
+
+    /// Of these buffers.
+    pub fn with_halves(arena: &'a mut [f32], halves: &'a mut [f16], bytes: &'a mut [u8]) -> Self {
+        let (len, halves_len, bytes_len) = (arena.len(), halves.len(), bytes.len());
+        let (arena, halves, bytes) = (Target::of(arena), Target::of(halves), Target::of(bytes));
+        Memory { arena, len, halves, halves_len, bytes, bytes_len }
     }
 
     /// Numbers in the arena.
     pub fn len(self) -> usize {
         self.len
+    }
+
+    /// Numbers in the arena of those of 16 bits.
+    pub fn halves_len(self) -> usize {
+        self.halves_len
+    }
+
+    /// Whether a picture lies within the arena of such numbers, and is of them.
+    pub(super) fn holds<T: Real>(self, view: ImageView) -> bool {
+        view.precision == T::PRECISION && view.fits(T::len(self))
     }
 
     /// Bytes in the arena of 8-bit pictures.
@@ -139,6 +160,32 @@ impl<'a> Memory<'a> {
         }
     }
 
+    /// Makes so many numbers of 16 bits from `start` on zeros.
+    ///
+    /// # Panics
+    /// When they do not lie within.
+    pub fn clear_halves(self, start: usize, len: usize) {
+        assert!(start <= self.halves_len && len <= self.halves_len - start);
+        for i in start..start + len {
+            // SAFETY: the assertion; threads that share the arena write elsewhere.
+            unsafe { self.halves.store(i, f16::ZERO) }
+        }
+    }
+
+    /// The greatest absolute value of so many numbers of 16 bits from `start` on: infinite if one is no number.
+    ///
+    /// # Panics
+    /// When they do not lie within.
+    pub fn greatest_half(self, start: usize, len: usize) -> f32 {
+        assert!(start <= self.halves_len && len <= self.halves_len - start);
+        let from = self.halves.source();
+        (start..start + len).fold(0.0, |greatest, i| {
+            // SAFETY: the assertion; threads that share the arena do not write what this one reads.
+            let v = unsafe { from.load::<f16>(i) }.to_f32().abs();
+            if v.is_nan() { f32::INFINITY } else { greatest.max(v) }
+        })
+    }
+
     /// Makes so many bytes from `start` on the same.
     ///
     /// # Panics
@@ -155,6 +202,12 @@ impl<'a> Memory<'a> {
     #[inline(always)]
     pub(super) fn arena(self) -> Target<'a, f32> {
         self.arena
+    }
+
+    /// Those of the arena of 16 bits.
+    #[inline(always)]
+    pub(super) fn halves(self) -> Target<'a, f16> {
+        self.halves
     }
 
     /// Those of the arena of 8-bit pictures.

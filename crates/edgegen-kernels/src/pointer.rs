@@ -40,7 +40,7 @@ mod vectors {
 mod vectors {
     use super::Plain;
     use std::arch::aarch64::*;
-    plain!(float32x4_t, int16x8_t, int32x4_t, int8x16_t, uint16x4_t, uint8x16_t, uint8x8_t);
+    plain!(float16x4_t, float16x8_t, float32x4_t, int16x8_t, int32x4_t, int8x16_t, int8x8_t, uint8x16_t, uint8x8_t);
 }
 
 /// Numbers that can be read.

@@ -1,7 +1,7 @@
 //! Arguments that safe code can build and that must be refused, by constructors or by the kernels: none may make a kernel
 //! reach beyond its buffers. Under Miri and AddressSanitizer these tests show that none does.
 
-use crate::arena::{Extent, ImageView, Layout, StridedView};
+use crate::arena::{Extent, ImageView, Layout, Precision, StridedView};
 use crate::attention::Attention;
 use crate::conv::{Method, Packed, Run, Shape};
 use crate::conv8::{Packed8, QuantParams, Run8};
@@ -24,7 +24,7 @@ fn refused(len: usize, bytes: usize, run: impl FnOnce(Memory)) -> bool {
 }
 
 fn extent(c: usize, h: usize, w: usize) -> Extent {
-    Extent { c, h, w, start: 0, pixel: c, row: w * c, border: [0, 0] }
+    Extent { c, h, w, start: 0, pixel: c, row: w * c, border: [0, 0], precision: Precision::F32 }
 }
 
 fn view(c: usize, h: usize, w: usize) -> ImageView {

@@ -1,4 +1,4 @@
-//! Vectors of each kind of CPU, behind three traits, so that a kernel is written once.
+//! Vectors of each kind of CPU, behind four traits, so that a kernel is written once.
 //!
 //! A value of a type that has one of these traits is a *token*: it takes no room, and there is none but on a CPU that has
 //! the features of its kind. What is computed with vectors are methods of a token, so these are safe to call anywhere;
@@ -38,38 +38,44 @@ pub(super) trait Outline {
     fn run(self);
 }
 
-/// A vector of `LANES` f32.
-pub(super) trait Simd: Copy {
+/// A vector of `LANES` numbers that are computed with, of 32 or of 16 bits.
+pub(super) trait Vector: Copy {
     const LANES: usize;
     /// The pixels that a convolution's tile of 1, 2, … vectors of output channels may have without spilling registers.
     const PIXELS: &'static [usize];
-    /// Numbers of a pixel that are loaded together and then multiplied one by one: 1, or 4 where an instruction
+    /// Numbers of a pixel that are loaded together and then multiplied one by one: 1, or 4 or 8 where an instruction
     /// multiplies with one lane of a vector.
     const GROUP: usize;
     /// `LANES` numbers.
     type F: Plain;
-    /// `LANES` numbers of 16 bits.
+    /// `LANES` numbers of 32 bits, as they are loaded.
+    type Floats: Plain;
+    /// `LANES` numbers of 16 bits, as they are loaded.
     type Halves: Plain;
     /// `LANES` numbers of 8 bits, of either sign.
     type Bytes: Plain;
-    /// `GROUP` numbers of a pixel, as they are loaded.
+    /// `GROUP` numbers of a pixel of 32 bits, and of 16, as they are loaded.
     type Group: Plain;
+    type HalfGroup: Plain;
     /// `GROUP` numbers of a pixel, ready to be multiplied with vectors.
     type X: Copy;
-    /// What this kind of CPU multiplies words with.
-    type Words: Words;
 
-    fn words(self) -> Self::Words;
-    /// The numbers of 32 bits that numbers of 16 bits are.
+    /// The numbers that others of 32 bits are, and the reverse.
+    fn of_floats(self, floats: Self::Floats) -> Self::F;
+    fn to_floats(self, v: Self::F) -> Self::Floats;
+    /// The numbers that others of 16 bits are, and the nearest ones of 16 bits, ties to even.
     fn widen_halves(self, halves: Self::Halves) -> Self::F;
+    fn narrow_to_halves(self, v: Self::F) -> Self::Halves;
     /// The numbers that bytes of two's complement are.
     fn widen_bytes(self, bytes: Self::Bytes) -> Self::F;
     /// The same number in every lane.
     fn splat(self, v: f32) -> Self::F;
     /// `GROUP` numbers of a pixel.
     fn group(self, group: Self::Group) -> Self::X;
+    fn group_of_halves(self, group: Self::HalfGroup) -> Self::X;
     /// One number of a pixel, for `fma_lane` of lane 0 alone.
     fn one(self, v: f32) -> Self::X;
+    fn one_half(self, v: f16) -> Self::X;
     /// `x[L] · w + sum`.
     fn fma_lane<const L: usize>(self, x: Self::X, w: Self::F, sum: Self::F) -> Self::F;
     /// `a · b + c`.
@@ -77,6 +83,74 @@ pub(super) trait Simd: Copy {
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// Runs a part of a kernel in a function of its own, where what is around it would take the registers that it needs.
+    #[inline(always)]
+    fn outline(self, part: impl Outline) {
+        part.run();
+    }
+
+    /// Asks for the cache line of an address, which need not be valid, if that is worth it on this kind of CPU.
+    #[inline(always)]
+    fn prefetch<T>(self, _: *const T) {}
+
+    /// The numbers of a slice from `at` on.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline(always)]
+    fn read(self, from: &[f32], at: usize) -> Self::F {
+        assert!(at <= from.len() && from.len() - at >= Self::LANES);
+        // SAFETY: the assertion.
+        self.of_floats(unsafe { Source::of(from).load(at) })
+    }
+
+    /// To the numbers of a slice from `at` on.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline(always)]
+    fn write(self, to: &mut [f32], at: usize, v: Self::F) {
+        assert!(at <= to.len() && to.len() - at >= Self::LANES);
+        // SAFETY: the assertion; the slice is borrowed.
+        unsafe { Target::of(to).store(at, self.to_floats(v)) }
+    }
+
+    /// The first `n` < `LANES` numbers from `at` on, with zeros after them.
+    ///
+    /// # Safety
+    /// There must be as many.
+    #[inline(always)]
+    unsafe fn load_part(self, from: Source<f32>, at: usize, n: usize) -> Self::F {
+        let mut whole = [0f32; WIDEST];
+        for (i, v) in whole.iter_mut().enumerate().take(n.min(Self::LANES)) {
+            // SAFETY: the caller's promise.
+            *v = unsafe { from.load(at + i) };
+        }
+        self.read(&whole, 0)
+    }
+
+    /// To the first `n` < `LANES` numbers from `at` on.
+    ///
+    /// # Safety
+    /// There must be as many, which no other thread reads or writes.
+    #[inline(always)]
+    unsafe fn store_part(self, to: Target<f32>, at: usize, v: Self::F, n: usize) {
+        let mut whole = [0f32; WIDEST];
+        self.write(&mut whole, 0, v);
+        for (i, v) in whole.iter().enumerate().take(n.min(Self::LANES)) {
+            // SAFETY: the caller's promise.
+            unsafe { to.store(at + i, *v) }
+        }
+    }
+}
+
+/// A vector of `LANES` f32, and what is done with them beside sums and products.
+pub(super) trait Simd: Vector<Floats = <Self as Vector>::F> {
+    /// What this kind of CPU multiplies words with.
+    type Words: Words;
+
+    fn words(self) -> Self::Words;
     /// `1 / a`, correctly rounded, for a from 1 to 2¹²⁶.
     fn reciprocal(self, a: Self::F) -> Self::F;
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
@@ -107,101 +181,30 @@ pub(super) trait Simd: Copy {
         }
     }
 
-    /// Runs a part of a kernel in a function of its own, where what is around it would take the registers that it needs.
-    #[inline(always)]
-    fn outline(self, part: impl Outline) {
-        part.run();
-    }
-
-    /// Asks for the cache line of an address, which need not be valid, if that is worth it on this kind of CPU.
-    #[inline(always)]
-    fn prefetch<T>(self, _: *const T) {}
-
     /// The nearest integer, ties to even, for numbers of less than 2²².
     #[inline(always)]
     fn round(self, v: Self::F) -> Self::F {
         self.sub(self.add(v, self.splat(ROUND)), self.splat(ROUND))
     }
+}
 
-    /// The numbers of a slice from `at` on.
-    ///
-    /// # Panics
-    /// When there are fewer.
-    #[inline(always)]
-    fn read(self, from: &[f32], at: usize) -> Self::F {
-        assert!(at <= from.len() && from.len() - at >= Self::LANES);
-        // SAFETY: the assertion.
-        unsafe { Source::of(from).load(at) }
-    }
+/// The bits of an f16 and of its inverse, as far as they are known without dividing, add up to about this.
+#[cfg(any(target_arch = "aarch64", test, feature = "emulate-halves"))]
+pub(super) const INVERSE: u16 = 0x7770;
 
-    /// To the numbers of a slice from `at` on.
-    ///
-    /// # Panics
-    /// When there are fewer.
-    #[inline(always)]
-    fn write(self, to: &mut [f32], at: usize, v: Self::F) {
-        assert!(at <= to.len() && to.len() - at >= Self::LANES);
-        // SAFETY: the assertion; the slice is borrowed.
-        unsafe { Target::of(to).store(at, v) }
-    }
-
-    /// The first `n` < `LANES` numbers from `at` on, with zeros after them.
-    ///
-    /// # Safety
-    /// There must be as many.
-    #[inline(always)]
-    unsafe fn load_part(self, from: Source<f32>, at: usize, n: usize) -> Self::F {
-        let mut whole = [0f32; WIDEST];
-        for (i, v) in whole.iter_mut().enumerate().take(n.min(Self::LANES)) {
-            // SAFETY: the caller's promise.
-            *v = unsafe { from.load(at + i) };
-        }
-        self.read(&whole, 0)
-    }
-
-    /// To the first `n` < `LANES` numbers from `at` on.
-    ///
-    /// # Safety
-    /// There must be as many, which no other thread reads or writes.
-    #[inline(always)]
-    unsafe fn store_part(self, to: Target<f32>, at: usize, v: Self::F, n: usize) {
-        let mut whole = [0f32; WIDEST];
-        self.write(&mut whole, 0, v);
-        for (i, v) in whole.iter().enumerate().take(n.min(Self::LANES)) {
-            // SAFETY: the caller's promise.
-            unsafe { to.store(at + i, *v) }
-        }
-    }
-
-    /// A vector of numbers of which `left` are there, or all.
-    ///
-    /// # Safety
-    /// As many numbers must be there from `at` on.
-    #[inline(always)]
-    unsafe fn load_some(self, from: Source<f32>, at: usize, left: usize) -> Self::F {
-        if left >= Self::LANES {
-            // SAFETY: the caller's promise: there is room for a whole vector.
-            unsafe { from.load(at) }
-        } else {
-            // SAFETY: the caller's promise.
-            unsafe { self.load_part(from, at, left) }
-        }
-    }
-
-    /// A vector to where there is room for `left` numbers, or more.
-    ///
-    /// # Safety
-    /// As many numbers must be there from `at` on, which no other thread reads or writes.
-    #[inline(always)]
-    unsafe fn store_some(self, to: Target<f32>, at: usize, left: usize, v: Self::F) {
-        if left >= Self::LANES {
-            // SAFETY: the caller's promise: there is room for a whole vector.
-            unsafe { to.store(at, v) }
-        } else {
-            // SAFETY: the caller's promise.
-            unsafe { self.store_part(to, at, v, left) }
-        }
-    }
+/// A vector of `LANES` f16, and what is done with them beside sums and products. Each result is rounded once.
+#[cfg(any(target_arch = "aarch64", test, feature = "emulate-halves"))]
+pub(super) trait Half: Vector {
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The nearest integer, ties to even.
+    fn round(self, v: Self::F) -> Self::F;
+    /// `c - a · b`.
+    fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `1 / v` to an eighth, of normal numbers v whose inverse is normal: the exponent's sign is changed in its bits.
+    fn about_inverse(self, v: Self::F) -> Self::F;
+    /// v / 2ⁿ of whole numbers n, where v and the result are normal numbers.
+    fn over_power_of_two(self, v: Self::F, n: Self::F) -> Self::F;
 }
 
 /// `value · inverse` within -`zero` and 255 - `zero`, plus [`ROUND`]: the low byte of its bits plus `zero` is its level.
@@ -255,7 +258,7 @@ pub(super) trait Dot: Copy {
     fn simd(self) -> Self::S;
     fn wide(self) -> Self::Wide;
     /// The sums as f32.
-    fn to_float(self, sums: Self::I) -> <Self::S as Simd>::F;
+    fn to_float(self, sums: Self::I) -> <Self::S as Vector>::F;
     fn weights(self, stored: Self::Stored) -> Self::W;
     fn group(self, group: Self::Group) -> Self::X;
     /// Four bytes of a pixel, for `dot` of four 0 alone.
@@ -348,27 +351,29 @@ macro_rules! inlined {
     };
 }
 
-impl Simd for Portable {
+impl Vector for Portable {
     const LANES: usize = 4;
     const PIXELS: &'static [usize] = &[4, 4];
     const GROUP: usize = 1;
     type F = [f32; 4];
+    type Floats = [f32; 4];
     type Halves = [f16; 4];
     type Bytes = [u8; 4];
     type Group = f32;
+    type HalfGroup = f16;
     type X = f32;
-    type Words = Self;
-    #[inline(always)]
-    fn words(self) -> Self {
-        self
-    }
 
     inlined! {
+        fn of_floats(floats: [f32; 4]) -> [f32; 4] { floats }
+        fn to_floats(v: [f32; 4]) -> [f32; 4] { v }
         fn widen_halves(halves: [f16; 4]) -> [f32; 4] { halves.map(f16::to_f32) }
+        fn narrow_to_halves(v: [f32; 4]) -> [f16; 4] { v.map(f16::from_f32) }
         fn widen_bytes(bytes: [u8; 4]) -> [f32; 4] { bytes.map(|v| f32::from(v as i8)) }
         fn splat(v: f32) -> [f32; 4] { [v; 4] }
         fn group(group: f32) -> f32 { group }
+        fn group_of_halves(group: f16) -> f32 { group.to_f32() }
         fn one(v: f32) -> f32 { v }
+        fn one_half(v: f16) -> f32 { v.to_f32() }
         fn fma_lane<const L: usize>(x: f32, w: [f32; 4], sum: [f32; 4]) -> [f32; 4] {
             std::array::from_fn(|i| x * w[i] + sum[i])
         }
@@ -376,6 +381,17 @@ impl Simd for Portable {
         fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] + b[i]) }
         fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] - b[i]) }
         fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] * b[i]) }
+    }
+}
+
+impl Simd for Portable {
+    type Words = Self;
+    #[inline(always)]
+    fn words(self) -> Self {
+        self
+    }
+
+    inlined! {
         fn reciprocal(a: [f32; 4]) -> [f32; 4] { a.map(|a| 1.0 / a) }
         fn max(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] }) }
         fn min(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] }) }
@@ -387,6 +403,106 @@ impl Simd for Portable {
     #[inline(always)]
     fn levels(self, value: [f32; 4], inverse: f32, zero: u8, flip: u8) -> [u8; 4] {
         level(self, value, inverse, zero).map(|v| (v.to_bits() as u8).wrapping_add(zero).wrapping_add(flip))
+    }
+}
+
+/// As [`Portable`], with products and sums rounded once, as the vectors of other kinds of CPU do: beside [`PortableHalf`].
+#[cfg(any(test, feature = "emulate-halves"))]
+#[derive(Clone, Copy)]
+pub(super) struct Fused;
+
+#[cfg(any(test, feature = "emulate-halves"))]
+impl Vector for Fused {
+    const LANES: usize = 4;
+    const PIXELS: &'static [usize] = &[4, 4];
+    const GROUP: usize = 1;
+    type F = [f32; 4];
+    type Floats = [f32; 4];
+    type Halves = [f16; 4];
+    type Bytes = [u8; 4];
+    type Group = f32;
+    type HalfGroup = f16;
+    type X = f32;
+
+    inlined! {
+        fn of_floats(floats: [f32; 4]) -> [f32; 4] { floats }
+        fn to_floats(v: [f32; 4]) -> [f32; 4] { v }
+        fn widen_halves(halves: [f16; 4]) -> [f32; 4] { Portable.widen_halves(halves) }
+        fn narrow_to_halves(v: [f32; 4]) -> [f16; 4] { Portable.narrow_to_halves(v) }
+        fn widen_bytes(bytes: [u8; 4]) -> [f32; 4] { Portable.widen_bytes(bytes) }
+        fn splat(v: f32) -> [f32; 4] { [v; 4] }
+        fn group(group: f32) -> f32 { group }
+        fn group_of_halves(group: f16) -> f32 { group.to_f32() }
+        fn one(v: f32) -> f32 { v }
+        fn one_half(v: f16) -> f32 { v.to_f32() }
+        fn fma_lane<const L: usize>(x: f32, w: [f32; 4], sum: [f32; 4]) -> [f32; 4] { self::Fused.fma([x; 4], w, sum) }
+        fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i].mul_add(b[i], c[i])) }
+        fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { Vector::add(Portable, a, b) }
+        fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { Portable.sub(a, b) }
+        fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { Portable.mul(a, b) }
+    }
+}
+
+/// Sums and products of 16 bits, rounded as FEAT_FP16's are, on any CPU: for tests, since it is slow.
+#[cfg(any(test, feature = "emulate-halves"))]
+#[derive(Clone, Copy)]
+pub(super) struct PortableHalf;
+
+/// Rounded once: f64 has twice the bits of a product and more.
+#[cfg(any(test, feature = "emulate-halves"))]
+fn rounded(v: impl Into<f64>) -> f16 {
+    f16::from_f64(v.into())
+}
+
+#[cfg(any(test, feature = "emulate-halves"))]
+impl Vector for PortableHalf {
+    const LANES: usize = 8;
+    const PIXELS: &'static [usize] = &[4, 4];
+    const GROUP: usize = 1;
+    type F = [f16; 8];
+    type Floats = [f32; 8];
+    type Halves = [f16; 8];
+    type Bytes = [u8; 8];
+    type Group = f32;
+    type HalfGroup = f16;
+    type X = f16;
+
+    inlined! {
+        fn of_floats(floats: [f32; 8]) -> [f16; 8] { floats.map(rounded) }
+        fn to_floats(v: [f16; 8]) -> [f32; 8] { v.map(f16::to_f32) }
+        fn widen_halves(halves: [f16; 8]) -> [f16; 8] { halves }
+        fn narrow_to_halves(v: [f16; 8]) -> [f16; 8] { v }
+        fn widen_bytes(bytes: [u8; 8]) -> [f16; 8] { bytes.map(|v| f16::from(v as i8)) }
+        fn splat(v: f32) -> [f16; 8] { [rounded(v); 8] }
+        fn group(group: f32) -> f16 { rounded(group) }
+        fn group_of_halves(group: f16) -> f16 { group }
+        fn one(v: f32) -> f16 { rounded(v) }
+        fn one_half(v: f16) -> f16 { v }
+        fn fma_lane<const L: usize>(x: f16, w: [f16; 8], sum: [f16; 8]) -> [f16; 8] {
+            std::array::from_fn(|i| rounded(x.to_f64() * w[i].to_f64() + sum[i].to_f64()))
+        }
+        fn fma(a: [f16; 8], b: [f16; 8], c: [f16; 8]) -> [f16; 8] {
+            std::array::from_fn(|i| rounded(a[i].to_f64() * b[i].to_f64() + c[i].to_f64()))
+        }
+        fn add(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { std::array::from_fn(|i| rounded(a[i].to_f64() + b[i].to_f64())) }
+        fn sub(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { std::array::from_fn(|i| rounded(a[i].to_f64() - b[i].to_f64())) }
+        fn mul(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { std::array::from_fn(|i| rounded(a[i].to_f64() * b[i].to_f64())) }
+    }
+}
+
+#[cfg(any(test, feature = "emulate-halves"))]
+impl Half for PortableHalf {
+    inlined! {
+        fn max(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] }) }
+        fn min(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] }) }
+        fn round(v: [f16; 8]) -> [f16; 8] { v.map(|v| rounded(v.to_f64().round_ties_even())) }
+        fn fnma(a: [f16; 8], b: [f16; 8], c: [f16; 8]) -> [f16; 8] {
+            std::array::from_fn(|i| rounded(c[i].to_f64() - a[i].to_f64() * b[i].to_f64()))
+        }
+        fn about_inverse(v: [f16; 8]) -> [f16; 8] { v.map(|v| f16::from_bits(INVERSE.wrapping_sub(v.to_bits()))) }
+        fn over_power_of_two(v: [f16; 8], n: [f16; 8]) -> [f16; 8] {
+            std::array::from_fn(|i| f16::from_bits(v[i].to_bits().wrapping_sub(((n[i].to_f32() as i16) << 10) as u16)))
+        }
     }
 }
 
@@ -471,4 +587,4 @@ pub(super) use x86::{Avx2, Avx512, AvxVnni, Vnni};
 #[cfg(target_arch = "aarch64")]
 mod arm;
 #[cfg(target_arch = "aarch64")]
-pub(super) use arm::{I8mm, Neon, Sdot};
+pub(super) use arm::{I8mm, Neon, NeonHalf, Sdot};

@@ -5,7 +5,7 @@ mod policy;
 use ::edgegen as native;
 use native::config::{SchedulerConfig, Spacing};
 use native::model::{self, Role, TimeAs};
-use native::{Ending, ErrorKind, GeneratorBuilder, Hint, ModelOptions, Progress, Request};
+use native::{Ending, ErrorKind, GeneratorBuilder, Hint, ModelOptions, Precision, Progress, Request};
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -74,11 +74,13 @@ struct Given<'a, 'py> {
     condition_shapes: Option<&'a Bound<'py, PyDict>>,
     join: Option<Vec<(String, Option<Vec<usize>>)>>,
     max_memory: Option<usize>,
+    precision: &'a str,
 }
 
 impl Given<'_, '_> {
     fn options(self) -> PyResult<ModelOptions> {
-        let mut options = ModelOptions::new();
+        let precision = Precision::from_name(self.precision).map_err(raise)?;
+        let mut options = ModelOptions::new().precision(precision);
         if let Some(bytes) = self.max_memory {
             options = options.max_memory(bytes);
         }
@@ -117,7 +119,7 @@ impl Given<'_, '_> {
 #[pymethods]
 impl Model {
     #[new]
-    #[pyo3(signature = (path, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, output=None, condition_shapes=None, join=None, max_memory=None))]
+    #[pyo3(signature = (path, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, output=None, condition_shapes=None, join=None, max_memory=None, precision="f32"))]
     fn open(
         py: Python<'_>,
         path: PathBuf,
@@ -129,15 +131,15 @@ impl Model {
         condition_shapes: Option<&Bound<'_, PyDict>>,
         join: Option<Vec<(String, Option<Vec<usize>>)>>,
         max_memory: Option<usize>,
+        precision: &str,
     ) -> PyResult<Self> {
-        let given =
-            Given { scheduler_config, sample_shape, inputs, time_as, output, condition_shapes, join, max_memory };
+        let given = Given { scheduler_config, sample_shape, inputs, time_as, output, condition_shapes, join, max_memory, precision };
         let options = given.options()?;
         py.detach(|| options.open(path)).map(Model).map_err(raise)
     }
 
     #[staticmethod]
-    #[pyo3(signature = (data, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, output=None, condition_shapes=None, join=None, max_memory=None))]
+    #[pyo3(signature = (data, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, output=None, condition_shapes=None, join=None, max_memory=None, precision="f32"))]
     fn from_bytes(
         data: &[u8],
         scheduler_config: Option<&str>,
@@ -148,9 +150,9 @@ impl Model {
         condition_shapes: Option<&Bound<'_, PyDict>>,
         join: Option<Vec<(String, Option<Vec<usize>>)>>,
         max_memory: Option<usize>,
+        precision: &str,
     ) -> PyResult<Self> {
-        let given =
-            Given { scheduler_config, sample_shape, inputs, time_as, output, condition_shapes, join, max_memory };
+        let given = Given { scheduler_config, sample_shape, inputs, time_as, output, condition_shapes, join, max_memory, precision };
         let options = given.options()?;
         options.read(data).map(Model).map_err(raise)
     }

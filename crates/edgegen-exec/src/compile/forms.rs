@@ -1,16 +1,25 @@
 //! Values in the form in which a step reads them: as loops, as images or as rows, copied where they do not lie so.
 
 use super::places::sides;
-use super::{Compiler, NO_PLACE};
+use super::{Compiler, NO_PLACE, Stage};
 use crate::constant::broadcast_strides;
+use crate::ops::convert::Convert;
 use crate::ops::unary;
 use crate::place::Strided;
 use crate::reason::Reason;
-use kernels::arena::{ImageView, StridedView};
+use kernels::arena::{ImageView, Precision, StridedView};
 use kernels::general::StridedLoops;
 
 impl<'a> Compiler<'_, 'a> {
     fn loops<const N: usize>(&self, places: [&StridedView; N]) -> Result<StridedLoops<N>, Reason> {
+        if places.iter().any(|place| place.precision != Precision::F32) {
+            return Err("a value in 16 bits where its kernel takes 32".into());
+        }
+        self.loops_of_any(places)
+    }
+
+    /// Loops over values in any numbers.
+    fn loops_of_any<const N: usize>(&self, places: [&StridedView; N]) -> Result<StridedLoops<N>, Reason> {
         let dims = &places[0].dims;
         let strides = places.map(|p| broadcast_strides(&p.dims, &p.strides, dims));
         let values = std::array::from_fn(|i| (places[i].start, strides[i].as_slice()));
@@ -44,10 +53,38 @@ impl<'a> Compiler<'_, 'a> {
         Ok(Strided::of_matrices(&loops, sides))
     }
 
-    /// Pushes a step that copies a value.
+    /// Pushes a step that copies a value, into the same or into other numbers.
     pub fn copy(&mut self, from: &StridedView, to: &StridedView) -> Result<(), Reason> {
-        let regions = self.strided([to, from])?;
-        self.push_copy(regions);
+        let regions = Strided::of_loops(&self.loops_of_any([to, from])?);
+        match [to.precision, from.precision] {
+            [Precision::F32, Precision::F32] => self.push_copy(regions),
+            precisions => {
+                let (kernel, places) = Convert::new(regions, precisions);
+                self.push(kernel, places);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a value is there in the numbers of the operation that is being compiled: what depends on the sample
+    /// may have been made in others.
+    pub(super) fn bring(&mut self, name: &'a str) -> Result<(), Reason> {
+        if self.made(name).is_some() || self.stages.get(name) != Some(&Stage::Sample) {
+            return Ok(());
+        }
+        let other = match self.precision {
+            Precision::F32 => Precision::F16,
+            Precision::F16 => Precision::F32,
+        };
+        let Some(from) = self.places[other as usize].get(name).cloned() else { return Ok(()) };
+        let dims = self.dims(name)?;
+        let to = if from.views().is_some() && (3..=4).contains(&dims.len()) {
+            self.new_images(dims, self.borders.get(name).copied().unwrap_or_default())?
+        } else {
+            self.row_major(dims)?
+        };
+        self.copy(&from, &to)?;
+        self.put(name, to);
         Ok(())
     }
 
@@ -77,13 +114,13 @@ impl<'a> Compiler<'_, 'a> {
         if let Some(view) = place.view().filter(fits) {
             return Ok(view);
         }
-        if let Some(view) = self.images.get(name).copied().filter(fits) {
+        if let Some(view) = self.images[self.precision as usize].get(name).copied().filter(fits) {
             return Ok(view);
         }
         let dims = self.dims(name)?;
         let view = self.new_image(sides(dims)?, [rows, pixels])?;
         self.copy(&place, &StridedView::of_view(view, dims))?;
-        self.images.insert(name, view);
+        self.images[self.precision as usize].insert(name, view);
         Ok(view)
     }
 

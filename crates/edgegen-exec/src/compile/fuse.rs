@@ -78,7 +78,8 @@ impl<'a> Compiler<'_, 'a> {
         while let Some(j) = self.sole_consumer(out) {
             let Fusion::Add(Operand::Value(a), Operand::Value(b)) = self.ops[j].op.fusion() else { break };
             let other = if *a == out { b } else { a };
-            let (dims, place) = (self.dims(out)?, self.places.get(other));
+            self.bring(other)?;
+            let (dims, place) = (self.dims(out)?, self.made(other).or_else(|| self.made_before(other)));
             let Some(place) = place.filter(|_| self.dims(self.ops[j].out).is_ok_and(|d| d == dims) && a != b) else {
                 break;
             };
@@ -90,7 +91,9 @@ impl<'a> Compiler<'_, 'a> {
                 Some(start) if of_channel && bias.is_none() && self.stages[other] < Stage::Sample => {
                     bias = Some(Slice { start, len: dims[axis] });
                 }
-                _ if place.dims == dims && residual.is_none() => residual = Some(place.clone()),
+                _ if place.dims == dims && residual.is_none() && place.precision == self.precision => {
+                    residual = Some(place.clone());
+                }
                 _ => break,
             }
             self.fuse(j);

@@ -6,7 +6,7 @@ use crate::plan::Plan;
 use crate::reason::Reason;
 use crate::step::{Boundary, ScratchLen, Share, Step};
 use crate::verify::{Draft, SLACK, Storage, verify};
-use kernels::arena::{Layout, StridedView, room, share};
+use kernels::arena::{Layout, Precision, StridedView, room, share};
 use std::ops::Range;
 
 /// When a storage is used: its first and its last step.
@@ -16,8 +16,13 @@ impl Compiler<'_, '_> {
     /// Lays out what is needed at the same time apart, and the rest over one another.
     pub(super) fn finish(mut self) -> Result<Plan, Reason> {
         self.stage = Stage::Sample;
-        let mut results = self.results.iter().map(|name| self.value(name)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(whole) = results.first().filter(|_| self.halves).cloned() {
+        self.precision = Precision::F32;
+        let mut results = Vec::new();
+        for name in self.results.clone() {
+            self.bring(name)?;
+            results.push(self.value(name)?);
+        }
+        if let Some(whole) = results.first().filter(|_| self.twice).cloned() {
             results.splice(..1, halves(whole));
         }
         for (index, place) in results.into_iter().enumerate() {
@@ -30,12 +35,12 @@ impl Compiler<'_, '_> {
         let [conditions, time, sample] = std::mem::take(&mut self.steps);
         let stages = [conditions.len(), conditions.len() + time.len()];
         let mut steps: Vec<Step> = conditions.into_iter().chain(time).chain(sample).collect();
-        let uses = uses([&self.memory, &self.bytes], &mut steps);
+        let uses = uses([&self.memory, &self.halves, &self.bytes], &mut steps);
         share_borders(&mut steps, stages, &uses);
 
-        let layouts = [(&self.memory, Buffer::Floats), (&self.bytes, Buffer::Bytes)];
+        let layouts = [&self.memory, &self.halves, &self.bytes];
         let mut rooms = Vec::new();
-        for ((layout, buffer), uses) in layouts.into_iter().zip(&uses) {
+        for ((layout, buffer), uses) in layouts.into_iter().zip(Buffer::ALL).zip(&uses) {
             let constant: Vec<bool> = if buffer == Buffer::Floats {
                 let mut constant = vec![false; layout.storages().len()];
                 self.constants.iter().for_each(|(start, _)| constant[layout.storage_at(*start)] = true);
@@ -45,26 +50,24 @@ impl Compiler<'_, '_> {
             };
             rooms.push(Rooms::new(layout, uses, stages, &constant));
         }
-        let [floats, bytes] = [0, 1].map(|i| rooms[i].number_used());
+        // the storages of each buffer that are used, and the number of the first among those of all buffers
+        let used = [0, 1, 2].map(|i| rooms[i].number_used());
+        let counts = [0, 1, 2].map(|i| used[i].iter().flatten().count());
+        let first = [0, counts[0], counts[0] + counts[1]];
         let mut storages = Vec::new();
-        for ((rooms, buffer), numbers) in rooms.iter().zip([Buffer::Floats, Buffer::Bytes]).zip([&floats, &bytes]) {
-            let used = (0..numbers.len()).filter(|i| numbers[*i].is_some());
-            storages.extend(used.map(|i| Storage {
+        for ((rooms, buffer), numbers) in rooms.iter().zip(Buffer::ALL).zip(&used) {
+            storages.extend((0..numbers.len()).filter(|i| numbers[*i].is_some()).map(|i| Storage {
                 buffer,
                 start: rooms.starts[i],
                 len: rooms.lens[i],
                 constant: rooms.constant[i],
             }));
         }
-        let first_of_bytes = floats.iter().flatten().count();
-        let index = |i: usize, buffer: Buffer| match buffer {
-            Buffer::Floats => (&rooms[0], floats[i]),
-            Buffer::Bytes => (&rooms[1], bytes[i].map(|n| n + first_of_bytes)),
-        };
         for place in steps.iter_mut().flat_map(|step| step.places.iter_mut()) {
             // until now the number of the storage among those of its buffer
-            let (rooms, number) = index(place.storage, place.buffer);
-            let layout = if place.buffer == Buffer::Floats { &self.memory } else { &self.bytes };
+            let buffer = place.buffer as usize;
+            let (rooms, layout) = (&rooms[buffer], layouts[buffer]);
+            let number = used[buffer][place.storage].map(|n| n + first[buffer]);
             let within = place.region.start() - layout.storages()[place.storage].start;
             place.region.move_to(rooms.starts[place.storage] + within);
             place.storage = number.ok_or("a place in a storage that is not used")?;
@@ -76,16 +79,16 @@ impl Compiler<'_, '_> {
             steps.iter().filter_map(|s| Some(s.kernel()?.scratch(&s.places))).fold(ScratchLen::default(), |a, b| {
                 ScratchLen { work: a.work.max(b.work), copied: a.copied.max(b.copied) }
             });
-        let [memory_len, bytes_len] = [0, 1].map(|i| rooms[i].end.saturating_add(SLACK));
-        let numbers = memory_len.saturating_add(scratch.work).saturating_add(scratch.copied);
-        let most_bytes = self.graph.room_for(numbers.saturating_mul(4).saturating_add(bytes_len))?;
+        let lens = [0, 1, 2].map(|i| rooms[i].end.saturating_add(SLACK));
+        let of_buffers = Buffer::ALL.iter().map(|b| lens[*b as usize].saturating_mul(b.size()));
+        let of_scratch = scratch.work.saturating_add(scratch.copied).saturating_mul(4);
+        let most_bytes = self.graph.room_for(of_buffers.fold(of_scratch, usize::saturating_add))?;
         let handed = [0, 1].map(|stage| rooms[0].handed[stage].clone());
         let draft = Draft {
             steps,
             stages,
             storages,
-            memory_len,
-            bytes_len,
+            lens,
             most_bytes,
             constants,
             handed: handed.map(|r| Slice { start: r.start, len: r.len() }),
@@ -108,7 +111,7 @@ fn halves(whole: StridedView) -> [StridedView; 2] {
 }
 
 /// When the storages of each buffer are used. Each place gets the number of its storage among those of its buffer.
-fn uses(layouts: [&Layout; 2], steps: &mut [Step]) -> [Uses; 2] {
+fn uses(layouts: [&Layout; 3], steps: &mut [Step]) -> [Uses; 3] {
     let mut uses = layouts.map(|layout| vec![None; layout.storages().len()]);
     for (i, step) in steps.iter_mut().enumerate() {
         for place in step.places.iter_mut() {
@@ -123,7 +126,7 @@ fn uses(layouts: [&Layout; 2], steps: &mut [Step]) -> [Uses; 2] {
 /// The borders of an image are its first use, and what lies in it is written before it is read: the next step does not read
 /// it; and nothing that the next step uses lies where the image does, if that is needed after it. So a border is cleared
 /// beside the next step that threads share.
-fn share_borders(steps: &mut [Step], stages: [usize; 2], uses: &[Uses; 2]) {
+fn share_borders(steps: &mut [Step], stages: [usize; 2], uses: &[Uses; 3]) {
     // the first step after this one that is not run beside the next
     let mut until = steps.len();
     for i in (0..steps.len()).rev() {

@@ -14,17 +14,18 @@ pub use places::{inverse, sides};
 
 use crate::graph::{Graph, GraphInput};
 use crate::lower::{Named, Operand, lower, resolve};
-use crate::ops::Fusion;
-use crate::place::{Access, Handle, Places, Slice};
+use crate::ops::{Fusion, InHalves};
+use crate::place::{Access, Buffer, Handle, Places, Slice};
 use crate::plan::{Plan, Tables};
 use crate::reason::Reason;
 use crate::step::{Boundary, Kernel, Step};
 use kernels::Isa;
-use kernels::arena::{ImageView, Layout, StridedView};
+use kernels::arena::{ImageView, Layout, Precision, StridedView};
 use kernels::conv8::QuantParams;
 use onnx::budget::Budget;
 use onnx::pb::GraphProto;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// Why a graph is refused whose values have no place.
 const NO_PLACE: &str = "a value that is empty, or of more numbers than can be counted";
@@ -57,6 +58,22 @@ pub enum ResultShape {
     Any,
 }
 
+/// What values that depend on the sample are kept in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// The numbers that are asked for.
+    pub precision: Precision,
+    /// Values that are kept in 32 bits all the same, since they are too large for 16.
+    pub in_f32: Vec<String>,
+}
+
+impl Numbers {
+    /// Such numbers for all values.
+    pub fn of(precision: Precision) -> Self {
+        Numbers { precision, in_f32: Vec::new() }
+    }
+}
+
 impl<'a> Inputs<'a> {
     fn all(&self) -> impl Iterator<Item = &GraphInput<'a>> {
         [&self.sample].into_iter().chain(&self.time).chain(&self.next).chain(&self.class).chain(&self.conditions)
@@ -67,9 +84,18 @@ impl<'a> Inputs<'a> {
 /// others are values that are to be observed ([`Workspace::observed`](crate::Workspace::observed)). All that loading it and running it on one
 /// thread takes is taken from the budget.
 ///
+/// Where numbers of 16 bits are asked for, values that depend on the sample are kept in as many if there are kernels for it,
+/// but for the results; an int8 network stays as it is.
+///
 /// # Errors
 /// The first thing that is not known, or that the budget has no room for.
-pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs, budget: &Budget) -> Result<Plan, Reason> {
+pub fn compile(
+    isa: Isa,
+    graph: &GraphProto,
+    inputs: &Inputs,
+    numbers: &Numbers,
+    budget: &Budget,
+) -> Result<Plan, Reason> {
     let output = graph.output.first().ok_or("the graph has no output")?;
     let all: Vec<GraphInput> =
         inputs.all().map(|i| GraphInput { name: i.name, dims: i.dims.clone(), integer: i.integer }).collect();
@@ -82,18 +108,26 @@ pub fn compile(isa: Isa, graph: &GraphProto, inputs: &Inputs, budget: &Budget) -
     let ops = lower(&read)?;
     let results = graph.output.iter().map(|output| resolve(&read, &output.name)).collect();
     let mut compiler = Compiler::new(isa, &read, &ops, results);
-    compiler.halves = halves;
+    compiler.twice = halves;
     compiler.inputs(inputs)?;
+    if numbers.precision == Precision::F16 {
+        compiler.choose_halves(&numbers.in_f32);
+    }
     for before_sample in [true, false] {
         for (i, named) in ops.iter().enumerate() {
             if !compiler.done[i] && (compiler.stages[named.out] < Stage::Sample) == before_sample {
                 compiler.done[i] = true;
                 compiler.stage = compiler.stages[named.out];
+                compiler.precision = compiler.precision_of(named.out);
+                compiler.made_for = Some(named.out);
+                for input in named.op.inputs() {
+                    compiler.bring(input)?;
+                }
                 named.op.compile(&mut compiler, named.out).map_err(|e| e.context(named.out))?;
             }
         }
     }
-    compiler.finish()
+    Ok(compiler.finish()?.keeping(&numbers.in_f32))
 }
 
 /// Whether a shape is another with twice as many channels.
@@ -124,7 +158,7 @@ pub struct Compiler<'c, 'a> {
     /// The graph's results: the prediction, and values that are to be observed.
     results: Vec<&'a str>,
     /// Whether the first result is two of the sample's shape, one after the other.
-    halves: bool,
+    twice: bool,
     consumers: HashMap<&'a str, Vec<usize>>,
     /// The values that an operation makes in a place of their own: others may be parts of what they read, or of a
     /// concatenation.
@@ -142,9 +176,17 @@ pub struct Compiler<'c, 'a> {
     by_range: HashMap<&'a str, (Stage, ImageView, Slice)>,
     memory: Layout,
     bytes: Layout,
-    places: HashMap<&'a str, StridedView>,
+    halves: Layout,
+    /// Where values lie, in each kind of numbers that they are there in.
+    places: [HashMap<&'a str, StridedView>; 2],
     /// Copies of values as images.
-    images: HashMap<&'a str, ImageView>,
+    images: [HashMap<&'a str, ImageView>; 2],
+    /// The values that are made in 16 bits.
+    in_halves: HashSet<&'a str>,
+    /// What the operation that is being compiled reads and writes.
+    precision: Precision,
+    /// What that operation makes.
+    made_for: Option<&'a str>,
     /// Values in 8 bits.
     quantized: HashMap<(&'a str, Layout8), Vec<ImageView>>,
     constants: Vec<(usize, Vec<f32>)>,
@@ -170,7 +212,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
             graph,
             ops,
             results,
-            halves: false,
+            twice: false,
             consumers,
             owners: ops.iter().filter(owns).map(|named| named.out).collect(),
             stages: HashMap::new(),
@@ -181,8 +223,12 @@ impl<'c, 'a> Compiler<'c, 'a> {
             by_range: HashMap::new(),
             memory: Layout::default(),
             bytes: Layout::default(),
-            places: HashMap::new(),
-            images: HashMap::new(),
+            halves: Layout::of(Precision::F16),
+            places: Default::default(),
+            images: Default::default(),
+            in_halves: HashSet::new(),
+            precision: Precision::F32,
+            made_for: None,
             quantized: HashMap::new(),
             constants: Vec::new(),
             tables: Tables::default(),
@@ -222,7 +268,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
             let Some(input) = input else { continue };
             let (place, whole) = (self.row_major(&input.dims)?, input.integer);
             self.boundary(|to| Boundary::Time { to, whole, next }, &place);
-            self.places.insert(input.name, place);
+            self.put(input.name, place);
         }
         if let Some(input) = &inputs.class {
             let place = self.row_major(&input.dims)?;
@@ -230,7 +276,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
                 return Err(format!("{} has several numbers", input.name).into());
             }
             self.boundary(|to| Boundary::Class { to }, &place);
-            self.places.insert(input.name, place);
+            self.put(input.name, place);
         }
         self.class = inputs.class.as_ref().map(|i| i.name);
         self.stage = Stage::Conditions;
@@ -238,7 +284,7 @@ impl<'c, 'a> Compiler<'c, 'a> {
             let place = self.row_major(&input.dims)?;
             self.conditions.push(place.len());
             self.boundary(|to| Boundary::Condition { to, index }, &place);
-            self.places.insert(input.name, place);
+            self.put(input.name, place);
         }
         self.stage = Stage::Sample;
         let (name, dims) = (inputs.sample.name, &inputs.sample.dims);
@@ -247,8 +293,27 @@ impl<'c, 'a> Compiler<'c, 'a> {
         let mut places = Places::default();
         let to = places.strided(Access::Write, to);
         self.push_step(Step::boundary(Boundary::Sample { to, from }, places));
-        self.places.insert(name, place);
+        self.put(name, place);
         Ok(())
+    }
+
+    /// Chooses the values that are made in 16 bits.
+    fn choose_halves(&mut self, in_f32: &[String]) {
+        if !self.rounded.is_empty() || !self.ranged.is_empty() {
+            return;
+        }
+        for named in self.ops {
+            let made_in_halves = |name: &&str| self.in_halves.contains(*name);
+            let can = match named.op.in_halves(self, named.out) {
+                InHalves::Never => false,
+                InHalves::Always => true,
+                InHalves::LikeItsInputs => named.op.inputs().iter().all(made_in_halves),
+            };
+            let asked = in_f32.iter().any(|name| name == named.out);
+            if can && !asked && self.stages[named.out] == Stage::Sample && !self.is_result(named.out) {
+                self.in_halves.insert(named.out);
+            }
+        }
     }
 
     /// Finds out which images are made in the place of a concatenation of channels that they go into.
@@ -293,7 +358,8 @@ impl<'c, 'a> Compiler<'c, 'a> {
     }
 
     fn push_step(&mut self, step: Step) {
-        self.steps[self.stage as usize].push(step);
+        let made_for = self.made_for.filter(|_| step.places.iter().any(|place| place.buffer == Buffer::Halves));
+        self.steps[self.stage as usize].push(Step { made_for: made_for.map(Arc::from), ..step });
     }
 
     /// Adds a step.
@@ -313,17 +379,38 @@ impl<'c, 'a> Compiler<'c, 'a> {
 
     /// Where the value of this name lies.
     pub fn value(&self, name: &str) -> Result<StridedView, Reason> {
-        self.places.get(name).cloned().ok_or_else(|| format!("{name} is not made before").into())
+        self.made(name).cloned().ok_or_else(|| format!("{name} is not made before").into())
     }
 
-    /// Where the value of this name lies, if it has been made.
+    /// Where the value of this name lies, if it has been made in the numbers of the operation that is being compiled.
     pub fn made(&self, name: &str) -> Option<&StridedView> {
-        self.places.get(name)
+        self.places[self.precision as usize].get(name)
+    }
+
+    /// Where a value lies that does not depend on the sample: those are in 32 bits.
+    fn made_before(&self, name: &str) -> Option<&StridedView> {
+        self.places[Precision::F32 as usize].get(name).filter(|_| self.is_before_sample(name))
     }
 
     /// Says where a value lies.
     pub fn put(&mut self, name: &'a str, place: StridedView) {
-        self.places.insert(name, place);
+        self.places[place.precision as usize].insert(name, place);
+    }
+
+    /// Whether a value does not depend on the sample.
+    pub fn is_before_sample(&self, name: &str) -> bool {
+        self.stages.get(name).is_some_and(|stage| *stage < Stage::Sample)
+    }
+
+    /// The operation that is being compiled reads these and writes in 32 bits, though it was thought to in 16.
+    pub fn in_floats(&mut self, inputs: &[&'a str]) -> Result<(), Reason> {
+        self.precision = Precision::F32;
+        inputs.iter().try_for_each(|name| self.bring(name))
+    }
+
+    /// What a value is made in.
+    pub fn precision_of(&self, name: &str) -> Precision {
+        if self.in_halves.contains(name) { Precision::F16 } else { Precision::F32 }
     }
 
     /// Notes a table of so many rows, which `index` says the rows of.

@@ -6,13 +6,21 @@ use crate::lower::Operand;
 use crate::ops::zeros;
 use crate::place::{Access, Buffer, Places, Slice};
 use crate::reason::Reason;
-use kernels::arena::{ImageView, StridedView};
+use kernels::arena::{ImageView, Layout, Precision, StridedView};
 
 impl<'a> Compiler<'_, 'a> {
+    /// What values are kept in by the operation that is being compiled.
+    pub(super) fn layout(&mut self) -> &mut Layout {
+        match self.precision {
+            Precision::F32 => &mut self.memory,
+            Precision::F16 => &mut self.halves,
+        }
+    }
+
     /// A new place whose numbers lie together.
     pub fn row_major(&mut self, dims: &[usize]) -> Result<StridedView, Reason> {
-        let start = self.memory.storage(constant::count(dims)?).ok_or(NO_PLACE)?;
-        Ok(StridedView::row_major(start, dims))
+        let start = self.layout().storage(constant::count(dims)?).ok_or(NO_PLACE)?;
+        Ok(StridedView::row_major(start, dims).of(self.precision))
     }
 
     /// A place for a value whose dimensions lie in the order that those of `like` do.
@@ -36,19 +44,19 @@ impl<'a> Compiler<'_, 'a> {
         // from the value to the outermost whole that it lies in, or the first that has a place
         let (mut chain, mut outermost) = (Vec::new(), name);
         while let Some((whole, first)) =
-            self.parts.get(outermost).copied().filter(|_| !chain_has_place(self, outermost, name))
+            self.parts.get(outermost).copied().filter(|(whole, _)| self.is_made_within(outermost, whole, name))
         {
             chain.push((outermost, first));
             outermost = whole;
         }
-        if outermost == name || !self.places.contains_key(outermost) {
+        if outermost == name || self.made(outermost).is_none() {
             let dims = self.dims(outermost)?;
             let border = self.borders.get(outermost).copied().unwrap_or_default();
             let place = self.new_images(dims, border)?;
             if outermost == name {
                 return Ok(place);
             }
-            self.places.insert(outermost, place);
+            self.put(outermost, place);
         }
         let mut whole = self.value(outermost)?;
         for (part, first) in chain.into_iter().rev() {
@@ -57,25 +65,31 @@ impl<'a> Compiler<'_, 'a> {
             let part_of = view.channels(first, dims[1]).ok_or("a part that is not within its concatenation")?;
             whole = StridedView::of_view(part_of, dims);
             if part != name {
-                self.places.insert(part, whole.clone());
+                self.put(part, whole.clone());
             }
         }
         Ok(whole)
     }
 
-    /// A new image in f32 with a border of zeros, which a step clears.
+    /// Whether `part`, which has no place yet or is the value that a place is sought for, is made within `whole`: both are in
+    /// the numbers of the operation that is being compiled.
+    fn is_made_within(&self, part: &str, whole: &str, sought: &str) -> bool {
+        (part == sought || self.made(part).is_none()) && self.precision_of(whole) == self.precision
+    }
+
+    /// A new image with a border of zeros, which a step clears.
     pub(super) fn new_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<ImageView, Reason> {
         check_image(sides, border)?;
-        let view = self.memory.place(sides, border).ok_or(NO_PLACE)?;
+        let view = self.layout().place(sides, border).ok_or(NO_PLACE)?;
         self.clear_border(view, None);
         Ok(view)
     }
 
-    /// New images in f32, `[N, C, H, W]` or `[N, C, W]`, with a border of zeros around each.
+    /// New images, `[N, C, H, W]` or `[N, C, W]`, with a border of zeros around each.
     pub(super) fn new_images(&mut self, dims: &[usize], border: [usize; 2]) -> Result<StridedView, Reason> {
         let (count, sides) = sides_of_each(dims)?;
         check_image(sides, border)?;
-        let views = self.memory.places(count, sides, border).ok_or(NO_PLACE)?;
+        let views = self.layout().places(count, sides, border).ok_or(NO_PLACE)?;
         views.iter().for_each(|view| self.clear_border(*view, None));
         Ok(StridedView::of_views(&views, dims).ok_or(NO_PLACE)?)
     }
@@ -87,7 +101,7 @@ impl<'a> Compiler<'_, 'a> {
         Ok((place, views))
     }
 
-    /// A new image in f32 without a border.
+    /// A new image without a border.
     pub fn plain_image(&mut self, sides: [usize; 3]) -> Result<ImageView, Reason> {
         self.new_image(sides, [0, 0])
     }
@@ -95,23 +109,24 @@ impl<'a> Compiler<'_, 'a> {
     /// A new image all of which is cleared, with a border around it.
     pub fn cleared_image(&mut self, sides: [usize; 3], border: [usize; 2]) -> Result<ImageView, Reason> {
         check_image(sides, border)?;
-        let view = self.memory.place(sides, border).ok_or(NO_PLACE)?;
+        let view = self.layout().place(sides, border).ok_or(NO_PLACE)?;
         self.clear(view.start);
         Ok(view)
     }
 
     /// Pushes a step that makes all of the storage that has this number in it zeros.
     pub fn clear(&mut self, start: usize) {
-        let storage = self.memory.storages()[self.memory.storage_at(start)];
+        let layout = self.layout();
+        let storage = layout.storages()[layout.storage_at(start)];
         let mut places = Places::default();
-        let to = places.slice(Access::Write, Slice { start: storage.start, len: storage.len });
+        let to = places.slice_of(self.precision, Access::Write, Slice { start: storage.start, len: storage.len });
         self.push(zeros::Clear { to }, places);
     }
 
     pub(super) fn clear_border(&mut self, view: ImageView, zero_point: Option<u8>) {
         if view.border != [0, 0] || (zero_point.is_some() && view.c < view.pixel) {
             let mut places = Places::default();
-            let buffer = if zero_point.is_some() { Buffer::Bytes } else { Buffer::Floats };
+            let buffer = if zero_point.is_some() { Buffer::Bytes } else { Buffer::of(view.precision) };
             let view = places.edges(buffer, view);
             self.push(zeros::Border { view, zero_point }, places);
         }
@@ -122,6 +137,9 @@ impl<'a> Compiler<'_, 'a> {
         match operand {
             Operand::Value(name) => self.value(name),
             Operand::Stored(constant) => {
+                if self.precision != Precision::F32 {
+                    return Err("a stored tensor among values in 16 bits".into());
+                }
                 let place = self.row_major(&constant.dims)?;
                 self.graph.take_numbers(constant.len())?;
                 self.constants.push((place.start, constant.values.to_vec()));
@@ -129,11 +147,6 @@ impl<'a> Compiler<'_, 'a> {
             }
         }
     }
-}
-
-/// Whether `name`, which is not the value that a place is sought for, has one already.
-fn chain_has_place(compiler: &Compiler, name: &str, sought: &str) -> bool {
-    name != sought && compiler.places.contains_key(name)
 }
 
 /// Makes sure that an image is not larger than a value may be.

@@ -4,7 +4,7 @@
 use super::matmul::{MatMul, product_of};
 use super::softmax::softmax_axis;
 use super::transpose::permutation;
-use super::{Operation, Operator};
+use super::{InHalves, Operation, Operator};
 use crate::compile::{Compiler, inverse};
 use crate::constant::{Constant, broadcast_strides};
 use crate::lower::{Lowered, Lowering, Matrices};
@@ -148,13 +148,19 @@ fn heads_as_view(place: &StridedView, heads: usize) -> Option<ImageView> {
     let row = rows.checked_mul(pixel)?;
     // pixels that overlap are no image
     let apart = rows == 1 || pixel >= channels;
-    let extent = Extent { c: channels, h: 1, w: rows, start: place.start, pixel, row, border: [0, 0] };
+    let (border, precision) = ([0, 0], place.precision);
+    let extent = Extent { c: channels, h: 1, w: rows, start: place.start, pixel, row, border, precision };
     if together && apart { ImageView::new(extent) } else { None }
 }
 
 impl<'a> Operation<'a> for AttentionOperation<'a> {
     fn inputs(&self) -> Vec<&'a str> {
         self.operands.iter().filter_map(|m| m.x.value()).collect()
+    }
+
+    fn in_halves(&self, _: &Compiler<'_, 'a>, _: &str) -> InHalves {
+        let stored = self.operands.iter().any(|m| m.x.value().is_none());
+        if stored { InHalves::Never } else { InHalves::LikeItsInputs }
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
@@ -185,9 +191,8 @@ impl<'a> Operation<'a> for AttentionOperation<'a> {
         let channels = value.c / heads;
         let dims: Vec<usize> = [query.w].into_iter().chain(batch.iter().copied()).chain([channels]).collect();
         let place = c.row_major(&dims)?;
-        let (c_out, row) = (value.c, place.len());
-        let extent = Extent { c: c_out, h: 1, w: query.w, start: place.start, pixel: c_out, row, border: [0, 0] };
-        let output = ImageView::new(extent).ok_or("an attention without a result")?;
+        let rows = place.reshaped(&[query.w, value.c]).and_then(|flat| flat.rows());
+        let output = rows.ok_or("an attention without a result")?;
         let mut places = Places::default();
         let step = AttentionStep {
             heads,

@@ -2,7 +2,7 @@
 
 use super::image_map::{ImageFunction, ImageMap, Output};
 use super::unary::{UnaryOperation, gelu};
-use super::{Fusion, Operation, Operator, norm_forms};
+use super::{Fusion, InHalves, Operation, Operator, norm_forms};
 use crate::compile::Compiler;
 use crate::constant::{Constant, broadcast, is_integer, made};
 use crate::graph::{Inference, unknown_form};
@@ -11,6 +11,7 @@ use crate::node::int;
 use crate::place::{Access, Handle, PROVEN, Places, Strided};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, product};
+use kernels::arena::Precision;
 use kernels::arena::StridedView;
 use kernels::general::{Binary, Unary};
 use onnx::pb::NodeProto;
@@ -156,9 +157,23 @@ impl<'a> Operation<'a> for BinaryOperation<'a> {
         if self.f == Binary::Add { Fusion::Add(&self.a, &self.b) } else { Fusion::None }
     }
 
+    /// A sum of images is, and one that may become part of the step that makes an image.
+    fn in_halves(&self, c: &Compiler<'_, 'a>, out: &str) -> InHalves {
+        let images = c.dims(out).is_ok_and(|d| (3..=4).contains(&d.len()));
+        let [a, b] = [&self.a, &self.b].map(|operand| operand.value());
+        let (Binary::Add, true, Some(a), Some(b)) = (self.f, images, a, b) else { return InHalves::Never };
+        let alike = |name: &str| c.dims(name).ok() == c.dims(out).ok() && c.precision_of(name) == Precision::F16;
+        let may = |x: &str, y: &str| alike(x) && (alike(y) || c.is_before_sample(y));
+        if may(a, b) || may(b, a) { InHalves::Always } else { InHalves::Never }
+    }
+
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
-        let inputs = [c.operand(&self.a)?, c.operand(&self.b)?];
         let dims = c.dims(out)?;
+        let alike = |name: &str| c.dims(name).is_ok_and(|d| d == dims);
+        if self.f != Binary::Add || !self.inputs().into_iter().all(alike) {
+            c.in_floats(&self.inputs())?;
+        }
+        let inputs = [c.operand(&self.a)?, c.operand(&self.b)?];
         let whole = |k: usize| inputs[k].dims == dims;
         let yields = |c: &Compiler, k: usize, operand: &Operand| {
             operand.value().is_some_and(|name| whole(k) && c.yields(name, out, &inputs[k]))

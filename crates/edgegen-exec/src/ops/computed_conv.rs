@@ -114,19 +114,11 @@ impl Computed<'_> {
         let [first, across] = self.sides;
         let corner = image.start - first.before * image.row - across.before * image.pixel;
         // every window of a group, its rows and columns of taps, and the channels of each
-        let windows = StridedView {
-            start: corner,
-            dims: vec![self.groups, to.h, to.w, kh, kw, channels],
-            strides: vec![
-                channels,
-                first.stride * image.row,
-                across.stride * image.pixel,
-                first.dilation * image.row,
-                across.dilation * image.pixel,
-                1,
-            ],
-            border: [0, 0],
-        };
+        let dims = vec![self.groups, to.h, to.w, kh, kw, channels];
+        let [down, right] =
+            [(first, image.row), (across, image.pixel)].map(|(side, n)| [side.stride * n, side.dilation * n]);
+        let strides = vec![channels, down[0], right[0], down[1], right[1], 1];
+        let windows = StridedView::strided(corner, dims, strides);
         let taps = kh * kw * channels;
         let windows = c.contiguous(&windows, |_| false)?.reshaped(&[self.groups, to.h * to.w, taps]);
         let weights = c.contiguous(&weights.permuted(&[0, 1, 3, 4, 2]), |_| false)?;
@@ -172,10 +164,5 @@ impl Computed<'_> {
 /// An image as `[groups, C / groups, H, W]`.
 fn view(image: ImageView, groups: usize, [h, w]: [usize; 2]) -> StridedView {
     let of_group = image.c / groups;
-    StridedView {
-        start: image.start,
-        dims: vec![groups, of_group, h, w],
-        strides: vec![of_group, 1, image.row, image.pixel],
-        border: [0, 0],
-    }
+    StridedView::strided(image.start, vec![groups, of_group, h, w], vec![of_group, 1, image.row, image.pixel])
 }

@@ -1,6 +1,6 @@
 //! Concatenation. Images that alone are made for one are made in its place.
 
-use super::{Fusion, Operation, Operator};
+use super::{Fusion, InHalves, Operation, Operator};
 use crate::compile::{Compiler, Stage};
 use crate::constant::{Constant, made};
 use crate::graph::{Inference, unknown_form};
@@ -68,6 +68,11 @@ impl<'a> Operation<'a> for Concat<'a> {
 
     fn fusion(&self) -> Fusion<'_, 'a> {
         Fusion::Concat { parts: &self.parts, axis: self.axis }
+    }
+
+    fn in_halves(&self, _: &Compiler<'_, 'a>, _: &str) -> InHalves {
+        let stored = self.parts.iter().any(|part| part.value().is_none());
+        if stored { InHalves::Never } else { InHalves::LikeItsInputs }
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {

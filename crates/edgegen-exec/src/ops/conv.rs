@@ -2,16 +2,16 @@
 
 use super::batch_norm::{self, Affine};
 use super::window::{self, WINDOW};
-use super::{Operation, Operator, computed_conv, depthwise};
+use super::{InHalves, Operation, Operator, computed_conv, depthwise};
 use crate::compile::{Compiler, Layout8, Readers, stored_8bit};
 use crate::constant::Constant;
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
 use crate::node::pair;
-use crate::place::{Access, Handle, Places, Slice};
+use crate::place::{Access, Buffer, Handle, Places, Slice};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch, ScratchLen, product};
-use kernels::arena::{Extent, ImageView, StridedView};
+use kernels::arena::{Extent, ImageView, Precision, StridedView};
 use kernels::conv::{self, Method, Shape};
 use kernels::conv8::{self, QuantParams, Packed8};
 use kernels::weights::Stored;
@@ -56,6 +56,11 @@ fn lower<'a>(l: &Lowering<'a>, i: usize) -> Option<Lowered<'a>> {
         }
         _ => l.one(i, conv),
     }
+}
+
+/// Whether 16 bits hold weights, and twice as much, which no transformed ones exceed.
+pub fn fits_halves(weights: &[f32]) -> bool {
+    weights.iter().all(|w| w.abs() < 32_752.0)
 }
 
 /// The zeros that a side of `n` numbers needs at each end for so many results.
@@ -115,6 +120,10 @@ impl<'a> Operation<'a> for Conv<'a> {
 
     fn border(&self) -> Option<(&'a str, [usize; 2])> {
         Some((self.x, self.border))
+    }
+
+    fn in_halves(&self, _: &Compiler<'_, 'a>, _: &str) -> InHalves {
+        if fits_halves(&self.weights.values.decoded()) { InHalves::Always } else { InHalves::Never }
     }
 
     fn reads_8bit(&self, c: &Compiler<'_, 'a>, name: &str) -> Option<Layout8> {
@@ -268,15 +277,16 @@ fn convolve_by(
     let [input, output] = [inputs, outputs].map(|images| images.first().ok_or("a convolution of nothing"));
     let (input, output) = (input?, output?);
     let as_large = (input.h, input.w) == (output.h, output.w);
-    let square = winograd::suits(&shape, output.h, output.w, winograd::float::MANY).next().filter(|_| as_large);
+    let square = winograd::suits(&shape, output.h, output.w, winograd::float::many(input.precision)).next().filter(|_| as_large);
     let method = method.or(square.map(Method::Winograd)).unwrap_or(Method::Direct);
-    let eight = weights.stored.filter(|_| method == Method::Direct).map(|(all, scales)| Stored::Eight(all, scales));
+    let eight = weights.stored.filter(|_| method == Method::Direct && input.precision == Precision::F32).map(|(all, scales)| Stored::Eight(all, scales));
     let weights = eight.unwrap_or(Stored::Float(weights.float));
     if product(&[shape.c_out, shape.c_in, shape.kernel[0], shape.kernel[1]]) != weights.len() {
         return Err("weights of another number".into());
     }
-    take_packed(c, &shape, method, (c.isa.tile().0, 1), 4)?;
-    let packed = Arc::new(conv::Packed::new(shape, method, weights, bias, c.isa)?);
+    let precision = input.precision;
+    take_packed(c, &shape, method, (c.isa.tile_of(precision).0, 1), Buffer::of(precision).size())?;
+    let packed = Arc::new(conv::Packed::of(precision, shape, method, weights, bias, c.isa)?);
     for (input, output) in inputs.iter().zip(outputs) {
         let mut places = Places::default();
         let step = ConvStep {
@@ -456,7 +466,7 @@ impl Kernel for ConvStep {
 
     fn scratch(&self, places: &Places) -> ScratchLen {
         let output = places.get(self.output);
-        let work = self.packed.method().work_len(self.packed.shape(), output.h, output.w).unwrap_or(usize::MAX);
+        let work = self.packed.work_len(output.h, output.w).unwrap_or(usize::MAX);
         ScratchLen { work, copied: self.bias.map_or(0, |bias| places.get(bias).len) }
     }
 
@@ -466,6 +476,7 @@ impl Kernel for ConvStep {
             && output.c == shape.c_out
             && reaches(shape, &input, &output)
             && makes(self.packed.method(), &input, &output)
+            && [input.precision, output.precision] == [self.packed.precision(); 2]
             && self.bias.is_none_or(|bias| places.get(bias).len == shape.c_out)
             && self.residual.is_none_or(|r| super::image_map::same_size(&places.get(r), &output));
         if right { Ok(()) } else { Err("a convolution that does not fit its input or its output".into()) }

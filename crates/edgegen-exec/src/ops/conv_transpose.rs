@@ -131,7 +131,7 @@ fn every(view: ImageView, [rows, columns]: [Phase; 2]) -> Option<ImageView> {
     let start = view.start + rows.result * view.row + columns.result * view.pixel;
     let (row, pixel) = (view.row.checked_mul(rows.stride)?, view.pixel.checked_mul(columns.stride)?);
     let (h, w) = (side(view.h, rows)?, side(view.w, columns)?);
-    ImageView::new(Extent { c: view.c, h, w, start, pixel, row, border: [0, 0] })
+    ImageView::new(Extent { h, w, start, pixel, row, border: [0, 0], ..*view })
 }
 
 /// An image without its first rows and columns.
@@ -220,11 +220,8 @@ impl<'a> Operation<'a> for Spread<'a> {
         };
         let (rows, columns) = side(0, input.h, h).zip(side(1, input.w, w)).ok_or(UNKNOWN)?;
         let padding = [rows.0, columns.0];
-        let pixels = |start: usize, strides: [usize; 2]| StridedView {
-            start,
-            dims: vec![input.h, input.w, input.c],
-            strides: vec![strides[0], strides[1], 1],
-            border: [0, 0],
+        let pixels = |start: usize, strides: [usize; 2]| {
+            StridedView::strided(start, vec![input.h, input.w, input.c], vec![strides[0], strides[1], 1])
         };
         let mut spread = Vec::with_capacity(inputs.len());
         for input in &inputs {

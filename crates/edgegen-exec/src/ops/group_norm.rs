@@ -2,7 +2,7 @@
 
 use super::image_map::{Output, same_size};
 use super::zeros::image_size;
-use super::{Operation, Operator, same_shape};
+use super::{InHalves, Operation, Operator, same_shape};
 use crate::compile::{Compiler, Layout8, Readers};
 use crate::constant::Constant;
 use crate::lower::{Lowered, Lowering};
@@ -108,6 +108,10 @@ impl<'a> Operation<'a> for GroupNorm<'a> {
         vec![self.x]
     }
 
+    fn in_halves(&self, _: &Compiler<'_, 'a>, _: &str) -> InHalves {
+        InHalves::LikeItsInputs
+    }
+
     /// With the SiLU and the rounding that may follow.
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
         let inputs = c.images(self.x, [0, 0])?;
@@ -187,7 +191,7 @@ impl Kernel for GroupNormStep {
     }
 
     fn scratch(&self, _: &Places) -> ScratchLen {
-        ScratchLen { work: 2 * self.scale.len(), copied: 0 }
+        ScratchLen { work: 4 * self.scale.len(), copied: 0 }
     }
 
     fn check(&self, places: &Places) -> Result<(), Reason> {

@@ -40,9 +40,9 @@ impl Output {
     }
 }
 
-/// Whether two images have as many channels, rows and columns.
+/// Whether two images have as many channels, rows and columns, of such numbers.
 pub fn same_size(a: &ImageView, b: &ImageView) -> bool {
-    (a.c, a.h, a.w) == (b.c, b.h, b.w)
+    (a.c, a.h, a.w, a.precision) == (b.c, b.h, b.w, b.precision)
 }
 
 /// Does the same to every number of an image.

@@ -1,8 +1,8 @@
 //! Gemm, and MatMul by a stored matrix: a matrix times a vector, or a convolution of pixels that stand in a row.
 
 use super::product_by_range::product_by_range;
-use super::conv::{Weights, convolve, convolve_8bit};
-use super::{Operation, Operator};
+use super::conv::{Weights, convolve, convolve_8bit, fits_halves};
+use super::{InHalves, Operation, Operator};
 use crate::compile::{Compiler, Layout8, stored_8bit, stored_around};
 use crate::constant::{Constant, broadcast};
 use crate::graph::{Inference, unknown_form};
@@ -108,6 +108,11 @@ impl<'a> Operation<'a> for Linear<'a> {
         };
         let reads = self.x == name && rows && stored;
         reads.then_some(Layout8::Rows)
+    }
+
+    fn in_halves(&self, c: &Compiler<'_, 'a>, _: &str) -> InHalves {
+        let rows = c.dims(self.x).is_ok_and(|d| d[..d.len().saturating_sub(1)].iter().any(|n| *n > 1));
+        if rows && fits_halves(&self.weights.values.decoded()) { InHalves::Always } else { InHalves::Never }
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {

@@ -13,6 +13,7 @@ use onnx::pb::NodeProto;
 
 mod by_index;
 mod computed_conv;
+pub(crate) mod convert;
 mod depthwise;
 mod image_map;
 mod indexed;
@@ -201,10 +202,26 @@ pub trait Operation<'a> {
         None
     }
 
+    /// Whether its steps read and write values in 16 bits.
+    fn in_halves(&self, _: &Compiler<'_, 'a>, _out: &str) -> InHalves {
+        InHalves::Never
+    }
+
     /// How it reads the value `name`, which is rounded to 8 bits, in those 8 bits; `None` if it reads it in f32.
     fn reads_8bit(&self, _: &Compiler<'_, 'a>, _: &str) -> Option<Layout8> {
         None
     }
+}
+
+/// Whether an operation is done in 16 bits, in a plan of such numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InHalves {
+    /// Its kernels take 32 bits alone.
+    Never,
+    /// It is: what it reads is rounded for it, if that is in 32 bits.
+    Always,
+    /// It is if all that it reads is.
+    LikeItsInputs,
 }
 
 /// What operations that come before one may do with it: make it part of their own step.

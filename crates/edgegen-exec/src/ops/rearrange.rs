@@ -1,6 +1,6 @@
 //! Values that are others read anew: without a step where strides can do it, else copied.
 
-use super::{Fusion, Operation};
+use super::{Fusion, InHalves, Operation};
 use crate::compile::Compiler;
 use crate::constant::broadcast_strides;
 use crate::lower::{Lowered, Lowering};
@@ -46,13 +46,14 @@ impl<'a> Operation<'a> for Rearranged<'a> {
         Fusion::Reread
     }
 
+    fn in_halves(&self, _: &Compiler<'_, 'a>, _: &str) -> InHalves {
+        InHalves::LikeItsInputs
+    }
+
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
         let (place, dims) = (c.value(self.x)?, c.dims(out)?);
-        let plain = |start: usize, dims: &[usize], strides: Vec<usize>| StridedView {
-            start,
-            dims: dims.to_vec(),
-            strides,
-            border: [0, 0],
+        let plain = |start: usize, dims: &[usize], strides: Vec<usize>| {
+            StridedView::strided(start, dims.to_vec(), strides).of(place.precision)
         };
         let result = match &self.how {
             Rearrange::Permute(perm) => place.permuted(perm),

@@ -115,11 +115,9 @@ impl<'a> Operation<'a> for Reduce<'a> {
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {
         let mut input = c.value(self.x)?;
         let (inner, outer): (Vec<usize>, Vec<usize>) = (0..input.dims.len()).partition(|d| self.axes.contains(d));
-        let of = |place: &StridedView, which: &[usize]| StridedView {
-            start: place.start,
-            dims: which.iter().map(|d| place.dims[*d]).collect(),
-            strides: which.iter().map(|d| place.strides[*d]).collect(),
-            border: [0, 0],
+        let of = |place: &StridedView, which: &[usize]| {
+            let some = |all: &[usize]| which.iter().map(|d| all[*d]).collect();
+            StridedView::strided(place.start, some(&place.dims), some(&place.strides))
         };
         if sides(&of(&input, &inner)).is_none() {
             // more than rows and columns: they are brought together

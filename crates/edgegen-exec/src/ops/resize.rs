@@ -1,7 +1,7 @@
 //! Resize and Upsample: images of another size, by the nearest pixels, or by linear or cubic interpolation.
 
 use super::zeros::image_size;
-use super::{Operation, Operator};
+use super::{InHalves, Operation, Operator};
 use crate::compile::Compiler;
 use crate::constant::Constant;
 use crate::graph::{Inference, unknown_form};
@@ -304,6 +304,10 @@ struct Doubled<'a> {
 impl<'a> Operation<'a> for Doubled<'a> {
     fn inputs(&self) -> Vec<&'a str> {
         vec![self.x]
+    }
+
+    fn in_halves(&self, _: &Compiler<'_, 'a>, _: &str) -> InHalves {
+        InHalves::LikeItsInputs
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {

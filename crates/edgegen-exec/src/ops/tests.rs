@@ -1,8 +1,12 @@
 //! Fragments of graphs, and the steps that they become. (What the steps compute is tested beside each operator, and against
 //! onnxruntime in `tests/random_graphs.rs` and `tests/exports.rs`.)
 
-use crate::testing::{Attribute, Builder, kernel, steps_and_result};
+use crate::testing::{Attribute, Builder, kernel, noise, random_plan, steps_and_result};
+use crate::{At, Numbers};
 use kernels::Isa;
+use kernels::arena::Precision;
+use rand::SeedableRng;
+use rand_pcg::Pcg64Mcg;
 
 /// A fragment by its name, the sample's shape, what makes it, and the steps that it should become.
 type Row = (&'static str, &'static [usize], fn(&mut Builder) -> String, &'static [&'static str]);
@@ -334,4 +338,71 @@ fn several_images_are_convolved_in_8_bits_as_each_by_itself() {
     let (_, apart) = steps_and_result(&mut b, &dims, &result);
     assert!(together.iter().any(|v| *v != 0.0));
     assert_eq!(together, apart);
+}
+
+/// What a random network makes in such numbers on a kind of CPU, and whether some of it was in 16 bits.
+fn result_in(precision: Precision, isa: Isa, seed: u64) -> (Vec<f32>, bool) {
+    let (dims, plan) = random_plan(precision, isa, seed);
+    let len = dims.iter().product();
+    let (mut w, mut out, x) = (plan.workspace(), vec![0.0; len], noise(&mut Pcg64Mcg::seed_from_u64(seed), len));
+    plan.bind(&mut w, 0, std::iter::once(&[0.5, -0.5, 1.0, 0.25, 0.0][..]));
+    plan.run(&mut w, At { x: &x, t: 3.0, ..At::default() }, &mut out);
+    (out, plan.kernels().any(|kernel| kernel == "rounding to 16 bits"))
+}
+
+#[test]
+fn networks_in_16_bits_are_those_in_32_but_for_rounding() {
+    let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let mut in_halves = 0;
+    for seed in 0..if cfg!(miri) { 3 } else { 200 } {
+        let (exact, rounded) = result_in(Precision::F32, Isa::detect(), seed);
+        assert!(!rounded);
+        for isa in [Isa::detect(), Isa::detect().emulating_halves()] {
+            let (out, rounded) = result_in(Precision::F16, isa, seed);
+            in_halves += usize::from(rounded);
+            let error = norm(&mut out.iter().zip(&exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied());
+            // some ten operations, each of which rounds by at most 2⁻¹¹ a few times over
+            assert!(error < 1e-2 && (rounded || error < 1e-6), "{isa:?}, seed {seed}: {error}");
+        }
+    }
+    assert!(in_halves > 100 || cfg!(miri), "{in_halves} of 400 were in 16 bits");
+}
+
+#[test]
+fn what_16_bits_do_not_hold_is_found_and_kept_in_32() {
+    let mut b = Builder::new(1);
+    let (large, small) = (b.stored(&[4, 4, 1, 1], &[9000.0; 16]), b.stored(&[4, 4, 1, 1], &[1e-5; 16]));
+    let up = b.op("Conv", &["x", &large], &[]);
+    let up = silu(&mut b, &up);
+    let down = b.op("Conv", &[&up, &small], &[]);
+    let down = silu(&mut b, &down);
+    let result = conv(&mut b, &down, 1);
+    let x: Vec<f32> = (0..144).map(|i| (i % 7) as f32 - 2.0).collect();
+    let at = At { x: &x, ..At::default() };
+    let mut numbers = Numbers::default();
+    let mut made = Vec::new();
+    // the convolution with its SiLU, and what reads that
+    for (precision, large) in [(Precision::F32, 0), (Precision::F16, 2), (Precision::F16, 0)] {
+        numbers.precision = precision;
+        let plan = b.plan_in(&numbers, Isa::detect(), IMAGE, 1, &result).unwrap();
+        let (mut w, mut out) = (plan.workspace(), vec![0.0; 144]);
+        plan.bind(&mut w, 0, std::iter::once(&[0.5][..]));
+        let mut found = plan.overflows(&mut w, at);
+        plan.run(&mut w, at, &mut out);
+        assert_eq!(out.iter().all(|v| v.is_finite()), large == 0, "{numbers:?}");
+        made.push(out);
+        // once one is kept, what reads it in 16 bits is found
+        while !found.is_empty() {
+            assert!(numbers.in_f32.len() < large, "{found:?} beside {numbers:?}");
+            numbers.in_f32.append(&mut found);
+            let plan = b.plan_in(&numbers, Isa::detect(), IMAGE, 1, &result).unwrap();
+            assert_eq!(plan.in_f32(), numbers.in_f32);
+            let mut w = plan.workspace();
+            plan.bind(&mut w, 0, std::iter::once(&[0.5][..]));
+            found = plan.overflows(&mut w, at);
+        }
+        assert_eq!(numbers.in_f32.len(), if made.len() == 1 { 0 } else { 2 });
+    }
+    let scale = made[0].iter().fold(0f32, |most, v| most.max(v.abs()));
+    assert!(made[0].iter().zip(&made[2]).all(|(a, b)| (a - b).abs() < 5e-3 * scale));
 }

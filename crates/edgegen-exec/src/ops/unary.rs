@@ -1,7 +1,7 @@
 //! Functions of every number: activations, roots, and the forms that exporters write some of them in.
 
 use super::image_map::{ImageFunction, ImageMap, Output};
-use super::{Fusion, Operation, Operator, same_shape};
+use super::{Fusion, InHalves, Operation, Operator, same_shape};
 use crate::compile::Compiler;
 use crate::constant::Constant;
 use crate::lower::{Lowered, Lowering};
@@ -191,6 +191,11 @@ impl<'a> Operation<'a> for UnaryOperation<'a> {
 
     fn fusion(&self) -> Fusion<'_, 'a> {
         if self.f == Unary::Silu { Fusion::Silu } else { Fusion::None }
+    }
+
+    fn in_halves(&self, c: &Compiler<'_, 'a>, out: &str) -> InHalves {
+        let image = c.dims(out).is_ok_and(|d| (3..=4).contains(&d.len()));
+        if self.f == Unary::Silu && image { InHalves::LikeItsInputs } else { InHalves::Never }
     }
 
     fn compile(&self, c: &mut Compiler<'_, 'a>, out: &'a str) -> Result<(), Reason> {

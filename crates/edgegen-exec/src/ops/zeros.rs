@@ -3,7 +3,8 @@
 use crate::place::{Handle, Places, Slice};
 use crate::reason::Reason;
 use crate::step::{Call, Kernel, Scratch};
-use kernels::arena::ImageView;
+use kernels::Memory;
+use kernels::arena::{ImageView, Precision};
 
 /// Makes numbers that lie together zeros.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl Kernel for Clear {
 
     fn run(&self, call: Call<'_>, _: &mut Scratch) {
         let to = call.places.get(self.to);
-        call.memory.fill(to.start, to.len, 0.0);
+        clear(call.memory, call.places.precision(self.to), (to.start, to.len));
     }
 }
 
@@ -54,13 +55,21 @@ impl Kernel for Border {
     fn run(&self, Call { places, memory, .. }: Call<'_>, _: &mut Scratch) {
         let view = places.get(self.view);
         let Some(byte) = self.zero_point else {
-            return view.edges().for_each(|(at, len)| memory.fill(at, len, 0.0));
+            return view.edges().for_each(|run| clear(memory, view.precision, run));
         };
         view.edges().for_each(|(at, len)| memory.fill_bytes(at, len, byte));
         // channels that are there for the sake of whole groups
         if view.c < view.pixel {
             view.pixels().for_each(|at| memory.fill_bytes(at + view.c, view.pixel - view.c, byte));
         }
+    }
+}
+
+/// Makes so many numbers from the first on zeros.
+fn clear(memory: Memory, precision: Precision, (first, len): (usize, usize)) {
+    match precision {
+        Precision::F32 => memory.fill(first, len, 0.0),
+        Precision::F16 => memory.clear_halves(first, len),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::step::Boundary;
 use crate::testing::{noise, random_plan};
 use crate::{At, Plan};
 use kernels::Isa;
+use kernels::arena::Precision;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use std::collections::{HashMap, HashSet};
@@ -77,7 +78,7 @@ fn numbers(place: &Place) -> Option<Vec<i128>> {
 /// What of a plan a sanitizer would find fault with, or what reads a number that another value has taken the place of: found
 /// by going over every number of every place in the order of a call, twice, the second time as if the time were known.
 fn fault(draft: &Draft) -> Option<String> {
-    let len = |buffer| if buffer == Buffer::Floats { draft.memory_len } else { draft.bytes_len } as i128;
+    let len = |buffer: Buffer| draft.lens[buffer as usize] as i128;
     let mut touched = Vec::new();
     for step in &draft.steps {
         let mut of_step = Vec::new();
@@ -106,18 +107,22 @@ fn fault(draft: &Draft) -> Option<String> {
     }
     let constant = |storage: usize| draft.storages.get(storage).is_some_and(|s| s.constant);
     // whose value a number is
-    let mut owners: HashMap<(bool, i128), usize> = HashMap::new();
-    let handed = |owners: &HashMap<(bool, i128), usize>, slice: &Slice| -> HashMap<(bool, i128), usize> {
+    let mut owners: HashMap<(Buffer, i128), usize> = HashMap::new();
+    let handed = |owners: &HashMap<(Buffer, i128), usize>, slice: &Slice| -> HashMap<(Buffer, i128), usize> {
         let within = |at: &i128| (slice.start as i128..(slice.start + slice.len) as i128).contains(at);
-        owners.iter().filter(|((bytes, at), _)| !bytes && within(at)).map(|(k, v)| (*k, *v)).collect()
+        owners
+            .iter()
+            .filter(|((buffer, at), _)| *buffer == Buffer::Floats && within(at))
+            .map(|(k, v)| (*k, *v))
+            .collect()
     };
     let mut remembered = HashMap::new();
     // what a storage has made of a number in this call, or in the stages before
-    let mut made: HashSet<(bool, i128, usize)> = HashSet::new();
+    let mut made: HashSet<(Buffer, i128, usize)> = HashSet::new();
     for call in 0..2 {
         if call == 1 {
-            owners.extend(remembered.iter().map(|(k, v): (&(bool, i128), &usize)| (*k, *v)));
-            made = remembered.iter().map(|((bytes, at), storage)| (*bytes, *at, *storage)).collect();
+            owners.extend(remembered.iter().map(|(k, v): (&(Buffer, i128), &usize)| (*k, *v)));
+            made = remembered.iter().map(|((buffer, at), storage)| (*buffer, *at, *storage)).collect();
         }
         for (i, step) in touched.iter().enumerate().skip(if call == 0 { 0 } else { draft.stages[1] }) {
             if i == draft.stages[1] && call == 0 {
@@ -125,17 +130,17 @@ fn fault(draft: &Draft) -> Option<String> {
                 remembered.extend(handed(&owners, &draft.handed[0]));
             }
             for (place, all) in step.iter().filter(|(p, _)| p.access == Access::Read && !constant(p.storage)) {
-                let key = |at: &i128| (place.buffer == Buffer::Bytes, *at);
+                let key = |at: &i128| (place.buffer, *at);
                 let taken = |at: &i128| owners.get(&key(at)).is_some_and(|owner| *owner != place.storage);
-                let lost = |at: &i128| made.contains(&(place.buffer == Buffer::Bytes, *at, place.storage)) && taken(at);
+                let lost = |at: &i128| made.contains(&(place.buffer, *at, place.storage)) && taken(at);
                 if all.iter().any(lost) {
                     return Some(format!("step {i} reads what another value has taken the place of"));
                 }
             }
             for (place, all) in step.iter().filter(|(p, _)| p.access != Access::Read) {
                 for at in all {
-                    owners.insert((place.buffer == Buffer::Bytes, *at), place.storage);
-                    made.insert((place.buffer == Buffer::Bytes, *at, place.storage));
+                    owners.insert((place.buffer, *at), place.storage);
+                    made.insert((place.buffer, *at, place.storage));
                 }
             }
         }
@@ -171,7 +176,7 @@ fn change(draft: &mut Draft, random: &mut Pcg64Mcg) {
             let storage = &mut draft.storages[number % storages];
             alter(if how % 2 == 0 { &mut storage.start } else { &mut storage.len });
         }
-        1 => alter([&mut draft.memory_len, &mut draft.bytes_len].into_iter().nth(number % 2).expect("two")),
+        1 => alter(&mut draft.lens[number % 3]),
         2 => alter(&mut draft.stages[number % 2]),
         3 => {
             let handed = &mut draft.handed[number % 2];
@@ -230,7 +235,8 @@ fn a_plan_with_one_number_changed_is_refused_or_does_no_harm() {
     for seed in 0..plans {
         let isa = *Isa::available().last().expect("the portable one");
         let isa = if cfg!(miri) { isa } else { Isa::detect() };
-        let (dims, plan) = random_plan(isa, seed);
+        let precision = if seed % 2 == 0 { Precision::F32 } else { Precision::F16 };
+        let (dims, plan) = random_plan(precision, isa, seed);
         let sound = plan.draft();
         assert!(cfg!(miri) || fault(&sound).is_none(), "the plan of seed {seed}: {:?}", fault(&sound));
         let mut random = Pcg64Mcg::seed_from_u64(1000 + seed);
@@ -266,7 +272,7 @@ fn a_plan_with_one_number_changed_is_refused_or_does_no_harm() {
 #[test]
 fn very_many_steps_beside_the_next_take_no_time_by_their_square() {
     const MANY: usize = if cfg!(miri) { 100 } else { 300_000 };
-    let (_, plan) = random_plan(Isa::PORTABLE, 0);
+    let (_, plan) = random_plan(Precision::F32, Isa::PORTABLE, 0);
     let step = |i: usize, share: Share| {
         let mut places = Places::default();
         let to = places.slice(Access::Write, Slice { start: 2 * i, len: 1 });
@@ -276,7 +282,7 @@ fn very_many_steps_beside_the_next_take_no_time_by_their_square() {
     };
     let mut steps: Vec<Step> = (0..MANY).map(|i| step(i, Share::BesideNext)).collect();
     steps.push(step(MANY, Share::Among(1)));
-    let draft = Draft { steps, stages: [0; 2], memory_len: 2 * MANY + 2, ..plan.draft() };
+    let draft = Draft { steps, stages: [0; 2], lens: [2 * MANY + 2, 0, 0], ..plan.draft() };
     assert_eq!(threads_do_not_meet(&draft), Ok(()));
     // the first writes what the last reads, reads what it writes, or writes that too; to read the same is no harm
     for (place, start, access, meet) in [

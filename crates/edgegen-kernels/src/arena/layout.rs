@@ -1,6 +1,6 @@
 //! Where values lie: storages one after the other, or sharing room where they are not needed at the same time.
 
-use super::{Extent, ImageView};
+use super::{Extent, ImageView, Precision};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 pub struct Layout {
     len: usize,
     storages: Vec<Storage>,
+    precision: Precision,
 }
 
 /// A run of numbers that values lie in.
@@ -26,6 +27,11 @@ pub fn room(len: usize) -> usize {
 }
 
 impl Layout {
+    /// Of values in such numbers.
+    pub fn of(precision: Precision) -> Self {
+        Layout { precision, ..Layout::default() }
+    }
+
     /// A storage of `len` numbers; none if all of them are more than can be counted.
     pub fn storage(&mut self, len: usize) -> Option<usize> {
         let start = self.len;
@@ -46,7 +52,8 @@ impl Layout {
         let row = side(w, 1)?.checked_mul(c)?;
         let corner = border[0].checked_mul(row)?.checked_add(border[1].checked_mul(c)?)?;
         let len = side(h, 0)?.checked_mul(row)?;
-        let view = |start: usize| ImageView::new(Extent { c, h, w, start, pixel: c, row, border });
+        let precision = self.precision;
+        let view = |start: usize| ImageView::new(Extent { c, h, w, start, pixel: c, row, border, precision });
         // before anything is laid out
         let all = len.checked_mul(count)?;
         view(self.len.checked_add(all)?.checked_add(corner)?)?;

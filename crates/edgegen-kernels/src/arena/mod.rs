@@ -5,6 +5,16 @@ mod layout;
 pub use layout::{Layout, Storage, room, share};
 use std::ops::Deref;
 
+/// The numbers that values are kept in: each kind has an arena of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// In 32 bits.
+    #[default]
+    F32,
+    /// In 16 bits: 11 of precision, up to 65,504.
+    F16,
+}
+
 /// The sizes of a [`ImageView`] and where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
@@ -22,6 +32,8 @@ pub struct Extent {
     pub row: usize,
     /// Zeros around the picture: rows above and below, and pixels left and right.
     pub border: [usize; 2],
+    /// What its numbers are. Pictures in 8 bits lie in an arena of their own, where this has no say.
+    pub precision: Precision,
 }
 
 /// A picture of `c` channels in the arena, or some of the channels of one. The channels of a pixel lie together.
@@ -45,7 +57,7 @@ impl ImageView {
     /// The picture of these sizes; none if it is empty, if its border begins before the first number of the arena, or if
     /// any of it lies further than can be counted.
     pub fn new(extent: Extent) -> Option<Self> {
-        let Extent { c, h, w, start, pixel, row, border: [rows, pixels] } = extent;
+        let Extent { c, h, w, start, pixel, row, border: [rows, pixels], .. } = extent;
         let before = rows.checked_mul(row)?.checked_add(pixels.checked_mul(pixel)?)?;
         // kernels count pixels, and the numbers of a row with its border
         let counted = h.checked_add(rows.checked_mul(2)?)?.checked_mul(w.checked_add(pixels.checked_mul(2)?)?)?;
@@ -80,6 +92,11 @@ impl ImageView {
     /// Whether the picture lies within an arena of `len` numbers.
     pub fn fits(self, len: usize) -> bool {
         self.end([0, 0]).is_some_and(|end| end <= len)
+    }
+
+    /// The same picture in the arena of such numbers.
+    pub fn of(self, precision: Precision) -> Self {
+        ImageView(Extent { precision, ..self.0 })
     }
 
     /// Whether no number of it lies where another one does, so that threads may each write some of its pixels.
@@ -150,12 +167,24 @@ pub struct StridedView {
     pub strides: Vec<usize>,
     /// For a picture, the zeros around it.
     pub border: [usize; 2],
+    /// What its numbers are.
+    pub precision: Precision,
 }
 
 impl StridedView {
-    /// A value whose numbers lie together, those of its last dimension side by side.
+    /// A value in 32 bits whose numbers lie together, those of its last dimension side by side.
     pub fn row_major(start: usize, dims: &[usize]) -> Self {
-        StridedView { start, dims: dims.to_vec(), strides: row_major(dims), border: [0, 0] }
+        Self::strided(start, dims.to_vec(), row_major(dims))
+    }
+
+    /// A value in 32 bits with these strides.
+    pub fn strided(start: usize, dims: Vec<usize>, strides: Vec<usize>) -> Self {
+        StridedView { start, dims, strides, border: [0, 0], precision: Precision::F32 }
+    }
+
+    /// The same place in the arena of such numbers.
+    pub fn of(self, precision: Precision) -> Self {
+        StridedView { precision, ..self }
     }
 
     /// A picture as a value of dimensions `[1, C, H, W]` or `[1, C, W]`; or `[1, C, D, H, W]`, a volume whose rows lie one after
@@ -167,7 +196,7 @@ impl StridedView {
             5 => vec![all, 1, view.row.saturating_mul(dims[3]), view.row, view.pixel],
             _ => vec![all, 1, view.row, view.pixel],
         };
-        StridedView { start: view.start, dims: dims.to_vec(), strides, border: view.border }
+        StridedView { border: view.border, ..Self::strided(view.start, dims.to_vec(), strides) }.of(view.precision)
     }
 
     /// How many numbers it has, or the greatest number that can be counted.
@@ -177,32 +206,28 @@ impl StridedView {
 
     /// The first numbers of its last dimensions: those but the first `n` are left out.
     pub fn leading(&self, n: usize) -> Self {
-        StridedView {
-            start: self.start,
-            dims: self.dims[..n].to_vec(),
-            strides: self.strides[..n].to_vec(),
-            border: [0, 0],
-        }
+        Self::strided(self.start, self.dims[..n].to_vec(), self.strides[..n].to_vec()).of(self.precision)
     }
 
     /// What is at the first index of dimension `axis`, without that; and the length and the stride of it.
     pub fn without(&self, axis: usize) -> (Self, (usize, usize)) {
         let (mut dims, mut strides) = (self.dims.clone(), self.strides.clone());
         let along = (dims.remove(axis), strides.remove(axis));
-        (StridedView { start: self.start, dims, strides, border: [0, 0] }, along)
+        (Self::strided(self.start, dims, strides).of(self.precision), along)
     }
 
     /// The value as a picture, if it is `[1, C, H, W]`, `[1, C, W]` or `[1, C, D, H, W]`, all rows of which lie one after the
     /// other, and its channels lie together.
     pub fn view(&self) -> Option<ImageView> {
-        let (StridedView { start, border, .. }, s) = (self, &self.strides);
+        let (StridedView { start, border, precision, .. }, s) = (self, &self.strides);
         let [c, h, w, pixel, row] = match *self.dims {
             [1, c, w] => [c, 1, w, s[2], w.checked_mul(s[2])?],
             [1, c, h, w] => [c, h, w, s[3], s[2]],
             [1, c, d, h, w] if d == 1 || h.checked_mul(s[3]) == Some(s[2]) => [c, d.checked_mul(h)?, w, s[4], s[3]],
             _ => return None,
         };
-        let view = ImageView::new(Extent { c, h, w, start: *start, pixel, row, border: *border })?;
+        let (border, precision) = (*border, *precision);
+        let view = ImageView::new(Extent { c, h, w, start: *start, pixel, row, border, precision })?;
         let apart = w == 1 || pixel >= c;
         (c == 1 || s[1] == 1).then_some(view).filter(|_| apart)
     }
@@ -238,7 +263,8 @@ impl StridedView {
         let pixel = flat.strides[0];
         let together = c == 1 || flat.strides[1] == 1;
         let row = w.checked_mul(pixel)?;
-        let extent = Extent { c, h: 1, w, start: self.start, pixel, row, border: [0, 0] };
+        let (border, precision) = ([0, 0], self.precision);
+        let extent = Extent { c, h: 1, w, start: self.start, pixel, row, border, precision };
         if together { ImageView::new(extent) } else { None }
     }
 
@@ -251,7 +277,7 @@ impl StridedView {
     /// With its dimensions in the order `perm`.
     pub fn permuted(&self, perm: &[usize]) -> Self {
         let of = |v: &[usize]| perm.iter().map(|p| v[*p]).collect();
-        StridedView { start: self.start, dims: of(&self.dims), strides: of(&self.strides), border: [0, 0] }
+        Self::strided(self.start, of(&self.dims), of(&self.strides)).of(self.precision)
     }
 
     /// Those of its numbers from `first` on, `step` apart, for each dimension.
@@ -260,7 +286,8 @@ impl StridedView {
         let strides = parts.iter().zip(&self.strides).map(|(p, s)| p.1 * s).collect();
         // some of the channels of a picture have its border
         let channels = (0..dims.len()).all(|i| i == 1 || (dims[i] == self.dims[i] && parts[i] == (0, 1)));
-        StridedView { start, dims: dims.to_vec(), strides, border: if channels { self.border } else { [0, 0] } }
+        let border = if channels { self.border } else { [0, 0] };
+        StridedView { border, ..Self::strided(start, dims.to_vec(), strides) }.of(self.precision)
     }
 
     /// With other dimensions of as many numbers in the same order, where strides can do that.
@@ -302,12 +329,8 @@ impl StridedView {
             }
         }
         let same = self.dims == dims;
-        Some(StridedView {
-            start: self.start,
-            dims: dims.to_vec(),
-            strides,
-            border: if same { self.border } else { [0, 0] },
-        })
+        let border = if same { self.border } else { [0, 0] };
+        Some(StridedView { border, ..Self::strided(self.start, dims.to_vec(), strides) }.of(self.precision))
     }
 }
 

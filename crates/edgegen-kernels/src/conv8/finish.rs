@@ -3,7 +3,8 @@
 use super::run::{ByRange, Checked8, Run8};
 use crate::arena::ImageView;
 use crate::pointer::Source;
-use crate::simd::{Dot, Simd};
+use crate::simd::{Dot, Vector};
+use crate::weights::Real;
 
 /// The results of the pixel at (y, x): of V whole vectors of channels from `first` on, or of a `part` of one.
 ///
@@ -59,7 +60,7 @@ pub(crate) unsafe fn finish<D: Dot, const V: usize>(
         for (v, &value) in values.iter().enumerate() {
             let left = count - v * D::LANES;
             // SAFETY: a checked run has the pixel within the arena; those of other parts are others.
-            unsafe { s.store_some(memory.arena(), at(view) + v * D::LANES, left, value) }
+            unsafe { f32::put_some(s, memory.arena(), at(view) + v * D::LANES, left, value) }
         }
     }
     if let Some((view, levels)) = output8 {
@@ -79,14 +80,14 @@ pub(crate) unsafe fn finish<D: Dot, const V: usize>(
 #[inline(always)]
 unsafe fn add<D: Dot, const V: usize>(
     d: D,
-    values: &mut [<D::S as Simd>::F; V],
+    values: &mut [<D::S as Vector>::F; V],
     from: Source<f32>,
     part: Option<usize>,
 ) {
     let s = d.simd();
     for (v, value) in values.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        let other = unsafe { s.load_some(from, v * D::LANES, part.unwrap_or(D::LANES)) };
+        let other = unsafe { f32::get_some(s, from, v * D::LANES, part.unwrap_or(D::LANES)) };
         *value = s.add(*value, other);
     }
 }

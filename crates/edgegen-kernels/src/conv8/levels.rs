@@ -1,7 +1,7 @@
 //! The levels that numbers are rounded to.
 
 use crate::pointer::Target;
-use crate::simd::{Dot, Simd, WIDEST};
+use crate::simd::{Dot, Simd, Vector, WIDEST};
 
 /// Where levels lie: a value is `(level - zero) · scale`, levels are from 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,7 +47,7 @@ impl QuantParams {
         d: D,
         to: Target<u8>,
         at: usize,
-        values: [<D::S as Simd>::F; V],
+        values: [<D::S as Vector>::F; V],
     ) {
         // SAFETY: the caller's promise.
         unsafe { d.simd().store_levels(to, at, values, (1.0 / self.scale, self.zero_point, D::FLIP)) }
@@ -58,7 +58,14 @@ impl QuantParams {
     /// # Safety
     /// As there.
     #[inline(always)]
-    pub(crate) unsafe fn store_part<D: Dot>(self, d: D, to: Target<u8>, at: usize, value: <D::S as Simd>::F, n: usize) {
+    pub(crate) unsafe fn store_part<D: Dot>(
+        self,
+        d: D,
+        to: Target<u8>,
+        at: usize,
+        value: <D::S as Vector>::F,
+        n: usize,
+    ) {
         let mut whole = [0; WIDEST];
         // SAFETY: no vector is wider.
         unsafe { self.store(d, Target::of(&mut whole), 0, [value]) };

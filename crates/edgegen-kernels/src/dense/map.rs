@@ -5,13 +5,13 @@ use crate::arena::ImageView;
 use crate::conv8::QuantParams;
 use crate::memory::{Memory, Part};
 use crate::pointer::Source;
-use crate::simd::{Dot, Simd};
-use crate::weights::Number;
+use crate::simd::{Dot, Simd, Vector};
+use crate::weights::Real;
 
 /// Where a result goes: as it is, or rounded to levels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Output {
-    /// A picture in f32.
+    /// A picture in 32 or in 16 bits.
     Float(ImageView),
     /// A picture in 8 bits.
     Quantized(ImageView, QuantParams),
@@ -24,9 +24,10 @@ impl Output {
         view
     }
 
-    pub(super) fn fits(self, memory: Memory) -> bool {
+    /// Whether it lies within the memory, in such numbers if it is not in 8 bits.
+    pub(super) fn fits<T: Real>(self, memory: Memory) -> bool {
         match self {
-            Output::Float(view) => view.fits(memory.len()),
+            Output::Float(view) => memory.holds::<T>(view),
             Output::Quantized(view, _) => view.fits(memory.bytes_len()),
         }
     }
@@ -36,13 +37,19 @@ impl Output {
     /// # Safety
     /// They must lie within the memory, and no other thread read or write them.
     #[inline(always)]
-    unsafe fn put<D: Dot, const V: usize>(self, d: D, memory: Memory, at: usize, values: [<D::S as Simd>::F; V]) {
+    unsafe fn put<D: Dot, T: Real, const V: usize>(
+        self,
+        d: D,
+        memory: Memory,
+        at: usize,
+        values: [<D::S as Vector>::F; V],
+    ) {
         match self {
             Output::Float(_) => {
-                let to = memory.arena().skip(at);
+                let to = T::arena(memory).skip(at);
                 for (v, &value) in values.iter().enumerate() {
                     // SAFETY: the caller's promise.
-                    unsafe { to.store(v * D::LANES, value) }
+                    unsafe { T::put(d.simd(), to, v * D::LANES, value) }
                 }
             }
             // SAFETY: the caller's promise.
@@ -55,10 +62,10 @@ impl Output {
     /// # Safety
     /// As [`put`](Self::put)'s.
     #[inline(always)]
-    unsafe fn put_part<D: Dot>(self, d: D, memory: Memory, at: usize, value: <D::S as Simd>::F, n: usize) {
+    unsafe fn put_part<D: Dot, T: Real>(self, d: D, memory: Memory, at: usize, value: <D::S as Vector>::F, n: usize) {
         match self {
             // SAFETY: the caller's promise.
-            Output::Float(_) => unsafe { d.simd().store_part(memory.arena(), at, value, n) },
+            Output::Float(_) => unsafe { T::put_part(d.simd(), T::arena(memory), at, value, n) },
             // SAFETY: the caller's promise.
             Output::Quantized(_, levels) => unsafe { levels.store_part(d, memory.bytes(), at, value, n) },
         }
@@ -86,7 +93,7 @@ pub(super) trait Each<S: Simd>: Copy {
 /// # Safety
 /// Both must lie within the memory, what `f` reads be there, and no other thread read or write the result.
 #[inline(always)]
-unsafe fn channels<D: Dot>(
+unsafe fn channels<D: Dot, T: Real>(
     d: D,
     f: impl Each<D::S>,
     from: usize,
@@ -94,35 +101,35 @@ unsafe fn channels<D: Dot>(
     count: usize,
     memory: Memory,
 ) {
-    let (s, from, mut c) = (d.simd(), memory.arena().source().skip(from), 0);
+    let (s, from, mut c) = (d.simd(), T::arena(memory).source().skip(from), 0);
     while c + 4 * D::LANES <= count {
         // SAFETY: the caller's promise: so many channels are left.
-        let mut values: [<D::S as Simd>::F; 4] = unsafe { f32::load(s, from, c) };
+        let mut values: [<D::S as Vector>::F; 4] = unsafe { T::load(s, from, c) };
         for (v, value) in values.iter_mut().enumerate() {
             // SAFETY: as above.
             *value = unsafe { f.each(s, *value, c + v * D::LANES, None) };
         }
         // SAFETY: as above.
-        unsafe { output.put(d, memory, to + c, values) }
+        unsafe { output.put::<D, T, 4>(d, memory, to + c, values) }
         c += 4 * D::LANES;
     }
     while c + D::LANES <= count {
         // SAFETY: as above.
-        let value = unsafe { from.load(c) };
+        let value = unsafe { T::get(s, from, c) };
         // SAFETY: as above.
         let value = unsafe { f.each(s, value, c, None) };
         // SAFETY: as above.
-        unsafe { output.put(d, memory, to + c, [value]) }
+        unsafe { output.put::<D, T, 1>(d, memory, to + c, [value]) }
         c += D::LANES;
     }
     if c < count {
         let left = count - c;
         // SAFETY: as above.
-        let value = unsafe { s.load_part(from, c, left) };
+        let value = unsafe { T::get_part(s, from, c, left) };
         // SAFETY: as above.
         let value = unsafe { f.each(s, value, c, Some(left)) };
         // SAFETY: as above.
-        unsafe { output.put_part(d, memory, to + c, value, left) }
+        unsafe { output.put_part::<D, T>(d, memory, to + c, value, left) }
     }
 }
 
@@ -150,7 +157,7 @@ struct Rounded(QuantParams);
 
 /// The numbers of this picture are added, from its pixel on.
 #[derive(Clone, Copy)]
-struct Added<'a>(Source<'a, f32>, ImageView);
+struct Added<'a, T>(Source<'a, T>, ImageView);
 
 /// `x · factor + offset` of each channel, then SiLU if that is asked for.
 #[derive(Clone, Copy)]
@@ -180,7 +187,7 @@ impl<S: Simd> Each<S> for Rounded {
     }
 }
 
-impl<S: Simd> Each<S> for Added<'_> {
+impl<S: Simd, T: Real> Each<S> for Added<'_, T> {
     #[inline(always)]
     fn at(self, y: usize, x: usize) -> Self {
         Added(self.0.skip(self.1.start + y * self.1.row + x * self.1.pixel), self.1)
@@ -189,7 +196,7 @@ impl<S: Simd> Each<S> for Added<'_> {
     #[inline(always)]
     unsafe fn each(self, s: S, v: S::F, c: usize, part: Option<usize>) -> S::F {
         // SAFETY: the caller's promise.
-        s.add(v, unsafe { s.load_some(self.0, c, part.unwrap_or(S::LANES)) })
+        s.add(v, unsafe { T::get_some(s, self.0, c, part.unwrap_or(S::LANES)) })
     }
 }
 
@@ -198,9 +205,9 @@ impl<S: Simd, const SILU: bool> Each<S> for Scaled<'_, SILU> {
     unsafe fn each(self, s: S, v: S::F, c: usize, part: Option<usize>) -> S::F {
         let count = part.unwrap_or(S::LANES);
         // SAFETY: the caller's promise.
-        let factor = unsafe { s.load_some(self.factor, c, count) };
+        let factor = unsafe { f32::get_some(s, self.factor, c, count) };
         // SAFETY: the caller's promise.
-        let offset = unsafe { s.load_some(self.offset, c, count) };
+        let offset = unsafe { f32::get_some(s, self.offset, c, count) };
         let y = s.fma(v, factor, offset);
         if SILU { silu(s, y) } else { y }
     }
@@ -211,22 +218,22 @@ impl<S: Simd, const SILU: bool> Each<S> for Scaled<'_, SILU> {
 /// # Panics
 /// When a picture does not lie within the memory, or is of other sizes.
 #[inline(always)]
-pub(crate) fn map<D: Dot>(d: D, op: Map, input: ImageView, output: Output, part: Part, memory: Memory) {
+pub(crate) fn map<D: Dot, T: Real>(d: D, op: Map, input: ImageView, output: Output, part: Part, memory: Memory) {
     let view = output.view();
-    let like = |v: ImageView| (v.c, v.h, v.w) == (view.c, view.h, view.w) && v.fits(memory.len());
-    assert!(like(input) && output.fits(memory) && view.is_apart());
+    let like = |v: ImageView| (v.c, v.h, v.w) == (view.c, view.h, view.w) && memory.holds::<T>(v);
+    assert!(like(input) && output.fits::<T>(memory) && view.is_apart());
     match op {
         // SAFETY: the assertion.
-        Map::Copy => unsafe { every(d, Copied, input, output, part, memory) },
+        Map::Copy => unsafe { every::<_, T>(d, Copied, input, output, part, memory) },
         // SAFETY: the assertion.
-        Map::Silu => unsafe { every(d, Silu, input, output, part, memory) },
+        Map::Silu => unsafe { every::<_, T>(d, Silu, input, output, part, memory) },
         // SAFETY: the assertion.
-        Map::Round(levels) => unsafe { every(d, Rounded(levels), input, output, part, memory) },
+        Map::Round(levels) => unsafe { every::<_, T>(d, Rounded(levels), input, output, part, memory) },
         Map::Add(other) => {
             assert!(like(other));
-            let added = Added(memory.arena().source(), other);
+            let added = Added(T::arena(memory).source(), other);
             // SAFETY: the assertions.
-            unsafe { every(d, added, input, output, part, memory) }
+            unsafe { every::<_, T>(d, added, input, output, part, memory) }
         }
     }
 }
@@ -237,7 +244,7 @@ pub(crate) fn map<D: Dot>(d: D, op: Map, input: ImageView, output: Output, part:
 /// Both pictures must lie within the memory and be of one size, and what `f` reads must be there. No other thread may read
 /// or write this part of the output.
 #[inline(always)]
-pub(super) unsafe fn every<D: Dot>(
+pub(super) unsafe fn every<D: Dot, T: Real>(
     d: D,
     f: impl Each<D::S>,
     input: ImageView,
@@ -250,7 +257,7 @@ pub(super) unsafe fn every<D: Dot>(
         for x in columns {
             let at = |v: ImageView| v.start + y * v.row + x * v.pixel;
             // SAFETY: the caller's promise.
-            unsafe { channels(d, f.at(y, x), at(input), (output, at(view)), view.c, memory) }
+            unsafe { channels::<_, T>(d, f.at(y, x), at(input), (output, at(view)), view.c, memory) }
         }
     }
 }
@@ -260,18 +267,18 @@ pub(super) unsafe fn every<D: Dot>(
 /// # Panics
 /// When a picture does not lie within the memory, or is of other sizes.
 #[inline(always)]
-pub(crate) fn upsample<S: Simd>(s: S, input: ImageView, output: ImageView, part: Part, memory: Memory) {
+pub(crate) fn upsample<S: Vector, T: Real>(s: S, input: ImageView, output: ImageView, part: Part, memory: Memory) {
     let halves = |n: usize, half: usize| n.is_multiple_of(2) && n / 2 == half;
     assert!(output.c == input.c && halves(output.h, input.h) && halves(output.w, input.w));
-    assert!(input.fits(memory.len()) && output.fits(memory.len()) && output.is_apart());
+    assert!(memory.holds::<T>(input) && memory.holds::<T>(output) && output.is_apart());
     for (y, x) in part.lines(output.h, output.w).flat_map(|(y, x)| x.map(move |x| (y, x))) {
         let from = input.start + y / 2 * input.row + x / 2 * input.pixel;
         let to = output.start + y * output.row + x * output.pixel;
         for c in (0..output.c).step_by(S::LANES) {
             // SAFETY: the assertions: the pixel has so many channels left.
-            let v = unsafe { s.load_some(memory.arena().source(), from + c, output.c - c) };
+            let v = unsafe { T::get_some(s, T::arena(memory).source(), from + c, output.c - c) };
             // SAFETY: as above; other parts have other pixels.
-            unsafe { s.store_some(memory.arena(), to + c, output.c - c, v) }
+            unsafe { T::put_some(s, T::arena(memory), to + c, output.c - c, v) }
         }
     }
 }
@@ -291,15 +298,15 @@ pub struct Affine<'a> {
 /// # Panics
 /// When a picture does not lie within the memory, is of other sizes, or there are not as many scales and shifts as channels.
 #[inline(always)]
-pub(crate) fn scale<D: Dot>(d: D, a: &Affine, input: ImageView, view: ImageView, part: Part, memory: Memory) {
-    let like = |v: ImageView| (v.c, v.h, v.w) == (view.c, view.h, view.w) && v.fits(memory.len());
+pub(crate) fn scale<D: Dot, T: Real>(d: D, a: &Affine, input: ImageView, view: ImageView, part: Part, memory: Memory) {
+    let like = |v: ImageView| (v.c, v.h, v.w) == (view.c, view.h, view.w) && memory.holds::<T>(v);
     assert!(like(input) && like(view) && view.is_apart() && [a.scale.len(), a.shift.len()] == [view.c; 2]);
     let (factor, offset, output) = (Source::of(a.scale), Source::of(a.shift), Output::Float(view));
     if a.silu {
         // SAFETY: the assertions; there are a factor and an offset for each channel.
-        unsafe { every(d, Scaled::<true> { factor, offset }, input, output, part, memory) }
+        unsafe { every::<_, T>(d, Scaled::<true> { factor, offset }, input, output, part, memory) }
     } else {
         // SAFETY: as above.
-        unsafe { every(d, Scaled::<false> { factor, offset }, input, output, part, memory) }
+        unsafe { every::<_, T>(d, Scaled::<false> { factor, offset }, input, output, part, memory) }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::pointer::{Source, Target};
 use crate::simd::{Simd, WIDEST};
-use crate::weights::{Number, Order, Stored, Weights};
+use crate::weights::{Number, Order, Real, Stored, Weights};
 
 /// A matrix that is multiplied with vectors, plus a vector.
 #[derive(Clone, Debug)]
@@ -132,6 +132,6 @@ fn some_rows<S: Simd, W: Number, const V: usize>(
         let out = &mut out[first + v * S::LANES..];
         let left = out.len();
         // SAFETY: the slice has as many.
-        unsafe { s.store_some(Target::of(out), 0, left, sum) }
+        unsafe { f32::put_some(s, Target::of(out), 0, left, sum) }
     }
 }

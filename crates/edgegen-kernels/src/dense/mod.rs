@@ -4,6 +4,8 @@ mod functions;
 mod map;
 mod matrix;
 mod norm;
+#[cfg(any(target_arch = "aarch64", test, feature = "emulate-halves"))]
+mod norm_half;
 
 pub(crate) use functions::exp;
 pub use map::{Affine, Map, Output};
@@ -12,3 +14,5 @@ pub use matrix::Matrix;
 pub(crate) use matrix::matrix_vector;
 pub use norm::GroupNorm;
 pub(crate) use norm::norm;
+#[cfg(any(target_arch = "aarch64", test, feature = "emulate-halves"))]
+pub(crate) use norm_half::norm_half;

@@ -4,8 +4,8 @@ use super::map::{Output, Scaled, every};
 use crate::arena::ImageView;
 use crate::memory::{Memory, Part};
 use crate::pointer::{Source, Target};
-use crate::simd::{Dot, Simd};
-use crate::weights::Number;
+use crate::simd::{Dot, Vector};
+use crate::weights::Real;
 
 /// Group normalization, then scale and shift a channel, then SiLU if asked for.
 pub struct GroupNorm<'a> {
@@ -27,7 +27,7 @@ pub struct GroupNorm<'a> {
 /// # Panics
 /// When the picture does not lie within the memory or has not as many channels.
 #[inline(always)]
-fn distances<S: Simd>(
+fn distances<S: Vector, T: Real>(
     s: S,
     input: ImageView,
     first: usize,
@@ -39,11 +39,11 @@ fn distances<S: Simd>(
     while !sums.is_empty() {
         let left = sums.len();
         let count = match left / S::LANES {
-            0 => distances_of::<S, 1>(s, input, c, memory, [sums, squares], Some(left)),
-            1 => distances_of::<S, 1>(s, input, c, memory, [sums, squares], None),
-            2 => distances_of::<S, 2>(s, input, c, memory, [sums, squares], None),
-            3 => distances_of::<S, 3>(s, input, c, memory, [sums, squares], None),
-            _ => distances_of::<S, 4>(s, input, c, memory, [sums, squares], None),
+            0 => distances_of::<S, T, 1>(s, input, c, memory, [sums, squares], Some(left)),
+            1 => distances_of::<S, T, 1>(s, input, c, memory, [sums, squares], None),
+            2 => distances_of::<S, T, 2>(s, input, c, memory, [sums, squares], None),
+            3 => distances_of::<S, T, 3>(s, input, c, memory, [sums, squares], None),
+            _ => distances_of::<S, T, 4>(s, input, c, memory, [sums, squares], None),
         };
         (sums, squares) = (&mut sums[count..], &mut squares[count..]);
         c += count;
@@ -55,7 +55,7 @@ fn distances<S: Simd>(
 /// # Panics
 /// As [`distances`].
 #[inline(always)]
-fn distances_of<S: Simd, const V: usize>(
+fn distances_of<S: Vector, T: Real, const V: usize>(
     s: S,
     input: ImageView,
     c: usize,
@@ -65,17 +65,17 @@ fn distances_of<S: Simd, const V: usize>(
 ) -> usize {
     assert!(part.is_none_or(|part| V == 1 && part < S::LANES));
     let count = part.unwrap_or(V * S::LANES);
-    assert!(input.fits(memory.len()) && input.c.checked_sub(c).is_some_and(|left| count <= left));
-    let from = memory.arena().source().skip(input.start + c);
+    assert!(memory.holds::<T>(input) && input.c.checked_sub(c).is_some_and(|left| count <= left));
+    let from = T::arena(memory).source().skip(input.start + c);
     let zero = [s.splat(0.0); V];
     // SAFETY: the assertion.
-    let origin = unsafe { load_all::<S, V>(s, from, part) };
+    let origin = unsafe { load_all::<S, T, V>(s, from, part) };
     let (mut sums, mut squares) = (zero, zero);
     for y in 0..input.h {
         let (mut row_sums, mut row_squares) = (zero, zero);
         for x in 0..input.w {
             // SAFETY: the assertion.
-            let pixel = unsafe { load_all::<S, V>(s, from.skip(y * input.row + x * input.pixel), part) };
+            let pixel = unsafe { load_all::<S, T, V>(s, from.skip(y * input.row + x * input.pixel), part) };
             for v in 0..V {
                 let d = s.sub(pixel[v], origin[v]);
                 row_sums[v] = s.add(row_sums[v], d);
@@ -91,7 +91,7 @@ fn distances_of<S: Simd, const V: usize>(
         let to = Target::of(&mut to[..count]);
         for (v, &value) in values.iter().enumerate() {
             // SAFETY: the slice has as many.
-            unsafe { s.store_some(to, v * S::LANES, part.unwrap_or(S::LANES), value) }
+            unsafe { f32::put_some(s, to, v * S::LANES, part.unwrap_or(S::LANES), value) }
         }
     }
     count
@@ -102,22 +102,80 @@ fn distances_of<S: Simd, const V: usize>(
 /// # Safety
 /// The numbers must be there.
 #[inline(always)]
-unsafe fn load_all<S: Simd, const V: usize>(s: S, from: Source<f32>, part: Option<usize>) -> [S::F; V] {
+unsafe fn load_all<S: Vector, T: Real, const V: usize>(s: S, from: Source<T>, part: Option<usize>) -> [S::F; V] {
     match part {
         // SAFETY: the caller's promise.
-        None => unsafe { f32::load(s, from, 0) },
+        None => unsafe { T::load(s, from, 0) },
         // SAFETY: the caller's promise.
-        Some(count) => [unsafe { s.load_part(from, 0, count) }; V],
+        Some(count) => [unsafe { T::get_part(s, from, 0, count) }; V],
     }
 }
 
-/// Normalizes `input` into `output`, with `work` of twice the channels. Parts are of groups.
+/// What becomes of some of the channels of a picture: `(x - mean) · factor + shift` of each.
+pub(super) struct Centered<'a> {
+    pub(super) input: ImageView,
+    pub(super) output: ImageView,
+    pub(super) mean: &'a mut [f32],
+    pub(super) factor: &'a mut [f32],
+    pub(super) shift: &'a [f32],
+}
+
+/// What a group normalization makes of the channels of this part's groups; none if it has none. Sums are in 32 bits whatever
+/// the pictures are in.
 ///
 /// # Panics
 /// When a picture does not lie within the memory or is of other sizes, or when scale, shift or work space are of another
 /// length.
 #[inline(always)]
-pub(crate) fn norm<D: Dot>(
+pub(super) fn centered<'a, S: Vector, T: Real>(
+    s: S,
+    n: &GroupNorm<'a>,
+    (input, output): (ImageView, Output),
+    part: Part,
+    work: &'a mut [f32],
+    memory: Memory,
+) -> Option<Centered<'a>> {
+    let (c, view) = (input.c, output.view());
+    assert!((view.c, view.h, view.w) == (c, input.h, input.w) && memory.holds::<T>(input) && output.fits::<T>(memory));
+    assert!(view.is_apart() && n.groups > 0 && work.len() / 2 >= c);
+    assert!(n.scale.len() == c && n.shift.len() == c && c.is_multiple_of(n.groups));
+    let each = c / n.groups;
+    let groups = part.range(n.groups);
+    let (start, end) = (groups.start * each, groups.end * each);
+    let (factor, mean) = work[..2 * c].split_at_mut(c);
+    let (factor, mean) = (&mut factor[..end - start], &mut mean[..end - start]);
+    distances::<S, T>(s, input, start, memory, mean, factor);
+    let pixels = (input.h * input.w) as f32;
+    for (g, (means, squares)) in mean.chunks_exact_mut(each).zip(factor.chunks_exact_mut(each)).enumerate() {
+        let first = start + g * each;
+        // each channel's mean, and the squares of the distances from it
+        let mut around = 0.0;
+        for (i, (mean, square)) in means.iter_mut().zip(squares.iter()).enumerate() {
+            let sum = *mean;
+            // SAFETY: the assertion.
+            let origin = unsafe { T::arena(memory).source().load::<T>(input.start + first + i) };
+            *mean = origin.to_f32() + sum / pixels;
+            around += (square - sum * (sum / pixels)).max(0.0);
+        }
+        let mean = means.iter().sum::<f32>() / each as f32;
+        let between: f32 = means.iter().map(|m| (m - mean) * (m - mean)).sum();
+        let variance = (around + between * pixels) / (pixels * each as f32);
+        let root = 1.0 / (variance + n.epsilon).sqrt();
+        means.fill(mean);
+        squares.iter_mut().zip(&n.scale[first..]).for_each(|(factor, scale)| *factor = scale * root);
+    }
+    let channels = |view: ImageView| view.channels(start, end - start);
+    let (input, output, shift) = (channels(input)?, channels(view)?, &n.shift[start..end]);
+    Some(Centered { input, output, mean, factor, shift })
+}
+
+/// Normalizes `input`, in such numbers, into `output`, with `work` of twice the channels. Parts are of groups.
+///
+/// # Panics
+/// When a picture does not lie within the memory or is of other sizes, or when scale, shift or work space are of another
+/// length.
+#[inline(always)]
+pub(crate) fn norm<D: Dot, T: Real>(
     d: D,
     n: &GroupNorm,
     input: ImageView,
@@ -126,49 +184,23 @@ pub(crate) fn norm<D: Dot>(
     work: &mut [f32],
     memory: Memory,
 ) {
-    let (c, view) = (input.c, output.view());
-    assert!((view.c, view.h, view.w) == (c, input.h, input.w) && input.fits(memory.len()) && output.fits(memory));
-    assert!(view.is_apart() && n.groups > 0 && work.len() / 2 >= c);
-    assert!(n.scale.len() == c && n.shift.len() == c && c.is_multiple_of(n.groups));
-    let each = c / n.groups;
-    let groups = part.range(n.groups);
-    let (start, end) = (groups.start * each, groups.end * each);
-    let (factor, offset) = work[..2 * c].split_at_mut(c);
-    let (factor, offset) = (&mut factor[..end - start], &mut offset[..end - start]);
-    distances(d.simd(), input, start, memory, offset, factor);
-    let pixels = (input.h * input.w) as f32;
-    for (g, (means, squares)) in offset.chunks_exact_mut(each).zip(factor.chunks_exact_mut(each)).enumerate() {
-        let first = start + g * each;
-        // each channel's mean, and the squares of the distances from it
-        let mut around = 0.0;
-        for (i, (mean, square)) in means.iter_mut().zip(squares.iter()).enumerate() {
-            let sum = *mean;
-            *mean = memory.get(input.start + first + i) + sum / pixels;
-            around += (square - sum * (sum / pixels)).max(0.0);
-        }
-        let mean = means.iter().sum::<f32>() / each as f32;
-        let between: f32 = means.iter().map(|m| (m - mean) * (m - mean)).sum();
-        let variance = (around + between * pixels) / (pixels * each as f32);
-        let root = 1.0 / (variance + n.epsilon).sqrt();
-        // y = x · factor + offset
-        for (i, (factor, offset)) in squares.iter_mut().zip(means).enumerate() {
-            *factor = n.scale[first + i] * root;
-            *offset = n.shift[first + i] - mean * *factor;
-        }
+    let Some(centered) = centered::<_, T>(d.simd(), n, (input, output), part, work, memory) else { return };
+    let Centered { input, output: view, mean, factor, shift } = centered;
+    // x · factor + offset
+    let offset = mean;
+    for (offset, (factor, shift)) in offset.iter_mut().zip(factor.iter().zip(shift)) {
+        *offset = shift - *offset * factor;
     }
-    // the channels of these groups alone
-    let channels = |view: ImageView| view.channels(start, end - start);
-    let Some((input, view)) = channels(input).zip(channels(view)) else { return };
     let output = match output {
         Output::Float(_) => Output::Float(view),
         Output::Quantized(_, levels) => Output::Quantized(view, levels),
     };
     let (factor, offset) = (Source::of(factor), Source::of(offset));
     if n.silu {
-        // SAFETY: the assertions; there are a factor and an offset for each channel.
-        unsafe { every(d, Scaled::<true> { factor, offset }, input, output, Part::WHOLE, memory) }
+        // SAFETY: `centered` checked the pictures, and gives a factor and an offset for each channel.
+        unsafe { every::<_, T>(d, Scaled::<true> { factor, offset }, input, output, Part::WHOLE, memory) }
     } else {
         // SAFETY: as above.
-        unsafe { every(d, Scaled::<false> { factor, offset }, input, output, Part::WHOLE, memory) }
+        unsafe { every::<_, T>(d, Scaled::<false> { factor, offset }, input, output, Part::WHOLE, memory) }
     }
 }

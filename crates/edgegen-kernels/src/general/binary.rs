@@ -142,8 +142,8 @@ mod tests {
     #[test]
     fn strides_broadcasts_and_parts_are_right() {
         // a picture with channels last and a row of 3 more, a vector over channels, and a transposed one
-        let a = StridedView { start: 5, dims: vec![1, 20, 3, 4], strides: vec![0, 1, 92, 22], border: [0, 0] };
-        let b = StridedView { start: 700, dims: vec![1, 20, 3, 4], strides: vec![0, 1, 0, 0], border: [0, 0] };
+        let a = StridedView::strided(5, vec![1, 20, 3, 4], vec![0, 1, 92, 22]);
+        let b = StridedView::strided(700, vec![1, 20, 3, 4], vec![0, 1, 0, 0]);
         let o = StridedView::row_major(800, &[1, 20, 3, 4]);
         let before = noisy(1100);
         let (x, y) = (read(&a, &before), read(&b, &before));

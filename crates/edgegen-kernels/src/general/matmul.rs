@@ -5,6 +5,7 @@ use crate::arena::apart;
 use crate::memory::{Memory, Part};
 use crate::pointer::{Source, Target};
 use crate::simd::{Simd, WIDEST};
+use crate::weights::Real;
 
 /// Products of matrices, one for each index of the batch: where those of the result, of the first and of the second
 /// factor start is looped over, and their strides by row and column are these.
@@ -182,7 +183,7 @@ impl Tile<'_> {
                 let left = columns.saturating_sub(at).min(S::LANES);
                 if result[1] == 1 && left > 0 {
                     // SAFETY: the caller's promise: so many columns are left.
-                    unsafe { s.store_some(to, at, left, *sum) }
+                    unsafe { f32::put_some(s, to, at, left, *sum) }
                     continue;
                 }
                 let mut all = [0.0; WIDEST];
@@ -207,8 +208,8 @@ mod tests {
     fn products_are_right() {
         let before = noisy(4000);
         // the second factor transposed, and one of the first for all
-        let a = StridedView { start: 1, dims: vec![3, 7, 19], strides: vec![0, 25, 1], border: [0, 0] };
-        let b = StridedView { start: 300, dims: vec![3, 19, 21], strides: vec![500, 1, 20], border: [0, 0] };
+        let a = StridedView::strided(1, vec![3, 7, 19], vec![0, 25, 1]);
+        let b = StridedView::strided(300, vec![3, 19, 21], vec![500, 1, 20]);
         let o = StridedView::row_major(3000, &[3, 7, 21]);
         let head = |p: &StridedView| StridedView { dims: vec![3], strides: vec![p.strides[0]], ..p.clone() };
         let strides = [&o, &a, &b].map(|p| [p.strides[1], p.strides[2]]);

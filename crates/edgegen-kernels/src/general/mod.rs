@@ -2,6 +2,7 @@
 //! an entry point that enables the CPU's features.
 
 mod binary;
+mod convert;
 mod functions;
 mod loops;
 mod matmul;
@@ -12,6 +13,7 @@ mod unary;
 
 pub use binary::Binary;
 pub(crate) use binary::{binary, choose};
+pub(crate) use convert::convert;
 pub use loops::{RANK, StridedLoops};
 pub use matmul::MatMul;
 pub(crate) use matmul::matmul;

@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn rows_are_right() {
-        let x = StridedView { start: 3, dims: vec![2, 5, 37], strides: vec![300, 40, 1], border: [0, 0] };
+        let x = StridedView::strided(3, vec![2, 5, 37], vec![300, 40, 1]);
         let before = noisy(1200);
         let values = read(&x, &before);
         for isa in Isa::available() {

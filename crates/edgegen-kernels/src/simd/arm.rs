@@ -1,7 +1,8 @@
 //! The vectors of 64-bit ARM.
 
-use super::{Dot, Order8, Simd, Source, Words};
+use super::{Dot, Half, INVERSE, Order8, Simd, Source, Vector, Words};
 use crate::pointer::Target;
+use half::f16;
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -18,39 +19,23 @@ impl Neon {
     }
 }
 
-impl Simd for Neon {
+impl Vector for Neon {
     const LANES: usize = 4;
     const PIXELS: &'static [usize] = &[8, 8, 7, 5];
     const GROUP: usize = 4;
     type F = float32x4_t;
-    type Halves = uint16x4_t;
+    type Floats = float32x4_t;
+    type Halves = float16x4_t;
     type Bytes = u32;
     type Group = float32x4_t;
+    type HalfGroup = float16x4_t;
     type X = float32x4_t;
-    type Words = Self;
-
-    #[inline(always)]
-    fn words(self) -> Self {
-        self
-    }
-
-    #[inline(always)]
-    fn widen_halves(self, halves: uint16x4_t) -> float32x4_t {
-        // every 64-bit ARM CPU converts them; stable Rust has no intrinsic for it
-        let wide: float32x4_t;
-        // SAFETY: the CPU has the instruction, which touches no memory.
-        unsafe {
-            asm!(
-                "fcvtl {wide:v}.4s, {narrow:v}.4h",
-                wide = lateout(vreg) wide,
-                narrow = in(vreg) halves,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-        }
-        wide
-    }
 
     with_features! { "neon",
+        fn of_floats(floats: float32x4_t) -> float32x4_t { floats }
+        fn to_floats(v: float32x4_t) -> float32x4_t { v }
+        fn widen_halves(halves: float16x4_t) -> float32x4_t { vcvt_f32_f16(halves) }
+        fn narrow_to_halves(v: float32x4_t) -> float16x4_t { vcvt_f16_f32(v) }
         fn widen_bytes(bytes: u32) -> float32x4_t {
             let four = vreinterpret_s8_u32(vdup_n_u32(bytes));
             vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(four))))
@@ -58,6 +43,8 @@ impl Simd for Neon {
         fn splat(v: f32) -> float32x4_t { vdupq_n_f32(v) }
         fn group(group: float32x4_t) -> float32x4_t { group }
         fn one(v: f32) -> float32x4_t { vdupq_n_f32(v) }
+        fn group_of_halves(group: float16x4_t) -> float32x4_t { vcvt_f32_f16(group) }
+        fn one_half(v: f16) -> float32x4_t { vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(v.to_bits()))) }
         fn fma_lane<const L: usize>(x: float32x4_t, w: float32x4_t, sum: float32x4_t) -> float32x4_t {
             match L {
                 0 => vfmaq_laneq_f32::<0>(sum, w, x),
@@ -70,6 +57,18 @@ impl Simd for Neon {
         fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t { vaddq_f32(a, b) }
         fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t { vsubq_f32(a, b) }
         fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
+    }
+}
+
+impl Simd for Neon {
+    type Words = Self;
+
+    #[inline(always)]
+    fn words(self) -> Self {
+        self
+    }
+
+    with_features! { "neon",
         fn reciprocal(a: float32x4_t) -> float32x4_t { vdivq_f32(vdupq_n_f32(1.0), a) }
         fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmaxq_f32(a, b) }
         fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t { vminq_f32(a, b) }
@@ -103,6 +102,83 @@ impl Simd for Neon {
         for (v, value) in rest.iter().enumerate() {
             // SAFETY: the caller's promise.
             unsafe { to.store(16 * fours.len() + 4 * v, self.levels(*value, inverse, zero, flip)) }
+        }
+    }
+}
+
+/// Sums and products of 16 bits (FEAT_FP16).
+#[derive(Clone, Copy)]
+pub(in super::super) struct NeonHalf(());
+
+impl NeonHalf {
+    /// The token, where the CPU's features are known.
+    #[inline]
+    #[target_feature(enable = "neon,fp16")]
+    pub(in super::super) fn new() -> Self {
+        NeonHalf(())
+    }
+}
+
+impl Vector for NeonHalf {
+    const LANES: usize = 8;
+    const PIXELS: &'static [usize] = &[8, 8, 7, 5];
+    const GROUP: usize = 8;
+    type F = float16x8_t;
+    type Floats = [float32x4_t; 2];
+    type Halves = float16x8_t;
+    type Bytes = int8x8_t;
+    type Group = [float32x4_t; 2];
+    type HalfGroup = float16x8_t;
+    type X = float16x8_t;
+
+    with_features! { "neon,fp16",
+        fn of_floats(floats: [float32x4_t; 2]) -> float16x8_t { vcvt_high_f16_f32(vcvt_f16_f32(floats[0]), floats[1]) }
+        fn to_floats(v: float16x8_t) -> [float32x4_t; 2] { [vcvt_f32_f16(vget_low_f16(v)), vcvt_high_f32_f16(v)] }
+        fn widen_halves(halves: float16x8_t) -> float16x8_t { halves }
+        fn narrow_to_halves(v: float16x8_t) -> float16x8_t { v }
+        fn widen_bytes(bytes: int8x8_t) -> float16x8_t { vcvtq_f16_s16(vmovl_s8(bytes)) }
+        fn splat(v: f32) -> float16x8_t {
+            let four = vcvt_f16_f32(vdupq_n_f32(v));
+            vcombine_f16(four, four)
+        }
+        fn group(group: [float32x4_t; 2]) -> float16x8_t { vcvt_high_f16_f32(vcvt_f16_f32(group[0]), group[1]) }
+        fn group_of_halves(group: float16x8_t) -> float16x8_t { group }
+        fn one(v: f32) -> float16x8_t {
+            let four = vcvt_f16_f32(vdupq_n_f32(v));
+            vcombine_f16(four, four)
+        }
+        fn one_half(v: f16) -> float16x8_t { vreinterpretq_f16_u16(vdupq_n_u16(v.to_bits())) }
+        fn fma_lane<const L: usize>(x: float16x8_t, w: float16x8_t, sum: float16x8_t) -> float16x8_t {
+            match L {
+                0 => vfmaq_laneq_f16::<0>(sum, w, x),
+                1 => vfmaq_laneq_f16::<1>(sum, w, x),
+                2 => vfmaq_laneq_f16::<2>(sum, w, x),
+                3 => vfmaq_laneq_f16::<3>(sum, w, x),
+                4 => vfmaq_laneq_f16::<4>(sum, w, x),
+                5 => vfmaq_laneq_f16::<5>(sum, w, x),
+                6 => vfmaq_laneq_f16::<6>(sum, w, x),
+                _ => vfmaq_laneq_f16::<7>(sum, w, x),
+            }
+        }
+        fn fma(a: float16x8_t, b: float16x8_t, c: float16x8_t) -> float16x8_t { vfmaq_f16(c, a, b) }
+        fn add(a: float16x8_t, b: float16x8_t) -> float16x8_t { vaddq_f16(a, b) }
+        fn sub(a: float16x8_t, b: float16x8_t) -> float16x8_t { vsubq_f16(a, b) }
+        fn mul(a: float16x8_t, b: float16x8_t) -> float16x8_t { vmulq_f16(a, b) }
+    }
+}
+
+impl Half for NeonHalf {
+    with_features! { "neon,fp16",
+        fn max(a: float16x8_t, b: float16x8_t) -> float16x8_t { vmaxq_f16(a, b) }
+        fn min(a: float16x8_t, b: float16x8_t) -> float16x8_t { vminq_f16(a, b) }
+        fn round(v: float16x8_t) -> float16x8_t { vrndnq_f16(v) }
+        fn fnma(a: float16x8_t, b: float16x8_t, c: float16x8_t) -> float16x8_t { vfmsq_f16(c, a, b) }
+        fn about_inverse(v: float16x8_t) -> float16x8_t {
+            vreinterpretq_f16_u16(vsubq_u16(vdupq_n_u16(INVERSE), vreinterpretq_u16_f16(v)))
+        }
+        fn over_power_of_two(v: float16x8_t, n: float16x8_t) -> float16x8_t {
+            let n = vshlq_n_s16::<10>(vcvtq_s16_f16(n));
+            vreinterpretq_f16_s16(vsubq_s16(vreinterpretq_s16_f16(v), n))
         }
     }
 }

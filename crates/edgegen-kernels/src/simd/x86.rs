@@ -1,7 +1,8 @@
 //! The vectors of x86-64.
 
-use super::{Dot, Outline, Simd, Source, Words, level};
+use super::{Dot, Outline, Simd, Source, Vector, Words, level};
 use crate::pointer::Target;
+use half::f16;
 use std::arch::x86_64::*;
 
 /// AVX-512. Its token stands for AVX2, FMA and F16C too.
@@ -17,15 +18,55 @@ impl Avx512 {
     }
 }
 
-impl Simd for Avx512 {
+impl Vector for Avx512 {
     const LANES: usize = 16;
     const PIXELS: &'static [usize] = &[8, 8, 8];
     const GROUP: usize = 1;
     type F = __m512;
+    type Floats = __m512;
     type Halves = __m256i;
     type Bytes = __m128i;
     type Group = f32;
+    type HalfGroup = f16;
     type X = __m512;
+
+    with_features! { "avx512f,avx2,fma,f16c",
+        fn of_floats(floats: __m512) -> __m512 { floats }
+        fn to_floats(v: __m512) -> __m512 { v }
+        fn widen_halves(halves: __m256i) -> __m512 { _mm512_cvtph_ps(halves) }
+        fn narrow_to_halves(v: __m512) -> __m256i { _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v) }
+        fn widen_bytes(bytes: __m128i) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)) }
+        fn splat(v: f32) -> __m512 { _mm512_set1_ps(v) }
+        fn group(group: f32) -> __m512 { _mm512_set1_ps(group) }
+        fn one(v: f32) -> __m512 { _mm512_set1_ps(v) }
+        fn group_of_halves(group: f16) -> __m512 { _mm512_cvtph_ps(_mm256_set1_epi16(group.to_bits() as i16)) }
+        fn one_half(v: f16) -> __m512 { _mm512_cvtph_ps(_mm256_set1_epi16(v.to_bits() as i16)) }
+        fn fma_lane<const L: usize>(x: __m512, w: __m512, sum: __m512) -> __m512 { _mm512_fmadd_ps(x, w, sum) }
+        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        prefetch(at);
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(self, from: Source<f32>, at: usize, n: usize) -> __m512 {
+        // SAFETY: the CPU has the features; only the first `n` are read, which are there by the caller's promise.
+        unsafe { _mm512_maskz_loadu_ps((1u16 << n).wrapping_sub(1), from.skip(at).address()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: Target<f32>, at: usize, v: __m512, n: usize) {
+        // SAFETY: the CPU has the features; only the first `n` are written, which are there by the caller's promise.
+        unsafe { _mm512_mask_storeu_ps(to.skip(at).address(), (1u16 << n).wrapping_sub(1), v) }
+    }
+}
+
+impl Simd for Avx512 {
     type Words = Avx2;
 
     #[inline(always)]
@@ -34,16 +75,6 @@ impl Simd for Avx512 {
     }
 
     with_features! { "avx512f,avx2,fma,f16c",
-        fn widen_halves(halves: __m256i) -> __m512 { _mm512_cvtph_ps(halves) }
-        fn widen_bytes(bytes: __m128i) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)) }
-        fn splat(v: f32) -> __m512 { _mm512_set1_ps(v) }
-        fn group(group: f32) -> __m512 { _mm512_set1_ps(group) }
-        fn one(v: f32) -> __m512 { _mm512_set1_ps(v) }
-        fn fma_lane<const L: usize>(x: __m512, w: __m512, sum: __m512) -> __m512 { _mm512_fmadd_ps(x, w, sum) }
-        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
-        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
-        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
-        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         fn reciprocal(a: __m512) -> __m512 {
             // A step of Newton's method doubles the 14 bits that are right; after the second one the result is that
             // of a division, which takes three times as long.
@@ -71,23 +102,6 @@ impl Simd for Avx512 {
         // SAFETY: there is a token, so the CPU has the features.
         unsafe { low_bytes(level(self, value, inverse, zero), zero.wrapping_add(flip)) }
     }
-
-    #[inline(always)]
-    fn prefetch<T>(self, at: *const T) {
-        prefetch(at);
-    }
-
-    #[inline(always)]
-    unsafe fn load_part(self, from: Source<f32>, at: usize, n: usize) -> __m512 {
-        // SAFETY: the CPU has the features; only the first `n` are read, which are there by the caller's promise.
-        unsafe { _mm512_maskz_loadu_ps((1u16 << n).wrapping_sub(1), from.skip(at).address()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_part(self, to: Target<f32>, at: usize, v: __m512, n: usize) {
-        // SAFETY: the CPU has the features; only the first `n` are written, which are there by the caller's promise.
-        unsafe { _mm512_mask_storeu_ps(to.skip(at).address(), (1u16 << n).wrapping_sub(1), v) }
-    }
 }
 
 /// Asks for the cache line of an address.
@@ -110,15 +124,54 @@ impl Avx2 {
     }
 }
 
-impl Simd for Avx2 {
+impl Vector for Avx2 {
     const LANES: usize = 8;
     const PIXELS: &'static [usize] = &[8, 6];
     const GROUP: usize = 1;
     type F = __m256;
+    type Floats = __m256;
     type Halves = __m128i;
     type Bytes = i64;
     type Group = f32;
+    type HalfGroup = f16;
     type X = __m256;
+
+    with_features! { "avx2,fma,f16c",
+        fn of_floats(floats: __m256) -> __m256 { floats }
+        fn to_floats(v: __m256) -> __m256 { v }
+        fn widen_halves(halves: __m128i) -> __m256 { _mm256_cvtph_ps(halves) }
+        fn narrow_to_halves(v: __m256) -> __m128i { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v) }
+        fn widen_bytes(bytes: i64) -> __m256 { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_set_epi64x(0, bytes))) }
+        fn splat(v: f32) -> __m256 { _mm256_set1_ps(v) }
+        fn group(group: f32) -> __m256 { _mm256_set1_ps(group) }
+        fn one(v: f32) -> __m256 { _mm256_set1_ps(v) }
+        fn group_of_halves(group: f16) -> __m256 { _mm256_cvtph_ps(_mm_set1_epi16(group.to_bits() as i16)) }
+        fn one_half(v: f16) -> __m256 { _mm256_cvtph_ps(_mm_set1_epi16(v.to_bits() as i16)) }
+        fn fma_lane<const L: usize>(x: __m256, w: __m256, sum: __m256) -> __m256 { _mm256_fmadd_ps(x, w, sum) }
+        fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn outline(self, part: impl Outline) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn outlined(part: impl Outline) {
+            part.run();
+        }
+        // SAFETY: there is a token, so the CPU has the features.
+        unsafe { outlined(part) }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        prefetch(at);
+    }
+}
+
+impl Simd for Avx2 {
     type Words = Self;
 
     #[inline(always)]
@@ -127,16 +180,6 @@ impl Simd for Avx2 {
     }
 
     with_features! { "avx2,fma,f16c",
-        fn widen_halves(halves: __m128i) -> __m256 { _mm256_cvtph_ps(halves) }
-        fn widen_bytes(bytes: i64) -> __m256 { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_set_epi64x(0, bytes))) }
-        fn splat(v: f32) -> __m256 { _mm256_set1_ps(v) }
-        fn group(group: f32) -> __m256 { _mm256_set1_ps(group) }
-        fn one(v: f32) -> __m256 { _mm256_set1_ps(v) }
-        fn fma_lane<const L: usize>(x: __m256, w: __m256, sum: __m256) -> __m256 { _mm256_fmadd_ps(x, w, sum) }
-        fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
-        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
-        fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
-        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
         fn reciprocal(a: __m256) -> __m256 { _mm256_div_ps(_mm256_set1_ps(1.0), a) }
         fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
         fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
@@ -158,22 +201,6 @@ impl Simd for Avx2 {
         }
         // SAFETY: there is a token, so the CPU has the features.
         unsafe { low_bytes(level(self, value, inverse, zero), zero.wrapping_add(flip)) }
-    }
-
-    #[inline(always)]
-    fn outline(self, part: impl Outline) {
-        #[inline(never)]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn outlined(part: impl Outline) {
-            part.run();
-        }
-        // SAFETY: there is a token, so the CPU has the features.
-        unsafe { outlined(part) }
-    }
-
-    #[inline(always)]
-    fn prefetch<T>(self, at: *const T) {
-        prefetch(at);
     }
 }
 

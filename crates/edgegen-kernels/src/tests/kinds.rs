@@ -105,7 +105,7 @@ fn group_norms_are_right_for_every_kind_of_cpu() {
             noise.fill(&mut shift);
             for with_silu in [false, true] {
                 let norm = dense::GroupNorm { groups, epsilon: 1e-5, scale: &scale, shift: &shift, silu: with_silu };
-                let (to, mut work) = (dense::Output::Float(output), vec![f32::NAN; 2 * c]);
+                let (to, mut work) = (dense::Output::Float(output), vec![f32::NAN; 4 * c]);
                 in_parts(|part| normalize(isa, &norm, input, to, part, &mut work, Memory::new(&mut arena, &mut [])));
                 let each = c / groups;
                 for g in 0..groups {

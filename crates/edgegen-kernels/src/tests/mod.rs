@@ -1,5 +1,6 @@
 //! Tests of the kernels against plain loops.
 
+mod halves;
 mod kinds;
 mod shapes;
 

@@ -178,6 +178,8 @@ impl<W: Words, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for
     type Window = W::Words;
     type Sum = i32;
     type Sums = W::I;
+    type StoredWindow = W::Words;
+    type StoredSums = W::I;
     type Start = W::I;
     type Simd = W::S;
     const CHANNELS: usize = W::COUNT;
@@ -187,6 +189,18 @@ impl<W: Words, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for
     #[inline(always)]
     fn simd(self) -> Self::Simd {
         self.w.simd()
+    }
+    #[inline(always)]
+    fn store_window(self, window: W::Words) -> W::Words {
+        window
+    }
+    #[inline(always)]
+    fn store_sums(self, sums: W::I) -> W::I {
+        sums
+    }
+    #[inline(always)]
+    fn load_sums(self, stored: W::I) -> W::I {
+        stored
     }
     #[inline(always)]
     unsafe fn read(self, at: usize) -> W::Words {

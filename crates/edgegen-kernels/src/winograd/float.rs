@@ -1,14 +1,22 @@
-//! Winograd's filtering of pictures in f32.
+//! Winograd's filtering of pictures in 32 and in 16 bits.
 
 use super::super::conv::{Block, Checked, Shape, accumulate};
 use super::super::memory::Part;
 use super::super::pointer::Source;
-use super::super::simd::Simd;
+use super::super::simd::Vector;
+use super::super::weights::Real;
 use super::{Sizes, Square, Way, transform_weights};
+use crate::arena::Precision;
 use std::marker::PhantomData;
 
-/// Windows that the larger square is for, as measured.
-pub const MANY: usize = 48;
+/// Windows that the larger square is for in such numbers: as measured in 32 bits, and as counted in 16.
+pub fn many(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 48,
+        // weights take half the room, so that even those of four windows are loaded in the time of their products
+        Precision::F16 => 4,
+    }
+}
 
 /// Transforms the weights `[C_out, C_in, 3, 3]`, and arranges them by blocks of output channels, positions and input channels.
 pub(in super::super) fn pack(square: Square, weights: &[f32], blocks: &[Block], lanes: usize, c_in: usize) -> Vec<f32> {
@@ -27,9 +35,9 @@ trait Transform<const N: usize, const M: usize>: Copy {
     /// `G g`.
     fn weights(g: [f64; 3]) -> [f64; N];
     /// `Bᵀ d`.
-    fn line_in<S: Simd>(s: S, d: [S::F; N]) -> [S::F; N];
+    fn line_in<S: Vector>(s: S, d: [S::F; N]) -> [S::F; N];
     /// `Aᵀ m`.
-    fn line_out<S: Simd>(s: S, m: [S::F; N]) -> [S::F; M];
+    fn line_out<S: Vector>(s: S, m: [S::F; N]) -> [S::F; M];
 }
 
 /// By polynomials' values at 0, 1, -1 and infinity.
@@ -42,12 +50,12 @@ impl Transform<4, 2> for Two {
     }
 
     #[inline(always)]
-    fn line_in<S: Simd>(s: S, [a, b, c, d]: [S::F; 4]) -> [S::F; 4] {
+    fn line_in<S: Vector>(s: S, [a, b, c, d]: [S::F; 4]) -> [S::F; 4] {
         [s.sub(a, c), s.add(b, c), s.sub(c, b), s.sub(b, d)]
     }
 
     #[inline(always)]
-    fn line_out<S: Simd>(s: S, [a, b, c, d]: [S::F; 4]) -> [S::F; 2] {
+    fn line_out<S: Vector>(s: S, [a, b, c, d]: [S::F; 4]) -> [S::F; 2] {
         [s.add(s.add(a, b), c), s.sub(s.sub(b, c), d)]
     }
 }
@@ -68,7 +76,7 @@ impl Transform<6, 4> for Four {
     }
 
     #[inline(always)]
-    fn line_in<S: Simd>(s: S, [a, b, c, d, e, f]: [S::F; 6]) -> [S::F; 6] {
+    fn line_in<S: Vector>(s: S, [a, b, c, d, e, f]: [S::F; 6]) -> [S::F; 6] {
         let both = s.splat(-(A * A + B * B));
         let all = s.splat(A * A * B * B);
         let (even_a, odd_a) = (s.fma(c, s.splat(-B * B), e), s.fma(b, s.splat(-B * B), d));
@@ -84,7 +92,7 @@ impl Transform<6, 4> for Four {
     }
 
     #[inline(always)]
-    fn line_out<S: Simd>(s: S, [a, b, c, d, e, f]: [S::F; 6]) -> [S::F; 4] {
+    fn line_out<S: Vector>(s: S, [a, b, c, d, e, f]: [S::F; 6]) -> [S::F; 4] {
         let (even_a, odd_a) = (s.add(b, c), s.sub(b, c));
         let (even_b, odd_b) = (s.add(d, e), s.sub(d, e));
         [
@@ -101,19 +109,19 @@ impl Transform<6, 4> for Four {
 /// # Panics
 /// When the work space is too small.
 #[inline(always)]
-pub(in super::super) fn run<S: Simd>(
+pub(in super::super) fn run<S: Vector, R: Real>(
     s: S,
     square: Square,
     checked: Checked,
-    weights: (&[f32], &[Block]),
+    weights: (&[R], &[Block]),
     part: Part,
     work: &mut [f32],
 ) {
     let (Shape { c_in, c_out, .. }, output) = (*checked.run.packed.shape(), checked.run.output);
     let input = (checked.run.input, Sizes { h: output.h, w: output.w, c_in, c_out });
     match square {
-        Square::Two => super::run(Floats { s, checked, of: PhantomData::<Two> }, input, weights, part, work),
-        Square::Four => super::run(Floats { s, checked, of: PhantomData::<Four> }, input, weights, part, work),
+        Square::Two => super::run(Floats { s, checked, of: PhantomData::<(Two, R)> }, input, weights, part, work),
+        Square::Four => super::run(Floats { s, checked, of: PhantomData::<(Four, R)> }, input, weights, part, work),
     }
 }
 
@@ -124,11 +132,13 @@ struct Floats<'a, S, T> {
     of: PhantomData<T>,
 }
 
-impl<S: Simd, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for Floats<'_, S, T> {
-    type Number = f32;
+impl<S: Vector, T: Transform<N, M>, R: Real, const N: usize, const M: usize> Way<N, M> for Floats<'_, S, (T, R)> {
+    type Number = R;
     type Window = S::F;
-    type Sum = f32;
+    type Sum = R;
     type Sums = S::F;
+    type StoredWindow = R::Vector<S>;
+    type StoredSums = R::Vector<S>;
     type Start = S::F;
     type Simd = S;
     const CHANNELS: usize = S::LANES;
@@ -140,9 +150,21 @@ impl<S: Simd, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for 
         self.s
     }
     #[inline(always)]
+    fn store_window(self, window: S::F) -> R::Vector<S> {
+        R::narrow(self.s, window)
+    }
+    #[inline(always)]
+    fn store_sums(self, sums: S::F) -> R::Vector<S> {
+        R::narrow(self.s, sums)
+    }
+    #[inline(always)]
+    fn load_sums(self, stored: R::Vector<S>) -> S::F {
+        R::widen(self.s, stored)
+    }
+    #[inline(always)]
     unsafe fn read(self, at: usize) -> S::F {
         // SAFETY: the caller's promise.
-        unsafe { self.checked.memory.arena().source().load(at) }
+        unsafe { R::get(self.s, R::arena(self.checked.memory).source(), at) }
     }
     #[inline(always)]
     fn line_in(self, d: [S::F; N]) -> [S::F; N] {
@@ -151,13 +173,13 @@ impl<S: Simd, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for 
     #[inline(always)]
     unsafe fn multiply<const V: usize, const P: usize>(
         self,
-        weights: Source<f32>,
-        from: Source<f32>,
+        weights: Source<R>,
+        from: Source<R>,
         c_in: usize,
     ) -> [[S::F; V]; P] {
         let mut sums = [[self.s.splat(0.0); V]; P];
         // SAFETY: the caller's promise.
-        unsafe { accumulate::<S, f32, V, P>(self.s, &mut sums, weights, from, c_in, c_in) };
+        unsafe { accumulate::<S, R, R, V, P>(self.s, &mut sums, weights, from, c_in, c_in) };
         sums
     }
     #[inline(always)]
@@ -175,9 +197,9 @@ impl<S: Simd, T: Transform<N, M>, const N: usize, const M: usize> Way<N, M> for 
         let mut sum = self.s.add(sum, start);
         if let Some(residual) = run.residual {
             // SAFETY: the caller's promise: a checked run has the pixel within the arena.
-            sum = self.s.add(sum, unsafe { memory.arena().source().load(at(residual)) });
+            sum = self.s.add(sum, unsafe { R::get(self.s, R::arena(memory).source(), at(residual)) });
         }
         // SAFETY: as above; the pixels of other parts are others.
-        unsafe { memory.arena().store(at(run.output), sum) }
+        unsafe { R::put(self.s, R::arena(memory), at(run.output), sum) }
     }
 }

@@ -13,7 +13,7 @@ pub mod float;
 use super::conv::{Block, Shape};
 use super::memory::Part;
 use super::pointer::{Plain, Source, Target};
-use super::simd::{Outline, Simd, WIDEST};
+use super::simd::{Outline, Vector, WIDEST};
 use crate::arena::ImageView;
 
 /// About as many windows are worked on together.
@@ -125,16 +125,22 @@ trait Way<const N: usize, const M: usize>: Copy {
     /// A sum of products, and a vector of [`LANES`](Self::LANES) of them.
     type Sum: Plain;
     type Sums: Plain;
+    /// Both as they lie in the work space.
+    type StoredWindow: Plain;
+    type StoredSums: Plain;
     /// What is added to a vector of output channels.
     type Start: Copy;
-    /// The vectors of f32 of this kind of CPU.
-    type Simd: Simd;
+    /// The vectors of this kind of CPU.
+    type Simd: Vector;
     const CHANNELS: usize;
     const LANES: usize;
     /// The windows that a tile of 1, 2, … vectors of output channels may have without spilling registers.
     const PIXELS: &'static [usize];
 
     fn simd(self) -> Self::Simd;
+    fn store_window(self, window: Self::Window) -> Self::StoredWindow;
+    fn store_sums(self, sums: Self::Sums) -> Self::StoredSums;
+    fn load_sums(self, stored: Self::StoredSums) -> Self::Sums;
     /// Channels of the input, from number `at` of the memory on.
     ///
     /// # Safety
@@ -203,12 +209,16 @@ fn run<Y: Way<N, M>, const N: usize, const M: usize>(
     let Sizes { h, w, c_in, c_out } = sizes;
     let (rows, columns) = (h.div_ceil(M), w.div_ceil(M));
     let windows = band(columns).min(rows) * columns;
-    let numbers = windows.checked_mul(N * N).and_then(|all| Some((all.checked_mul(c_in)?, all.checked_mul(c_out)?)));
-    let (of_inputs, of_results) = numbers.expect("sizes that can be counted");
+    // numbers of 32 bits that those of the work space take
+    let words = |numbers: usize, bytes: usize| Some(numbers.checked_mul(bytes)?.div_ceil(4));
+    let room = windows.checked_mul(N * N).and_then(|all| {
+        let inputs = words(all.checked_mul(c_in)?, size_of::<Y::Number>())?;
+        Some((inputs, words(all.checked_mul(c_out)?, size_of::<Y::Sum>())?))
+    });
+    let (of_inputs, of_results) = room.expect("sizes that can be counted");
     assert!(c_in.is_multiple_of(WIDEST) && c_out.is_multiple_of(WIDEST) && input.border.iter().all(|b| *b >= 1));
     assert!(c_in.is_multiple_of(Y::CHANNELS) && c_out.is_multiple_of(Y::LANES));
     assert!(weights.len() / c_in / c_out >= N * N && of_results <= work.len() && of_inputs <= work.len() - of_results);
-    assert!(size_of::<Y::Number>() <= 4 && size_of::<Y::Sum>() == 4);
     let (inputs, results) = work.split_at_mut(of_inputs);
     let (inputs, results) = (Target::of(inputs).cast(), Target::of(results).cast());
     let mine = part.range(rows * columns);
@@ -293,7 +303,7 @@ impl<Y: Way<N, M>, const N: usize, const M: usize> Band<'_, Y, N, M> {
                 }
                 for (r, &v) in way.line_in(of).iter().enumerate() {
                     // SAFETY: the work space has room for all positions of all windows of the band.
-                    unsafe { to.store((N * r + k) * apart + c, v) }
+                    unsafe { to.store((N * r + k) * apart + c, way.store_window(v)) }
                 }
             }
         }
@@ -355,7 +365,7 @@ impl<Y: Way<N, M>, const N: usize, const M: usize> Band<'_, Y, N, M> {
         for (p, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
                 // SAFETY: the work space has room for all positions of all windows of the band.
-                unsafe { to.store(p * c_out + v * Y::LANES, sum) }
+                unsafe { to.store(p * c_out + v * Y::LANES, self.way.store_sums(sum)) }
             }
         }
     }
@@ -375,7 +385,7 @@ impl<Y: Way<N, M>, const N: usize, const M: usize> Band<'_, Y, N, M> {
             let mut of = [Y::Sums::zeroed(); N];
             for (k, v) in of.iter_mut().enumerate() {
                 // SAFETY: the work space has the sums of all positions of all windows of the band.
-                *v = unsafe { from.load((N * r + k) * apart) };
+                *v = way.load_sums(unsafe { from.load((N * r + k) * apart) });
             }
             *line = way.line_out(of);
         }

@@ -83,7 +83,7 @@ fn observer(model: &ModelProto, network: &NetworkConfig, names: &[String]) -> Re
     let opset = onnx::signature::opset(model).map_err(anyhow::Error::msg)?;
     let inputs =
         Inputs { sample: input(0, network.shape(), false)?, time, next: None, class, conditions, opset, result };
-    exec::compile(Isa::detect(), &graph, &inputs, &Budget::new(usize::MAX))
+    exec::compile(Isa::detect(), &graph, &inputs, &exec::Numbers::default(), &Budget::new(usize::MAX))
         .map_err(|reason| anyhow::anyhow!("the network cannot be observed: {reason}"))
 }
 
