@@ -49,6 +49,7 @@ fn a_synchronous_policy_carries_out_n_actions_of_each_plan() {
     let mut generator = model.generator().sampler("ddim").steps(2).build().unwrap();
     let mut policy = settings(&model).build().unwrap();
     assert_eq!(policy.plan_shape(), [HORIZON, 2]);
+    assert_eq!(policy.observed().collect::<Vec<_>>(), [(SEEN, 4)]);
     for episode in 0..2 {
         for step in 0..12usize {
             let asked = step / 3 * 3;

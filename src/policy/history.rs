@@ -112,6 +112,11 @@ impl History {
         self.conditions.iter().map(|c| (c.name.as_str(), c.values.as_slice()))
     }
 
+    /// The arrays of one step by their names, with their lengths.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.conditions.iter().flat_map(|c| &c.parts).map(|(name, len)| (name.as_str(), *len))
+    }
+
     /// Whether an observation is what the network takes.
     ///
     /// # Errors
@@ -125,17 +130,16 @@ impl History {
                 }
             };
         }
-        let parts = || self.conditions.iter().flat_map(|c| &c.parts);
-        if let Some((unknown, _)) = observation.arrays.iter().find(|(name, _)| !parts().any(|(known, _)| known == name))
-        {
-            let known: Vec<&str> = parts().map(|(name, _)| name.as_str()).collect();
+        let is_known = |name: &str| self.parts().any(|(known, _)| known == name);
+        if let Some((unknown, _)) = observation.arrays.iter().find(|(name, _)| !is_known(name)) {
+            let known: Vec<&str> = self.parts().map(|(name, _)| name).collect();
             return Err(Error::invalid(format!("nothing called '{unknown}' is observed: give {}", listed(&known))));
         }
-        for (name, len) in parts() {
+        for (name, len) in self.parts() {
             let Some(values) = observation.arrays.get(name).map_err(|e| e.context("observation"))? else {
                 return Err(Error::invalid(format!("the observation lacks {name}, of {len} numbers")));
             };
-            if values.len() != *len {
+            if values.len() != len {
                 let message = format!("the observation's {name} has {} numbers, but must have {len}", values.len());
                 return Err(Error::new(ErrorKind::WrongSize, message));
             }
@@ -219,6 +223,7 @@ mod tests {
     fn a_condition_may_be_made_of_several_arrays_of_each_step() {
         let parts = [("global_cond".to_string(), vec![("state".to_string(), 2), ("environment".to_string(), 1)])];
         let mut history = History::new(&[("global_cond", 6)], 2, &parts).unwrap();
+        assert_eq!(history.parts().collect::<Vec<_>>(), [("state", 2), ("environment", 1)]);
         for step in [1.0, 2.0] {
             let (state, environment) = ([step, step + 0.5], [-step]);
             history.push(&Observation::new().with("environment", &environment).with("state", &state));

@@ -231,6 +231,11 @@ impl Policy {
         [self.shape.horizon, self.shape.width]
     }
 
+    /// What an observation consists of: the names of its arrays, with how many numbers each has at one control step.
+    pub fn observed(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.history.parts()
+    }
+
     fn is_stale(&self) -> bool {
         match (self.history.age(), self.settings.stale_after) {
             (None, _) => true,
