@@ -42,22 +42,19 @@ pub struct Config {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Zenoh {
-    #[serde(default)]
-    pub mode: Mode,
+    pub mode: Option<Mode>,
     #[serde(default)]
     pub connect: Vec<String>,
     #[serde(default)]
     pub listen: Vec<String>,
-    #[serde(default)]
-    pub multicast_scouting: bool,
+    pub multicast_scouting: Option<bool>,
     /// A configuration of Zenoh's own, which the keys above are put on top of.
     pub config: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    #[default]
     Peer,
     Client,
     Router,
@@ -459,13 +456,11 @@ impl Zenoh {
         };
         let mut set = |key: &str, value: String| config.insert_json5(key, &value).map_err(|e| failed(key, &e));
         let text = |list: &[String]| serde_json::to_string(list).expect("text is JSON");
-        let mode = match self.mode {
-            Mode::Peer => "peer",
-            Mode::Client => "client",
-            Mode::Router => "router",
-        };
-        if self.config.is_none() || self.mode != Mode::Peer {
-            set("mode", format!("\"{mode}\""))?;
+        match self.mode {
+            None => {}
+            Some(Mode::Peer) => set("mode", "\"peer\"".into())?,
+            Some(Mode::Client) => set("mode", "\"client\"".into())?,
+            Some(Mode::Router) => set("mode", "\"router\"".into())?,
         }
         if !self.connect.is_empty() {
             set("connect/endpoints", text(&self.connect))?;
@@ -473,8 +468,9 @@ impl Zenoh {
         if !self.listen.is_empty() {
             set("listen/endpoints", text(&self.listen))?;
         }
-        if self.config.is_none() || self.multicast_scouting {
-            set("scouting/multicast/enabled", self.multicast_scouting.to_string())?;
+        // nobody is looked for unless that is asked for
+        if let Some(multicast) = self.multicast_scouting.or(self.config.is_none().then_some(false)) {
+            set("scouting/multicast/enabled", multicast.to_string())?;
         }
         Ok(config)
     }
@@ -519,23 +515,4 @@ fn key_to_publish(text: &str) -> Result<()> {
 /// A message without what only the next lines of it would explain.
 pub fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What the repository ships is read.
-    #[test]
-    fn the_examples_are_configurations() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let push = Config::open(&folder.join("push.yaml")).unwrap();
-        let model = Model::open(&push.model).unwrap();
-        let policy = push.build_policy(&model).unwrap();
-        assert_eq!(policy.observed().collect::<Vec<_>>(), [("global_cond", 4)]);
-        let ros = Config::open(&folder.join("ros2.yaml")).unwrap();
-        let camera = &ros.observations["observation.images.front"];
-        assert_eq!(camera.decoder(3 * 96 * 96).unwrap(), Decoder::picture(true, (96, 96), 3 * 96 * 96).unwrap());
-        ros.zenoh.to_config().unwrap();
-    }
 }

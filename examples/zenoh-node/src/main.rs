@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     zenoh::try_init_log_from_env();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let [file] = arguments.as_slice() else {
-        say(&"give one configuration: edgegen-zenoh-node CONFIG.yaml");
+        say(&"give one configuration: edgegen-zenoh-node CONFIG.yaml; docs/robots.md says what is in it");
         return ExitCode::from(2);
     };
     match Config::open(Path::new(file)).and_then(|config| node::run(&config)) {

@@ -8,6 +8,7 @@ use edgegen::Model;
 use edgegen::policy::Policy;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle, Thread};
@@ -31,6 +32,9 @@ pub fn run(config: &Config) -> Result<(), String> {
 
     let session = zenoh::open(config.zenoh.to_config()?).wait().map_err(|e| format!("zenoh cannot be opened: {e}"))?;
     let operator = config.operator.as_ref().map(|operator| Arc::new(Watchdog::new(operator.timeout())));
+    // messages may come in before there is a loop to wake
+    let to_wake: Arc<OnceLock<Thread>> = Arc::default();
+    let subscribers = subscribe(&session, config, &inboxes, operator.clone(), &to_wake)?;
     let timed = |report: &Option<_>| report.as_ref().map(|report| Timed::new(&session, report)).transpose();
     let (handover, reports) = handover(width);
     let action = Outlet::new(&session, &config.action.key)?;
@@ -46,12 +50,9 @@ pub fn run(config: &Config) -> Result<(), String> {
         seed: config.policy.seed,
     };
     let to_report = reporter.thread().clone();
-    let control = Control::new(policy, topics, operator.clone(), settings, is_over.clone(), handover, to_report);
-    // what wakes the loop is there before the loop is
-    let loops: Arc<OnceLock<Thread>> = Arc::default();
-    let subscribers = subscribe(&session, config, &inboxes, operator, &loops)?;
+    let control = Control::new(policy, topics, operator, settings, is_over.clone(), handover, to_report);
     let control = spawn("edgegen-control", &end, || control.run())?;
-    _ = loops.set(control.thread().clone());
+    _ = to_wake.set(control.thread().clone());
 
     for _ in signals.forever() {
         if is_over.swap(true, Ordering::AcqRel) {
@@ -67,7 +68,8 @@ pub fn run(config: &Config) -> Result<(), String> {
     drop(subscribers);
     session.close().wait().map_err(|e| format!("zenoh cannot be closed: {e}"))?;
     controlled.map_err(|_| "the control loop has failed an internal check".to_string())?;
-    println!("{}", reported?);
+    let latencies = reported?;
+    _ = writeln!(std::io::stdout(), "{latencies}");
     Ok(())
 }
 

@@ -17,7 +17,10 @@ use zenoh::{Session, Wait};
 
 /// A key that is published under.
 pub struct Outlet {
+    /// Late is as bad as never: nothing waits for a network that does not keep up.
     publisher: Publisher<'static>,
+    /// For what must not be lost.
+    patient: Publisher<'static>,
     id: [u8; 16],
     sequence: i64,
 }
@@ -26,17 +29,29 @@ impl Outlet {
     /// # Errors
     /// When Zenoh does not take the key.
     pub fn new(session: &Session, key: &str) -> Result<Self, String> {
-        let publisher = session.declare_publisher(key.to_string());
-        // late is as bad as never: nothing waits for a network that does not keep up
-        let publisher = publisher.congestion_control(CongestionControl::Drop).priority(Priority::RealTime);
-        let publisher = publisher.express(true).wait().map_err(|e| format!("{key} cannot be published under: {e}"))?;
-        Ok(Outlet { publisher, id: session.zid().to_le_bytes(), sequence: 0 })
+        let declare = |congestion_control| {
+            let publisher = session.declare_publisher(key.to_string()).congestion_control(congestion_control);
+            let publisher = publisher.priority(Priority::RealTime).express(true).wait();
+            publisher.map_err(|e| format!("{key} cannot be published under: {e}"))
+        };
+        let (publisher, patient) = (declare(CongestionControl::Drop)?, declare(CongestionControl::Block)?);
+        Ok(Outlet { publisher, patient, id: session.zid().to_le_bytes(), sequence: 0 })
     }
 
+    /// Publishes a message, or drops it where the network does not keep up.
     pub fn put(&mut self, payload: Vec<u8>) -> zenoh::Result<()> {
         self.sequence += 1;
-        let attachment = Attachment { sequence: self.sequence, publisher: self.id };
-        self.publisher.put(payload).attachment(attachment.write(SystemTime::now())).wait()
+        self.publisher.put(payload).attachment(self.attachment()).wait()
+    }
+
+    /// Publishes a message and waits for room for it, for five seconds at most unless Zenoh is told otherwise.
+    pub fn put_patiently(&mut self, payload: Vec<u8>) -> zenoh::Result<()> {
+        self.sequence += 1;
+        self.patient.put(payload).attachment(self.attachment()).wait()
+    }
+
+    fn attachment(&self) -> [u8; 33] {
+        Attachment { sequence: self.sequence, publisher: self.id }.write(SystemTime::now())
     }
 
     /// Counts a message without publishing it, so that it is lost.
@@ -160,7 +175,10 @@ impl Reporter {
     fn report(&mut self, step: &mut Step) {
         if step.is_published {
             let payload = self.encoder.encode(&step.values, SystemTime::now());
-            match self.action.put(payload) {
+            // the first action that stops the robot, and the last of all; others are made good by the next
+            let must_arrive = step.phase != Phase::Running && self.phase != Some(step.phase);
+            let put = if must_arrive { self.action.put_patiently(payload) } else { self.action.put(payload) };
+            match put {
                 Ok(()) => self.totals.note_published(step.phase == Phase::Running),
                 Err(e) => {
                     self.totals.unpublished += 1;
@@ -216,7 +234,8 @@ impl Reporter {
             ReportMessage::Plain => text.into_bytes(),
             ReportMessage::Ros => write_string(&text),
         };
-        if let Err(e) = status.outlet.put(payload) {
+        let put = if phase == Phase::Ended { status.outlet.put_patiently(payload) } else { status.outlet.put(payload) };
+        if let Err(e) = put {
             self.failures[2].say(&format_args!("the status cannot be published: {e}"));
         }
     }

@@ -96,8 +96,6 @@ fn a_publisher_that_dies_stops_the_robot_until_it_is_back() {
         is("running")(status) && count(status, "/actions") > count(&stopped, "/actions") + 5
     });
     assert!(count(&status, "/stops") >= 1 && count(&status, "/stop_actions") >= 10, "{status}");
-    // a publisher that begins anew has lost nothing
-    assert_eq!(count(&status, "/observations/global_cond/lost"), 0);
 }
 
 #[test]
@@ -192,13 +190,13 @@ fn a_signal_ends_it_in_order() {
         let status = network.wait_for("ended", is("ended"));
         assert_eq!(count(&status, "/stop_actions"), 1);
         drop(state);
-        // the last action is the one that stops the robot, and there is one only
-        let published = count(&status, "/actions") + 1;
-        let actions = network.wait_until("all actions", || {
-            Some(locked(&network.actions).clone()).filter(|actions| actions.len() as u64 >= published)
-        });
-        let stops: Vec<usize> = (0..actions.len()).filter(|i| actions[*i] == [0.25, -0.5]).collect();
-        assert_eq!(stops, [actions.len() - 1]);
+        // it stops the robot, once and last; of the others a network that does not keep up may have lost some
+        let stop = [0.25, -0.5];
+        let last = || locked(&network.actions).last().is_some_and(|last| *last == stop).then_some(());
+        network.wait_until("stopped", last);
+        let actions = locked(&network.actions);
+        assert_eq!(actions.iter().filter(|action| **action == stop).count(), 1);
+        assert!(actions.len() as u64 <= count(&status, "/actions") + 1, "{status}");
     }
 }
 
@@ -275,7 +273,7 @@ fn it_speaks_ros() {
     let actions = locked(&actions);
     assert!(actions.len() > 10);
     for pair in actions.windows(2) {
-        assert_eq!(pair[1].1, Attachment { sequence: pair[0].1.sequence + 1, ..pair[0].1 });
+        assert!(pair[1].1.sequence > pair[0].1.sequence && pair[1].1.publisher == pair[0].1.publisher);
         assert!(pair[0].0.iter().all(|v| v.is_finite() && v.abs() < 10.0), "{:?}", pair[0]);
     }
     let heartbeats = locked(&network.heartbeats);

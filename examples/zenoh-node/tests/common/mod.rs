@@ -124,7 +124,8 @@ status: {{key: robot/status, period_ms: 50}}
                 return found;
             }
             let told = || std::fs::read_to_string(self.folder.join("stderr")).unwrap_or_default();
-            assert!(Instant::now() < until, "not {what}: {}\n{}", self.status(), told());
+            let actions = || locked(&self.actions).clone();
+            assert!(Instant::now() < until, "not {what}: {}\n{:?}\n{}", self.status(), actions(), told());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
