@@ -232,12 +232,7 @@ impl Control {
     /// One control step; whether it stood still for a first plan.
     pub fn step(&mut self) -> bool {
         self.counts.steps += 1;
-        let mut received = None;
-        for topic in &mut self.topics {
-            if topic.look() {
-                received = received.max(topic.received());
-            }
-        }
+        let received = self.look();
         let cause = self.cause(Instant::now());
         match (self.phase, cause) {
             (Phase::Running, None) => self.act(received, received.is_some()),
@@ -256,6 +251,12 @@ impl Control {
         false
     }
 
+    /// Takes what came since the last look; when the newest of it came, if anything did.
+    fn look(&mut self) -> Option<Instant> {
+        let news = self.topics.iter_mut().filter_map(|topic| topic.look().then(|| topic.received()).flatten());
+        news.max()
+    }
+
     /// What keeps the policy from acting.
     fn cause(&self, now: Instant) -> Option<Cause> {
         if self.operator.as_ref().is_some_and(|operator| !operator.is_alive(now)) {
@@ -269,18 +270,19 @@ impl Control {
         self.counts.runs += 1;
         self.policy.reset(self.settings.seed);
         let primed = self.policy.prime(&observation(&self.topics));
-        match primed {
-            Ok(()) => {
+        // that may have taken long
+        let received = received.max(self.look());
+        let (cause, error) = match primed {
+            Ok(()) => (self.cause(Instant::now()), None),
+            Err(error) => (Some(Cause::Plan), Some(error.to_string())),
+        };
+        match (cause, self.phase) {
+            (None, _) => {
                 self.phase = Phase::Running;
                 self.act(received, true);
             }
-            Err(error) => {
-                let phase = match self.phase {
-                    Phase::Waiting(_) => Phase::Waiting(Cause::Plan),
-                    _ => Phase::Stopped(Cause::Plan),
-                };
-                self.stop(phase, Some(error.to_string()));
-            }
+            (Some(cause), Phase::Waiting(_)) => self.stop(Phase::Waiting(cause), error),
+            (Some(cause), _) => self.stop(Phase::Stopped(cause), error),
         }
     }
 

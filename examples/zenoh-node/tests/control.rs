@@ -25,9 +25,20 @@ struct Rig {
 }
 
 /// Plans are made in the call, so that nothing depends on time but what is said to.
-fn rig(stop: Option<[f32; 2]>, resume: bool, [max_age, timeout]: [Duration; 2], timing: Timing) -> Rig {
+fn rig(stop: Option<[f32; 2]>, resume: bool, ages: [Duration; 2], timing: Timing) -> Rig {
+    rig_of(2, stop, resume, ages, timing)
+}
+
+/// The same with so many network calls a plan.
+fn rig_of(
+    calls: usize,
+    stop: Option<[f32; 2]>,
+    resume: bool,
+    [max_age, timeout]: [Duration; 2],
+    timing: Timing,
+) -> Rig {
     let model = Model::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../policy/push.onnx")).unwrap();
-    let policy = model.generator().sampler("ddim").steps(2).policy().n_obs_steps(2).n_action_steps(2);
+    let policy = model.generator().sampler("ddim").steps(calls).policy().n_obs_steps(2).n_action_steps(2);
     let policy = policy.timing(timing).build().unwrap();
     let (inbox, latest) = topic("global_cond", Decoder::F32 { len: 4 }, max_age);
     let (handover, reports) = handover(2);
@@ -132,6 +143,22 @@ fn it_stops_by_what_is_too_old_and_goes_on_when_it_is_there_again() {
                 rig.operator.beat();
                 assert_eq!(rig.step().phase, Phase::Stopped(Cause::Operator));
             }
+        }
+    }
+}
+
+/// A plan of hundred network calls takes longer than a millisecond.
+#[test]
+fn what_is_lost_while_the_first_plan_is_made_keeps_it_from_acting() {
+    let mut rig = rig_of(100, Some([0.0; 2]), true, [LONG, Duration::from_millis(1)], Timing::Synchronous);
+    rig.see(0.1);
+    loop {
+        rig.operator.beat();
+        let step = rig.step();
+        assert_eq!((step.phase, step.is_published), (Phase::Waiting(Cause::Operator), false));
+        if step.counts.runs > 0 {
+            assert_eq!(step.stats.plans, 1);
+            break;
         }
     }
 }
