@@ -163,6 +163,27 @@ fn what_is_lost_while_the_first_plan_is_made_keeps_it_from_acting() {
     }
 }
 
+/// Numbers that the network makes infinite ones of.
+#[test]
+fn a_plan_that_fails_is_told_and_tried_again() {
+    let mut rig = rig(Some([0.5, -0.5]), true, [LONG; 2], Timing::Synchronous);
+    rig.operator.beat();
+    rig.see(f32::MAX);
+    let step = rig.step();
+    assert_eq!((step.phase, step.is_published, step.stats.failed), (Phase::Waiting(Cause::Plan), false, 1));
+    assert!(step.error.is_some());
+    rig.see(0.1);
+    let step = rig.step();
+    assert_eq!((step.phase, step.error), (Phase::Running, None));
+    // the plan that there is goes on
+    rig.see(f32::MAX);
+    let failed = (0..4).map(|_| rig.step()).find(|step| step.error.is_some()).unwrap();
+    assert_eq!((failed.phase, failed.is_published, failed.stats.failed), (Phase::Running, true, 1));
+    assert!(failed.values.iter().all(|v| v.is_finite()) && failed.values != [0.5, -0.5]);
+    (0..2).for_each(|_| rig.see(0.1));
+    assert!((0..4).map(|_| rig.step()).any(|step| step.error.is_none() && step.plan > Some(0)));
+}
+
 #[test]
 fn the_last_step_is_the_stop_action() {
     // none before the first action, where it is the last action again
