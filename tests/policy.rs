@@ -288,6 +288,19 @@ fn a_plan_that_fails_is_told_once_and_the_last_one_goes_on() {
 }
 
 #[test]
+fn a_first_plan_that_fails_can_be_tried_again() {
+    let model = model();
+    for timing in [Timing::Synchronous, Timing::Asynchronous] {
+        let mut policy = settings(&model).timing(timing).build().unwrap();
+        let error = policy.prime(&Observation::new().with(SEEN, &[3e38; 4])).unwrap_err();
+        assert_eq!((error.kind(), policy.stats().failed), (ErrorKind::NotFinite, 1), "{timing:?}: {error}");
+        policy.reset(7);
+        policy.prime(&Observation::new().with(SEEN, &seen(0))).unwrap();
+        assert_eq!(act(&mut policy, 0).1, State::Planned, "{timing:?}");
+    }
+}
+
+#[test]
 fn a_plan_that_misses_its_deadline_leaves_the_last_one_going() {
     let model = model();
     let mut policy = settings(&model).budget(Duration::ZERO).build().unwrap();

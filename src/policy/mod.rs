@@ -199,9 +199,9 @@ impl Policy {
                 job = self.recall()?;
             }
         }
-        self.take(&mut job, 0)?;
+        let result = self.take(&mut job, 0);
         self.job = Some(job);
-        Ok(())
+        result
     }
 
     /// Begins anew, as at the start of an episode: without observations, plans, actions and counts. Plans are those of (seed,
