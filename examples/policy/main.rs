@@ -103,6 +103,9 @@ fn evaluate(model: &Model, episodes: u64) -> Result<(), Box<dyn Error>> {
     let late = |last| (0..=4).map(move |delay| Settings { delay, ..with(last, 5, 1) });
     let joints = [Last::Wait, Last::Unused, Last::Inpaint, Last::Chunk(Jacobian::Diagonal)];
     rows.extend(joints.into_iter().chain([Last::Chunk(Jacobian::Difference), Last::Ensemble]).flat_map(late));
+    if model.metadata().prefix.is_some() {
+        rows.extend(late(Last::Prefix));
+    }
     for settings in &rows {
         println!("{}", rollout::policy(model, settings, episodes)?);
     }

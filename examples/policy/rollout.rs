@@ -37,6 +37,8 @@ pub enum Last {
     Inpaint,
     /// Real-time chunking (arXiv 2506.07339).
     Chunk(Jacobian),
+    /// Real-time chunking as the network was trained for it (arXiv 2512.05964).
+    Prefix,
     /// Plans that overlap are averaged (arXiv 2304.13705).
     Ensemble,
     /// The robot waits for a plan.
@@ -58,6 +60,7 @@ impl Settings {
             Last::Inpaint => ", inpainted".into(),
             Last::Chunk(Jacobian::Difference) => ", chunked (difference)".into(),
             Last::Chunk(_) => ", chunked".into(),
+            Last::Prefix => ", prefix".into(),
             Last::Ensemble => ", ensembled".into(),
             Last::Wait => ", waiting".into(),
         };
@@ -151,6 +154,7 @@ impl Policy {
             Last::Start(_) => policy.warm_start(calls as f64 / steps as f64),
             Last::Inpaint => policy.joint(Joint::Inpaint),
             Last::Chunk(jacobian) => policy.joint(Joint::chunk(jacobian)),
+            Last::Prefix => policy.joint(Joint::Prefix),
             Last::Ensemble => policy.ensemble(0.01),
             Last::Wait => policy.timing(Timing::Waiting { delay }),
         };

@@ -67,6 +67,9 @@ fn text(model: &Model, steps: &[StepInfo]) -> String {
         let (steps, guidance) = (m.steps.unwrap_or(10), m.guidance.unwrap_or(1.0));
         lines.push(format!("recommends  {sampler}, {steps} steps, guidance {guidance}"));
     }
+    if let Some(rows) = m.prefix {
+        lines.push(format!("prefix      the first rows of a sample, at most {rows}, may be given clean"));
+    }
     let scaled = scaled(model);
     if !scaled.is_empty() {
         lines.push(format!("units       of the data, scaled for the network: {}", scaled.join(", ")));
@@ -139,6 +142,7 @@ fn json(model: &Model, steps: &[StepInfo]) -> serde_json::Value {
         "parameters": model.parameters(),
         "scheduler": model.scheduler_config(),
         "classes": model.metadata().classes,
+        "prefix": model.metadata().prefix,
         "scaled": scaled(model),
         "made_up": made_up(model),
         "engine": model.engine(),

@@ -34,6 +34,9 @@ pub struct Metadata {
     pub normalization: Option<Normalization>,
     /// `edgegen.time`: what the network is told of the noise.
     pub time: Option<TimeAs>,
+    /// `edgegen.prefix`: the most rows at a sample's beginning that the network was trained to be given clean
+    /// ([`Prefix`](crate::constraint::Prefix)).
+    pub prefix: Option<usize>,
     /// `edgegen.join`: what the network takes in one with its sample, and how many channels each has.
     pub(super) joins: Vec<Join>,
     /// `edgegen.output`: the name of the output that is the prediction.
@@ -63,6 +66,7 @@ impl Metadata {
                     m.normalization = Some(Normalization::from_json(value).map_err(|e| e.context(key))?);
                 }
                 "time" => m.time = Some(TimeAs::from_name(value).map_err(|e| e.context(key))?),
+                "prefix" => m.prefix = Some(json(key, value, "a number of rows")?),
                 "output" => m.output = Some(value.to_string()),
                 "join" => m.joins = joins(key, value)?,
                 "sampler" => m.sampler = Some(value.to_string()),

@@ -346,7 +346,8 @@ impl Model {
     pub fn network_with_threads(&self, threads: usize) -> Result<ModelNetwork> {
         let (engine, inputs, shape) = (self.engine.clone(), self.inputs.clone(), self.sample_shape.clone());
         let time = (self.time_as()?, self.scheduler_config.num_train_timesteps);
-        ModelNetwork::new(engine, inputs, shape, self.metadata.null_class, time, threads)
+        let network = ModelNetwork::new(engine, inputs, shape, self.metadata.null_class, time, threads)?;
+        Ok(network.trained_with_prefix(self.metadata.prefix))
     }
 
     #[cfg(test)]

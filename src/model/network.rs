@@ -29,6 +29,8 @@ pub struct ModelNetwork {
     next: Option<f64>,
     /// The rows of the sample that are clean, and what it is told of them.
     clean: (usize, f64),
+    /// The most rows that it was trained to be given clean, where the file says so.
+    longest: Option<usize>,
 }
 
 /// What changes while a network runs.
@@ -75,7 +77,13 @@ impl ModelNetwork {
             result_len,
             next: None,
             clean: (0, 0.0),
+            longest: None,
         })
+    }
+
+    /// The same, of a model that was trained to be given at most so many rows clean.
+    pub(super) fn trained_with_prefix(self, longest: Option<usize>) -> Self {
+        ModelNetwork { longest, ..self }
     }
 
     /// The bytes that it works in, where they are known: not where tract runs it.
@@ -152,6 +160,12 @@ impl Network for ModelNetwork {
         }
         if rows > 0 && matches!(self.state, State::Tract(_)) {
             return Err(Error::invalid("a part of a sample can be given clean only to a network with a plan"));
+        }
+        if let Some(longest) = self.longest.filter(|longest| rows > *longest) {
+            let message = format!(
+                "the network was trained with at most {longest} clean rows at its sample's beginning, not {rows}"
+            );
+            return Err(Error::invalid(message));
         }
         let (time, steps) = self.time;
         let told = time.of_end(level, steps);

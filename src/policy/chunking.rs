@@ -21,7 +21,8 @@ pub enum Joint {
     /// By real-time chunking: see [`Chunking`].
     Chunk(Chunking),
     /// By real-time chunking as a network was trained for it (arXiv 2512.05964): the first d actions are given to it clean,
-    /// with the time that says so ([`Prefix`]). For networks that take a time for each action; costs nothing.
+    /// with the time that says so ([`Prefix`]). For networks that take a time for each action; costs nothing. Of more actions
+    /// than the network was [trained with](crate::model::Metadata::prefix), the first so many are given.
     Prefix,
 }
 
@@ -72,6 +73,8 @@ pub(super) struct Join {
     width: usize,
     values: Vec<f32>,
     weights: Vec<f32>,
+    /// The most actions that the network was trained to be given clean.
+    longest: usize,
     kind: Kind,
 }
 
@@ -83,11 +86,12 @@ enum Kind {
 }
 
 impl Join {
-    /// For plans of so many actions of so many numbers, whose network knows `clean` for the level without noise.
+    /// For plans of so many actions of so many numbers, whose network knows `clean` for the level without noise, and was trained
+    /// with at most `longest` actions of it.
     ///
     /// # Errors
     /// When β is out of its range.
-    pub fn new(joint: Joint, horizon: usize, width: usize, clean: Level) -> Result<Self> {
+    pub fn new(joint: Joint, (horizon, width): (usize, usize), longest: usize, clean: Level) -> Result<Self> {
         let zeros = vec![0.0; horizon * width];
         let kind = match joint {
             Joint::Switch => Kind::Switch,
@@ -98,7 +102,7 @@ impl Join {
                 Kind::Chunk(guidance.map_err(|e: Error| e.context("real-time chunking"))?)
             }
         };
-        Ok(Join { width, values: zeros.clone(), weights: zeros, kind })
+        Ok(Join { width, values: zeros.clone(), weights: zeros, longest, kind })
     }
 
     /// What a new plan is to agree with: `last`, of which `known` actions are known and `frozen` will be carried out before it
@@ -122,7 +126,7 @@ impl Join {
             Kind::Switch => Ok(None),
             Kind::Inpaint(_) | Kind::Prefix(_) if frozen == 0 => Ok(None),
             Kind::Prefix(prefix) => {
-                prefix.set(&self.values, frozen)?;
+                prefix.set(&self.values, frozen.min(self.longest))?;
                 Ok(Some(prefix))
             }
             Kind::Inpaint(replacement) => {
@@ -165,11 +169,11 @@ mod tests {
     fn a_plan_is_held_to_what_is_known_of_it_alone() {
         let (last, plain) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], Normalizer::default());
         for joint in [Joint::Switch, Joint::Inpaint, Joint::chunk(Jacobian::Difference), Joint::Prefix] {
-            let mut join = Join::new(joint, 3, 2, Level::CLEAN).unwrap();
+            let mut join = Join::new(joint, (3, 2), 3, Level::CLEAN).unwrap();
             assert!(join.to(&last, (1, 0), &plain).unwrap().is_none(), "{joint:?}");
             assert_eq!(join.to(&last, (1, 2), &plain).unwrap().is_none(), joint == Joint::Switch);
         }
-        let mut join = Join::new(Joint::Inpaint, 3, 2, Level::CLEAN).unwrap();
+        let mut join = Join::new(Joint::Inpaint, (3, 2), 3, Level::CLEAN).unwrap();
         let mut plan = [0.0; 6];
         join.to(&last, (2, 3), &plain).unwrap().unwrap().finish(&mut plan);
         assert_eq!(plan, [1.0, 2.0, 3.0, 4.0, 0.0, 0.0]);
@@ -177,8 +181,11 @@ mod tests {
         let mut plan = [0.0; 6];
         join.to(&last, (3, 1), &plain).unwrap().unwrap().finish(&mut plan);
         assert_eq!(plan, [1.0, 2.0, 0.0, 0.0, 0.0, 0.0]);
+        // nor more than the network was trained with
+        let mut join = Join::new(Joint::Prefix, (3, 2), 1, Level::CLEAN).unwrap();
+        assert_eq!(join.to(&last, (2, 3), &plain).unwrap().unwrap().clean().0, 1);
         let wrong = Joint::Chunk(Chunking { most: -1.0, ..Chunking::default() });
-        let error = Join::new(wrong, 3, 2, Level::CLEAN).err().unwrap().to_string();
+        let error = Join::new(wrong, (3, 2), 3, Level::CLEAN).err().unwrap().to_string();
         assert_eq!(error, "real-time chunking: the greatest guidance weight must be a number above 0, not -1");
     }
 }

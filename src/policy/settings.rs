@@ -9,7 +9,7 @@ use crate::generator::GeneratorBuilder;
 use crate::lerobot::Control;
 use crate::model::Role;
 use crate::network::Network;
-use crate::schedule::{Level, Marginal, Schedule};
+use crate::schedule::Schedule;
 use crate::{Error, ErrorKind, Result};
 use std::time::Duration;
 
@@ -250,14 +250,19 @@ impl PolicyBuilder {
         let observed = model.inputs().iter().filter(|i| i.role == Role::Condition && !is_constant(&i.name));
         let observed: Vec<(&str, usize)> = observed.map(|i| (i.name.as_str(), i.len())).collect();
         let history = History::new(&observed, n_obs_steps, &self.parts)?;
+        let clean = Schedule::from_config(model.scheduler_config())?.told_clean();
         if self.joint == Joint::Prefix {
             // refused here rather than by the second plan
-            model.network()?.hold_clean(1, Level::CLEAN)?;
+            let expected = match self.timing {
+                Timing::Simulated { delay } => delay,
+                Timing::Asynchronous => self.expected_delay,
+                Timing::Synchronous | Timing::Waiting { .. } => 0,
+            };
+            model.network()?.hold_clean(first.saturating_add(expected).clamp(1, horizon), clean)?;
         }
         let generator = self.generator.build()?;
-        let schedule = Schedule::from_config(model.scheduler_config())?;
-        let clean = Level { gamma: 1.0, sigma: 0.0, ..schedule.level_of_edm_sigma(0.0) };
-        let join = Join::new(self.joint, horizon, width, clean)?;
+        let longest = model.metadata().prefix.unwrap_or(horizon);
+        let join = Join::new(self.joint, (horizon, width), longest, clean)?;
         let given = (self.class, self.constant.clone());
         let mut planner = Planner::new(generator, model.normalizer().clone(), given, self.warm_start, join);
         planner.prepare()?;

@@ -217,6 +217,12 @@ impl Schedule {
         libm::log(self.alpha_bar(t) / (1.0 - self.alpha_bar(t)))
     }
 
+    /// The level without noise, with the time that tells a network of it where parts of its sample are clean
+    /// ([`Prefix`](crate::constraint::Prefix)): 0 of training steps, of a flow the end where the data is.
+    pub fn told_clean(&self) -> Level {
+        Level { gamma: 1.0, sigma: 0.0, ..self.level_of_edm_sigma(0.0) }
+    }
+
     /// The level at a time of the network's: a training step from 0 to `len - 1`, between which log-SNR is interpolated
     /// linearly, unless the network counts otherwise.
     pub fn level(&self, time: f64) -> Level {

@@ -34,7 +34,7 @@ def made_up_data(folder):
     write_idx(folder / "train-labels-idx1-ubyte", (np.arange(60) % 3).astype(np.uint8))
 
 
-SEQUENCES = [["--mult", "1,2"], ["--mult", "2", "--blocks", "2", "--kernel", "3"]]
+SEQUENCES = [["--mult", "1,2"], ["--mult", "2", "--blocks", "2", "--kernel", "3"], ["--mult", "1,2", "--prefix", "5"]]
 
 
 def made_up_sequences(folder):

@@ -5,11 +5,18 @@
 //! `λ(t)/σ_t² ‖ε - ε_θ‖²`: λ = σ_t² is L_simple, λ = β_t the negative ELBO (arXiv 2101.09258). An error
 //! of v is an error of ε divided by γ_t. On a rectified flow, where γ_t = 1 - t and σ_t = t, it learns the velocity
 //! `ε - x_0`.
+//!
+//! A network of prefixes (arXiv 2512.05964) sees the first d steps of each sequence as they are and is told so, d even from 0
+//! to its most; the loss is of the others.
+
+mod batch;
+
+pub use batch::Batch;
 
 use crate::checkpoint::{Checkpoint, Header};
-use crate::data::{Condition, Samples};
+use crate::data::Samples;
 use crate::network::{Given, NetworkConfig, Tensors};
-use crate::noise_path::{self, TimeSampling, level_at};
+use crate::noise_path::{self, TimeSampling};
 use crate::ops::mix;
 use crate::optimizer::{AdamW, tensors};
 use anyhow::{Context, Result, ensure};
@@ -17,9 +24,6 @@ use candle_core::{Device, Tensor, Var};
 use edgegen::config::{PredictionType, SchedulerConfig};
 use edgegen::model::Normalization;
 use edgegen::schedule::Schedule;
-use rand::RngExt;
-use rand::seq::SliceRandom;
-use rand_distr::{Distribution, StandardNormal};
 use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -129,20 +133,6 @@ pub struct StepReport {
     pub gradient_norm: f64,
     /// The learning rate.
     pub rate: f64,
-}
-
-/// A batch as the network sees it.
-pub struct Batch {
-    /// Noised samples x_t, `[B, …]`.
-    pub x: Tensor,
-    /// Training steps, `[B]`.
-    pub t: Tensor,
-    /// What they are conditioned on.
-    pub given: Given,
-    /// What the network should say, `[B, …]`.
-    pub target: Tensor,
-    /// The loss's weight of each sample, `[B, 1, …]`.
-    pub weight: Tensor,
 }
 
 /// What the random numbers of a stream are for, so that no two uses share a stream.
@@ -319,83 +309,6 @@ impl Trainer {
             mix(mean, variable.as_tensor(), decay, 1.0 - decay)?;
         }
         Ok(())
-    }
-
-    /// The samples of step `step`: each epoch visits every sample once, in an order of its own.
-    fn indices(&mut self, len: usize, step: u64) -> Vec<usize> {
-        let batch = self.header.train.batch;
-        let steps_an_epoch = (len / batch).max(1) as u64;
-        let epoch = step / steps_an_epoch;
-        if self.order.0 != epoch || self.order.1.len() != len {
-            self.order = (epoch, (0..len).collect());
-            self.order.1.shuffle(&mut rng(self.header.train.seed, Stream::Order, epoch));
-        }
-        let start = (step % steps_an_epoch) as usize * batch;
-        (start..start + batch).map(|i| self.order.1[i % len]).collect()
-    }
-
-    /// The batch of step `step`.
-    ///
-    /// # Errors
-    /// When the data does not fit the network.
-    pub fn batch(&mut self, data: &dyn Samples, step: u64) -> Result<Batch> {
-        let shape = data.sample_shape();
-        ensure!(
-            shape == self.header.network.shape(),
-            "the data's samples have shape {shape:?}, but the network was made for {:?}",
-            self.header.network.shape()
-        );
-        let indices = self.indices(data.count(), step);
-        let Header { network, train, scheduler, .. } = &self.header;
-        let mut rng = rng(train.seed, Stream::Step, step);
-        let (batch, len, width) = (indices.len(), shape.iter().product(), shape[shape.len() - 1]);
-        let (mut x, mut target) = (Vec::with_capacity(batch * len), Vec::with_capacity(batch * len));
-        let (mut times, mut labels, mut numbers, mut weights) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut sample: Vec<f32> = Vec::with_capacity(len);
-        for (j, &i) in indices.iter().enumerate() {
-            let share = train.time_sampling.share(j, batch, &mut rng);
-            let level = level_at(&self.schedule, share);
-            let (gamma, sigma) = (level.gamma as f32, level.sigma as f32);
-            let mirrored = train.flip && rng.random::<bool>();
-            sample.clear();
-            data.append(i, &mut sample);
-            for k in 0..len {
-                let k = if mirrored { k - k % width + (width - 1 - k % width) } else { k };
-                let x0 = sample[k];
-                let eps: f32 = StandardNormal.sample(&mut rng);
-                x.push(gamma * x0 + sigma * eps);
-                target.push(match scheduler.prediction_type {
-                    PredictionType::V => gamma * eps - sigma * x0,
-                    PredictionType::Flow => eps - x0,
-                    _ => eps,
-                });
-            }
-            match data.given(i) {
-                Condition::Label(label) => {
-                    let dropped = rng.random::<f64>() < train.label_dropout;
-                    labels.push(if dropped { network.classes() } else { label } as u32);
-                }
-                Condition::Numbers(given) => numbers.extend_from_slice(given),
-            }
-            times.push(level.time as f32);
-            let step = (share * self.weights.len() as f64) as usize;
-            weights.push(self.weights[step.min(self.weights.len() - 1)] as f32);
-        }
-        let device = &self.device;
-        let dims: Vec<usize> = std::iter::once(batch).chain(shape.iter().copied()).collect();
-        let ones: Vec<usize> = std::iter::once(batch).chain(shape.iter().map(|_| 1)).collect();
-        let given = match (labels.is_empty(), numbers.len() / batch) {
-            (false, _) => Given::Labels(Tensor::from_vec(labels, batch, device)?),
-            (true, 0) => Given::Nothing,
-            (true, conditions) => Given::Numbers(Tensor::from_vec(numbers, (batch, conditions), device)?),
-        };
-        Ok(Batch {
-            x: Tensor::from_vec(x, dims.as_slice(), device)?,
-            target: Tensor::from_vec(target, dims, device)?,
-            t: Tensor::from_vec(times, batch, device)?,
-            given,
-            weight: Tensor::from_vec(weights, ones, device)?,
-        })
     }
 
     /// Changes the number of steps in all, and with it the learning rate's course.

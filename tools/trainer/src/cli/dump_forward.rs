@@ -37,7 +37,12 @@ pub fn run(args: &DumpForwardArgs) -> Result<()> {
     let mut x = vec![0.0; n * len];
     Noise::new(0, 0).fill(&mut x);
     let last = checkpoint.header.scheduler.num_train_timesteps - 1;
-    let t: Vec<f32> = (0..n).map(|i| (i * last / n.max(2).saturating_sub(1)) as f32).collect();
+    let t = |i: usize| (i * last / n.max(2).saturating_sub(1)) as f32;
+    // of a network of prefixes a time for each step, of which ever more are clean
+    let rows = if network.prefix() > 0 { shape[0] } else { 1 };
+    let clean = |i: usize, row: usize| row < i % (network.prefix() + 1);
+    let t: Vec<f32> = (0..n).flat_map(|i| (0..rows).map(move |row| if clean(i, row) { 0.0 } else { t(i) })).collect();
+    let (t_dims, t_shape) = if network.prefix() > 0 { (vec![n, rows], vec![rows]) } else { (vec![n], vec![]) };
     let device = &Device::Cpu;
     // what it is conditioned on: the file's name, and a row for each sample
     let (name, width, values, given) = match network {
@@ -60,7 +65,7 @@ pub fn run(args: &DumpForwardArgs) -> Result<()> {
     let prediction = network.forward(
         &checkpoint.ema,
         &Tensor::from_slice(&x, dims, device)?,
-        &Tensor::from_slice(&t, n, device)?,
+        &Tensor::from_slice(&t, t_dims, device)?,
         &given,
     )?;
     let prediction: Vec<f32> = prediction.flatten_all()?.to_vec1()?;
@@ -70,7 +75,7 @@ pub fn run(args: &DumpForwardArgs) -> Result<()> {
         Ok(write_file(&args.out.join(name), &encode_npy(&rows, shape)?)?)
     };
     write("x.npy", &x, shape)?;
-    write("t.npy", &t, &[])?;
+    write("t.npy", &t, &t_shape)?;
     match width {
         0 if name == "cond.npy" => {}
         0 => write(name, &values, &[])?,

@@ -109,6 +109,9 @@ pub struct TrainArgs {
     /// Sequences: the length of the convolutions
     #[arg(long, default_value_t = 5)]
     kernel: usize,
+    /// Sequences: train for real-time chunking, by giving the first steps of each sequence, 0 to D of them, clean
+    #[arg(long, value_name = "D")]
+    prefix: Option<usize>,
     #[command(flatten)]
     sequences: SequenceArgs,
     /// The side that pictures of a folder are scaled to [default: 32]
@@ -165,6 +168,7 @@ impl TrainArgs {
                 blocks: self.blocks,
                 kernel: self.kernel,
                 groups: self.groups,
+                prefix: self.prefix.unwrap_or(0),
             }),
         }
     }
@@ -232,6 +236,11 @@ impl TrainArgs {
         if self.resume {
             let mut trainer = Trainer::from_checkpoint(Checkpoint::load(&path, &device)?, device)?;
             self.check_path(&trainer.header().scheduler)?;
+            let prefix = trainer.header().network.prefix();
+            ensure!(
+                self.prefix.is_none_or(|asked| asked == prefix),
+                "the checkpoint is of --prefix {prefix}: give that, or leave --prefix out"
+            );
             let guidance = trainer.header().train.guidance;
             match &teacher {
                 Some(teacher) if self.guidance == Some(guidance) => trainer.set_teacher(teacher)?,
@@ -283,7 +292,12 @@ pub fn open_checkpoint(path: &Path, device: &Device) -> Result<Checkpoint> {
 pub fn run(args: &TrainArgs) -> Result<()> {
     process::configure(args.threads);
     let data = Data::open(&args.data, args.size, args.class_names.as_deref(), &args.sequences)?;
-    ensure!(!args.flip || matches!(data, Data::Pictures(_)), "--flip mirrors pictures; sequences are not mirrored");
+    let pictures = matches!(data, Data::Pictures(_));
+    ensure!(!args.flip || pictures, "--flip mirrors pictures; sequences are not mirrored");
+    ensure!(
+        args.prefix.is_none() || !pictures,
+        "--prefix is of sequences, and pictures have no first steps: leave it out"
+    );
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     let mut trainer = args.trainer(&data)?;
     let header = trainer.header();

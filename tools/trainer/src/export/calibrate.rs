@@ -28,7 +28,7 @@ pub type Ranges = BTreeMap<String, Range>;
 
 /// Measures the ranges of everything that [`quantize`](super::quantize()) rounds, by running the float
 /// model on `count` samples of the data, noised to times spread evenly over the schedule, under their
-/// labels and, every fourth, without one. Each range is the one with the least squared rounding error.
+/// labels and, every fourth, without one, and after a clean beginning if the network takes one. Each range is the one with the least squared rounding error.
 ///
 /// # Errors
 /// When the model does not run.
@@ -37,6 +37,7 @@ pub fn calibrate(model: &ModelProto, header: &Header, data: &dyn Samples, count:
     let names: Vec<String> = activations(graph, &float_layers(&header.network)).into_iter().collect();
     let plan = observer(model, &header.network, &names)?;
     let schedule = Schedule::from_config(&header.scheduler)?;
+    let clean_time = schedule.told_clean().time;
     let mut seen: Vec<Observed> = names.iter().map(|_| Observed::default()).collect();
     let mut workspace = plan.workspace();
     let mut prediction = vec![0.0; plan.sample_len()];
@@ -48,13 +49,23 @@ pub fn calibrate(model: &ModelProto, header: &Header, data: &dyn Samples, count:
         let mut noise = Noise::new(0xca11b, i as u64);
         let mut x = Vec::new();
         data.append(sample, &mut x);
-        x.iter_mut().for_each(|x| *x = gamma * *x + sigma * noise.sample());
+        // the lengths of clean beginnings in turn
+        let clean = i % (header.network.prefix() + 1);
+        let known = clean * data.sample_shape()[data.sample_shape().len() - 1];
+        x.iter_mut().enumerate().for_each(|(k, x)| {
+            let noised = gamma * *x + sigma * noise.sample();
+            *x = if k < known { *x } else { noised };
+        });
         let (class, numbers): (usize, &[f32]) = match data.given(sample) {
             Condition::Label(label) => (if i % 4 == 3 { header.network.classes() } else { label }, &[]),
             Condition::Numbers(numbers) => (0, numbers),
         };
         plan.bind(&mut workspace, 0, Some(numbers).filter(|n| !n.is_empty()).into_iter());
-        plan.run(&mut workspace, At { x: &x, t: level.time, class, ..At::default() }, &mut prediction);
+        plan.run(
+            &mut workspace,
+            At { x: &x, t: level.time, class, first: (clean, clean_time), ..At::default() },
+            &mut prediction,
+        );
         for (seen, output) in seen.iter_mut().zip(workspace.observed()) {
             seen.add(output);
         }
@@ -78,7 +89,8 @@ fn observer(model: &ModelProto, network: &NetworkConfig, names: &[String]) -> Re
         }
         NetworkConfig::Sequence(_) => (None, Vec::new()),
     };
-    let time = Some(input(1, &[], false)?);
+    let times: &[usize] = if network.prefix() > 0 { &network.shape()[..1] } else { &[] };
+    let time = Some(input(1, times, false)?);
     let result = ResultShape::OfSample;
     let opset = onnx::signature::opset(model).map_err(anyhow::Error::msg)?;
     let inputs =

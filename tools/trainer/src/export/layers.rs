@@ -35,18 +35,23 @@ impl<C> Writer<'_, C> {
         Ok(self.graph.add("Gemm", &[x, &w, &b], name, &[("transB", Int(1))]))
     }
 
-    /// The embedding `[N, E]` of the time: sines and cosines of it at these frequencies, and two linear layers.
-    pub fn time(&mut self, frequencies: &[f32]) -> Result<String> {
+    /// The embedding `[N, E]` of the times `[N, 1]` of this name: sines and cosines of them at these frequencies, and two linear
+    /// layers.
+    pub fn time(&mut self, t: &str, frequencies: &[f32]) -> Result<String> {
         let frequencies = self.graph.f32("time/frequencies", &[1, frequencies.len()], frequencies);
-        let axes = self.graph.i64(&[1]);
-        let t = self.graph.add("Unsqueeze", &["timestep", &axes], "time/column", &[]);
-        let angle = self.graph.add("Mul", &[&t, &frequencies], "time/angle", &[]);
+        let angle = self.graph.add("Mul", &[t, &frequencies], "time/angle", &[]);
         let sin = self.graph.add("Sin", &[&angle], "time/sin", &[]);
         let cos = self.graph.add("Cos", &[&angle], "time/cos", &[]);
         let waves = self.graph.add("Concat", &[&sin, &cos], "time/waves", &[("axis", Int(1))]);
         let hidden = self.linear("t1", &waves)?;
         let hidden = self.silu("t1", &hidden);
         self.linear("t2", &hidden)
+    }
+
+    /// A network's one time for each sample, as `[N, 1]`.
+    pub fn time_column(&mut self) -> String {
+        let axes = self.graph.i64(&[1]);
+        self.graph.add("Unsqueeze", &["timestep", &axes], "time/column", &[])
     }
 
     /// Group norm of x `[N, C, …side]`.

@@ -27,7 +27,7 @@ const OPSET: i64 = 21;
 const IR_VERSION: i64 = 10;
 
 /// The network of `header` with these parameters as an ONNX model: inputs `sample` `[N, C, H, W]` or `[N, T, D]` and
-/// `timestep` `[N]`, float32, and `class_labels` `[N]`, int64, or `global_cond` `[N, C]`, float32; output `prediction`
+/// `timestep` `[N]` (`[N, T]` of a network of prefixes), float32, and `class_labels` `[N]`, int64, or `global_cond` `[N, C]`, float32; output `prediction`
 /// of the sample's shape. The metadata follow edgegen's model contract.
 ///
 /// # Errors
@@ -35,7 +35,8 @@ const IR_VERSION: i64 = 10;
 pub fn to_onnx(header: &Header, parameters: &Tensors, recommendation: &Recommendation) -> Result<ModelProto> {
     let network = &header.network;
     let dims: Vec<Option<usize>> = std::iter::once(None).chain(network.shape().iter().map(|d| Some(*d))).collect();
-    let mut inputs = vec![value_info(SAMPLE, DataType::Float, &dims), value_info("timestep", DataType::Float, &[None])];
+    let times: &[Option<usize>] = if network.prefix() > 0 { &dims[..2] } else { &[None] };
+    let mut inputs = vec![value_info(SAMPLE, DataType::Float, &dims), value_info("timestep", DataType::Float, times)];
     let graph = GraphBuilder::default();
     let (graph, name) = match network {
         NetworkConfig::Unet(config) => {
@@ -113,10 +114,14 @@ fn metadata(header: &Header, recommendation: &Recommendation) -> Result<Vec<Stri
             ("edgegen.guidance", recommendation.guidance.to_string()),
             ("edgegen.role.class", "class_labels".into()),
         ]),
-        NetworkConfig::Sequence(config) if config.conditions > 0 => {
-            entries.push(("edgegen.role.condition", CONDITION.into()));
+        NetworkConfig::Sequence(config) => {
+            if config.conditions > 0 {
+                entries.push(("edgegen.role.condition", CONDITION.into()));
+            }
+            if config.prefix > 0 {
+                entries.push(("edgegen.prefix", config.prefix.to_string()));
+            }
         }
-        NetworkConfig::Sequence(_) => {}
     }
     if let Some(normalization) = &header.normalization {
         entries.push(("edgegen.normalization", serde_json::to_string(normalization)?));

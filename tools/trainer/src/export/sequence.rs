@@ -7,20 +7,22 @@ use super::graph::Attribute::*;
 use super::layers::Writer;
 use crate::network::{Block, SequenceConfig, frequencies};
 use anyhow::Result;
+use onnx::pb::tensor_proto::DataType;
 
 impl Writer<'_, SequenceConfig> {
     /// Writes the network.
     pub fn sequence(&mut self) -> Result<()> {
         let config = self.config;
         let levels = config.channels().len();
-        let embedding = self.embedding()?;
+        let swap = [("perm", Ints(&[0, 2, 1]))];
+        let h = self.graph.add("Transpose", &["sample"], "channels", &swap);
+        let (time, h) = if config.prefix > 0 { self.mark_what_is_clean(&h) } else { (self.time_column(), h) };
+        let embedding = self.embedding(&time)?;
         let blocks = config.residual_blocks();
         let mut blocks = blocks.iter();
         let mut run = |writer: &mut Self, h: &str| -> Result<String> {
             writer.block(blocks.next().expect("as many blocks as the network has"), h, &embedding)
         };
-        let swap = [("perm", Ints(&[0, 2, 1]))];
-        let h = self.graph.add("Transpose", &["sample"], "channels", &swap);
         let mut h = self.conv("in", &h, 1)?;
         let mut skips = Vec::with_capacity(levels);
         for level in 0..levels {
@@ -55,9 +57,19 @@ impl Writer<'_, SequenceConfig> {
         Ok(())
     }
 
-    /// The embedding `[N, E]` of time and condition, after its SiLU.
-    fn embedding(&mut self) -> Result<String> {
-        let mut sum = self.time(&frequencies(self.config.base))?;
+    /// The greatest of the times `[N, T]`, as `[N, 1]`, and the sequence with one channel more: 1 where a step's time is less.
+    fn mark_what_is_clean(&mut self, x: &str) -> (String, String) {
+        let axes = self.graph.i64(&[1]);
+        let time = self.graph.add("ReduceMax", &["timestep", &axes], "time/greatest", &[("keepdims", Int(1))]);
+        let less = self.graph.add("Less", &["timestep", &time], "clean/less", &[]);
+        let mark = self.graph.add("Cast", &[&less], "clean/mark", &[("to", Int(DataType::Float as i64))]);
+        let channel = self.graph.add("Unsqueeze", &[&mark, &axes], "clean/channel", &[]);
+        (time, self.graph.add("Concat", &[x, &channel], "clean/concat", &[("axis", Int(1))]))
+    }
+
+    /// The embedding `[N, E]` of the times `[N, 1]` and the condition, after its SiLU.
+    fn embedding(&mut self, time: &str) -> Result<String> {
+        let mut sum = self.time(time, &frequencies(self.config.base))?;
         if self.config.conditions > 0 {
             let hidden = self.linear("c1", crate::sequences::CONDITION)?;
             let hidden = self.silu("c1", &hidden);

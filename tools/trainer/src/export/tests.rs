@@ -142,7 +142,16 @@ fn candles(network: &NetworkConfig, parameters: &Tensors, calls: &[Call]) -> Vec
 
 fn sequence(shape: [usize; 2], conditions: usize, multipliers: &[usize], blocks: usize) -> NetworkConfig {
     let multipliers = multipliers.to_vec();
-    NetworkConfig::Sequence(SequenceConfig { shape, conditions, base: 8, multipliers, blocks, kernel: 5, groups: 4 })
+    NetworkConfig::Sequence(SequenceConfig {
+        shape,
+        conditions,
+        base: 8,
+        multipliers,
+        blocks,
+        kernel: 5,
+        groups: 4,
+        prefix: 0,
+    })
 }
 
 #[test]

@@ -66,7 +66,8 @@ impl Writer<'_, UnetConfig> {
 
     /// The embedding `[N, E]` of time and label, after its SiLU.
     fn embedding(&mut self) -> Result<String> {
-        let time = self.time(&self.config.frequencies())?;
+        let column = self.time_column();
+        let time = self.time(&column, &self.config.frequencies())?;
         let table = self.store("label.w", None)?;
         let label = self.graph.add("Gather", &[&table, "class_labels"], "label", &[("axis", Int(0))]);
         let sum = self.graph.add("Add", &[&time, &label], "embedding", &[]);

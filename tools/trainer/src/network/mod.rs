@@ -75,6 +75,15 @@ impl NetworkConfig {
         }
     }
 
+    /// The most steps at a sequence's beginning that the network may be given clean, by a time for each step; 0 for networks
+    /// that take one time.
+    pub fn prefix(&self) -> usize {
+        match self {
+            NetworkConfig::Unet(_) => 0,
+            NetworkConfig::Sequence(config) => config.prefix,
+        }
+    }
+
     fn parameters(&self) -> Vec<Parameter> {
         match self {
             NetworkConfig::Unet(config) => config.parameters(),
@@ -124,8 +133,8 @@ impl NetworkConfig {
         }
     }
 
-    /// The prediction for x `[B, …shape]` at the training steps t `[B]` (f32), by the network with these parameters,
-    /// which must be those that [`init`](Self::init) names.
+    /// The prediction for x `[B, …shape]` at the training steps t `[B]` (f32), or `[B, T]` of a network of
+    /// [prefixes](Self::prefix), by the network with these parameters, which must be those that [`init`](Self::init) names.
     ///
     /// # Errors
     /// When a shape does not fit, or `given` is not what the network is conditioned on.

@@ -9,10 +9,13 @@
 //! ```
 //! A residual block is convolution + group norm + SiLU, a scale and a shift a channel from the embedding of time and
 //! condition (FiLM), convolution + group norm + SiLU, plus the input. Convolutions are of height 1.
+//!
+//! A network of prefixes takes a time for each step of the sequence. Those that are told less than the greatest are clean: a
+//! channel beside the sequence's marks them by 1, and FiLM is told the greatest, which is that of the others.
 
 use super::layers::{Init, Layers, Parameter, Parameters};
 use crate::ops::upsample2_wide;
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// The network's sizes.
@@ -32,6 +35,9 @@ pub struct SequenceConfig {
     pub kernel: usize,
     /// Groups of the group norms.
     pub groups: usize,
+    /// The most steps at its beginning that it may be given clean, told so by a time for each step; 0 if it takes one time.
+    #[serde(default)]
+    pub prefix: usize,
 }
 
 /// One residual block: its name, its channels before and after, and its level.
@@ -51,6 +57,12 @@ impl SequenceConfig {
         let [length, width] = self.shape;
         let levels = self.multipliers.len();
         anyhow::ensure!(length > 0 && width > 0, "sequences of shape {:?} hold no numbers", self.shape);
+        anyhow::ensure!(
+            self.prefix < length,
+            "--prefix {} leaves nothing of sequences of {length} steps to learn: give at most {}",
+            self.prefix,
+            length - 1
+        );
         anyhow::ensure!(
             levels >= 1 && self.multipliers.iter().all(|m| *m > 0),
             "--mult needs at least one number, each at least 1"
@@ -73,6 +85,11 @@ impl SequenceConfig {
             self.groups
         );
         Ok(())
+    }
+
+    /// The channels that the sequence enters with: its own, and the mark of what is clean.
+    pub fn channels_in(&self) -> usize {
+        self.shape[1] + usize::from(self.prefix > 0)
     }
 
     /// The width of the embedding of time and condition.
@@ -122,7 +139,7 @@ impl SequenceConfig {
             p.linear("c1", self.conditions, embedding);
             p.linear("c2", embedding, embedding);
         }
-        p.conv("in", self.shape[1], self.base, kernel, false);
+        p.conv("in", self.channels_in(), self.base, kernel, false);
         for level in 1..channels.len() {
             p.conv(&format!("down{}", level - 1), channels[level - 1], channels[level - 1], [1, 3], false);
             p.conv(&format!("up{level}"), channels[level], channels[level - 1], [1, 3], false);
@@ -169,14 +186,21 @@ impl SequenceConfig {
     }
 
     pub(super) fn forward(&self, net: &Layers, x: &Tensor, t: &Tensor, given: Option<&Tensor>) -> Result<Tensor> {
-        let mut embedding = net.time(t, self.base)?;
+        let mut x = x.transpose(1, 2)?;
+        let mut time = t.clone();
+        if self.prefix > 0 {
+            time = t.max(1)?;
+            let clean = t.broadcast_lt(&time.unsqueeze(1)?)?.to_dtype(DType::F32)?;
+            x = Tensor::cat(&[&x, &clean.unsqueeze(1)?], 1)?;
+        }
+        let mut embedding = net.time(&time, self.base)?;
         if let Some(numbers) = given {
             embedding = (embedding + net.linear("c2", &net.linear("c1", numbers)?.silu()?)?)?;
         }
         let embedding = embedding.silu()?;
         let levels = self.multipliers.len();
         let block = |name: String, x: &Tensor| self.block(net, &name, x, &embedding);
-        let mut h = net.conv("in", &x.transpose(1, 2)?.unsqueeze(2)?.contiguous()?, 1, false)?;
+        let mut h = net.conv("in", &x.unsqueeze(2)?.contiguous()?, 1, false)?;
         let mut skips = Vec::with_capacity(levels);
         for level in 0..levels {
             for i in 0..self.blocks {

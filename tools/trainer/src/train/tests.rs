@@ -1,7 +1,10 @@
 use super::*;
-use crate::data::{Dataset, to_unit};
+use crate::data::{Condition, Dataset, to_unit};
 use crate::network::{SequenceConfig, UnetConfig};
 use crate::noise_path::flow_config;
+use rand_distr::{Distribution, StandardNormal};
+
+mod prefix;
 
 /// Pictures of 4×4, one channel, two classes, every picture unlike the others.
 fn data(len: usize) -> Dataset {
@@ -398,6 +401,7 @@ fn sequence_trainer(train: TrainConfig) -> Trainer {
         blocks: 1,
         kernel: 5,
         groups: 4,
+        prefix: 0,
     });
     let scheduler = SchedulerConfig { prediction_type: PredictionType::V, ..SchedulerConfig::default() };
     let train = TrainConfig { flip: false, label_dropout: 0.0, ..train };
