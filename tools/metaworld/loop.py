@@ -52,7 +52,7 @@ def evaluate(model, name, cell, episodes):
     return {
         "episodes": episodes,
         "succeeded": [int(row[0]) for row in rows],
-        "steps": sum(row[1] for row in rows),
+        "steps": [row[1] for row in rows],
         "border": [len(at_border), float(sum(at_border))],
         "elsewhere": [len(elsewhere), float(sum(elsewhere))],
     }

@@ -17,7 +17,13 @@ import tasks
 
 OBSERVATIONS = ["--obs-steps", "1"]  # Meta-World's observation has the step before in it.
 TRAINING = "--base 32 --batch 128 --rate 2e-3 --warm-up 100 --ema 0.995 --sample-every 0".split()
-PATHS = ["vp", "flow"]
+# The last two are trained to be given the first of a plan's actions, as many as the longest delay.
+NETWORKS = {
+    "vp": ["--path", "vp"],
+    "flow": ["--path", "flow"],
+    "prefix-vp": ["--path", "vp", "--prefix", "4"],
+    "prefix-flow": ["--path", "flow", "--prefix", "4"],
+}
 HERE = Path(__file__).parent
 
 
@@ -52,13 +58,13 @@ def join(paths, out):
     write(out / "episode_ends.npy", lambda file: np.save(file, np.cumsum(lengths).astype(np.int64)))
 
 
-def train(trainer, data, out, path, steps, threads):
-    """The path's float and int8 models."""
-    checkpoint = out / path
-    models = {form: out / f"{path}.{form}.onnx" for form in ("float", "int8")}
+def train(trainer, data, out, name, steps, threads):
+    """The network's float and int8 models."""
+    checkpoint = out / name
+    models = {form: out / f"{name}.{form}.onnx" for form in ("float", "int8")}
     if not models["float"].exists():
         begun = (checkpoint / "checkpoint.safetensors").exists()
-        options = ["--path", path, "--steps", steps, "--threads", threads, *OBSERVATIONS, *TRAINING]
+        options = [*NETWORKS[name], "--steps", steps, "--threads", threads, *OBSERVATIONS, *TRAINING]
         run(trainer, "train", "--data", data, "--out", checkpoint, *options, *["--resume"] * begun)
     for form, model in models.items():
         if not model.exists():
@@ -76,7 +82,8 @@ def run(*command):
 def cells(actions, calls_late):
     """What is compared: network calls without delay, then delays by what the robot does meanwhile."""
     plain = {"actions": actions, "timing": "synchronous", "joint": "switch", "jacobian": "diagonal", "delay": 0}
-    floats = [{**plain, "path": path, "form": "float"} for path in PATHS]
+    floats = [{**plain, "path": path, "form": "float"} for path in ("vp", "flow")]
+    with_prefix = [{**plain, "path": path, "form": "float", "calls": calls_late} for path in NETWORKS if path.startswith("prefix")]
     for cell in floats:
         for calls in (10, 2, 1, 3, 5):
             yield {**cell, "calls": calls}
@@ -90,6 +97,11 @@ def cells(actions, calls_late):
         often = {**cell, "calls": calls_late, "actions": actions // 2}
         yield often
         yield from late({**often, "delay": 2})
+    for cell in with_prefix:
+        yield cell
+        for delay in (2, 4, 1, 3):
+            yield {**cell, "delay": delay, "timing": "simulated", "joint": "prefix"}
+            yield {**cell, "delay": delay, "timing": "simulated"}
 
 
 def late(cell):
@@ -142,7 +154,7 @@ def main():
         jobs = [pool.submit(demonstrations, t, folder, a.demonstrations, a.noise) for t in tasks.TASKS]
         paths = [job.result() for job in jobs]
     join(paths, a.out / "data")
-    models = {path: train(a.edgegen_trainer, a.out / "data", a.out, path, a.train_steps, a.jobs) for path in PATHS}
+    models = {name: train(a.edgegen_trainer, a.out / "data", a.out, name, a.train_steps, a.jobs) for name in NETWORKS}
     with ProcessPoolExecutor(a.jobs) as pool:
         chosen = list(cells(a.actions, a.calls))[: a.cells]
         jobs = [
