@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::hashed::write_weights;
 use common::{Folder, fixture};
 use edgegen::{Model, Request};
 use serde::Deserialize;
@@ -68,37 +69,6 @@ impl Expected {
     }
 }
 
-/// A tensor of `weights.bin`: its place in the stream, its length, its factor, one for all or one for each row, and its shape
-/// where it is stored with rows and columns exchanged.
-#[derive(Deserialize)]
-struct Weight {
-    start: u64,
-    count: usize,
-    factors: Vec<f32>,
-    turned: Option<[usize; 2]>,
-}
-
-impl Weight {
-    /// -1, 0 or 1 by the mixing function of splitmix64, as `tools/fixtures/lerobot_policies.py` has it.
-    fn sign(counter: u64) -> f32 {
-        let mut z = (counter + 1).wrapping_mul(0x9E3779B97F4A7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58476D1CE4E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D049BB133111EB);
-        z ^= z >> 31;
-        ((z >> 33) % 3) as f32 - 1.0
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let row = self.count / self.factors.len();
-        let value = |i: usize| Self::sign(self.start + i as u64) * self.factors[i / row];
-        let at = |i: usize| match self.turned {
-            Some([_, columns]) => value(i % columns * (self.count / columns) + i / columns),
-            None => value(i),
-        };
-        (0..self.count).flat_map(|i| at(i).to_le_bytes()).collect()
-    }
-}
-
 /// The folder of a saved policy, its weights made.
 fn policy_folder(name: &str) -> Folder {
     let folder = Folder::new();
@@ -107,9 +77,7 @@ fn policy_folder(name: &str) -> Folder {
         let path = entry.unwrap().path();
         std::fs::copy(&path, folder.path(path.file_name().unwrap().to_str().unwrap())).unwrap();
     }
-    let weights: Vec<Weight> = serde_json::from_slice(&std::fs::read(folder.path("weights.json")).unwrap()).unwrap();
-    let bytes: Vec<u8> = weights.iter().flat_map(Weight::bytes).collect();
-    std::fs::write(folder.path("weights.bin"), bytes).unwrap();
+    write_weights(&std::fs::read(folder.path("weights.json")).unwrap(), &folder);
     folder
 }
 

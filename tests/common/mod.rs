@@ -1,6 +1,8 @@
 //! What several tests have in common.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub mod hashed;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
