@@ -28,7 +28,8 @@ pub type Ranges = BTreeMap<String, Range>;
 
 /// Measures the ranges of everything that [`quantize`](super::quantize()) rounds, by running the float
 /// model on `count` samples of the data, noised to times spread evenly over the schedule, under their
-/// labels and, every fourth, without one, and after a clean beginning if the network takes one. Each range is the one with the least squared rounding error.
+/// labels and, every fourth, without one, and after a clean beginning if the network takes one. Each range is the
+/// one with the least squared rounding error.
 ///
 /// # Errors
 /// When the model does not run.

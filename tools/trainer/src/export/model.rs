@@ -27,8 +27,8 @@ const OPSET: i64 = 21;
 const IR_VERSION: i64 = 10;
 
 /// The network of `header` with these parameters as an ONNX model: inputs `sample` `[N, C, H, W]` or `[N, T, D]` and
-/// `timestep` `[N]` (`[N, T]` of a network of prefixes), float32, and `class_labels` `[N]`, int64, or `global_cond` `[N, C]`, float32; output `prediction`
-/// of the sample's shape. The metadata follow edgegen's model contract.
+/// `timestep` `[N]` (`[N, T]` of a network of prefixes), float32, and `class_labels` `[N]`, int64, or `global_cond`
+/// `[N, C]`, float32; output `prediction` of the sample's shape. The metadata follow edgegen's model contract.
 ///
 /// # Errors
 /// When a parameter is missing.

