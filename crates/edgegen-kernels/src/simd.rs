@@ -33,7 +33,7 @@ macro_rules! with_features {
     };
 }
 
-/// A part of a kernel that may be [a function of its own](Simd::outline). It must be `#[inline(always)]`.
+/// A part of a kernel that may be [a function of its own](Vector::outline). It must be `#[inline(always)]`.
 pub(super) trait Outline {
     fn run(self);
 }
@@ -237,7 +237,7 @@ pub(super) trait Dot: Copy {
     /// What multiplies with weights of -128, where this cannot.
     type Wide: Dot<S = Self::S>;
     const LANES: usize = Self::S::LANES;
-    /// As [`Simd::PIXELS`].
+    /// As [`Vector::PIXELS`].
     const PIXELS: &'static [usize];
     /// Fours of a pixel's numbers that are loaded together and then multiplied one by one.
     const GROUP: usize;
@@ -297,7 +297,7 @@ pub(super) trait Dot: Copy {
 pub(super) trait Words: Dot {
     /// Words in a vector of them.
     const COUNT: usize;
-    /// As [`Simd::PIXELS`].
+    /// As [`Vector::PIXELS`].
     const PIXELS_OF_WORDS: &'static [usize];
     /// Input channels whose weights lie together for each lane.
     const PAIR: usize;
