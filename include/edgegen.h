@@ -290,8 +290,8 @@ typedef struct edgegen_model_options {
     // them; one of another name and a null shape takes all channels that the others leave.
     const struct edgegen_shape *joins;
     size_t num_joins;
-    // What the model computes in: "f32", "f16" (half the memory, and faster on a CPU with FEAT_FP16) or "auto" (16 bits where
-    // they are faster); null for "f32".
+    // What the model computes in: "f32", "f16" (values take half the room, and a CPU with FEAT_FP16 is faster) or "auto" (16
+    // bits on such a CPU); null for "f32".
     const char *precision;
 } edgegen_model_options;
 

@@ -87,8 +87,8 @@ pub struct edgegen_model_options {
     /// them; one of another name and a null shape takes all channels that the others leave.
     pub joins: *const edgegen_shape,
     pub num_joins: usize,
-    /// What the model computes in: "f32", "f16" (half the memory, and faster on a CPU with FEAT_FP16) or "auto" (16 bits where
-    /// they are faster); null for "f32".
+    /// What the model computes in: "f32", "f16" (values take half the room, and a CPU with FEAT_FP16 is faster) or "auto" (16
+    /// bits on such a CPU); null for "f32".
     pub precision: *const c_char,
 }
 

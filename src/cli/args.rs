@@ -46,8 +46,8 @@ pub struct ModelArgs {
     /// Round every activation exactly as an int8 model says, slowly, to compare with other runtimes
     #[arg(long, help_heading = "Model")]
     pub exact_quantization: bool,
-    /// What the model computes in: 16 bits are faster on 64-bit ARM with FEAT_FP16 (Raspberry Pi 5, Jetson), and take half
-    /// the memory on any CPU; auto takes them where they are faster
+    /// What the model computes in: 16 bits are faster on 64-bit ARM with FEAT_FP16 (Raspberry Pi 5, Jetson), and values
+    /// take half the room; auto takes them on such a CPU alone
     #[arg(long, value_name = "f32|f16|auto", value_parser = parse_precision, default_value = "f32", help_heading = "Model")]
     pub precision: Precision,
     /// The most memory that the model may take, such as 500M or 4G [default: 16 times its files, and at least 1 GiB]

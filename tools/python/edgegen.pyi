@@ -62,8 +62,8 @@ class Model:
         join: what the network takes in one input with its sample, in channels after the sample's, and the shapes of the
             arrays; conditions of these names give them. ("sample", None) is the sample's place among them.
         max_memory: the most bytes that the model may take; 16 times its files, and at least 1 GiB, if it is left out.
-        precision: what it computes in: "f32", "f16" (half the memory, and faster on a CPU with FEAT_FP16) or "auto" (16 bits
-            where they are faster).
+        precision: what it computes in: "f32", "f16" (values take half the room, and a CPU with FEAT_FP16 is faster) or "auto" (16
+            bits on such a CPU).
         """
 
     @staticmethod
