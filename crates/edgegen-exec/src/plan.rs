@@ -4,7 +4,7 @@ use crate::compile::Stage;
 use crate::place::{Access, Buffer, PROVEN, Place, Slice, Strided};
 use crate::pool::Pool;
 use crate::step::{Boundary, Call, Scratch, Share, Step, Work};
-use crate::verify::Verified;
+use crate::verify::{SLACK, Verified};
 use half::f16;
 use kernels::{Isa, Memory, Part};
 use std::collections::HashSet;
@@ -380,7 +380,7 @@ impl Plan {
 
     /// Whether some values are in 16 bits.
     pub fn has_halves(&self) -> bool {
-        self.verified.steps.iter().any(|step| step.made_for.is_some())
+        self.verified.lens[Buffer::Halves as usize] > SLACK
     }
 
     /// The values that were to be kept in 32 bits.

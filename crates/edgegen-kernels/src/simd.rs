@@ -351,38 +351,45 @@ macro_rules! inlined {
     };
 }
 
-impl Vector for Portable {
-    const LANES: usize = 4;
-    const PIXELS: &'static [usize] = &[4, 4];
-    const GROUP: usize = 1;
-    type F = [f32; 4];
-    type Floats = [f32; 4];
-    type Halves = [f16; 4];
-    type Bytes = [u8; 4];
-    type Group = f32;
-    type HalfGroup = f16;
-    type X = f32;
+/// Four numbers at a time, which compilers turn into the vectors that every CPU of the target has; `$fma` is `a · b + c`.
+macro_rules! portable {
+    ($token:ident, $fma:expr) => {
+        impl Vector for $token {
+            const LANES: usize = 4;
+            const PIXELS: &'static [usize] = &[4, 4];
+            const GROUP: usize = 1;
+            type F = [f32; 4];
+            type Floats = [f32; 4];
+            type Halves = [f16; 4];
+            type Bytes = [u8; 4];
+            type Group = f32;
+            type HalfGroup = f16;
+            type X = f32;
 
-    inlined! {
-        fn of_floats(floats: [f32; 4]) -> [f32; 4] { floats }
-        fn to_floats(v: [f32; 4]) -> [f32; 4] { v }
-        fn widen_halves(halves: [f16; 4]) -> [f32; 4] { halves.map(f16::to_f32) }
-        fn narrow_to_halves(v: [f32; 4]) -> [f16; 4] { v.map(f16::from_f32) }
-        fn widen_bytes(bytes: [u8; 4]) -> [f32; 4] { bytes.map(|v| f32::from(v as i8)) }
-        fn splat(v: f32) -> [f32; 4] { [v; 4] }
-        fn group(group: f32) -> f32 { group }
-        fn group_of_halves(group: f16) -> f32 { group.to_f32() }
-        fn one(v: f32) -> f32 { v }
-        fn one_half(v: f16) -> f32 { v.to_f32() }
-        fn fma_lane<const L: usize>(x: f32, w: [f32; 4], sum: [f32; 4]) -> [f32; 4] {
-            std::array::from_fn(|i| x * w[i] + sum[i])
+            inlined! {
+                fn of_floats(floats: [f32; 4]) -> [f32; 4] { floats }
+                fn to_floats(v: [f32; 4]) -> [f32; 4] { v }
+                fn widen_halves(halves: [f16; 4]) -> [f32; 4] { halves.map(f16::to_f32) }
+                fn narrow_to_halves(v: [f32; 4]) -> [f16; 4] { v.map(f16::from_f32) }
+                fn widen_bytes(bytes: [u8; 4]) -> [f32; 4] { bytes.map(|v| f32::from(v as i8)) }
+                fn splat(v: f32) -> [f32; 4] { [v; 4] }
+                fn group(group: f32) -> f32 { group }
+                fn group_of_halves(group: f16) -> f32 { group.to_f32() }
+                fn one(v: f32) -> f32 { v }
+                fn one_half(v: f16) -> f32 { v.to_f32() }
+                fn fma_lane<const L: usize>(x: f32, w: [f32; 4], sum: [f32; 4]) -> [f32; 4] {
+                    std::array::from_fn(|i| $fma(x, w[i], sum[i]))
+                }
+                fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| $fma(a[i], b[i], c[i])) }
+                fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] + b[i]) }
+                fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] - b[i]) }
+                fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] * b[i]) }
+            }
         }
-        fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] * b[i] + c[i]) }
-        fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] + b[i]) }
-        fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] - b[i]) }
-        fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i] * b[i]) }
-    }
+    };
 }
+
+portable!(Portable, |a: f32, b: f32, c: f32| a * b + c);
 
 impl Simd for Portable {
     type Words = Self;
@@ -412,36 +419,7 @@ impl Simd for Portable {
 pub(super) struct Fused;
 
 #[cfg(any(test, feature = "emulate-halves"))]
-impl Vector for Fused {
-    const LANES: usize = 4;
-    const PIXELS: &'static [usize] = &[4, 4];
-    const GROUP: usize = 1;
-    type F = [f32; 4];
-    type Floats = [f32; 4];
-    type Halves = [f16; 4];
-    type Bytes = [u8; 4];
-    type Group = f32;
-    type HalfGroup = f16;
-    type X = f32;
-
-    inlined! {
-        fn of_floats(floats: [f32; 4]) -> [f32; 4] { floats }
-        fn to_floats(v: [f32; 4]) -> [f32; 4] { v }
-        fn widen_halves(halves: [f16; 4]) -> [f32; 4] { Portable.widen_halves(halves) }
-        fn narrow_to_halves(v: [f32; 4]) -> [f16; 4] { Portable.narrow_to_halves(v) }
-        fn widen_bytes(bytes: [u8; 4]) -> [f32; 4] { Portable.widen_bytes(bytes) }
-        fn splat(v: f32) -> [f32; 4] { [v; 4] }
-        fn group(group: f32) -> f32 { group }
-        fn group_of_halves(group: f16) -> f32 { group.to_f32() }
-        fn one(v: f32) -> f32 { v }
-        fn one_half(v: f16) -> f32 { v.to_f32() }
-        fn fma_lane<const L: usize>(x: f32, w: [f32; 4], sum: [f32; 4]) -> [f32; 4] { self::Fused.fma([x; 4], w, sum) }
-        fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] { std::array::from_fn(|i| a[i].mul_add(b[i], c[i])) }
-        fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { Vector::add(Portable, a, b) }
-        fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { Portable.sub(a, b) }
-        fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] { Portable.mul(a, b) }
-    }
-}
+portable!(Fused, f32::mul_add);
 
 /// Sums and products of 16 bits, rounded as FEAT_FP16's are, on any CPU: for tests, since it is slow.
 #[cfg(any(test, feature = "emulate-halves"))]
