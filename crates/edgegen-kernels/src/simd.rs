@@ -426,10 +426,49 @@ portable!(Fused, f32::mul_add);
 #[derive(Clone, Copy)]
 pub(super) struct PortableHalf;
 
-/// Rounded once: f64 has twice the bits of a product and more.
+/// The number of 16 bits that is nearest to `v`.
 #[cfg(any(test, feature = "emulate-halves"))]
-fn rounded(v: impl Into<f64>) -> f16 {
-    f16::from_f64(v.into())
+#[inline(never)]
+fn rounded(v: f64) -> f16 {
+    // to 24 bits without losing that there was more, so that the next rounding is the only one
+    let bits = v.to_bits();
+    let more = bits & ((1 << 29) - 1);
+    let kept = (bits - more) | u64::from(more != 0) << 29;
+    f16::from_f32(f64::from_bits(kept) as f32)
+}
+
+/// The number of 16 bits that is nearest to `a + b`, also where their sum takes more than 53 bits.
+#[cfg(any(test, feature = "emulate-halves"))]
+fn sum(a: f64, b: f64) -> f16 {
+    let near = a + b;
+    // what it lost, exactly (Knuth's TwoSum)
+    let of_b = near - a;
+    let lost = (a - (near - of_b)) + (b - of_b);
+    let step = match (lost > 0.0) == (near > 0.0) {
+        _ if lost == 0.0 || !near.is_finite() || near.to_bits() & 1 == 1 => 0,
+        true => 1,
+        false => -1,
+    };
+    rounded(f64::from_bits(near.to_bits().wrapping_add_signed(step)))
+}
+
+/// `a * b + c`. Not inlined: in every kernel, many times, it would take minutes to compile.
+#[cfg(any(test, feature = "emulate-halves"))]
+#[inline(never)]
+fn fused(a: [f16; 8], b: [f16; 8], c: [f16; 8]) -> [f16; 8] {
+    std::array::from_fn(|i| sum(a[i].to_f64() * b[i].to_f64(), c[i].to_f64()))
+}
+
+#[cfg(any(test, feature = "emulate-halves"))]
+#[inline(never)]
+fn narrowed(floats: [f32; 8]) -> [f16; 8] {
+    floats.map(f16::from_f32)
+}
+
+#[cfg(any(test, feature = "emulate-halves"))]
+#[inline(never)]
+fn widened(halves: [f16; 8]) -> [f32; 8] {
+    halves.map(f16::to_f32)
 }
 
 #[cfg(any(test, feature = "emulate-halves"))]
@@ -446,25 +485,21 @@ impl Vector for PortableHalf {
     type X = f16;
 
     inlined! {
-        fn of_floats(floats: [f32; 8]) -> [f16; 8] { floats.map(rounded) }
-        fn to_floats(v: [f16; 8]) -> [f32; 8] { v.map(f16::to_f32) }
+        fn of_floats(floats: [f32; 8]) -> [f16; 8] { narrowed(floats) }
+        fn to_floats(v: [f16; 8]) -> [f32; 8] { widened(v) }
         fn widen_halves(halves: [f16; 8]) -> [f16; 8] { halves }
         fn narrow_to_halves(v: [f16; 8]) -> [f16; 8] { v }
         fn widen_bytes(bytes: [u8; 8]) -> [f16; 8] { bytes.map(|v| f16::from(v as i8)) }
-        fn splat(v: f32) -> [f16; 8] { [rounded(v); 8] }
-        fn group(group: f32) -> f16 { rounded(group) }
+        fn splat(v: f32) -> [f16; 8] { [rounded(v.into()); 8] }
+        fn group(group: f32) -> f16 { rounded(group.into()) }
         fn group_of_halves(group: f16) -> f16 { group }
-        fn one(v: f32) -> f16 { rounded(v) }
+        fn one(v: f32) -> f16 { rounded(v.into()) }
         fn one_half(v: f16) -> f16 { v }
-        fn fma_lane<const L: usize>(x: f16, w: [f16; 8], sum: [f16; 8]) -> [f16; 8] {
-            std::array::from_fn(|i| rounded(x.to_f64() * w[i].to_f64() + sum[i].to_f64()))
-        }
-        fn fma(a: [f16; 8], b: [f16; 8], c: [f16; 8]) -> [f16; 8] {
-            std::array::from_fn(|i| rounded(a[i].to_f64() * b[i].to_f64() + c[i].to_f64()))
-        }
-        fn add(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { std::array::from_fn(|i| rounded(a[i].to_f64() + b[i].to_f64())) }
-        fn sub(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { std::array::from_fn(|i| rounded(a[i].to_f64() - b[i].to_f64())) }
-        fn mul(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { std::array::from_fn(|i| rounded(a[i].to_f64() * b[i].to_f64())) }
+        fn fma_lane<const L: usize>(x: f16, w: [f16; 8], sum: [f16; 8]) -> [f16; 8] { fused([x; 8], w, sum) }
+        fn fma(a: [f16; 8], b: [f16; 8], c: [f16; 8]) -> [f16; 8] { fused(a, b, c) }
+        fn add(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { fused(a, [f16::ONE; 8], b) }
+        fn sub(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { fused(b, [f16::NEG_ONE; 8], a) }
+        fn mul(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { fused(a, b, [f16::NEG_ZERO; 8]) }
     }
 }
 
@@ -474,9 +509,7 @@ impl Half for PortableHalf {
         fn max(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] }) }
         fn min(a: [f16; 8], b: [f16; 8]) -> [f16; 8] { std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] }) }
         fn round(v: [f16; 8]) -> [f16; 8] { v.map(|v| rounded(v.to_f64().round_ties_even())) }
-        fn fnma(a: [f16; 8], b: [f16; 8], c: [f16; 8]) -> [f16; 8] {
-            std::array::from_fn(|i| rounded(c[i].to_f64() - a[i].to_f64() * b[i].to_f64()))
-        }
+        fn fnma(a: [f16; 8], b: [f16; 8], c: [f16; 8]) -> [f16; 8] { fused(a.map(|v| -v), b, c) }
         fn about_inverse(v: [f16; 8]) -> [f16; 8] { v.map(|v| f16::from_bits(INVERSE.wrapping_sub(v.to_bits()))) }
         fn over_power_of_two(v: [f16; 8], n: [f16; 8]) -> [f16; 8] {
             std::array::from_fn(|i| f16::from_bits(v[i].to_bits().wrapping_sub(((n[i].to_f32() as i16) << 10) as u16)))
@@ -566,3 +599,25 @@ pub(super) use x86::{Avx2, Avx512, AvxVnni, Vnni};
 mod arm;
 #[cfg(target_arch = "aarch64")]
 pub(super) use arm::{I8mm, Neon, NeonHalf, Sdot};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the pinned bits of 16-bit arithmetic are made by must round as a CPU does: once, ties to even.
+    #[test]
+    fn numbers_of_16_bits_are_rounded_once() {
+        for bits in 0..f16::MAX.to_bits() {
+            let (low, high) = (f16::from_bits(bits), f16::from_bits(bits + 1));
+            let even = if bits & 1 == 0 { low } else { high };
+            let middle = (low.to_f64() + high.to_f64()) / 2.0;
+            let near = [middle.next_down(), middle, middle.next_up()];
+            assert_eq!(near.map(rounded), [low, even, high], "{middle}");
+            assert_eq!(near.map(|v| rounded(-v)), [-low, -even, -high], "-{middle}");
+            // less than 53 bits of the sum's first term can tell
+            let little = f64::from(f32::MIN_POSITIVE);
+            assert_eq!([sum(middle, -little), sum(little, middle)], [low, high], "{middle} and a little");
+            assert_eq!([sum(-middle, little), sum(-little, -middle)], [-low, -high], "-{middle} and a little");
+        }
+    }
+}

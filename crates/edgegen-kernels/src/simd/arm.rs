@@ -531,7 +531,7 @@ impl Dot for I8mm {
         }
         for sums in last {
             let zero = self.0.zeros();
-            let x = if L % 2 == 0 { self.0.halves(x[P - 1], zero) } else { self.0.halves(zero, x[P - 1]) };
+            let x = if L.is_multiple_of(2) { self.0.halves(x[P - 1], zero) } else { self.0.halves(zero, x[P - 1]) };
             for (sum, w) in sums.iter_mut().zip(w) {
                 *sum = self.dot::<L>(*sum, x[L / 2], *w);
             }

@@ -5,6 +5,7 @@ mod kinds;
 mod shapes;
 
 use super::*;
+use crate::arena::{ImageView, Precision};
 use rand::RngExt;
 use rand_pcg::Pcg64;
 use winograd::Square;
