@@ -46,15 +46,32 @@ fn auto_is_16_bits_only_where_the_cpu_computes_in_them() {
     #[cfg(not(target_arch = "aarch64"))]
     let has = false;
     assert_eq!(auto.engine().contains("in 16 bits"), has);
-    // a model in 8 bits stays as it is
-    let of = |precision| sample(&open("models/fashion-mnist.int8.onnx", precision).unwrap());
-    assert_eq!(of(Precision::Auto), of(Precision::F32));
+    // a model in 8 bits stays so where matrices of bytes are multiplied
+    #[cfg(target_arch = "aarch64")]
+    let bytes = std::arch::is_aarch64_feature_detected!("i8mm");
+    #[cfg(not(target_arch = "aarch64"))]
+    let bytes = false;
+    let auto = open("models/fashion-mnist.int8.onnx", Precision::Auto).unwrap();
+    assert_eq!(auto.engine().contains("in 16 bits"), has && !bytes);
+}
+
+#[test]
+fn a_network_in_8_bits_runs_in_16_without_rounding_its_activations() {
+    let of = |name, precision| sample(&open(name, precision).unwrap());
+    let float = of("models/fashion-mnist.onnx", Precision::F32);
+    let [bytes, halves] = [Precision::F32, Precision::F16].map(|p| of("models/fashion-mnist.int8.onnx", p));
+    let error = |of: &[f32]| rms(of.iter().zip(&float).map(|(a, b)| a - b));
+    // what is left is the rounding of its weights
+    let [bytes, halves] = [bytes, halves].map(|of| error(&of));
+    assert!(halves > 0.0 && halves < 0.8 * bytes, "{halves} {bytes}");
 }
 
 #[test]
 fn what_has_no_16_bits_is_refused_in_one_line() {
-    let error = open("models/fashion-mnist.int8.onnx", Precision::F16).err().unwrap().to_string();
-    assert!(error.contains("quantized to 8 bits") && error.contains("take f32 or auto"), "{error}");
+    // run as it is written, it rounds to 8 bits
+    let options = ModelOptions::new().precision(Precision::F16).exact_quantization(true);
+    let error = options.open(model("models/fashion-mnist.int8.onnx")).err().unwrap().to_string();
+    assert!(error.contains("rounds to 8 bits") && error.contains("take f32 or auto"), "{error}");
     let error = Precision::from_name("f8").unwrap_err().to_string();
     assert!(error.contains("f8") && error.contains("f32, f16 and auto"), "{error}");
 }

@@ -31,14 +31,19 @@ impl Engine {
     /// # Errors
     /// When nothing does.
     pub fn of(file: &mut File, options: &ModelOptions, budget: &Budget) -> Result<(Self, Vec<(String, usize)>)> {
-        if !options.exact_quantization {
+        let isa = exec::Isa::detect();
+        let precision = options.precision.on(isa, file.rounds_activations());
+        #[cfg(feature = "emulate-halves")]
+        let isa = if isa.computes_in_halves() { isa } else { isa.emulating_halves() };
+        if options.exact_quantization {
+            round_16_bits_in_float(file.graph());
+        } else if precision == exec::Precision::F16 {
+            // what was stored in 8 bits is computed with in 16
+            drop_activation_quantization(file.graph());
+        } else {
             // a fallback drops the rest
             drop_quantization_but_of_weighted(file.graph());
-        } else {
-            round_16_bits_in_float(file.graph());
         }
-        let isa = exec::Isa::detect();
-        let precision = options.precision.on(isa);
         let mut planned = plan_without_overflow(isa, file, precision, budget);
         // shapes that are written for a batch: the sample is run in every place of it
         let mut repeated = file.repeated(budget);
@@ -56,7 +61,7 @@ impl Engine {
         let none = |why: &str| Err(model_error(format!("there is no f16 of this model, {why}: take f32 or auto")));
         match planned {
             Ok(plan) if options.precision == Precision::F16 && !plan.has_halves() => {
-                none("which is quantized to 8 bits or has no convolution, linear layer or attention")
+                none("which rounds to 8 bits as it runs or has no convolution, linear layer or attention")
             }
             Ok(plan) => {
                 let names = count_names(plan.kernels());

@@ -128,6 +128,12 @@ impl File {
     pub fn graph(&mut self) -> &mut pb::GraphProto {
         self.proto.graph.as_mut().expect("reading found one")
     }
+
+    /// Whether activations are rounded to 8 bits (or other few).
+    pub fn rounds_activations(&self) -> bool {
+        let rounds = |op: &str| matches!(op, "QuantizeLinear" | "DynamicQuantizeLinear");
+        self.proto.graph.iter().flat_map(|graph| &graph.node).any(|node| rounds(&node.op_type))
+    }
 }
 
 /// Writes out the nodes that stand for others, now that the shapes of the inputs are known.

@@ -19,7 +19,8 @@ pub enum Precision {
     /// 16 bits, but where sums need more: values that depend on the sample take half the memory. A CPU that computes in 16
     /// bits (64-bit ARM with FEAT_FP16: Raspberry Pi 5, Jetson) is faster by it; another one widens what it computes with.
     F16,
-    /// 16 bits where the CPU computes in them, else 32.
+    /// 16 bits where the CPU is fastest in them, else as [`F32`](Self::F32): a network of float numbers on a CPU that computes in
+    /// 16 bits, and one whose activations are rounded to 8 bits where that CPU does not multiply matrices of bytes (FEAT_I8MM).
     Auto,
 }
 
@@ -41,11 +42,12 @@ impl Precision {
         Self::ALL.iter().find(|(_, precision)| *precision == self).map_or("", |(name, _)| name)
     }
 
-    /// What values are kept in on this kind of CPU.
-    pub(super) fn on(self, isa: exec::Isa) -> exec::Precision {
+    /// What values of a network that rounds activations to 8 bits or not are kept in on this kind of CPU.
+    pub(super) fn on(self, isa: exec::Isa, in_8_bits: bool) -> exec::Precision {
+        let faster = isa.computes_in_halves() && !(in_8_bits && isa.multiplies_matrices_of_bytes());
         match self {
             Precision::F16 => exec::Precision::F16,
-            Precision::Auto if isa.computes_in_halves() => exec::Precision::F16,
+            Precision::Auto if faster => exec::Precision::F16,
             Precision::F32 | Precision::Auto => exec::Precision::F32,
         }
     }

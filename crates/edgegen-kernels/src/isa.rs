@@ -108,6 +108,14 @@ impl Isa {
         Isa { halves: Halves::Emulated, ..self }
     }
 
+    /// Whether one instruction of this CPU multiplies matrices of bytes (FEAT_I8MM).
+    pub fn multiplies_matrices_of_bytes(self) -> bool {
+        #[cfg(target_arch = "aarch64")]
+        return self.kind == Kind::I8mm;
+        #[cfg(not(target_arch = "aarch64"))]
+        false
+    }
+
     /// Whether it is what every CPU of the target has.
     pub fn is_portable(self) -> bool {
         self.kind == Kind::Portable

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use edgegen::schedule::Schedule;
 use edgegen::solver::{Prediction, Solver};
-use edgegen::{Model, ModelOptions, Settings};
+use edgegen::{Model, ModelOptions, Precision, Settings};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::IsTerminal;
@@ -51,6 +51,9 @@ pub struct EvalArgs {
     /// Run int8 models with their activations rounded exactly as the file says
     #[arg(long)]
     exact_quantization: bool,
+    /// What the network computes in
+    #[arg(long, value_name = "f32|f16|auto", default_value = "f32", value_parser = Precision::from_name)]
+    precision: Precision,
     /// Where the noise comes from
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -96,7 +99,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         .models
         .iter()
         .map(|path| {
-            let model = ModelOptions::new().exact_quantization(args.exact_quantization).open(path)?;
+            let model =
+                ModelOptions::new().exact_quantization(args.exact_quantization).precision(args.precision).open(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Ok((name, settings(args, &model)?, model))
         })
