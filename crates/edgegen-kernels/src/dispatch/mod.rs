@@ -1,6 +1,6 @@
 //! Which of the kernels a CPU gets: one function for each, compiled for every kind of vectors.
 //!
-//! What takes long to compile has a file of its own, since the compiler works on files beside one another.
+//! What takes long to compile has a file of its own: for tests, the compiler works on files beside one another.
 
 /// Defines a safe function that runs `$body` compiled for the CPU's features, with a token of the CPU's vectors as `$s`, or
 /// of those for 8 bits as `$d`. Kinds that differ by what they do with bytes alone share a function of the first form.
