@@ -150,12 +150,20 @@ pub(super) fn guarded(
     status
 }
 
-/// As much of `message` as there is room for, whole characters of it, and zeros.
+/// As much of `message` as there is room for, whole words of it with dots where it is cut, and zeros.
 fn c_message(message: &str) -> [c_char; EDGEGEN_MESSAGE_SIZE] {
+    const DOTS: &str = " ...";
     let mut all = [0; EDGEGEN_MESSAGE_SIZE];
-    let end = message.floor_char_boundary(EDGEGEN_MESSAGE_SIZE - 1);
+    let (shown, dots) = if message.len() < EDGEGEN_MESSAGE_SIZE {
+        (message, "")
+    } else {
+        let end = message.floor_char_boundary(EDGEGEN_MESSAGE_SIZE - 1 - DOTS.len());
+        // a word may be longer than all that there is room for
+        let last = message[..end].rfind(' ').filter(|at| *at > end / 2 && !message[end..].starts_with(' '));
+        (&message[..last.unwrap_or(end)], DOTS)
+    };
     // a zero inside would end it for C, which is harmless
-    all.iter_mut().zip(&message.as_bytes()[..end]).for_each(|(to, byte)| *to = *byte as c_char);
+    all.iter_mut().zip(shown.bytes().chain(dots.bytes())).for_each(|(to, byte)| *to = byte as c_char);
     all
 }
 
@@ -181,8 +189,15 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_is_cut_between_characters() {
-        let (status, message) = call(|| Err(Failure::new(edgegen_status::IO, "é".repeat(200))));
-        assert_eq!((status, message), (edgegen_status::IO, "é".repeat(127)));
+    fn a_long_message_is_cut_between_words() {
+        let of = |message: String| call(|| Err(Failure::new(edgegen_status::IO, message.clone()))).1;
+        assert_eq!(of("é".repeat(200)), "é".repeat(125) + " ...");
+        for long in ["seven characters ".repeat(16), "a word ".repeat(80), "é è ".repeat(90), "x".repeat(256)] {
+            let said = of(long.clone());
+            let cut = said.strip_suffix(" ...").unwrap();
+            assert!(said.len() < EDGEGEN_MESSAGE_SIZE && said.len() > 200, "{said}");
+            assert!(long.strip_prefix(cut).is_some_and(|rest| rest.starts_with(' ') || !long.contains(' ')), "{said}");
+        }
+        assert_eq!(of("y".repeat(255)), "y".repeat(255));
     }
 }
