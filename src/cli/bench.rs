@@ -6,11 +6,10 @@ use super::stdout::print;
 use super::{limits, measure};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use edgegen::model::{Input, MadeUp, Role, TimeAs};
+use edgegen::model::{MadeUp, Role};
 use edgegen::noise::{self, Noise};
 use edgegen::{Condition, Generator, Model, Network, Request, output};
 use serde::Serialize;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -35,6 +34,9 @@ pub struct BenchArgs {
     /// How to print it
     #[arg(long, value_enum, default_value = "text", value_name = "text|json")]
     report: Report,
+    /// Make one sample and write it to this file, and print the most memory that it took
+    #[arg(long, hide = true, value_name = "FILE")]
+    once: Option<PathBuf>,
 }
 
 /// What a model costs. Times are medians.
@@ -61,6 +63,9 @@ struct Figures {
 pub fn run(args: &BenchArgs) -> Result<()> {
     ensure!((1..=MOST_RUNS).contains(&args.runs), "--runs must be from 1 to {MOST_RUNS}, not {}", args.runs);
     limits::threads(args.threads)?;
+    if let Some(file) = &args.once {
+        return once(args, file);
+    }
     let figures = measure(args)?;
     print(&match args.report {
         Report::Json => serde_json::to_string(&figures)? + "\n",
@@ -95,7 +100,7 @@ fn measure(args: &BenchArgs) -> Result<Figures> {
     let load_ms = milliseconds(start);
     let condition = condition(&model, &given)?;
     let (image_ms, nfe, allocations_per_image) = time_samples(args, &model, &condition)?;
-    let (first_image_ms, peak_rss_bytes) = time_fresh_process(args, &model, &condition)?;
+    let (first_image_ms, peak_rss_bytes) = time_fresh_process()?;
     let mut made_up: Vec<String> = model.made_up().iter().map(MadeUp::to_string).collect();
     let given = |name: &String| args.conditions.names().any(|given| given == name);
     made_up.extend(condition.named.keys().filter(|name| !given(name)).map(|name| format!("{name}: zeros")));
@@ -171,17 +176,15 @@ fn another(model: &Model, condition: &Condition) -> Condition {
     another
 }
 
-/// The median wall time of three fresh processes that generate one sample each, and the greatest peak memory.
-fn time_fresh_process(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<(f64, Option<u64>)> {
+/// The median wall time of three fresh processes that generate one sample each and write it, and the greatest peak memory.
+fn time_fresh_process() -> Result<(f64, Option<u64>)> {
     let program = std::env::current_exe().context("cannot find this program to start it afresh")?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let out = folder.path().join("sample.npy");
-    let forwarded = forwarded(args, model, condition, folder.path())?;
     let (mut times, mut peak) = (Vec::new(), None);
     for _ in 0..3 {
         let mut command = Command::new(&program);
-        command.args(&forwarded).args(["--threads", &args.threads.to_string()]);
-        command.args(["--quiet", "--report", "json"]).arg(&out);
+        // as this one was started, so that no option is lost on the way
+        command.args(std::env::args_os().skip(1)).arg("--once").arg(folder.path().join("sample.npy"));
         let start = Instant::now();
         let output = command
             .stdin(Stdio::null())
@@ -190,68 +193,21 @@ fn time_fresh_process(args: &BenchArgs, model: &Model, condition: &Condition) ->
             .context("cannot start this program afresh")?;
         times.push(milliseconds(start));
         ensure!(output.status.success(), "the program failed when started afresh");
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        peak = peak.max(report["peak_rss_bytes"].as_u64());
+        let bytes = String::from_utf8_lossy(&output.stdout);
+        peak = peak.max(bytes.trim().parse().ok());
     }
     Ok((measure::median(&mut times), peak))
 }
 
-/// This command's options, for a fresh process that generates; what was made up lies in `folder`.
-fn forwarded(args: &BenchArgs, model: &Model, condition: &Condition, folder: &Path) -> Result<Vec<OsString>> {
-    let mut own: Vec<OsString> = Vec::new();
-    if let Some(model) = &args.model {
-        own.extend(["--model".into(), model.into()]);
-    }
-    let mut add = |name: &str, value: Option<String>| own.extend(value.map(|v| format!("--{name}={v}").into()));
-    let (m, s) = (&args.model_args, &args.sampling);
-    let path = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
-    add("scheduler-config", path(&m.scheduler_config));
-    add("normalization", path(&m.normalization));
-    add("shape", m.shape.as_ref().map(|s| s.iter().map(usize::to_string).collect::<Vec<_>>().join(",")));
-    m.inputs.iter().for_each(|(role, name)| add("input", Some(format!("{}={name}", role.name()))));
-    add("output", m.output.clone());
-    add("time-as", m.time_as.map(|time| time.name().to_string()));
-    add("sigma-min", m.sigma_min.map(|x| x.to_string()));
-    add("sigma-max", m.sigma_max.map(|x| x.to_string()));
-    add("rho", m.rho.map(|x| x.to_string()));
-    add("steps", s.steps.map(|n| n.to_string()));
-    add("sampler", s.sampler.clone());
-    add(
-        "spacing",
-        s.spacing.map(|s| serde_json::to_value(s).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default()),
-    );
-    add("eta", s.eta.map(|e| e.to_string()));
-    add("churn", s.churn.map(|c| c.to_string()));
-    add("order", s.order.map(|o| o.to_string()));
-    add("rtol", s.rtol.map(|t| t.to_string()));
-    add("atol", s.atol.map(|t| t.to_string()));
-    add("guidance", s.guidance.map(|g| g.to_string()));
-    s.unconditional.iter().for_each(|(name, value)| add("uncond", Some(format!("{name}={value}"))));
-    add("clip", s.clip.map(|c| c.to_string()));
-    add("precision", Some(m.precision.name().into()));
-    add("max-memory", m.max_memory.map(|bytes| bytes.to_string()));
-    args.conditions.conditions.iter().for_each(|(name, value)| add("cond", Some(format!("{name}={value}"))));
-    args.conditions.joins.iter().for_each(|join| add("join", Some(join.clone())));
-    for made_up in model.made_up() {
-        match made_up {
-            MadeUp::Schedule => {
-                let file = folder.join("scheduler_config.json");
-                std::fs::write(&file, model.scheduler_config().to_json())?;
-                add("scheduler-config", Some(file.display().to_string()));
-            }
-            MadeUp::TimeAs => add("time-as", Some(TimeAs::Step.name().into())),
-            _ => {}
-        }
-    }
-    let not_given = |i: &&Input| i.role == Role::Condition && args.conditions.names().all(|name| name != i.name);
-    for (number, input) in model.inputs().iter().filter(not_given).enumerate() {
-        let file = folder.join(format!("{number}.npy"));
-        output::write_file(&file, &output::encode_npy(&[&condition.named[&input.name]], &input.shape[1..])?)?;
-        let option = if model.made_up().contains(&MadeUp::Join(input.name.clone())) { "join" } else { "cond" };
-        add(option, Some(format!("{}={}", input.name, file.display())));
-    }
-    if m.exact_quantization {
-        own.push("--exact-quantization".into());
-    }
-    Ok(own)
+/// What a fresh process is started for: one sample, written to a file, and the most memory that it took.
+fn once(args: &BenchArgs, file: &Path) -> Result<()> {
+    let given = args.conditions.read()?;
+    let model = args.model_args.open_made_up(args.model.as_deref(), &given)?;
+    let condition = condition(&model, &given)?;
+    let mut settings = args.sampling.settings(&model)?;
+    settings.threads = args.threads;
+    let mut generator = Generator::new(&model, &settings)?;
+    let run = generator.run(&Request::new(0, 0).conditions(&condition))?;
+    output::write_file(file, &output::encode_npy(&[run.sample], model.sample_shape())?)?;
+    print(&measure::peak_rss_bytes().map_or(String::new(), |bytes| bytes.to_string()))
 }

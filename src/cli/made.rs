@@ -12,6 +12,7 @@ pub struct Sample {
     pub trajectory: Vec<Vec<f32>>,
     pub nfe: usize,
     pub steps: usize,
+    pub allocations: u64,
     pub late: bool,
 }
 
