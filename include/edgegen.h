@@ -31,6 +31,10 @@
 // The most dimensions that a shape has here.
 #define EDGEGEN_MAX_RANK 8
 
+// The class of a request that is drawn from its seed and its index, as the program and the other languages do where no class is
+// given.
+#define EDGEGEN_CLASS_DRAWN -2
+
 // The version of this interface. It changes when a program compiled against an older header would no longer work.
 #define EDGEGEN_ABI_VERSION 2
 
@@ -396,7 +400,8 @@ typedef struct edgegen_request {
     uint64_t seed;
     // The sample's number in the seed's run.
     uint64_t index;
-    // The class; less than 0 for the model's "no class". For a model that takes no class, 0 or less.
+    // The class: -1 for the model's "no class", EDGEGEN_CLASS_DRAWN for one that is drawn. For a model that takes no class, 0
+    // or less.
     int32_t class_index;
     // The other conditions: each that the model takes.
     const struct edgegen_condition *conditions;

@@ -13,7 +13,7 @@ use crate::condition::Condition;
 use crate::model::{Model, Role, no_condition};
 use crate::network::{Network, Tiled};
 use crate::noise::Noise;
-use crate::request::{From, Request};
+use crate::request::{Class, From, Request};
 use crate::sampler::{Control, Outcome, Progress, SLOT};
 use crate::schedule::{Level, Schedule, Start};
 use crate::solver::Program;
@@ -178,7 +178,12 @@ impl Generator {
                 None => _ = self.condition.named.remove(&input.name),
             }
         }
-        self.condition.class = request.class;
+        let by_its_numbers = one_hot().any(|input| self.condition.named.contains_key(&input.name));
+        self.condition.class = match request.class {
+            Class::Index(class) => Some(class),
+            Class::Drawn if !by_its_numbers => self.model.drawn_class(request.seed, request.index),
+            Class::Drawn | Class::No => None,
+        };
         self.model.normalizer().normalize_conditions(&mut self.condition.named);
         Ok(())
     }

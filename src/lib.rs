@@ -70,6 +70,8 @@ pub mod restore;
 pub mod sampler;
 pub mod schedule;
 pub mod solver;
+#[doc(hidden)]
+pub mod suggest;
 
 pub use condition::Condition;
 pub use error::{Error, ErrorKind, Hint, Result};

@@ -45,6 +45,17 @@ impl Format {
         }
     }
 
+    /// What it is called, as in a file name's ending.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Png => "png",
+            Format::Jpeg => "jpg",
+            Format::Gif => "gif",
+            Format::Npy => "npy",
+            Format::Csv => "csv",
+        }
+    }
+
     /// Whether the format holds pictures rather than raw numbers.
     pub fn is_picture(self) -> bool {
         matches!(self, Format::Png | Format::Jpeg | Format::Gif)

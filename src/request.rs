@@ -31,7 +31,7 @@ use std::time::Instant;
 pub struct Request<'a> {
     pub(crate) seed: u64,
     pub(crate) index: u64,
-    pub(crate) class: Option<usize>,
+    pub(crate) class: Class,
     pub(crate) conditions: Conditions<'a>,
     pub(crate) start: From<'a>,
     /// Whether more than one start was given.
@@ -41,6 +41,17 @@ pub struct Request<'a> {
     // taken out while a run calls them
     pub(crate) on_step: RefCell<Option<&'a mut OnStep<'a>>>,
     pub(crate) constraint: RefCell<Option<&'a mut (dyn Constraint + 'a)>>,
+}
+
+/// Which class is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// That which is drawn from the seed and the index.
+    Drawn,
+    /// The model's "no class".
+    No,
+    /// This one.
+    Index(usize),
 }
 
 /// What a run starts from.
@@ -63,7 +74,7 @@ impl<'a> Request<'a> {
         Request {
             seed,
             index,
-            class: None,
+            class: Class::Drawn,
             conditions: Conditions::default(),
             start: From::Seed,
             several_starts: false,
@@ -74,10 +85,16 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Asks for a class, by its index ([`Model::class`](crate::Model::class) finds it by its name). A model of classes
-    /// that has one for "none" takes that where this is not called.
+    /// Asks for a class, by its index ([`Model::class`](crate::Model::class) finds it by its name). One that is not asked for
+    /// is drawn from (seed, index): [`Model::drawn_class`](crate::Model::drawn_class).
     pub fn class(mut self, index: usize) -> Self {
-        self.class = Some(index);
+        self.class = Class::Index(index);
+        self
+    }
+
+    /// Asks for the model's "no class", which a model that was trained without guidance in mind may not have.
+    pub fn without_class(mut self) -> Self {
+        self.class = Class::No;
         self
     }
 
@@ -89,7 +106,7 @@ impl<'a> Request<'a> {
 
     /// Gives what `condition` holds: its class, if it has one, and its named conditions.
     pub fn conditions(mut self, condition: &'a Condition) -> Self {
-        self.class = condition.class.or(self.class);
+        self.class = condition.class.map_or(self.class, Class::Index);
         condition.named.iter().for_each(|(name, values)| self.conditions.push(name, values));
         self
     }

@@ -112,7 +112,7 @@ impl Restorer {
         let mut mean = vec![0.0; self.generator.sample_shape().iter().product()];
         let share = 1.0 / self.average as f32;
         for index in 0..self.average as u64 {
-            let mut request = Request::new(seed, index).conditions(condition);
+            let mut request = Request::new(seed, index).without_class().conditions(condition);
             if let Damage::Noise(sigma) = self.damage {
                 request = request.from_noisy(measured, f64::from(sigma));
             }

@@ -72,11 +72,12 @@ fn a_sample_is_that_of_the_library() {
     use edgegen::{Model, Request};
     let path = root().join("tests/fixtures/models/sequence.onnx");
     let model = Model::open(path).unwrap();
-    let (mut expected, mut near) = ([0.0; 10], [0.0; 10]);
+    let (mut expected, mut near, mut of_drawn) = ([0.0; 10], [0.0; 10], [0.0; 10]);
     let mut generator = model.generator().steps(6).build().unwrap();
     let asked = || Request::new(9, 4).class(2).condition("global_cond", &[0.5, -1.0, 2.0]);
     generator.run_into(&asked(), &mut expected).unwrap();
     generator.run_into(&asked().near(&expected, 0.5), &mut near).unwrap();
+    generator.run_into(&Request::new(9, 4).condition("global_cond", &[0.5, -1.0, 2.0]), &mut of_drawn).unwrap();
 
     let handle = open("sequence.onnx");
     let mut generator = prepare(handle, 6);
@@ -96,6 +97,9 @@ fn a_sample_is_that_of_the_library() {
         // a generator keeps the model that it was made from
         assert_eq!(edgegen_model_free(&mut handle, null_mut()), edgegen_status::OK);
         assert!(handle.is_null());
+        let drawn = edgegen_request { class_index: EDGEGEN_CLASS_DRAWN, ..request };
+        let status = edgegen_generate(generator, &drawn, out.as_mut_ptr(), 10, outcome.as_mut_ptr(), null_mut());
+        assert_eq!((status, out), (edgegen_status::OK, of_drawn));
         let status = edgegen_generate(generator, &request, out.as_mut_ptr(), 10, outcome.as_mut_ptr(), null_mut());
         assert_eq!(status, edgegen_status::OK);
         let outcome = outcome.assume_init();

@@ -309,7 +309,7 @@ fn a_folder_without_permission_is_told() {
 fn a_deadline_gives_the_best_there_is() {
     let folder = Folder::new();
     let out = folder.path("out.npy");
-    let output = edgegen(&["--steps", "1000", "--deadline", "1", "--report", "json", &out]);
+    let output = edgegen(&["--steps", "1000", "--deadline", "20", "--report", "json", &out]);
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("deadline ended 1 of 1"));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -319,11 +319,79 @@ fn a_deadline_gives_the_best_there_is() {
 }
 
 #[test]
+fn a_deadline_that_leaves_only_noise_is_an_error() {
+    let folder = Folder::new();
+    let out = folder.path("out.png");
+    fails(&["--deadline", "0", "--count", "2", &out], "2 of 2 samples had no time for a step");
+    assert!(folder.files().is_empty(), "noise was written");
+}
+
+#[test]
+fn words_that_are_typed_wrong_are_guessed() {
+    let folder = Folder::new();
+    let out = folder.path("out.png");
+    fails(&["--sampler", "huen", &out], "did you mean 'heun'?");
+    fails(&["--class", "Ankel boot", &out], "did you mean 'Ankle boot'?");
+    fails(&["--class", "Zebra", &out], "give an index from 0 to 9, or one of: T-shirt");
+    for (args, word) in [
+        (&["--spacing", "trailng", &out] as &[&str], "did you mean 'trailing'?"),
+        (&["smaplers"], "did you mean 'samplers'?"),
+    ] {
+        let output = edgegen(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(word), "{args:?}: {said}");
+    }
+    fails(&["--threads", "0", &out], "from 1 to 4096");
+    fails(&["bench", "--threads", "0"], "from 1 to 4096");
+    fails(&[&folder.path("{idx}.png")], "{index} stands for the sample's index");
+    // in any case of letters
+    let [a, b] = ["HEUN", "heun"].map(|name| {
+        succeeds(&["--steps", "2", "-s", name, &out]);
+        std::fs::read(&out).unwrap()
+    });
+    assert_eq!(a, b);
+}
+
+#[test]
+fn a_class_is_drawn_asked_for_or_none() {
+    let folder = Folder::new();
+    let make = |more: &[&str]| {
+        let out = folder.path("out.npy");
+        let report = succeeds(&[&["--steps", "1", "--seed", "3", "--report", "json"], more, &[out.as_str()]].concat());
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        (report["classes"][0].clone(), npy(&out).1)
+    };
+    let (drawn, sample) = make(&[]);
+    assert_eq!(make(&["--class", &drawn.to_string()]).1, sample);
+    let (none, sample_of_none) = make(&["--class", "none"]);
+    assert!(none.is_null() && sample_of_none != sample);
+    // as the library draws it
+    let model = edgegen::Model::embedded().unwrap();
+    let mut generator = model.generator().steps(1).build().unwrap();
+    assert_eq!(generator.run(&edgegen::Request::new(3, 0)).unwrap().sample, sample);
+    assert_eq!(generator.run(&edgegen::Request::new(3, 0).without_class()).unwrap().sample, sample_of_none);
+    assert_eq!(model.drawn_class(3, 0).map(|class| class as u64), drawn.as_u64());
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_of_one_line() {
+    for args in [&["completions", "bash"] as &[&str], &["samplers"], &["samplers", "--report", "json"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let Ok(full) = full else { return eprintln!("there is no /dev/full here") };
+        let output = command(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn reports_are_whole() {
     let folder = Folder::new();
     let report = succeeds(&["--steps", "2", "--count", "2", "--report", "json", &folder.path("out.png")]);
     let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
     assert_eq!((report["samples"].as_u64(), report["nfe"].as_u64()), (Some(2), Some(2)));
+    assert_eq!(report["allocations_per_image"], 0);
     let bench = succeeds(&["bench", "--steps", "2", "--runs", "2", "--report", "json"]);
     let bench: serde_json::Value = serde_json::from_slice(&bench).unwrap();
     for key in ["network_ms", "image_ms", "first_image_ms", "peak_rss_bytes"] {
@@ -342,6 +410,14 @@ fn reports_are_whole() {
     for info in edgegen::solver::SOLVERS {
         assert!(samplers.contains(info.name) && samplers.contains(info.paper), "{}", info.name);
     }
+    let json: serde_json::Value = serde_json::from_slice(&succeeds(&["samplers", "--report", "json"])).unwrap();
+    let count = edgegen::solver::SOLVERS.len() + edgegen::solver::ADAPTIVE_SOLVERS.len();
+    assert_eq!(json.as_array().map(Vec::len), Some(count));
+    let version = String::from_utf8(succeeds(&["--version", "--verbose"])).unwrap();
+    for word in [env!("CARGO_PKG_VERSION"), "commit: ", "features: cli", "kernels: "] {
+        assert!(version.contains(word), "{version}");
+    }
+    assert_eq!(String::from_utf8(succeeds(&["-V"])).unwrap().lines().count(), 1);
     let completions = String::from_utf8(succeeds(&["completions", "bash"])).unwrap();
     assert!(completions.contains("--guidance"));
     let help = String::from_utf8(succeeds(&["--help"])).unwrap();

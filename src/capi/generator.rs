@@ -81,6 +81,10 @@ pub struct edgegen_progress {
 /// Called after every step; anything but 0 ends the run. It must return: neither throw nor `longjmp`.
 pub type edgegen_on_step = Option<unsafe extern "C" fn(user: *mut c_void, progress: *const edgegen_progress) -> c_int>;
 
+/// The class of a request that is drawn from its seed and its index, as the program and the other languages do where no class is
+/// given.
+pub const EDGEGEN_CLASS_DRAWN: i32 = -2;
+
 /// What to make. All zeros stand for sample 0 of seed 0, of class 0 if the model has classes, without a deadline.
 #[repr(C)]
 pub struct edgegen_request {
@@ -88,7 +92,8 @@ pub struct edgegen_request {
     pub seed: u64,
     /// The sample's number in the seed's run.
     pub index: u64,
-    /// The class; less than 0 for the model's "no class". For a model that takes no class, 0 or less.
+    /// The class: -1 for the model's "no class", EDGEGEN_CLASS_DRAWN for one that is drawn. For a model that takes no class, 0
+    /// or less.
     pub class_index: i32,
     /// The other conditions: each that the model takes.
     pub conditions: *const edgegen_condition,
@@ -324,8 +329,9 @@ impl Prepared {
                 }
                 asked = asked.class(class);
             }
+            None if request.class_index == EDGEGEN_CLASS_DRAWN => {}
             // 0 is what a request of zeros says
-            Some(0) | None => {}
+            Some(0) | None => asked = asked.without_class(),
             Some(class) => asked = asked.class(class),
         }
         // SAFETY: the caller's promise.

@@ -190,16 +190,6 @@ pub struct SamplingArgs {
 #[derive(Clone, Copy, Debug)]
 pub struct Clip(Threshold);
 
-impl std::fmt::Display for Clip {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Threshold::Static(bound) => bound.fmt(f),
-            Threshold::Dynamic { .. } => f.write_str("dynamic"),
-            _ => f.write_str("none"),
-        }
-    }
-}
-
 fn parse_clip(text: &str) -> Result<Clip, String> {
     match text {
         "none" => Ok(Clip(Threshold::None)),

@@ -97,6 +97,14 @@ impl Given {
     }
 }
 
+/// The class of this name or index; `None` for "none", where no class is called that.
+pub fn class(model: &Model, name: &str) -> Result<Option<usize>> {
+    match model.class(name) {
+        Err(_) if name.eq_ignore_ascii_case("none") && model.takes_class() => Ok(None),
+        class => Ok(class.map(Some)?),
+    }
+}
+
 /// The values of the model's conditions that are given.
 pub fn values(model: &Model, given: &[(String, String)]) -> Result<BTreeMap<String, Vec<f32>>> {
     let arrays = given.iter().map(|(name, value)| array(name, value)).collect::<Result<Vec<_>>>()?;

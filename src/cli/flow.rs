@@ -1,7 +1,7 @@
 //! `edgegen encode`, `likelihood` and `interpolate`: the model as a map between pictures and noise.
 
 use super::args::{ModelArgs, Report, SamplingArgs};
-use super::conditions::ConditionArgs;
+use super::conditions::{ConditionArgs, class};
 use super::limits;
 use super::stdout::print;
 use anyhow::{Context, Result, ensure};
@@ -24,7 +24,7 @@ pub(super) struct Common {
     model: Option<PathBuf>,
     #[command(flatten)]
     model_args: ModelArgs,
-    /// The class, by name or index [default: no class]
+    /// The class, by name or index, or none [default: none]
     #[arg(long, value_name = "NAME|N")]
     class: Option<String>,
     #[command(flatten)]
@@ -35,7 +35,7 @@ impl Common {
     pub(super) fn open(&self) -> Result<(Model, Condition)> {
         let given = self.conditions.read()?;
         let model = self.model_args.open(self.model.as_deref(), &given)?;
-        let class = self.class.as_deref().map(|c| model.class(c)).transpose()?;
+        let class = self.class.as_deref().map(|name| class(&model, name)).transpose()?.flatten();
         let condition = given.condition(&model, class)?;
         Ok((model, condition))
     }
@@ -203,7 +203,7 @@ pub fn interpolate(args: &InterpolateArgs) -> Result<()> {
     let mut generator = Generator::new(&model, &settings)?;
     let mut frame = |i: usize| -> Result<Vec<f32>> {
         let z = slerp(&a, &b, i as f32 / (args.frames - 1) as f32);
-        Ok(generator.run(&Request::new(0, 0).conditions(&condition).from_noise(&z))?.sample.to_vec())
+        Ok(generator.run(&Request::new(0, 0).without_class().conditions(&condition).from_noise(&z))?.sample.to_vec())
     };
     let samples = (0..args.frames).map(&mut frame).collect::<Result<Vec<_>>>()?;
     let rows: Vec<&[f32]> = samples.iter().map(Vec::as_slice).collect();

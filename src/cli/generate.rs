@@ -1,7 +1,7 @@
 //! `edgegen OUT`: generate.
 
 use super::args::{ModelArgs, Report, SamplingArgs};
-use super::conditions::{ConditionArgs, Given};
+use super::conditions::{ConditionArgs, Given, class};
 use super::decoder::DecoderArgs;
 use super::flow::read_sample;
 use super::made::{Made, Sample};
@@ -12,7 +12,7 @@ use clap::Args;
 use edgegen::constraint::Replacement;
 use edgegen::output::{self, Format};
 use edgegen::solver::Resample;
-use edgegen::{Condition, Ending, Generated, Generator, Model, Progress, Request, Settings, noise};
+use edgegen::{Condition, Ending, Generated, Generator, Model, Progress, Request, Settings};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -46,7 +46,7 @@ pub struct GenerateArgs {
     /// The index of the first sample
     #[arg(long, default_value_t = 0, value_name = "N")]
     first_index: u64,
-    /// The class, by name or index [default: drawn from the seed for each sample]
+    /// The class, by name or index, or none [default: drawn from the seed for each sample]
     #[arg(long, value_name = "NAME|N")]
     class: Option<String>,
     #[command(flatten)]
@@ -138,29 +138,47 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     } else {
         out
     }))?;
-    if out == Path::new("-") {
-        stdout::check()?;
-    }
+    check_name(out, format)?;
+    limits::threads(args.threads())?;
     let given = args.conditions.read()?;
     let model = args.model_args.open(args.model.as_deref(), &given)?;
     let load = start.elapsed();
     let job = job(args, &model, &given, format)?;
-    limits::threads(args.threads())?;
     let mut decoder = args.decoder.open(model.sample_shape(), (args.threads(), args.model_args.max_memory))?;
     let made = Made::of(&model, decoder.as_ref(), format)?;
     check_size(args, &model, &made, format, &job)?;
-    let before = measure::allocations();
     let sampling = Instant::now();
     let mut samples = sample_all(args, &model, &job)?;
     let sampling = sampling.elapsed();
-    let allocations = measure::allocations() - before;
+    check_deadline(&samples, args.deadline)?;
     if let Some(decoder) = &mut decoder {
         samples.iter_mut().try_for_each(|sample| sample.decode(decoder))?;
     }
     write(args, out, format, &made, &job, &samples)?;
     warn_of_deadline(&samples);
+    if args.report.is_none() && !args.quiet && std::io::stderr().is_terminal() {
+        eprintln!("{}", summary(&model, &job, &samples, sampling, out));
+    }
     if let Some(report) = args.report {
-        print_report(report, args, &job, &samples, [load, sampling, start.elapsed()], allocations, out)?;
+        print_report(report, args, &job, &samples, [load, sampling, start.elapsed()], out)?;
+    }
+    Ok(())
+}
+
+/// Whether the output can be written where its name says.
+fn check_name(out: &Path, format: Format) -> Result<()> {
+    if out == Path::new("-") {
+        stdout::check()?;
+        ensure!(
+            format == Format::Csv || !std::io::stdout().is_terminal(),
+            "a terminal shows no {} files: send the standard output to a file or a program, or give a file's name",
+            format.name()
+        );
+    }
+    let name = out.to_string_lossy();
+    let other = name.split('{').skip(1).filter_map(|rest| rest.split_once('}')).find(|(key, _)| *key != "index");
+    if let Some((key, _)) = other {
+        bail!("the output's name has {{{key}}}, which stands for nothing: {{index}} stands for the sample's index");
     }
     Ok(())
 }
@@ -236,9 +254,22 @@ fn check_size(args: &GenerateArgs, model: &Model, made: &Made, format: Format, j
 }
 
 impl GenerateArgs {
+    /// The output's name.
+    pub fn out_name(&self) -> std::borrow::Cow<'_, str> {
+        self.out.as_deref().unwrap_or(Path::new("")).to_string_lossy()
+    }
+
+    /// The command that was meant, if the output's name is nearly that of one and says no format.
+    pub fn misspelt<'a>(&self, command: &'a clap::Command) -> Option<&'a str> {
+        let name = self.out_name();
+        let says_format = self.format.is_some() || name.is_empty() || Format::from_path(Path::new(&*name)).is_ok();
+        let names = command.get_subcommands().map(clap::Command::get_name);
+        edgegen::suggest::nearest(&name, names).filter(|_| !says_format)
+    }
+
     /// The threads that work.
     fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 
     /// The flag that says how many samples there are.
@@ -329,12 +360,10 @@ fn conditions(
     let common = given.condition(model, None)?;
     let named: usize = common.named.values().map(Vec::len).sum();
     limits::memory(args.asks_for_count(), count, size_of::<Condition>().saturating_add(4 * named))?;
-    let class = args.class.as_deref().map(|c| model.class(c)).transpose()?;
-    let classes = if model.takes_class() { model.num_classes().unwrap_or(0) } else { 0 };
+    let asked = args.class.as_deref().map(|name| class(model, name)).transpose()?;
     let of_sample = |i: usize| {
-        let drawn = || (classes > 0).then(|| noise::choice(seed, args.first_index + i as u64, classes));
         let mut condition = common.clone();
-        condition.class = class.or_else(drawn);
+        condition.class = asked.unwrap_or_else(|| model.drawn_class(seed, args.first_index + i as u64));
         condition
     };
     let conditions: Vec<Condition> = (0..count).map(of_sample).collect();
@@ -346,7 +375,6 @@ fn conditions(
 /// threads that are left share the network calls of the first ones.
 fn sample_all(args: &GenerateArgs, model: &Model, job: &Job) -> Result<Vec<Sample>> {
     let threads = args.threads();
-    limits::threads(threads)?;
     let at_a_time = threads.min(job.count);
     let settings = settings(args, model)?;
     let each = |i: usize| {
@@ -400,7 +428,8 @@ fn sample_one(
         ControlFlow::Continue(())
     };
     let mut kept = job.kept.clone();
-    let mut request = Request::new(job.seed, index).conditions(&job.conditions[i]).cancel(failed).on_step(&mut on_step);
+    let mut request = Request::new(job.seed, index).without_class().conditions(&job.conditions[i]);
+    request = request.cancel(failed).on_step(&mut on_step);
     if let Some(deadline) = job.deadline {
         request = request.deadline(Instant::now() + deadline);
     }
@@ -414,10 +443,13 @@ fn sample_one(
         let len = noise.len() / job.count;
         request = request.from_noise(&noise[i * len..][..len]);
     }
+    let before = measure::allocations_of_this_thread();
     let Generated { sample, outcome, .. } = generator.run(&request)?;
+    let allocations = measure::allocations_of_this_thread() - before;
     let x = sample.to_vec();
     drop(request);
-    Ok(Sample { x, trajectory, nfe: outcome.nfe, steps: outcome.steps, late: outcome.ending == Ending::Deadline })
+    let late = outcome.ending == Ending::Deadline;
+    Ok(Sample { x, trajectory, nfe: outcome.nfe, steps: outcome.steps, allocations, late })
 }
 
 fn progress_bar(quiet: bool, length: u64) -> ProgressBar {
@@ -444,6 +476,18 @@ fn write(args: &GenerateArgs, out: &Path, format: Format, made: &Made, job: &Job
     Ok(output::write_file(out, &made.encode(format, samples, columns)?)?)
 }
 
+/// Whether every sample had time for a step: what had none is noise.
+fn check_deadline(samples: &[Sample], deadline: Option<u64>) -> Result<()> {
+    let noise = samples.iter().filter(|sample| sample.late && sample.steps == 0).count();
+    ensure!(
+        noise == 0,
+        "in {} ms, {noise} of {} samples had no time for a step and are nothing but noise: give --deadline more",
+        deadline.unwrap_or(0),
+        samples.len()
+    );
+    Ok(())
+}
+
 fn warn_of_deadline(samples: &[Sample]) {
     let late: Vec<&Sample> = samples.iter().filter(|s| s.late).collect();
     if let Some(fewest) = late.iter().map(|s| s.steps).min() {
@@ -455,17 +499,40 @@ fn warn_of_deadline(samples: &[Sample]) {
     }
 }
 
+/// What was made, in one line.
+fn summary(model: &Model, job: &Job, samples: &[Sample], sampling: Duration, out: &Path) -> String {
+    let class = job.conditions[0].class.filter(|class| job.conditions.iter().all(|c| c.class == Some(*class)));
+    let class = class.map(|class| match model.metadata().classes.get(class) {
+        Some(name) => format!("{name}, "),
+        None => format!("class {class}, "),
+    });
+    let index = match (samples.len(), job.first_index) {
+        (1, 0) => String::new(),
+        (1, index) => format!(" index {index},"),
+        (count, first) => format!(" {count} samples from index {first},"),
+    };
+    let steps = samples.iter().map(|sample| sample.steps).max().unwrap_or(0);
+    let calls = samples.iter().map(|sample| sample.nfe).max().unwrap_or(0);
+    let ms = sampling.as_secs_f64() * 1e3;
+    format!(
+        "{}: {}seed {},{index} {steps} steps, {calls} network calls, {ms:.0} ms",
+        out.display(),
+        class.unwrap_or_default(),
+        job.seed
+    )
+}
+
 fn print_report(
     report: Report,
     args: &GenerateArgs,
     job: &Job,
     samples: &[Sample],
     times: [Duration; 3],
-    allocations: u64,
     out: &Path,
 ) -> Result<()> {
     let [load, sampling, total] = times.map(|t| t.as_secs_f64() * 1e3);
     let nfe: usize = samples.iter().map(|s| s.nfe).sum();
+    let allocations: u64 = samples.iter().map(|s| s.allocations).sum();
     let peak = measure::peak_rss_bytes();
     let text = match report {
         Report::Json => serde_json::json!({

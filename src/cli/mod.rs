@@ -15,7 +15,8 @@ mod schedule;
 mod stdout;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use args::Report;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use edgegen::Hint;
 use edgegen::model::TimeAs;
 use edgegen::solver::{ADAPTIVE_SOLVERS, SOLVERS};
@@ -28,7 +29,7 @@ use stdout::{print, warn};
 /// Sample i of a run depends only on the seed and on i, never on the number of samples or threads, so a
 /// large run can be split with --first-index.
 #[derive(Parser)]
-#[command(name = "edgegen", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(name = "edgegen", args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -65,7 +66,11 @@ enum Command {
     /// Show the noise schedule and the steps that a run takes
     Schedule(schedule::ScheduleArgs),
     /// List the samplers
-    Samplers,
+    Samplers {
+        /// How to print them
+        #[arg(long, value_enum, default_value = "text", value_name = "text|json")]
+        report: Report,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -75,9 +80,17 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut command = Cli::command().version(env!("CARGO_PKG_VERSION")).long_version(&*build().leak());
+    let cli = Cli::from_arg_matches(&command.get_matches_mut()).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
-        None => generate::run(&cli.generate),
+        None => {
+            if let Some(name) = cli.generate.misspelt(&command) {
+                let words = format!("there is no command '{}': did you mean '{name}'?", cli.generate.out_name());
+                warn(words + " (an output's name ends in .png, .jpg, .gif, .npy or .csv)");
+                return ExitCode::from(2);
+            }
+            generate::run(&cli.generate)
+        }
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Encode(args)) => flow::encode(&args),
@@ -85,10 +98,12 @@ pub fn main() -> ExitCode {
         Some(Command::Interpolate(args)) => flow::interpolate(&args),
         Some(Command::Restore(args)) => restore::run(&args),
         Some(Command::Schedule(args)) => schedule::run(&args),
-        Some(Command::Samplers) => list_samplers(),
+        Some(Command::Samplers { report }) => list_samplers(report),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "edgegen", &mut std::io::stdout());
-            Ok(())
+            // (it panics where it cannot write)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "edgegen", &mut script);
+            print(&String::from_utf8_lossy(&script))
         }
     };
     match result {
@@ -137,7 +152,40 @@ fn in_options(error: &edgegen::Error) -> String {
     }
 }
 
-fn list_samplers() -> Result<()> {
+/// What this program was built from and for, and what it finds here.
+fn build() -> String {
+    let features = [
+        ("cli", true),
+        ("embedded-model", cfg!(feature = "embedded-model")),
+        ("tract", cfg!(feature = "tract")),
+        ("capi", cfg!(feature = "capi")),
+    ];
+    let features: Vec<&str> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    format!(
+        "{}\ncommit: {}\nfeatures: {}\nkernels: {}",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("EDGEGEN_COMMIT").unwrap_or("not told when it was built"),
+        features.join(", "),
+        edgegen::model::kernels()
+    )
+}
+
+fn list_samplers(report: Report) -> Result<()> {
+    if report == Report::Json {
+        let json = |name: &str, order: Option<usize>, calls: usize, chosen: bool, source: &str| {
+            serde_json::json!({
+                "name": name,
+                "order": order,
+                "calls_per_step": calls,
+                "chooses_its_steps": chosen,
+                "deterministic": order.is_some(),
+                "source": source,
+            })
+        };
+        let fixed = SOLVERS.iter().map(|s| json(s.name, s.order, s.nfe_per_step, false, s.paper));
+        let chosen = ADAPTIVE_SOLVERS.iter().map(|s| json(s.name, s.order, s.nfe_per_step, true, s.paper));
+        return print(&format!("{}\n", serde_json::Value::Array(fixed.chain(chosen).collect())));
+    }
     let mut out = format!("{:<16} {:>5} {:>10}  {:<7} {:<13} source\n", "name", "order", "calls/step", "steps", "kind");
     let mut row = |name: &str, order: Option<usize>, calls: usize, steps: &str, source: &str| {
         let kind = if order.is_some() { "deterministic" } else { "stochastic" };

@@ -1,6 +1,6 @@
 //! What the fields of a configuration can be.
 
-use crate::{Error, Result};
+use crate::{Error, Result, suggest};
 use serde::{Deserialize, Serialize};
 
 /// How β runs from `beta_start` to `beta_end` over the training steps.
@@ -91,15 +91,16 @@ pub enum Spacing {
 }
 
 impl Spacing {
-    /// The spacing with this name, as configurations spell it.
+    const NAMES: [&str; 6] = ["leading", "trailing", "linspace", "karras", "log-snr", "tuned"];
+
+    /// The spacing with this name, as configurations spell it, in any case of letters.
     ///
     /// # Errors
     /// When there is none of that name.
     pub fn from_name(name: &str) -> Result<Self> {
-        serde_json::from_value(serde_json::Value::String(name.into())).map_err(|_| {
-            Error::invalid(format!(
-                "unknown spacing '{name}': give leading, trailing, linspace, karras, log-snr or tuned"
-            ))
+        serde_json::from_value(serde_json::Value::String(name.to_lowercase())).map_err(|_| {
+            let usage = "give leading, trailing, linspace, karras, log-snr or tuned";
+            Error::invalid(format!("unknown spacing '{name}': {}", suggest::advice(name, Self::NAMES, usage)))
         })
     }
 }

@@ -40,7 +40,7 @@ use crate::config::{SchedulerConfig, Sigmas};
 use crate::error::{Hint, model_error};
 use crate::guard::guarded;
 use crate::lerobot::Control;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, noise, suggest};
 use ::onnx::budget::Budget;
 use bytes::Bytes;
 use engine::Engine;
@@ -103,6 +103,12 @@ impl ModelOptions {
         let bytes = include_bytes!("../../models/fashion-mnist.int8.onnx");
         Model::load(Bytes::from_static(bytes), None, self)
     }
+}
+
+/// The kernels that networks get on this CPU, such as "AVX-512 VNNI", or "NEON DotProd, 16 bits".
+pub fn kernels() -> String {
+    let isa = exec::Isa::detect();
+    format!("{}{}", isa.name(), if isa.computes_in_halves() { ", 16 bits" } else { "" })
 }
 
 impl Model {
@@ -294,6 +300,13 @@ impl Model {
         }
     }
 
+    /// The class of sample (seed, index) where none is asked for: each is as likely. `None` where the model takes no class, or does
+    /// not say how many it has.
+    pub fn drawn_class(&self, seed: u64, index: u64) -> Option<usize> {
+        let classes = self.num_classes().filter(|classes| self.takes_class() && *classes > 0)?;
+        Some(noise::choice(seed, index, classes))
+    }
+
     /// The index of the class that `name` names, or that it is the number of.
     ///
     /// # Errors
@@ -315,7 +328,9 @@ impl Model {
                     Some(n) if names.is_empty() => format!("an index from 0 to {}", n.saturating_sub(1)),
                     Some(n) => format!("an index from 0 to {}, or one of: {}", n.saturating_sub(1), names.join(", ")),
                 };
-                Err(Error::invalid(format!("unknown class '{name}': give {known}")))
+                let usage = format!("give {known}");
+                let advice = suggest::advice(name, names.iter().map(String::as_str), &usage);
+                Err(Error::invalid(format!("unknown class '{name}': {advice}")))
             }
         }
     }

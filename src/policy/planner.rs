@@ -78,7 +78,7 @@ impl Planner {
 
     fn plan(&mut self, job: &mut Job, cancel: Option<&AtomicBool>) -> Result<Outcome> {
         let Job { seed, index, conditions, last, plan, .. } = job;
-        let mut request = Request::new(*seed, *index);
+        let mut request = Request::new(*seed, *index).without_class();
         if let Some(class) = self.class {
             request = request.class(class);
         }

@@ -190,7 +190,7 @@ impl PolicyBuilder {
         self
     }
 
-    /// The class of all plans.
+    /// The class of all plans; the model's "no class" where this is not called.
     pub fn class(mut self, index: usize) -> Self {
         self.class = Some(index);
         self

@@ -9,7 +9,7 @@ use super::runge_kutta::Churn;
 use super::sa_solver::SaSolver;
 use super::stochastic::Langevin;
 use super::unipc::UniPc;
-use crate::{Error, Result};
+use crate::{Error, Result, suggest};
 
 /// What is known of a solver, for people to choose by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,16 +105,17 @@ pub const SOLVERS: &[SolverInfo] = &[
 ];
 
 impl Solver {
-    /// The solver of this name, as [`SOLVERS`] and [`ADAPTIVE_SOLVERS`] list them.
+    /// The solver of this name, as [`SOLVERS`] and [`ADAPTIVE_SOLVERS`] list them, in any case of letters.
     ///
     /// # Errors
     /// When there is none of this name.
     pub fn from_name(name: &str) -> Result<Self> {
         let adaptive = ADAPTIVE_SOLVERS.iter().map(|s| (s.name, Solver::Adaptive(s.solver)));
         let mut all = SOLVERS.iter().map(|s| (s.name, s.solver)).chain(adaptive);
-        all.clone().find(|(known, _)| *known == name).map(|(_, solver)| solver).ok_or_else(|| {
-            let names = all.by_ref().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
-            Error::invalid(format!("unknown sampler '{name}': give one of {names}"))
+        all.clone().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, solver)| solver).ok_or_else(|| {
+            let names: Vec<&str> = all.by_ref().map(|(name, _)| name).collect();
+            let usage = format!("give one of {}", names.join(", "));
+            Error::invalid(format!("unknown sampler '{name}': {}", suggest::advice(name, names, &usage)))
         })
     }
 }

@@ -5,7 +5,7 @@ from os import PathLike
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __version__: str
 
@@ -39,7 +39,7 @@ class Model:
         cls,
         path: str | PathLike[str],
         *,
-        scheduler_config: str | None = None,
+        scheduler_config: str | PathLike[str] | Mapping[str, object] | None = None,
         sample_shape: tuple[int, ...] | None = None,
         inputs: Mapping[str, str] | None = None,
         time_as: str | None = None,
@@ -51,7 +51,7 @@ class Model:
     ) -> Model:
         """Opens an ONNX file, or the folder of a diffusers pipeline.
 
-        scheduler_config: the text of a diffusers scheduler_config.json, for a model that gives no noise schedule.
+        scheduler_config: a diffusers scheduler_config.json, for a model that gives no noise schedule: a dict, JSON text or a path.
         sample_shape: one sample's shape, for a graph that leaves it open.
         inputs: names of inputs by role ("sample", "time", "next", "class", "condition"), where they cannot be told;
             "none" for the time of a network that takes none.
@@ -70,7 +70,7 @@ class Model:
     def from_bytes(
         data: bytes,
         *,
-        scheduler_config: str | None = None,
+        scheduler_config: str | PathLike[str] | Mapping[str, object] | None = None,
         sample_shape: tuple[int, ...] | None = None,
         inputs: Mapping[str, str] | None = None,
         time_as: str | None = None,
@@ -133,9 +133,9 @@ class Generator:
         index: int = 0,
         *,
         class_: int | str | None = None,
-        conditions: Mapping[str, NDArray[np.float32] | NDArray[np.int64] | NDArray[np.bool_] | float] | None = None,
-        noise: NDArray[np.float32] | None = None,
-        init: NDArray[np.float32] | None = None,
+        conditions: Mapping[str, ArrayLike] | None = None,
+        noise: ArrayLike | None = None,
+        init: ArrayLike | None = None,
         strength: float | None = None,
         sigma: float | None = None,
         deadline: float | None = None,
@@ -144,8 +144,8 @@ class Generator:
     ) -> NDArray[np.float32]:
         """Makes sample `index` of the run of `seed`, without holding Python's lock.
 
-        class_: an index or a name. The model's "no class" if it has one and none is given, else class 0.
-        conditions: float32, int64 or bool arrays by the names of the network's inputs.
+        class_: an index, a name, or "none" for the model's "no class". One that is not given is drawn from seed and index.
+        conditions: numbers by the names of the network's inputs: arrays, which are read as float32, lists or single numbers.
         noise: standard normal numbers to start from instead of the seed's.
         init: a sample to start from instead of noise, with `strength` or `sigma`.
         strength: makes another sample near init, or renews a plan: the share of the steps that is run, above 0 to 1.
@@ -181,7 +181,7 @@ class Decoder:
 
     @property
     def picture_shape(self) -> tuple[int, ...]: ...
-    def decode(self, sample: NDArray[np.float32]) -> NDArray[np.float32]:
+    def decode(self, sample: ArrayLike) -> NDArray[np.float32]:
         """A picture, from -1 (black) to 1 (white), of a sample."""
 
 @final
@@ -241,7 +241,7 @@ class Policy:
         expected_delay: int | None = None,
         seed: int = 0,
         class_: int | str | None = None,
-        conditions: Mapping[str, NDArray[np.float32] | NDArray[np.int64] | NDArray[np.bool_] | float] | None = None,
+        conditions: Mapping[str, ArrayLike] | None = None,
         observed_as: Sequence[tuple[str, Sequence[tuple[str, int]]]] | None = None,
         lerobot_config: str | None = None,
         steps: int | None = None,
@@ -283,7 +283,7 @@ class Policy:
 
     def act(
         self,
-        observation: Mapping[str, NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_] | float]
+        observation: Mapping[str, ArrayLike]
         | None,
         *,
         age: int = 0,
@@ -300,7 +300,7 @@ class Policy:
     def prime(
         self,
         observation: Mapping[
-            str, NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_] | float
+            str, ArrayLike
         ],
         *,
         age: int = 0,

@@ -21,7 +21,7 @@ fn raise(error: native::Error) -> PyErr {
     let message = match (error.message(), error.hint()) {
         (message, Some(Hint::SampleShape)) => format!("{message}: give sample_shape"),
         (message, Some(Hint::Schedule)) => {
-            format!("{message}: put its scheduler_config.json beside it, or give its text as scheduler_config")
+            format!("{message}: put its scheduler_config.json beside it, or give it as scheduler_config")
         }
         (message, Some(Hint::Input(role))) => format!("{message}: name it in inputs, by its role {role}"),
         (message, Some(Hint::MaxMemory)) => format!("{message}: allow more by max_memory"),
@@ -64,9 +64,27 @@ struct Outcome {
 #[pyclass(frozen)]
 struct Model(native::Model);
 
+/// A scheduler's configuration: a dict, the text of its JSON, or the path of its file.
+fn scheduler_config(given: &Bound<'_, PyAny>) -> PyResult<SchedulerConfig> {
+    let config = if given.is_instance_of::<PyDict>() {
+        let text: String = given.py().import("json")?.call_method1("dumps", (given,))?.extract()?;
+        SchedulerConfig::from_json(&text)
+    } else {
+        match given.extract::<String>() {
+            Ok(text) if text.trim_start().starts_with('{') => SchedulerConfig::from_json(&text),
+            _ => {
+                let message = "scheduler_config must be a dict, JSON text or a path";
+                let path = given.extract::<PathBuf>().map_err(|_| PyTypeError::new_err(message))?;
+                SchedulerConfig::open(&path)
+            }
+        }
+    };
+    config.map_err(raise)
+}
+
 /// What is given of a model.
 struct Given<'a, 'py> {
-    scheduler_config: Option<&'a str>,
+    scheduler_config: Option<&'a Bound<'py, PyAny>>,
     sample_shape: Option<Vec<usize>>,
     inputs: Option<&'a Bound<'py, PyDict>>,
     time_as: Option<&'a str>,
@@ -90,8 +108,8 @@ impl Given<'_, '_> {
         if let Some(name) = self.output {
             options = options.output(name);
         }
-        if let Some(text) = self.scheduler_config {
-            options = options.scheduler_config(SchedulerConfig::from_json(text).map_err(raise)?);
+        if let Some(given) = self.scheduler_config {
+            options = options.scheduler_config(scheduler_config(given)?);
         }
         if let Some(shape) = self.sample_shape {
             options = options.sample_shape(shape);
@@ -123,7 +141,7 @@ impl Model {
     fn open(
         py: Python<'_>,
         path: PathBuf,
-        scheduler_config: Option<&str>,
+        scheduler_config: Option<&Bound<'_, PyAny>>,
         sample_shape: Option<Vec<usize>>,
         inputs: Option<&Bound<'_, PyDict>>,
         time_as: Option<&str>,
@@ -142,7 +160,7 @@ impl Model {
     #[pyo3(signature = (data, *, scheduler_config=None, sample_shape=None, inputs=None, time_as=None, output=None, condition_shapes=None, join=None, max_memory=None, precision="f32"))]
     fn from_bytes(
         data: &[u8],
-        scheduler_config: Option<&str>,
+        scheduler_config: Option<&Bound<'_, PyAny>>,
         sample_shape: Option<Vec<usize>>,
         inputs: Option<&Bound<'_, PyDict>>,
         time_as: Option<&str>,
@@ -197,15 +215,14 @@ impl Model {
 }
 
 impl Model {
-    /// The class that is asked for: one that is needed and not given is 0.
-    fn class(&self, class: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
-        let Some(class) = class else {
-            let needed = self.0.takes_class() && self.0.metadata().null_class.is_none();
-            return Ok(needed.then_some(0));
-        };
+    /// The class that is asked for; `None` for "none", where no class is called that.
+    fn class(&self, class: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
         let name = class.extract::<String>().or_else(|_| class.extract::<usize>().map(|i| i.to_string()));
-        let name = name.map_err(|_| PyTypeError::new_err("class_ must be an index or a name"))?;
-        self.0.class(&name).map(Some).map_err(raise)
+        let name = name.map_err(|_| PyTypeError::new_err("class_ must be an index, a name or \"none\""))?;
+        match self.0.class(&name) {
+            Err(_) if name == "none" && self.0.takes_class() => Ok(None),
+            class => class.map(Some).map_err(raise),
+        }
     }
 }
 
@@ -310,8 +327,8 @@ impl Generator {
         index: u64,
         class_: Option<&Bound<'py, PyAny>>,
         conditions: Option<&Bound<'py, PyDict>>,
-        noise: Option<PyReadonlyArrayDyn<'py, f32>>,
-        init: Option<PyReadonlyArrayDyn<'py, f32>>,
+        noise: Option<&Bound<'py, PyAny>>,
+        init: Option<&Bound<'py, PyAny>>,
         strength: Option<f64>,
         sigma: Option<f64>,
         deadline: Option<f64>,
@@ -320,10 +337,10 @@ impl Generator {
     ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
         let start = Instant::now();
         let shape = self.model.0.sample_shape();
-        let class = self.model.class(class_)?;
+        let class = class_.map(|class| self.model.class(class)).transpose()?;
         let conditions = named(conditions)?;
-        let noise = noise.map(|a| numbers(&a, shape, "noise")).transpose()?;
-        let init = init.map(|a| numbers(&a, shape, "init")).transpose()?;
+        let noise = noise.map(|a| numbers(a, shape, "noise")).transpose()?;
+        let init = init.map(|a| numbers(a, shape, "init")).transpose()?;
         if (strength.is_some() && sigma.is_some()) || init.is_some() != (strength.is_some() || sigma.is_some()) {
             return Err(PyValueError::new_err("a sample to start from is given as init with either strength or sigma"));
         }
@@ -362,8 +379,10 @@ impl Generator {
         let State { generator, outcome } = &mut *state;
         let result = py.detach(|| {
             let mut request = Request::new(seed, index).on_step(&mut report);
-            if let Some(class) = class {
-                request = request.class(class);
+            match class {
+                Some(Some(class)) => request = request.class(class),
+                Some(None) => request = request.without_class(),
+                None => {}
             }
             for (name, values) in &conditions {
                 request = request.condition(name, values);
@@ -403,14 +422,12 @@ fn call(on_step: Option<&Py<PyAny>>, shape: &[usize], progress: Progress<'_>) ->
 }
 
 /// An array's numbers, which must be of the shape.
-fn numbers(array: &PyReadonlyArrayDyn<'_, f32>, shape: &[usize], what: &str) -> PyResult<Vec<f32>> {
-    if array.shape() != shape {
-        return Err(PyValueError::new_err(format!(
-            "{what} must have the shape {shape:?}, but has {:?}",
-            array.shape()
-        )));
+fn numbers(values: &Bound<'_, PyAny>, shape: &[usize], what: &str) -> PyResult<Vec<f32>> {
+    let (found, numbers) = array(values, what)?;
+    if found != shape {
+        return Err(PyValueError::new_err(format!("{what} must have the shape {shape:?}, but has {found:?}")));
     }
-    Ok(array.as_array().iter().copied().collect())
+    Ok(numbers)
 }
 
 impl Generator {
@@ -457,9 +474,9 @@ impl Decoder {
     fn decode<'py>(
         &self,
         py: Python<'py>,
-        sample: PyReadonlyArrayDyn<'py, f32>,
+        sample: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
-        let sample = numbers(&sample, &self.sample_shape, "sample")?;
+        let sample = numbers(sample, &self.sample_shape, "sample")?;
         let mut acquired = self.acquire()?;
         // the lock stays with this thread while Python's is let go
         let decoder: &mut model::Decoder = &mut acquired;
@@ -489,28 +506,46 @@ fn named(conditions: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<(String, Vec<f3
     Ok(named)
 }
 
-/// The numbers of an array, or a number.
+/// The numbers of a condition: an array of any kind of numbers, a list, or a number.
 fn numbers_of(name: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<f32>> {
-    if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, f32>>() {
-        Ok(array.as_array().iter().copied().collect())
-    } else if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, bool>>() {
-        Ok(array.as_array().iter().map(|v| f32::from(*v)).collect())
-    } else if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, i64>>() {
-        array.as_array().iter().map(|v| exact(name, *v)).collect()
-    } else if let Ok(number) = values.extract::<f32>() {
-        Ok(vec![number])
-    } else {
-        let message = format!("condition {name} must be a float32, int64 or bool array, or a number");
-        Err(PyTypeError::new_err(message))
+    Ok(array(values, &format!("condition {name}"))?.1)
+}
+
+/// The shape and the numbers of whatever numpy makes an array of.
+fn array(values: &Bound<'_, PyAny>, what: &str) -> PyResult<(Vec<usize>, Vec<f32>)> {
+    let is_float = |values: &Bound<'_, PyAny>| {
+        let array = values.extract::<PyReadonlyArrayDyn<'_, f32>>().ok()?;
+        Some((array.shape().to_vec(), array.as_array().iter().copied().collect()))
+    };
+    // without a call of numpy, for loops in real time
+    if let Some(found) = is_float(values) {
+        return Ok(found);
+    }
+    let not_numbers = || PyTypeError::new_err(format!("{what} must be numbers: an array, a list or a number"));
+    let array = values.py().import("numpy")?.call_method1("asarray", (values,)).map_err(|_| not_numbers())?;
+    let kind: String = array.getattr("dtype")?.getattr("kind")?.extract()?;
+    let as_kind = |name: &str| array.call_method1("astype", (name,));
+    match kind.as_str() {
+        "b" | "f" => is_float(&as_kind("float32")?).ok_or_else(not_numbers),
+        "i" => {
+            let array = as_kind("int64")?.extract::<PyReadonlyArrayDyn<'_, i64>>()?;
+            let exact = array.as_array().iter().map(|v| exact(what, i128::from(*v))).collect::<PyResult<_>>()?;
+            Ok((array.shape().to_vec(), exact))
+        }
+        "u" => {
+            let array = as_kind("uint64")?.extract::<PyReadonlyArrayDyn<'_, u64>>()?;
+            let exact = array.as_array().iter().map(|v| exact(what, i128::from(*v))).collect::<PyResult<_>>()?;
+            Ok((array.shape().to_vec(), exact))
+        }
+        _ => Err(not_numbers()),
     }
 }
 
 /// A whole number as a float that is no other.
-fn exact(name: &str, number: i64) -> PyResult<f32> {
+fn exact(what: &str, number: i128) -> PyResult<f32> {
     let float = number as f32;
-    let same = float as i128 == i128::from(number);
-    let message = || format!("condition {name} has {number}, which float32 cannot tell apart from its neighbours");
-    same.then_some(float).ok_or_else(|| PyValueError::new_err(message()))
+    let message = || format!("{what} has {number}, which float32 cannot tell apart from its neighbours");
+    (float as i128 == number).then_some(float).ok_or_else(|| PyValueError::new_err(message()))
 }
 
 /// Samples from a diffusion model, on the device itself.

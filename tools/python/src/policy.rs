@@ -4,7 +4,7 @@ use super::{Model, Sampling, numbers_of, raise};
 use ::edgegen as native;
 use native::policy::{Action, Chunking, Jacobian, Joint, Observation, PolicyBuilder, Timing, WhenDry};
 use numpy::{PyArray1, PyReadonlyArrayDyn};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::{Mutex, MutexGuard};
@@ -190,7 +190,7 @@ impl Policy {
         settings = ensemble.into_iter().fold(settings, PolicyBuilder::ensemble);
         settings = stale_after.into_iter().fold(settings, PolicyBuilder::stale_after);
         settings = expected_delay.into_iter().fold(settings, PolicyBuilder::expected_delay);
-        settings = model.class(class_)?.into_iter().fold(settings, PolicyBuilder::class);
+        settings = class_.map(|class| model.class(class)).transpose()?.flatten().into_iter().fold(settings, PolicyBuilder::class);
         let policy = py.detach(|| settings.build()).map_err(raise)?;
         Ok(Policy(Mutex::new(Running { policy, state: None, plan: None, place: 0 })))
     }
@@ -302,11 +302,11 @@ fn observed(observation: Option<&Bound<'_, PyDict>>) -> PyResult<Option<Arrays>>
 
 /// The numbers of an array, which are rounded to float32: a measurement is no exact number, and numpy's floats are float64.
 fn measured(name: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<f32>> {
+    // without a call of numpy
     if let Ok(array) = values.extract::<PyReadonlyArrayDyn<'_, f64>>() {
         return Ok(array.as_array().iter().map(|v| *v as f32).collect());
     }
-    let message = || format!("{name} must be a float32, float64, int64 or bool array, or a number");
-    numbers_of(name, values).map_err(|_| PyTypeError::new_err(message()))
+    numbers_of(name, values)
 }
 
 fn borrowed(arrays: Option<&[(String, Vec<f32>)]>, age: usize) -> Observation<'_> {

@@ -106,8 +106,44 @@ def test_conditions_are_arrays_or_numbers():
         generator.generate(0, class_=1)
     with pytest.raises(ValueError, match="no condition 'other'"):
         generator.generate(0, conditions={"other": cond}, class_=1)
-    with pytest.raises(TypeError, match="float32"):
-        generator.generate(0, conditions={"global_cond": cond.astype(np.float64)}, class_=1)
+    for same in (np.asfortranarray(cond), cond.astype(np.float64), cond.tolist(), np.repeat(cond, 2, 1)[:, ::2]):
+        np.testing.assert_array_equal(sample, generator.generate(0, conditions={"global_cond": same}, class_=1))
+    whole = generator.generate(0, conditions={"global_cond": [[1, 2, 3]]}, class_=1)
+    floats = generator.generate(0, conditions={"global_cond": np.float16([[1, 2, 3]])}, class_=1)
+    np.testing.assert_array_equal(whole, floats)
+    for unlike in ("text", None, [[1], [1, 2]], np.array([1j])):
+        with pytest.raises(TypeError, match="global_cond must be numbers"):
+            generator.generate(0, conditions={"global_cond": unlike}, class_=1)
+    with pytest.raises(ValueError, match="cannot tell apart"):
+        generator.generate(0, conditions={"global_cond": [[1, 2, 2**24 + 1]]}, class_=1)
+
+
+def test_a_class_that_is_not_given_is_drawn():
+    generator = edgegen.Generator(edgegen.Model(MODELS.parents[2] / "models/fashion-mnist.onnx"), steps=1)
+    drawn = [generator.generate(7, index) for index in range(6)]
+    of_each = [[generator.generate(7, index, class_=c) for c in range(10)] for index in range(6)]
+    classes = [[(d == s).all() for s in samples].index(True) for d, samples in zip(drawn, of_each)]
+    assert len(set(classes)) > 1
+    none = generator.generate(7, 0, class_="none")
+    assert all((none != sample).any() for sample in of_each[0])
+
+
+def test_a_schedule_is_a_dict_text_or_a_path(tmp_path):
+    import json
+
+    config = {"_class_name": "DDIMScheduler", "beta_schedule": "linear", "prediction_type": "epsilon"}
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps(config))
+    model = MODELS.parents[2] / "models/fashion-mnist.onnx"
+    samples = [
+        edgegen.Generator(edgegen.Model(model, scheduler_config=given), steps=2).generate(1, class_=3)
+        for given in (config, json.dumps(config), path, str(path))
+    ]
+    assert all((samples[0] == sample).all() for sample in samples)
+    with pytest.raises(TypeError, match="a dict, JSON text or a path"):
+        edgegen.Model(model, scheduler_config=7)
+    with pytest.raises((OSError, ValueError, edgegen.EdgegenError), match="none.json"):
+        edgegen.Model(model, scheduler_config="none.json")
 
 
 @pytest.mark.parametrize(
