@@ -50,6 +50,9 @@ pub struct ModelArgs {
     /// take half the room; auto takes them on such a CPU alone
     #[arg(long, value_name = "f32|f16|auto", value_parser = parse_precision, default_value = "f32", help_heading = "Model")]
     pub precision: Precision,
+    /// The SHA-256 that the model's file must have, as sha256sum prints it: any other file is refused
+    #[arg(long, value_name = "HEX", help_heading = "Model")]
+    pub sha256: Option<String>,
     /// The most memory that the model may take, such as 500M or 4G [default: 16 times its files, and at least 1 GiB]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Model")]
     pub max_memory: Option<usize>,
@@ -70,6 +73,9 @@ impl ModelArgs {
         let sigmas = Sigmas { min: self.sigma_min, max: self.sigma_max, rho: self.rho };
         let options = options.sigmas(sigmas).exact_quantization(self.exact_quantization);
         let mut options = options.precision(self.precision);
+        if let Some(digits) = &self.sha256 {
+            options = options.sha256(digits)?;
+        }
         for (role, name) in &self.inputs {
             options = options.input(*role, name);
         }

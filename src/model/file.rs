@@ -7,7 +7,7 @@ use super::metadata::Metadata;
 use super::options::ModelOptions;
 use super::role::Role;
 use super::roles::{self, InputInfo, Known};
-use super::{adapt, outputs, shapes};
+use super::{adapt, digest, outputs, shapes};
 use crate::error::{Hint, model_error};
 use crate::{Error, Result};
 use ::onnx::budget::Budget;
@@ -44,8 +44,15 @@ pub(super) struct File {
 impl File {
     /// A network that makes samples. `file` is where the bytes come from, if they are a file's.
     pub fn read(bytes: Bytes, file: Option<&Path>, options: &ModelOptions, budget: &Budget) -> Result<Self> {
-        let (mut proto, metadata) =
-            checked(bytes, file, budget, |graph, metadata| keep_prediction(graph, options, metadata))?;
+        if let Some(expected) = &options.sha256 {
+            digest::check(&bytes, expected)?;
+        }
+        let (mut proto, metadata) = checked(bytes, file, budget, |graph, metadata| {
+            if options.sha256.is_some() {
+                digest::check_whole(graph)?;
+            }
+            keep_prediction(graph, options, metadata)
+        })?;
         let graph = proto.graph.as_mut().expect("it was there");
         let infos = infos(graph)?;
         let parameters = graph.initializer.iter().map(numbers).fold(0, usize::saturating_add);

@@ -2,6 +2,7 @@
 
 mod adapt;
 mod decoder;
+mod digest;
 mod engine;
 mod file;
 #[cfg(feature = "tract")]

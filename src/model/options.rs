@@ -1,5 +1,6 @@
 //! How a model file is read.
 
+use super::digest;
 use super::join::Join;
 use super::names::NONE;
 use super::role::Role;
@@ -71,6 +72,7 @@ pub struct ModelOptions {
     pub(super) exact_quantization: bool,
     pub(super) max_memory: Option<usize>,
     pub(super) precision: Precision,
+    pub(super) sha256: Option<[u8; 32]>,
     pub(super) time_as: Option<TimeAs>,
     pub(super) conditions: BTreeMap<String, Vec<usize>>,
     pub(super) joins: Vec<Join>,
@@ -174,7 +176,18 @@ impl ModelOptions {
         self
     }
 
-    /// What the model computes in: 32 bits, where this is not called. A model that is quantized to 8 bits stays as it is.
+    /// The SHA-256 that the model's file must have, as 64 hexadecimal digits: any other file is refused before it is read, and so is
+    /// one with weights in further files. It says nothing of a configuration that lies beside it.
+    ///
+    /// # Errors
+    /// When it is no such digits.
+    pub fn sha256(mut self, digits: &str) -> crate::Result<Self> {
+        self.sha256 = Some(digest::parse(digits)?);
+        Ok(self)
+    }
+
+    /// What the model computes in: 32 bits, where this is not called. In 16 bits, a model that is quantized to 8 keeps its weights'
+    /// levels and rounds no activations.
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
