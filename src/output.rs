@@ -89,6 +89,16 @@ impl Image {
         colours.map(Image).ok_or_else(wrong)
     }
 
+    /// The same with every pixel a square of so many a side, at least 1.
+    ///
+    /// # Errors
+    /// When a side gets more pixels than can be counted.
+    pub fn enlarged(&self, times: usize) -> Result<Self> {
+        let [width, height] = [self.width(), self.height()].map(|side| side.saturating_mul(times.max(1)));
+        let [width, height] = sides(width, height)?;
+        Ok(Image(self.0.resize_exact(width, height, image::imageops::FilterType::Nearest)))
+    }
+
     /// The pixels of a row.
     pub fn width(&self) -> usize {
         self.0.width() as usize
@@ -364,6 +374,15 @@ mod tests {
         let picture = Picture::new(&[1, 1, 5], (-1.0, 1.0)).unwrap();
         let grid = picture.grid(&[&[-2.0, -1.0, 0.0, 1.0, 7.0]], 1);
         assert_eq!(grid.to_grey(), [0, 0, 128, 255, 255]);
+    }
+
+    #[test]
+    fn an_enlarged_picture_has_squares_for_pixels() {
+        let picture = Picture::new(&[1, 1, 2], (0.0, 255.0)).unwrap().grid(&[&[7.0, 9.0]], 1);
+        let large = picture.enlarged(3).unwrap();
+        assert_eq!((large.width(), large.height(), large.to_grey()), (6, 3, [7, 7, 7, 9, 9, 9].repeat(3)));
+        assert_eq!(picture.enlarged(1).unwrap(), picture);
+        assert!(picture.enlarged(usize::MAX).is_err());
     }
 
     #[test]

@@ -386,6 +386,35 @@ fn what_cannot_be_written_is_an_error_of_one_line() {
 }
 
 #[test]
+fn pictures_are_enlarged() {
+    let folder = Folder::new();
+    let [small, large] = ["1", "5"].map(|scale| {
+        let out = folder.path("out.png");
+        succeeds(&["--steps", "2", "--count", "2", "--scale", scale, &out]);
+        image::open(&out).unwrap().to_luma8()
+    });
+    assert_eq!((large.width(), large.height()), (5 * small.width(), 5 * small.height()));
+    assert!(large.enumerate_pixels().all(|(x, y, pixel)| pixel == small.get_pixel(x / 5, y / 5)));
+    fails(&["--scale", "2", &folder.path("out.npy")], "--scale is for pictures");
+}
+
+#[test]
+fn a_model_of_another_digest_is_refused() {
+    let folder = Folder::new();
+    let (model, out) = (fixture("sequence"), folder.path("out.npy"));
+    let right = "593359eb0cf98ed8a288e4066491ff07a890ddcbfc2bf4ba878124450be9274f";
+    let run =
+        |sha256: &str| edgegen(&["-m", &model, "--sha256", sha256, "-n", "1", "--cond", "global_cond=1,2,3", &out]);
+    assert!(run(right).status.success());
+    program::assert_failure(&run(&"0".repeat(64)), &format!("the file's SHA-256 is {right}, not 0000"));
+    program::assert_failure(&run("no digest"), "64 hexadecimal digits");
+    // its weights lie in another file
+    let external = format!("{}/tests/fixtures/exports/external/transformer.dy21.onnx", env!("CARGO_MANIFEST_DIR"));
+    let digest = "69b6b340d93b5d146d115fd038a1e86e6a24282752ae960031839b2739f00508";
+    fails(&["inspect", &external, "--sha256", digest], "lies in another file");
+}
+
+#[test]
 fn reports_are_whole() {
     let folder = Folder::new();
     let report = succeeds(&["--steps", "2", "--count", "2", "--report", "json", &folder.path("out.png")]);

@@ -43,6 +43,9 @@ pub struct GenerateArgs {
     /// Lay pictures out in C columns and R rows [default: as square as the count allows]
     #[arg(long, value_name = "CxR", value_parser = parse_grid)]
     grid: Option<(usize, usize)>,
+    /// Make every pixel of a picture a square of so many pixels a side
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    scale: u8,
     /// The index of the first sample
     #[arg(long, default_value_t = 0, value_name = "N")]
     first_index: u64,
@@ -139,13 +142,18 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         out
     }))?;
     check_name(out, format)?;
+    ensure!(
+        args.scale == 1 || format.is_picture(),
+        "--scale is for pictures, but {} files hold numbers",
+        format.name()
+    );
     limits::threads(args.threads())?;
     let given = args.conditions.read()?;
     let model = args.model_args.open(args.model.as_deref(), &given)?;
     let load = start.elapsed();
     let job = job(args, &model, &given, format)?;
     let mut decoder = args.decoder.open(model.sample_shape(), (args.threads(), args.model_args.max_memory))?;
-    let made = Made::of(&model, decoder.as_ref(), format)?;
+    let made = Made::of(&model, decoder.as_ref(), format, args.scale.into())?;
     check_size(args, &model, &made, format, &job)?;
     let sampling = Instant::now();
     let mut samples = sample_all(args, &model, &job)?;
@@ -243,12 +251,18 @@ fn check_size(args: &GenerateArgs, model: &Model, made: &Made, format: Format, j
     let kept = if job.trajectory { settings(args, model)?.steps.saturating_add(1) } else { 1 };
     let conditions: usize = named.values().map(Vec::len).sum();
     // the numbers and those of each frame, the condition, and the encoded result
-    let each = len.saturating_mul(4).saturating_mul(kept.saturating_add(2)).saturating_add(4 * conditions);
+    let scale = usize::from(args.scale);
+    let each = len
+        .saturating_mul(scale * scale)
+        .saturating_mul(4)
+        .saturating_mul(kept.saturating_add(2))
+        .saturating_add(4 * conditions);
     let each = each.saturating_add(size_of::<(Sample, Condition)>());
     limits::memory(args.asks_for_count(), job.count, each)?;
     if let (true, &[_, height, width]) = (format.is_picture(), shape) {
         let layout = if args.writes_each() { (1, 1) } else { args.layout(job.count) };
-        limits::grid(format, layout, (width, height))?;
+        let scale = usize::from(args.scale);
+        limits::grid(format, layout, (width.saturating_mul(scale), height.saturating_mul(scale)))?;
     }
     Ok(())
 }

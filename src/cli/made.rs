@@ -21,14 +21,16 @@ pub struct Made {
     pub shape: Vec<usize>,
     /// How it becomes a picture's file, if that is the format.
     picture: Option<Picture>,
+    /// The side of the square that a pixel becomes.
+    scale: usize,
 }
 
 impl Made {
-    pub fn of(model: &Model, decoder: Option<&Decoder>, format: Format) -> Result<Self> {
+    pub fn of(model: &Model, decoder: Option<&Decoder>, format: Format, scale: usize) -> Result<Self> {
         let shape = decoder.map_or(model.sample_shape(), Decoder::picture_shape).to_vec();
         let range = if decoder.is_some() { Decoder::VALUE_RANGE } else { model.value_range() };
         let picture = format.is_picture().then(|| Picture::new(&shape, range)).transpose()?;
-        Ok(Made { shape, picture })
+        Ok(Made { shape, picture, scale })
     }
 
     /// The file of these samples, pictures in so many columns.
@@ -43,13 +45,14 @@ impl Made {
                 let frame = |f: usize| -> Vec<&[f32]> {
                     samples.iter().map(|s| s.trajectory.get(f).map_or(s.x.as_slice(), Vec::as_slice)).collect()
                 };
-                let mut frames: Vec<_> = (0..frames).map(|f| picture.grid(&frame(f), columns)).collect();
+                let drawn = |samples: &[&[f32]]| picture.grid(samples, columns).enlarged(self.scale);
+                let mut frames = (0..frames).map(|f| drawn(&frame(f))).collect::<edgegen::Result<Vec<_>>>()?;
                 if frames.is_empty() {
-                    frames.push(picture.grid(&rows, columns));
+                    frames.push(drawn(&rows)?);
                 }
                 output::encode_animation(&frames, 150)?
             }
-            (_, Some(picture)) => output::encode_picture(&picture.grid(&rows, columns), format)?,
+            (_, Some(picture)) => output::encode_picture(&picture.grid(&rows, columns).enlarged(self.scale)?, format)?,
             (_, None) => unreachable!("picture formats have a picture"),
         })
     }
