@@ -10,7 +10,8 @@ use crate::error::{Hint, model_error};
 use crate::noise::Noise;
 use ::onnx::budget::Budget;
 use ::onnx::fold::{
-    drop_activation_quantization, drop_quantization_but_of_weighted, round_16_bits_in_float, round_activations_in_float,
+    drop_activation_quantization, drop_all_quantization, drop_quantization_but_of_weighted, round_16_bits_in_float,
+    round_activations_in_float,
 };
 use ::onnx::mend::widen;
 use ::onnx::pb::tensor_proto::DataType;
@@ -32,18 +33,9 @@ impl Engine {
     /// When nothing does.
     pub fn of(file: &mut File, options: &ModelOptions, budget: &Budget) -> Result<(Self, Vec<(String, usize)>)> {
         let isa = exec::Isa::detect();
-        let precision = options.precision.on(isa, file.rounds_activations());
         #[cfg(feature = "emulate-halves")]
         let isa = if isa.computes_in_halves() { isa } else { isa.emulating_halves() };
-        if options.exact_quantization {
-            round_16_bits_in_float(file.graph());
-        } else if precision == exec::Precision::F16 {
-            // what was stored in 8 bits is computed with in 16
-            drop_activation_quantization(file.graph());
-        } else {
-            // a fallback drops the rest
-            drop_quantization_but_of_weighted(file.graph());
-        }
+        let precision = prepare_numbers(isa, file, options);
         let mut planned = plan_without_overflow(isa, file, precision, budget);
         // shapes that are written for a batch: the sample is run in every place of it
         let mut repeated = file.repeated(budget);
@@ -118,6 +110,27 @@ impl Engine {
             Engine::Tract(_) => None,
         }
     }
+}
+
+/// What the plan is to compute in, with the graph's rounding made such that it can.
+fn prepare_numbers(isa: exec::Isa, file: &mut File, options: &ModelOptions) -> exec::Precision {
+    let precision = options.precision.on(isa, file.rounds_activations());
+    if options.exact_quantization {
+        round_16_bits_in_float(file.graph());
+        return precision;
+    }
+    if precision == exec::Precision::F16 {
+        // what was stored in 8 bits is computed with in 16, if all of it is
+        let as_it_is = file.graph().clone();
+        drop_all_quantization(file.graph());
+        if options.precision == Precision::F16 || !file.rounds_activations() {
+            return precision;
+        }
+        *file.graph() = as_it_is;
+    }
+    // a fallback drops the rest
+    drop_quantization_but_of_weighted(file.graph());
+    exec::Precision::F32
 }
 
 /// What runs the graph of `file` by tract.

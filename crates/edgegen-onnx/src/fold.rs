@@ -17,7 +17,42 @@ pub fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
     drop_pairs(graph, |_, _| true)
 }
 
-/// The same, but for what a convolution made or reads in 8 bits, and what is multiplied so with a stored 8-bit matrix. Of pairs
+/// The same, and of the pairs that make the graph's outputs too: what they round is called as the output is.
+pub fn drop_all_quantization(graph: &mut GraphProto) -> usize {
+    let mut dropped = drop_activation_quantization(graph);
+    let outputs: HashSet<String> = graph.output.iter().map(|o| o.name.clone()).collect();
+    let made: HashSet<String> = graph.node.iter().flat_map(|n| n.output.iter().cloned()).collect();
+    let rounded: HashMap<String, String> = graph
+        .node
+        .iter()
+        .filter(|n| n.op_type == "QuantizeLinear")
+        .filter_map(|n| Some((n.output.first()?.clone(), n.given(0)?.to_string())))
+        // what no node makes, and what is an output itself, keeps its name
+        .filter(|(_, from)| made.contains(from) && !outputs.contains(from))
+        .collect();
+    // by what is rounded: what it is called from now on
+    let mut called: HashMap<String, String> = HashMap::new();
+    for node in graph.node.iter().filter(|n| n.op_type == "DequantizeLinear") {
+        let Some((output, from)) = node.output.first().zip(node.given(0).and_then(|q| rounded.get(q))) else {
+            continue;
+        };
+        if outputs.contains(output) {
+            called.entry(from.clone()).or_insert_with(|| output.clone());
+        }
+    }
+    let renamed: HashSet<String> = called.values().cloned().collect();
+    graph.node.retain(|n| n.op_type != "DequantizeLinear" || !n.output.iter().any(|o| renamed.contains(o)));
+    for name in graph.node.iter_mut().flat_map(|n| n.input.iter_mut().chain(&mut n.output)) {
+        if let Some(output) = called.get(name) {
+            *name = output.clone();
+        }
+    }
+    drop_unread_levels(graph);
+    dropped += called.len();
+    dropped
+}
+
+/// The same as [`drop_activation_quantization`], but for what a convolution made or reads in 8 bits, and what is multiplied so with a stored 8-bit matrix. Of pairs
 /// of 16 bits the bounds stay: their steps are finer than anything that is computed here, but what lies beyond is cut off. So
 /// do those of 8 bits that begin at 0, which stand for a ReLU that quantizers take out.
 pub fn drop_quantization_but_of_weighted(graph: &mut GraphProto) -> usize {
@@ -286,6 +321,30 @@ mod tests {
             left,
             [("DequantizeLinear", "wq"), ("Conv", "x"), ("QuantizeLinear", "y"), ("DequantizeLinear", "yq")]
         );
+    }
+
+    #[test]
+    fn the_pair_that_makes_the_output_goes_with_the_others() {
+        let rounding = || {
+            vec![
+                node("Conv", &["x", "w"], "y"),
+                node("Relu", &["y"], "z"),
+                node("QuantizeLinear", &["y", "s"], "yq"),
+                node("DequantizeLinear", &["yq", "s"], "out"),
+            ]
+        };
+        let output = |name: &str| ValueInfoProto { name: name.into(), ..Default::default() };
+        let mut graph = GraphProto { node: rounding(), output: vec![output("out"), output("z")], ..Default::default() };
+        assert_eq!(drop_all_quantization(&mut graph), 1);
+        let left: Vec<(&str, &str)> = graph.node.iter().map(|n| (n.input[0].as_str(), n.output[0].as_str())).collect();
+        assert_eq!(left, [("x", "out"), ("out", "z")]);
+        // of an input, or of another output, the rounding stays
+        for outputs in [vec![output("out"), output("y")], vec![output("out")]] {
+            let node = if outputs.len() == 1 { rounding().split_off(2) } else { rounding() };
+            let mut graph = GraphProto { node, output: outputs, ..Default::default() };
+            let before = graph.node.len();
+            assert_eq!((drop_all_quantization(&mut graph), graph.node.len()), (0, before));
+        }
     }
 
     #[test]
