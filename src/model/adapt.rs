@@ -16,6 +16,28 @@ pub(super) fn keep_output(graph: &mut GraphProto, index: usize) {
     }
 }
 
+/// Makes these values outputs of the graph, after those that it has.
+///
+/// # Errors
+/// When the graph makes no value of a name.
+pub(super) fn give_too(graph: &mut GraphProto, names: &[String]) -> Result<(), String> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let made: HashSet<&str> = graph
+        .node
+        .iter()
+        .flat_map(|n| &n.output)
+        .chain(graph.input.iter().map(|i| &i.name))
+        .map(String::as_str)
+        .collect();
+    if let Some(name) = names.iter().find(|name| !made.contains(name.as_str())) {
+        return Err(format!("the graph has no value {name} that could be observed"));
+    }
+    graph.output.extend(names.iter().map(|name| ValueInfoProto { name: name.clone(), ..Default::default() }));
+    Ok(())
+}
+
 /// Makes of the input `sample` one for each of the parts that it is joined of, and the joining a node of the graph.
 ///
 /// # Errors

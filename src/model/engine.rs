@@ -63,6 +63,9 @@ impl Engine {
             Err(exec::Reason::TooLarge(reason)) => Err(model_error(reason).with_hint(Hint::MaxMemory)),
             Err(exec::Reason::Malformed(reason)) => Err(model_error(format!("the graph is malformed: {reason}"))),
             Err(reason) if options.precision == Precision::F16 => none(&format!("which has no plan ({reason})")),
+            Err(reason) if !options.observed.is_empty() => Err(model_error(format!(
+                "only a network with a plan can be observed, and this one has none ({reason})"
+            ))),
             Err(reason) => {
                 let reason = reason.to_string();
                 let by_tract = tract(file, options, &reason, budget);
@@ -189,9 +192,6 @@ pub(super) fn plan(
     numbers: &exec::Numbers,
     budget: &Budget,
 ) -> std::result::Result<exec::Plan, exec::Reason> {
-    if file.proto.graph.as_ref().is_some_and(|graph| graph.output.len() != 1) {
-        return Err("the graph has several outputs".into());
-    }
     let inputs = &file.inputs;
     let of = |role: Role| inputs.iter().filter(move |i| i.role == role);
     let input = |i: &Input| {

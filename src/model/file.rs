@@ -51,12 +51,14 @@ impl File {
             if options.sha256.is_some() {
                 digest::check_whole(graph)?;
             }
-            keep_prediction(graph, options, metadata)
+            keep_prediction(graph, options, metadata)?;
+            adapt::give_too(graph, &options.observed).map_err(Error::invalid)
         })?;
         let graph = proto.graph.as_mut().expect("it was there");
         let infos = infos(graph)?;
         let parameters = graph.initializer.iter().map(numbers).fold(0, usize::saturating_add);
-        let outputs: Vec<InputInfo> = graph.output.iter().map(|o| info(o).unwrap_or_else(|| unknown(o))).collect();
+        let outputs: Vec<InputInfo> =
+            graph.output.iter().take(1).map(|o| info(o).unwrap_or_else(|| unknown(o))).collect();
         let roles = roles(&infos, &outputs, options, &metadata)?;
         let sample = roles.iter().position(|role| *role == Role::Sample).expect("roles::resolve found one");
         let prediction = outputs.first().ok_or_else(|| model_error("the graph has no output"))?;

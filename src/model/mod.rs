@@ -64,6 +64,8 @@ pub struct Model {
     normalizer: Arc<Normalizer>,
     operators: Arc<[(String, usize)]>,
     parameters: usize,
+    /// How many values are observed beside a prediction.
+    observed: usize,
 }
 
 impl ModelOptions {
@@ -182,6 +184,7 @@ impl Model {
             normalizer: Arc::new(normalizer),
             operators: operators.into(),
             parameters: file.parameters,
+            observed: options.observed.len(),
         })
     }
 
@@ -363,7 +366,7 @@ impl Model {
         let (engine, inputs, shape) = (self.engine.clone(), self.inputs.clone(), self.sample_shape.clone());
         let time = (self.time_as()?, self.scheduler_config.num_train_timesteps);
         let network = ModelNetwork::new(engine, inputs, shape, self.metadata.null_class, time, threads)?;
-        Ok(network.trained_with_prefix(self.metadata.prefix))
+        Ok(network.trained_with_prefix(self.metadata.prefix).observing(self.observed))
     }
 
     #[cfg(test)]

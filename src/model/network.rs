@@ -31,6 +31,8 @@ pub struct ModelNetwork {
     clean: (usize, f64),
     /// The most rows that it was trained to be given clean, where the file says so.
     longest: Option<usize>,
+    /// Whether it gives a variance beside each prediction.
+    has_variance: bool,
 }
 
 /// What changes while a network runs.
@@ -78,12 +80,32 @@ impl ModelNetwork {
             next: None,
             clean: (0, 0.0),
             longest: None,
-        })
+            has_variance: false,
+        }
+        .observing(0))
+    }
+
+    /// The same, of a model of which so many values are observed.
+    pub(super) fn observing(self, count: usize) -> Self {
+        let has_variance = match &self.state {
+            State::Plan { workspace, .. } => workspace.observed().len() > count,
+            State::Tract(_) => false,
+        };
+        ModelNetwork { has_variance, ..self }
     }
 
     /// The same, of a model that was trained to be given at most so many rows clean.
     pub(super) fn trained_with_prefix(self, longest: Option<usize>) -> Self {
         ModelNetwork { longest, ..self }
+    }
+
+    /// The values that were asked for with [`ModelOptions::observe`](super::ModelOptions::observe), in that order, as the latest
+    /// prediction made them: their numbers in ONNX's order.
+    pub fn observed(&self) -> &[Vec<f32>] {
+        match &self.state {
+            State::Plan { workspace, .. } => &workspace.observed()[usize::from(self.has_variance)..],
+            State::Tract(_) => &[],
+        }
     }
 
     /// The bytes that it works in, where they are known: not where tract runs it.
@@ -180,7 +202,9 @@ impl Network for ModelNetwork {
 
     fn variance(&self) -> Option<&[f32]> {
         match &self.state {
-            State::Plan { workspace, .. } => workspace.observed().first().map(Vec::as_slice),
+            State::Plan { workspace, .. } => {
+                workspace.observed().first().filter(|_| self.has_variance).map(Vec::as_slice)
+            }
             State::Tract(tract) => tract.variance(),
         }
     }

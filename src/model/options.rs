@@ -78,6 +78,7 @@ pub struct ModelOptions {
     pub(super) joins: Vec<Join>,
     pub(super) output: Option<String>,
     pub(super) make_up: bool,
+    pub(super) observed: Vec<String>,
 }
 
 impl ModelOptions {
@@ -126,6 +127,16 @@ impl ModelOptions {
     /// The output called `name` is the prediction, of a network that has several.
     pub fn output(mut self, name: impl Into<String>) -> Self {
         self.output = Some(name.into());
+        self
+    }
+
+    /// The values of the graph called so are given beside every prediction, by [`ModelNetwork::observed`], to calibrate or to
+    /// look into a network. Only a plan of edgegen's own gives them; what is fused with others otherwise is then not, so calls
+    /// take longer.
+    ///
+    /// [`ModelNetwork::observed`]: crate::model::ModelNetwork::observed
+    pub fn observe(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.observed.extend(names.into_iter().map(Into::into));
         self
     }
 
