@@ -144,6 +144,7 @@ fn tract(
     budget: &Budget,
 ) -> Result<(Engine, Vec<(String, usize)>)> {
     widen(file.graph());
+    ::onnx::expand::work_out_blocks(file.graph()).map_err(model_error)?;
     if options.exact_quantization {
         round_activations_in_float(file.graph());
     } else {

@@ -48,7 +48,8 @@ impl Source {
         match self {
             Source::Raw(raw, kind) => from_bytes(raw, *kind).unwrap_or_default(),
             Source::Quantized(levels, each) => {
-                let Stored8 { values, scales, zeros, .. } = &**levels;
+                let Stored8 { scales, zeros, .. } = &**levels;
+                let values = levels.values();
                 let runs = values.chunks((*each).max(1)).enumerate();
                 let zero = |i: usize| if zeros.is_empty() { 0.0 } else { zeros[i % zeros.len()] };
                 let number = |i: usize, v: &i8| (f32::from(*v) - zero(i)) * scales[i % scales.len()];
@@ -78,10 +79,18 @@ impl Values {
     }
 
     /// As whole numbers of 8 bits, which they are.
-    pub fn to_i8(&self) -> Vec<i8> {
+    pub fn levels(&self) -> Levels {
         match (self.ready.get(), &self.source) {
-            (None, Some(Source::Raw(raw, DataType::Int8))) => raw.iter().map(|b| *b as i8).collect(),
-            _ => self.iter().map(|v| *v as i8).collect(),
+            (None, Some(Source::Raw(raw, DataType::Int8))) => Levels::Raw(raw.clone()),
+            _ => Levels::Here(self.iter().map(|v| *v as i8).collect()),
+        }
+    }
+
+    /// The bytes of numbers of 4 bits that were not worked out.
+    pub fn of_4_bits(&self) -> Option<&Bytes> {
+        match &self.source {
+            Some(Source::Raw(raw, DataType::Int4)) => Some(raw),
+            _ => None,
         }
     }
 }
@@ -127,13 +136,65 @@ pub fn made(dims: &[usize], given: usize) -> Result<usize, Reason> {
 #[derive(Clone, Debug)]
 pub struct Stored8 {
     /// The weights.
-    pub values: Vec<i8>,
+    pub levels: Levels,
     /// What they are around, as scales are given; nothing if all are around zero.
     pub zeros: Vec<f32>,
     /// One scale, or one for each index of `axis`.
     pub scales: Vec<f32>,
     /// The dimension that scales are for.
     pub axis: usize,
+}
+
+/// Where weights of 8 bits are: those of a file are not there twice.
+#[derive(Clone, Debug)]
+pub enum Levels {
+    /// Here.
+    Here(Vec<i8>),
+    /// A tensor's bytes.
+    Raw(Bytes),
+    /// A tensor of 4 bits, whose blocks are multiplied with whole numbers.
+    Blocks(Blocks),
+}
+
+/// Signed numbers of 4 bits `[out, in, taps]`, blocks of which along the second dimension are multiplied with whole numbers.
+#[derive(Clone, Debug)]
+pub struct Blocks {
+    /// Two numbers a byte, the first in the low bits.
+    pub bytes: Bytes,
+    /// The multiples, `[out, blocks, taps]`.
+    pub multiples: Vec<i8>,
+    /// How many inputs an output has.
+    pub length: usize,
+    /// How many of them are a block.
+    pub block: usize,
+    /// How many numbers each input has.
+    pub taps: usize,
+}
+
+impl Blocks {
+    /// The numbers that they come to.
+    fn values(&self) -> Vec<i8> {
+        let of_output = self.length * self.taps;
+        let blocks = self.length.div_ceil(self.block);
+        let nibble = |at: usize| (self.bytes[at / 2] << (4 - at % 2 * 4)) as i8 >> 4;
+        let outputs = self.multiples.len() / (blocks * self.taps).max(1);
+        let number = |at: usize| {
+            let (output, input, tap) = (at / of_output, at % of_output / self.taps, at % self.taps);
+            nibble(at).wrapping_mul(self.multiples[(output * blocks + input / self.block) * self.taps + tap])
+        };
+        (0..outputs * of_output).map(number).collect()
+    }
+}
+
+impl Stored8 {
+    /// The weights, worked out if a file has them in another form.
+    pub fn values(&self) -> Cow<'_, [i8]> {
+        match &self.levels {
+            Levels::Here(values) => values.into(),
+            Levels::Raw(bytes) => bytes.iter().map(|b| *b as i8).collect(),
+            Levels::Blocks(blocks) => blocks.values().into(),
+        }
+    }
 }
 
 impl Constant {
@@ -178,6 +239,11 @@ impl Constant {
         // what is stored in 16 bits is computed with in 32
         let kind = if is_integer(stored) || stored == DataType::Double { stored } else { DataType::Float };
         let count = count(&dims).ok()?;
+        // an odd number of them would end within a byte
+        if stored == DataType::Int4 && count % 2 == 0 && tensor.raw_data.len() == count / 2 {
+            let values = Values { source: Some(Source::Raw(tensor.raw_data.clone(), stored)), ..Values::default() };
+            return Some(Constant { dims, values, exact: true, kind, levels: None });
+        }
         if bytes_of(stored).is_some_and(|bytes| count >= LARGE && tensor.raw_data.len() == bytes * count) {
             let source = Some(Source::Raw(tensor.raw_data.clone(), stored));
             let values = Values { source, ..Values::default() };
@@ -332,6 +398,7 @@ fn from_bytes(raw: &[u8], kind: DataType) -> Option<Vec<f32>> {
         DataType::Int64 => read!(i64, 8),
         DataType::Int32 => read!(i32, 4),
         DataType::Int8 => raw.iter().map(|b| f32::from(*b as i8)).collect(),
+        DataType::Int4 => raw.iter().flat_map(|b| [(b << 4) as i8 >> 4, *b as i8 >> 4]).map(f32::from).collect(),
         DataType::Uint8 | DataType::Bool => raw.iter().map(|b| f32::from(*b)).collect(),
         _ => return None,
     })

@@ -2,7 +2,7 @@
 
 use super::places::{check_image, sides_of_each};
 use super::{Compiler, NO_PLACE};
-use crate::constant::Constant;
+use crate::constant::{Constant, Stored8};
 use crate::place::Slice;
 use crate::reason::Reason;
 use kernels::arena::ImageView;
@@ -74,14 +74,13 @@ impl<'a> Compiler<'_, 'a> {
     }
 }
 
-/// The weights in 8 bits, with a scale for each of what lies along dimension `axis` or one for all, if they are stored so.
-pub fn stored_8bit(weights: &Constant, axis: usize) -> Option<(&[i8], &[f32])> {
-    let (values, scales, zeros) = stored_around(weights, axis)?;
-    zeros.is_empty().then_some((values, scales))
+/// The weights in 8 bits, around zero, with a scale for each of what lies along dimension `axis` or one for all, if they are
+/// stored so.
+pub fn stored_8bit(weights: &Constant, axis: usize) -> Option<&Stored8> {
+    stored_around(weights, axis).filter(|stored| stored.zeros.is_empty())
 }
 
-/// The same, with what they are around: nothing if all are around zero.
-pub fn stored_around(weights: &Constant, axis: usize) -> Option<(&[i8], &[f32], &[f32])> {
-    let stored = weights.levels.as_ref().filter(|s| s.scales.len() == 1 || s.axis == axis)?;
-    Some((&stored.values, &stored.scales, &stored.zeros))
+/// The same, around whatever numbers.
+pub fn stored_around(weights: &Constant, axis: usize) -> Option<&Stored8> {
+    weights.levels.as_deref().filter(|stored| stored.scales.len() == 1 || stored.axis == axis)
 }

@@ -4,7 +4,7 @@ use super::batch_norm::{self, Affine};
 use super::window::{self, WINDOW};
 use super::{InHalves, Operation, Operator, computed_conv, depthwise};
 use crate::compile::{Compiler, Layout8, Readers, stored_8bit};
-use crate::constant::Constant;
+use crate::constant::{Constant, Stored8, Values};
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
 use crate::node::pair;
@@ -108,7 +108,7 @@ impl Conv<'_> {
     }
 
     /// Weights and scales, if they are stored in 8 bits and there are kernels for this form.
-    fn stored_8bit(&self) -> Option<(&[i8], &[f32])> {
+    fn stored_8bit(&self) -> Option<&Stored8> {
         if self.groups == 1 { stored_8bit(&self.weights, 0) } else { None }
     }
 }
@@ -135,14 +135,15 @@ impl<'a> Operation<'a> for Conv<'a> {
         let (shape, bias) = (self.shape()?, self.bias.as_deref());
         let stored = self.stored_8bit();
         if let Some((stored, (params, inputs))) = stored.zip(c.value_8bit(self.x, Layout8::Image)) {
-            return convolve_8bit(c, out, shape, stored, bias, (params, &inputs, Layout8::Image));
+            let values = stored.values();
+            return convolve_8bit(c, out, shape, (&values, &stored.scales), bias, (params, &inputs, Layout8::Image));
         }
         let inputs = c.images(self.x, self.border)?;
-        let weights = Weights { float: &self.weights.values.decoded(), stored };
         if self.groups == 1 {
+            let weights = Weights { float: Floats::Stored(&self.weights.values), stored };
             convolve_images(c, out, shape, weights, bias, &inputs)
         } else {
-            convolve_groups(c, out, (shape, self.groups), weights.float, bias, &inputs)
+            convolve_groups(c, out, (shape, self.groups), &self.weights.values.decoded(), bias, &inputs)
         }
     }
 }
@@ -150,8 +151,24 @@ impl<'a> Operation<'a> for Conv<'a> {
 /// A convolution's weights, as numbers and, if they are stored so, in 8 bits with their scales.
 #[derive(Clone, Copy)]
 pub struct Weights<'w> {
-    pub float: &'w [f32],
-    pub stored: Option<(&'w [i8], &'w [f32])>,
+    pub float: Floats<'w>,
+    pub stored: Option<&'w Stored8>,
+}
+
+/// Weights as numbers, which may have to be worked out, and are only where they are read.
+#[derive(Clone, Copy)]
+pub enum Floats<'w> {
+    Here(&'w [f32]),
+    Stored(&'w Values),
+}
+
+impl<'w> Floats<'w> {
+    fn numbers(self) -> Cow<'w, [f32]> {
+        match self {
+            Floats::Here(numbers) => numbers.into(),
+            Floats::Stored(values) => values.decoded(),
+        }
+    }
 }
 
 /// The images that a convolution makes, and what is added to them.
@@ -224,7 +241,7 @@ pub fn convolve_groups<'a>(
         );
         let views = (&*all(inputs, c_in)?, &*all(&images, c_out)?);
         let bias = bias.map(|all| &all[i * c_out..][..c_out]);
-        convolve_by(c, of_these, method, Weights { float: &float, stored: None }, bias, views, sums_of_these)?;
+        convolve_by(c, of_these, method, Weights { float: Floats::Here(&float), stored: None }, bias, views, sums_of_these)?;
     }
     c.put(out, place);
     Ok(())
@@ -279,8 +296,12 @@ fn convolve_by(
     let as_large = (input.h, input.w) == (output.h, output.w);
     let square = winograd::suits(&shape, output.h, output.w, winograd::float::many(input.precision)).next().filter(|_| as_large);
     let method = method.or(square.map(Method::Winograd)).unwrap_or(Method::Direct);
-    let eight = weights.stored.filter(|_| method == Method::Direct && input.precision == Precision::F32).map(|(all, scales)| Stored::Eight(all, scales));
-    let weights = eight.unwrap_or(Stored::Float(weights.float));
+    let eight = weights.stored.filter(|_| method == Method::Direct && input.precision == Precision::F32);
+    let (levels, floats) = match eight {
+        Some(stored) => (stored.values(), Cow::default()),
+        None => (Cow::default(), weights.float.numbers()),
+    };
+    let weights = eight.map_or(Stored::Float(&floats), |stored| Stored::Eight(&levels, &stored.scales));
     if product(&[shape.c_out, shape.c_in, shape.kernel[0], shape.kernel[1]]) != weights.len() {
         return Err("weights of another number".into());
     }

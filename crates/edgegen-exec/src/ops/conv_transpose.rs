@@ -1,7 +1,7 @@
 //! ConvTranspose: what falls on a pixel of the result comes from as many pixels of the input as the stride leaves taps. Results
 //! whose places leave the same rest by the stride have the same taps, so each such set is a convolution of the input.
 
-use super::conv::{Made, Weights, convolve, convolve_groups, convolve_images};
+use super::conv::{Floats, Made, Weights, convolve, convolve_groups, convolve_images};
 use super::window;
 use super::{Operation, Operator, computed_conv};
 use crate::compile::{Compiler, sides};
@@ -164,7 +164,7 @@ impl<'a> Operation<'a> for InPhases<'a> {
             };
             let views = (&*some(&inputs, without)?, &*some(&made.images, every)?);
             let residual = made.sums.1.map(|r| every(r, phases).ok_or(UNKNOWN)).transpose()?;
-            let weights = Weights { float: &turned, stored: None };
+            let weights = Weights { float: Floats::Here(&turned), stored: None };
             convolve(c, shape, weights, self.bias, views, (made.sums.0, residual))?;
         }
         c.put(made.out, made.place);
@@ -245,7 +245,7 @@ impl<'a> Operation<'a> for Spread<'a> {
         if self.groups > 1 {
             return convolve_groups(c, out, (shape, self.groups), &turned, self.bias, &spread);
         }
-        convolve_images(c, out, shape, Weights { float: &turned, stored: None }, self.bias, &spread)
+        convolve_images(c, out, shape, Weights { float: Floats::Here(&turned), stored: None }, self.bias, &spread)
     }
 }
 

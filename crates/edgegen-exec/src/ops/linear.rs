@@ -1,10 +1,10 @@
 //! Gemm, and MatMul by a stored matrix: a matrix times a vector, or a convolution of pixels that stand in a row.
 
 use super::product_by_range::product_by_range;
-use super::conv::{Weights, convolve, convolve_8bit, fits_halves};
+use super::conv::{Floats, Weights, convolve, convolve_8bit, fits_halves};
 use super::{InHalves, Operation, Operator};
 use crate::compile::{Compiler, Layout8, stored_8bit, stored_around};
-use crate::constant::{Constant, broadcast};
+use crate::constant::{Constant, Levels, Stored8, broadcast};
 use crate::graph::{Inference, unknown_form};
 use crate::lower::{Lowered, Lowering};
 use crate::node::{float, int};
@@ -84,12 +84,12 @@ impl<'a> Linear<'a> {
     }
 
     /// The weights in 8 bits, if they are stored so with a scale for each output.
-    fn stored(&self) -> Option<(&'a [i8], &'a [f32])> {
+    fn stored(&self) -> Option<&'a Stored8> {
         stored_8bit(self.weights, usize::from(self.by_column))
     }
 
     /// The same, with what they are around.
-    fn stored_around(&self) -> Option<(&'a [i8], &'a [f32], &'a [f32])> {
+    fn stored_around(&self) -> Option<&'a Stored8> {
         stored_around(self.weights, usize::from(self.by_column))
     }
 }
@@ -126,13 +126,15 @@ impl<'a> Operation<'a> for Linear<'a> {
         }
         let shape = Shape::plain(n, k, [1, 1], [0, 0]);
         let bias = self.bias.map(|b| b.values.as_slice());
-        let stored = self.stored().map(|(all, scales)| (by_row(all, n, self.by_column), scales));
-        if let Some(((rows, scales), (params, inputs))) = stored.as_ref().zip(c.value_8bit(self.x, Layout8::Rows)) {
-            return convolve_8bit(c, out, shape, (rows, scales), bias, (params, &inputs, Layout8::Rows));
+        let stored = self.stored().map(|stored| rows_of(stored, n, self.by_column));
+        if let Some((stored, (params, inputs))) = stored.as_ref().zip(c.value_8bit(self.x, Layout8::Rows)) {
+            let values = stored.values();
+            return convolve_8bit(c, out, shape, (&values, &stored.scales), bias, (params, &inputs, Layout8::Rows));
         }
-        if let Some(((all, scales, zeros), levels)) = self.stored_around().zip(c.value_by_range(self.x)) {
-            let rows = by_row(all, n, self.by_column);
-            return product_by_range(c, out, shape, (&rows, scales, zeros), self.bias, levels);
+        if let Some((stored, levels)) = self.stored_around().zip(c.value_by_range(self.x)) {
+            let values = stored.values();
+            let rows = by_row(&values, n, self.by_column);
+            return product_by_range(c, out, shape, (&rows, &stored.scales, &stored.zeros), self.bias, levels);
         }
         let input = c.value(self.x)?;
         let input = c.as_rows(&input)?;
@@ -142,8 +144,8 @@ impl<'a> Operation<'a> for Linear<'a> {
         let floats = if stored.is_none() { self.weights.values.decoded() } else { Cow::default() };
         let rows = if stored.is_none() { by_row(&floats, n, self.by_column) } else { Cow::default() };
         let views = (&[input][..], &[output.rows().ok_or("no rows")?][..]);
-        let stored = stored.as_ref().map(|(rows, scales)| (rows.as_ref(), *scales));
-        convolve(c, shape, Weights { float: &rows, stored }, bias, views, (sums.bias, residual))?;
+        let weights = Weights { float: Floats::Here(&rows), stored: stored.as_deref() };
+        convolve(c, shape, weights, bias, views, (sums.bias, residual))?;
         c.put(sums.out, output);
         Ok(())
     }
@@ -154,9 +156,10 @@ impl<'a> Linear<'a> {
         let input = c.value(self.x)?;
         let input = c.contiguous(&input, |p| p.run().is_some())?;
         let output = c.row_major(c.dims(out)?)?;
-        let stored = self.stored().filter(|(_, scales)| [1, n].contains(&scales.len()));
+        let stored = self.stored().filter(|stored| [1, n].contains(&stored.scales.len()));
+        let levels = stored.map(Stored8::values).unwrap_or_default();
         let floats = if stored.is_none() { self.weights.values.decoded() } else { Cow::default() };
-        let stored = stored.map_or(Stored::Float(&floats), |(all, scales)| Stored::Eight(all, scales));
+        let stored = stored.map_or(Stored::Float(&floats), |stored| Stored::Eight(&levels, &stored.scales));
         if k.checked_mul(n) != Some(stored.len()) {
             return Err("weights of another number".into());
         }
@@ -171,6 +174,15 @@ impl<'a> Linear<'a> {
         c.put(out, output);
         Ok(())
     }
+}
+
+/// Weights of a matrix of n rows, row by row.
+fn rows_of(stored: &Stored8, n: usize, by_column: bool) -> Cow<'_, Stored8> {
+    if !by_column {
+        return Cow::Borrowed(stored);
+    }
+    let levels = Levels::Here(by_row(&stored.values(), n, true).into_owned());
+    Cow::Owned(Stored8 { levels, zeros: stored.zeros.clone(), scales: stored.scales.clone(), axis: 0 })
 }
 
 /// A matrix of n rows, row by row.

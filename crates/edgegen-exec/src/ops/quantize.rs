@@ -3,19 +3,20 @@
 use super::image_map::{ImageFunction, ImageMap, Output};
 use super::{Fusion, Operation, Operator, same_shape};
 use crate::compile::{Compiler, Layout8, Readers};
-use crate::constant::{Constant, Stored8};
+use crate::constant::{Blocks, Constant, Levels, Stored8};
 use crate::lower::{Lowered, Lowering};
-use crate::node::{int, text};
+use crate::node::int;
 use crate::place::{Access, Places};
 use crate::reason::Reason;
 use kernels::arena::ImageView;
 use kernels::conv8::QuantParams;
+use onnx::expand::multiples_of_blocks;
 use onnx::pb::NodeProto;
 use onnx::pb::tensor_proto::DataType;
 
 pub static OPERATORS: &[Operator] = &[
     Operator::new("QuantizeLinear").attributes(&["axis", "saturate"]).any_type().infer(same_shape).fold(quantize).lower(rounding),
-    Operator::new("DequantizeLinear").attributes(&["axis"]).any_type().infer(same_shape).fold(dequantize),
+    Operator::new("DequantizeLinear").attributes(&["axis", "block_size"]).any_type().infer(same_shape).fold(dequantize),
 ];
 
 fn quantize(_: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Vec<Constant>>, Reason> {
@@ -38,9 +39,22 @@ fn dequantize(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Ve
     let (stored, scale) = (of(0).ok_or_else(unknown)?, of(1).ok_or_else(unknown)?);
     let axis = int(node, "axis").unwrap_or(1);
     let axis = if axis < 0 { axis.saturating_add(stored.dims.len() as i64) } else { axis };
+    if let Some(bytes) = stored.values.of_4_bits() {
+        let size = |n: i64| usize::try_from(n).map_err(|_| unknown());
+        let (axis, block) = (size(axis)?, size(int(node, "block_size").unwrap_or(0))?);
+        let found = multiples_of_blocks(&stored.dims, axis, block, &scale.values).ok_or_else(unknown)?;
+        let length = stored.dims[1];
+        let taps = stored.dims[2..].iter().product();
+        let blocks = Blocks { bytes: bytes.clone(), multiples: found.multiples, length, block, taps };
+        let levels = Stored8 { levels: Levels::Blocks(blocks), zeros: Vec::new(), scales: found.units, axis: 0 };
+        return Ok(Some(vec![Constant::of_levels(stored.dims.clone(), levels, length * taps)]));
+    }
+    if int(node, "block_size").is_some_and(|block| block != 0) {
+        return Err(unknown());
+    }
     let groups = scale.values.len();
     let axis = usize::try_from(axis).ok().filter(|a| groups == 1 || *a < stored.dims.len()).ok_or_else(unknown)?;
-    if groups == 0 || (groups != 1 && stored.dims[axis] != groups) || text(node, "block_size").is_some() {
+    if groups == 0 || (groups != 1 && stored.dims[axis] != groups) {
         return Err(unknown());
     }
     let each: usize = stored.dims.iter().skip(axis.saturating_add(1)).product();
@@ -51,14 +65,14 @@ fn dequantize(node: &NodeProto, input: &[Option<&Constant>]) -> Result<Option<Ve
     if matches!(stored.kind, DataType::Int8 | DataType::Uint8) {
         // levels from 0 to 255 as those from -128 to 127 that lie 128 lower
         let lower = if stored.kind == DataType::Uint8 { 128.0 } else { 0.0 };
-        let values = match stored.kind {
-            DataType::Int8 => stored.values.to_i8(),
-            _ => stored.values.iter().map(|v| (*v - lower) as i8).collect(),
+        let found = match stored.kind {
+            DataType::Int8 => stored.values.levels(),
+            _ => Levels::Here(stored.values.iter().map(|v| (*v - lower) as i8).collect()),
         };
         let zeros: Vec<f32> = zeros.iter().map(|zero| zero - lower).collect();
         let zeros = if zeros.iter().all(|zero| *zero == 0.0) { Vec::new() } else { zeros };
-        let levels = Stored8 { values, zeros, scales: scale.values.to_vec(), axis };
-        let each = if groups == 1 { levels.values.len() } else { each };
+        let levels = Stored8 { levels: found, zeros, scales: scale.values.to_vec(), axis };
+        let each = if groups == 1 { stored.len() } else { each };
         return Ok(Some(vec![Constant::of_levels(stored.dims.clone(), levels, each)]));
     }
     let mut values = stored.values.to_vec();

@@ -340,6 +340,39 @@ fn several_images_are_convolved_in_8_bits_as_each_by_itself() {
     assert_eq!(together, apart);
 }
 
+#[test]
+fn weights_of_4_bits_in_blocks_are_those_of_8_that_they_come_to() {
+    let (dims, [outputs, inputs, taps]) = ([1, 64, 20], [70, 64, 3]);
+    let run = |in_blocks: bool| {
+        let mut b = Builder::new(11);
+        let levels: Vec<i8> = (0..outputs * inputs * taps).map(|_| b.below(16) as i8 - 8).collect();
+        let multiples: Vec<f32> = (0..outputs * inputs / 32 * taps).map(|_| (b.below(15) + 1) as f32).collect();
+        // numbers of few digits, whose multiples are exact
+        let scales: Vec<f32> =
+            multiples.iter().enumerate().map(|(i, m)| m * (64 + i / (inputs / 32 * taps)) as f32 / 4096.0).collect();
+        let weights = if in_blocks {
+            let raw = levels.chunks(2).map(|pair| (pair[0] & 15) as u8 | (pair[1] as u8) << 4).collect();
+            let stored = b.tensor(&[outputs, inputs, taps], DataType::Int4, raw);
+            let scales = b.stored(&[outputs, inputs / 32, taps], &scales);
+            b.op(
+                "DequantizeLinear",
+                &[&stored, &scales],
+                &[Attribute::Int("axis", 1), Attribute::Int("block_size", 32)],
+            )
+        } else {
+            let scale = |i: usize| scales[(i / taps / 32) * taps + i % taps];
+            let numbers: Vec<f32> = levels.iter().enumerate().map(|(i, level)| f32::from(*level) * scale(i)).collect();
+            b.stored(&[outputs, inputs, taps], &numbers)
+        };
+        let made = b.op("Conv", &["x", &weights], &[Attribute::Ints("pads", &[1; 2])]);
+        steps_and_result(&mut b, &dims, &made).1
+    };
+    let (blocks, numbers) = (run(true), run(false));
+    let most = numbers.iter().fold(0f32, |m, v| m.max(v.abs()));
+    assert!(most > 1.0);
+    assert!(blocks.iter().zip(&numbers).all(|(a, b)| (a - b).abs() < 1e-5 * most));
+}
+
 /// What a random network makes in such numbers on a kind of CPU, and whether some of it was in 16 bits.
 fn result_in(precision: Precision, isa: Isa, seed: u64) -> (Vec<f32>, bool) {
     let (dims, plan) = random_plan(precision, isa, seed);

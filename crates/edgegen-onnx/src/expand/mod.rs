@@ -28,6 +28,7 @@ use crate::Result;
 use crate::pb::tensor_proto::DataType;
 use crate::pb::{GraphProto, NodeProto, TensorProto};
 use crate::signature::called;
+pub use quantized::{Multiples, multiples_of_blocks, work_out_blocks};
 use std::collections::HashMap;
 pub use writer::Writer;
 

@@ -5,8 +5,9 @@ use super::writer::{int, stored};
 use super::{Known, Writer, unknown};
 use crate::Result;
 use crate::pb::tensor_proto::DataType;
-use crate::pb::{AttributeProto, NodeProto, TensorProto};
+use crate::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use half::{bf16, f16};
+use std::collections::{HashMap, HashSet};
 
 /// The most numbers that stored weights may become.
 const MOST: usize = 1 << 28;
@@ -236,6 +237,24 @@ fn matrix_of_few_bits(node: &NodeProto, known: &dyn Known) -> Result<Vec<NodePro
             Some(zeros).filter(|zeros| zeros.len() == scales.len()).ok_or(unfit)?
         }
     };
+    if zeros.iter().all(|zero| *zero == 8.0)
+        && bits == 4
+        && inputs % block == 0
+        && let Some(Multiples { units, multiples }) = multiples_of_blocks(&[outputs, inputs], 1, block, &scales)
+    {
+        let mut weights = vec![0u8; count];
+        for (at, level) in levels.iter().enumerate() {
+            let (o, i) = (at / inputs, at % inputs);
+            weights[i * outputs + o] = ((level - 8) as i8).wrapping_mul(multiples[at / block]) as u8;
+        }
+        let mut w = Writer::new(node, known);
+        let matrix = w.tensor(stored(&[inputs, outputs], DataType::Int8, weights));
+        let units = stored_floats(&mut w, &[outputs], &units);
+        let matrix = dequantized(&mut w, [Some(&matrix), Some(&units), None], Some(1));
+        let result = w.op("MatMul", &[node.given(0).unwrap_or_default(), &matrix]);
+        let result = with_bias(&mut w, result, node.given(5));
+        return Ok(w.finish_one(node, result));
+    }
     // as MatMul takes it: a column for each output
     let mut weights = vec![0.0; count];
     for (o, (i, at)) in (0..outputs).flat_map(|o| (0..inputs).map(move |i| (o, (i, o * blocks * block + i)))) {
@@ -321,6 +340,73 @@ fn in_blocks(
     Ok(levels.iter().enumerate().map(number).collect())
 }
 
+/// Works out stored numbers of 4 bits that were left for a plan, which has them in 8.
+pub fn work_out_blocks(graph: &mut GraphProto) -> Result<()> {
+    let of_4_bits = |t: &&TensorProto| t.data_type == DataType::Int4 as i32;
+    let stored: HashMap<String, TensorProto> =
+        graph.initializer.iter().filter(of_4_bits).map(|t| (t.name.clone(), t.clone())).collect();
+    let (mut made, mut nodes) = (Vec::new(), Vec::new());
+    for node in std::mem::take(&mut graph.node) {
+        let tensor = node.given(0).filter(|_| node.op_type == "DequantizeLinear").and_then(|name| stored.get(name));
+        let scales = node.given(1).and_then(|name| graph.initializer.iter().find(|t| t.name == name));
+        let (Some(tensor), Some(scales), Some(name)) = (tensor, scales, node.result(0)) else {
+            nodes.push(node);
+            continue;
+        };
+        let sizes = |t: &TensorProto| t.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect::<Vec<_>>();
+        let (levels, floats) =
+            whole_numbers(tensor).zip(floats_of(scales)).ok_or("its numbers are of an unknown type")?;
+        let axis = from_the_start(node.int("axis").unwrap_or(1), tensor.dims.len())?;
+        let (block, zeros) = (size(&node, "block_size")?, vec![0.0; floats.len()]);
+        let values = in_blocks(&levels, &sizes(tensor), axis, block, (&floats, &sizes(scales)), &zeros)?;
+        let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        made.push(TensorProto { name: name.into(), ..super::writer::stored(&sizes(tensor), DataType::Float, raw) });
+    }
+    graph.node = nodes;
+    let read: HashSet<&String> = graph.node.iter().flat_map(|n| &n.input).collect();
+    graph.initializer.retain(|t| !stored.contains_key(&t.name) || read.contains(&t.name));
+    graph.initializer.extend(made);
+    Ok(())
+}
+
+/// Scales of blocks as whole multiples of one number for each output.
+pub struct Multiples {
+    /// That number of each output.
+    pub units: Vec<f32>,
+    /// The multiples, in the order of the scales.
+    pub multiples: Vec<i8>,
+}
+
+/// The largest multiple: eight times it, the largest number of 4 bits, is within 8 bits.
+const LARGEST_MULTIPLE: i8 = 15;
+
+/// What the scales of blocks along the second dimension are multiples of, so that numbers of 4 bits are numbers of 8 with a
+/// scale for each output, the first dimension: nothing if they are no such multiples.
+pub fn multiples_of_blocks(dims: &[usize], axis: usize, block: usize, scales: &[f32]) -> Option<Multiples> {
+    let &[outputs, length, ref taps @ ..] = dims else { return None };
+    let of_output = length.div_ceil(Some(block).filter(|b| *b > 0)?).checked_mul(taps.iter().product())?;
+    if axis != 1 || of_output == 0 || outputs.checked_mul(of_output) != Some(scales.len()) {
+        return None;
+    }
+    let (mut units, mut multiples) = (Vec::with_capacity(outputs), Vec::with_capacity(scales.len()));
+    for row in scales.chunks(of_output) {
+        let least = row.iter().copied().fold(f32::INFINITY, f32::min);
+        if !(least > 0.0 && least.is_finite()) {
+            return None;
+        }
+        let multiple = |scale: &f32, unit: f32| {
+            let n = (scale / unit).round();
+            ((1.0..=f32::from(LARGEST_MULTIPLE)).contains(&n) && n * unit == *scale).then_some(n as i8)
+        };
+        let all = |unit: f32| row.iter().map(|scale| multiple(scale, unit)).collect::<Option<Vec<i8>>>();
+        let (unit, found) =
+            (1..=LARGEST_MULTIPLE).map(|n| least / f32::from(n)).find_map(|unit| Some((unit, all(unit)?)))?;
+        units.push(unit);
+        multiples.extend(found);
+    }
+    Some(Multiples { units, multiples })
+}
+
 /// DequantizeLinear of stored numbers of other than 8 bits, or in blocks, worked out; onnxruntime's as ONNX's.
 fn dequantize(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProto>>> {
     let standard = || (node.domain == "com.microsoft").then(|| vec![as_standard(node)]);
@@ -331,9 +417,24 @@ fn dequantize(node: &NodeProto, known: &dyn Known) -> Result<Option<Vec<NodeProt
         return Ok(standard());
     }
     let dims: Vec<usize> = tensor.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect();
-    let levels = whole_numbers(tensor).ok_or("its numbers are of an unknown type")?;
     let scales = stored_input(node, known, 1)?;
     let floats = floats_of(scales).ok_or("its scales are of an unknown type")?;
+    // numbers of 8 bits with a scale for each output: who reads them works them out
+    if kind == DataType::Int4
+        && node.given(2).is_none()
+        && block > 0
+        && dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) == Some(2 * tensor.raw_data.len())
+        && multiples_of_blocks(
+            &dims,
+            usize::try_from(node.int("axis").unwrap_or(1)).unwrap_or(0),
+            block as usize,
+            &floats,
+        )
+        .is_some()
+    {
+        return Ok(standard());
+    }
+    let levels = whole_numbers(tensor).ok_or("its numbers are of an unknown type")?;
     let zeros: Vec<f32> = match node.given(2) {
         None => vec![0.0; floats.len()],
         Some(_) => {
