@@ -13,6 +13,7 @@ mod noise_path;
 mod ops;
 mod optimizer;
 mod process;
+mod quantize;
 mod sample;
 mod sequences;
 mod train;
@@ -37,6 +38,7 @@ enum Command {
     TrainClassifier(cli::train_classifier::TrainClassifierArgs),
     Eval(cli::eval::EvalArgs),
     Tune(cli::tune::TuneArgs),
+    Quantize(cli::quantize::QuantizeArgs),
     #[command(hide = true)]
     BenchStep(cli::bench_step::BenchStepArgs),
     #[command(hide = true)]
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::TrainClassifier(args) => cli::train_classifier::run(&args),
         Command::Eval(args) => cli::eval::run(&args),
         Command::Tune(args) => cli::tune::run(&args),
+        Command::Quantize(args) => cli::quantize::run(&args),
         Command::BenchStep(args) => cli::bench_step::run(&args),
         Command::DumpForward(args) => cli::dump_forward::run(&args),
     };

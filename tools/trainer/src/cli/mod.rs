@@ -1,10 +1,11 @@
 //! The commands, one file each.
 
 pub mod bench_step;
-mod data;
+pub mod data;
 pub mod dump_forward;
 pub mod eval;
 pub mod export;
+pub mod quantize;
 pub mod sample;
 pub mod train;
 pub mod train_classifier;

@@ -1,7 +1,7 @@
 //! From a checkpoint to ONNX: the graph, and its quantized form.
 
 mod calibrate;
-mod graph;
+pub mod graph;
 mod layers;
 mod model;
 mod quantize;
