@@ -4,7 +4,7 @@
     nice -n 10 python3 tools/bench/trained_networks.py target/trained 8
     python3 tools/bench/quantize.py target/release/edgegen-trainer target/release/edgegen target/trained
 
-onnxruntime's calibration (MinMax, Entropy, Percentile), a scale for each output channel, of Conv, MatMul and Gemm, sees the data
+Writes NAME.int8.onnx beside NAME.onnx, or takes the one that is there. onnxruntime's calibration (MinMax, Entropy, Percentile), a scale for each output channel, of Conv, MatMul and Gemm, sees the data
 noised to levels spread over the schedule. All files then make samples from the same noise under the same conditions by the same
 20-step DDIM loop, run by onnxruntime, and by edgegen. Distances are root mean squares over all numbers, from the float network's
 samples by the same runtime. Times are a network call's by edgegen, the files taking turns.
@@ -110,10 +110,12 @@ def main():
     for name in sys.argv[4:] or sorted(file.stem for file in folder.glob("*.onnx") if "." not in file.stem):
         source, data = folder / f"{name}.onnx", Data(folder / name)
         with tempfile.TemporaryDirectory() as place:
-            files = {"edgegen": Path(place) / "edgegen.onnx"}
-            done = subprocess.run([trainer, "quantize", source, "--data", folder / name, "--out", files["edgegen"]],
-                                  check=True, capture_output=True, text=True)
-            print(f"{name}\n" + "\n".join("  " + line for line in done.stdout.splitlines()[-3:]), flush=True)
+            print(name)
+            files = {"edgegen": folder / f"{name}.int8.onnx"}
+            if not files["edgegen"].exists():
+                done = subprocess.run([trainer, "quantize", source, "--data", folder / name, "--out", files["edgegen"]],
+                                      check=True, capture_output=True, text=True)
+                print("\n".join("  " + line for line in done.stdout.splitlines()[-3:]), flush=True)
             for kind, method in CALIBRATIONS.items():
                 files[kind] = Path(place) / f"{kind}.onnx"
                 quantize_static(str(source), str(files[kind]), Noised(data), quant_format=QuantFormat.QDQ, per_channel=True,

@@ -2,7 +2,6 @@
 """Trains four small networks of the kinds that people bring, and exports them: trained_networks.py FOLDER [MINUTES]
 
     pip install -r tools/bench/requirements-trained.txt
-    pip install --no-deps denoising-diffusion-pytorch ema-pytorch pytorch-fid einops
     nice -n 10 python3 tools/bench/trained_networks.py target/trained 8
 
 FOLDER gets NAME.onnx in float, with its schedule, and the data that it was trained on in NAME/, as `edgegen-trainer quantize
@@ -153,7 +152,8 @@ def main():
             torch.onnx.export(trained, inputs, path, dynamo=False, opset_version=17, output_names=["eps"],
                               input_names=["sample", "timestep", *conditions])
         proto = onnx.load(path)
-        onnx.helper.set_model_props(proto, {"edgegen.scheduler": json.dumps(SCHEDULER)})
+        classes = {"edgegen.classes": json.dumps([str(k) for k in range(10)])} if "class_labels" in conditions else {}
+        onnx.helper.set_model_props(proto, {"edgegen.scheduler": json.dumps(SCHEDULER)} | classes)
         onnx.save(proto, path)
 
 
