@@ -2,13 +2,15 @@
 //!
 //! Tensors are named `model.NAME` (the weights), `ema.NAME` (their exponential moving average: what is
 //! sampled and exported), `adam.mean.NAME` and `adam.square.NAME` (the optimiser), with NAME as in
-//! [`NetworkConfig`]. The file's metadata holds one entry, `edgegen`: the
+//! [`NetworkConfig`]; of a student also `teacher.NAME`, and its heads' `critic.model.NAME`, `critic.mean.NAME` and
+//! `critic.square.NAME`. The file's metadata holds one entry, `edgegen`: the
 //! [`Header`] as JSON. Random numbers need no state: each step's come from (seed, step).
 //!
 //! A checkpoint is written to a temporary file in the same folder, synced and renamed, so that whatever
 //! happens, the file of that name is whole: the old one or the new one.
 
-use crate::network::{NetworkConfig, Tensors};
+use crate::distill::{self, DistillConfig};
+use crate::network::{CriticConfig, NetworkConfig, Tensors};
 use crate::train::TrainConfig;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
@@ -35,6 +37,9 @@ pub struct Header {
     /// The statistics that sequences and conditions are scaled by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalization: Option<Normalization>,
+    /// What it is distilled for, if it is a student.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillConfig>,
     /// Steps taken so far.
     pub step: u64,
     /// Seconds spent on them.
@@ -53,6 +58,8 @@ pub struct Checkpoint {
     pub adam_mean: Tensors,
     /// Running means of the squared gradients.
     pub adam_square: Tensors,
+    /// What a distillation goes on from; empty without one.
+    pub distillation: distill::State,
 }
 
 const HEADER: &str = "edgegen";
@@ -103,26 +110,45 @@ impl Checkpoint {
             groups.entry(group).or_default().insert(rest.to_string(), tensor);
         }
         header.network.check().with_context(not_one)?;
-        let mut take = |group: &str| -> Result<Tensors> {
+        let mut take = |group: &str, shapes: &[(String, Vec<usize>)]| -> Result<Tensors> {
             let tensors = groups.remove(group).with_context(not_one)?;
-            for (name, shape) in header.network.shapes() {
-                let fits = tensors.get(&name).is_some_and(|t| t.dims() == shape);
+            for (name, shape) in shapes {
+                let fits = tensors.get(name).is_some_and(|t| t.dims() == shape);
                 ensure!(fits, "{}: {group}.{name} is missing or not of shape {shape:?}", not_one());
             }
             Ok(tensors)
         };
-        let [model, ema, adam_mean, adam_square] =
-            [take(GROUPS[0])?, take(GROUPS[1])?, take(GROUPS[2])?, take(GROUPS[3])?];
-        Ok(Checkpoint { header, model, ema, adam_mean, adam_square })
+        let network: Vec<_> = header.network.shapes().collect();
+        let [model, ema, adam_mean, adam_square] = [
+            take(GROUPS[0], &network)?,
+            take(GROUPS[1], &network)?,
+            take(GROUPS[2], &network)?,
+            take(GROUPS[3], &network)?,
+        ];
+        let mut distillation = distill::State::default();
+        if let Some(config) = header.distill {
+            config.check().with_context(not_one)?;
+            distillation.teacher = take(GROUPS[4], &network)?;
+            if config.adversarial > 0.0 {
+                let heads: Vec<_> = CriticConfig::of(&header.network).shapes().collect();
+                distillation.critic = take(GROUPS[5], &heads)?;
+                distillation.critic_mean = take(GROUPS[6], &heads)?;
+                distillation.critic_square = take(GROUPS[7], &heads)?;
+            }
+        }
+        Ok(Checkpoint { header, model, ema, adam_mean, adam_square, distillation })
     }
 
-    fn groups(&self) -> [(&'static str, &Tensors); 4] {
-        let tensors = [&self.model, &self.ema, &self.adam_mean, &self.adam_square];
+    fn groups(&self) -> [(&'static str, &Tensors); 8] {
+        let distill::State { teacher, critic, critic_mean, critic_square } = &self.distillation;
+        let [model, ema, mean, square] = [&self.model, &self.ema, &self.adam_mean, &self.adam_square];
+        let tensors = [model, ema, mean, square, teacher, critic, critic_mean, critic_square];
         std::array::from_fn(|i| (GROUPS[i], tensors[i]))
     }
 }
 
-const GROUPS: [&str; 4] = ["model", "ema", "adam.mean", "adam.square"];
+const GROUPS: [&str; 8] =
+    ["model", "ema", "adam.mean", "adam.square", "teacher", "critic.model", "critic.mean", "critic.square"];
 
 /// Writes a file whole or not at all.
 ///

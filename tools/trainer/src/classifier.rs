@@ -8,7 +8,7 @@ use crate::checkpoint::write_atomically;
 use crate::data::{Dataset, to_unit};
 use crate::network::Tensors;
 use crate::ops::{conv2d, group_norm};
-use crate::optimizer::{AdamW, tensors};
+use crate::optimizer::{AdamW, BETAS, tensors};
 use anyhow::{Context, Result, ensure};
 use candle_core::{D, Device, Tensor, Var};
 use rand::RngExt;
@@ -89,7 +89,7 @@ impl Classifier {
         let mut rng = Pcg64::new(options.seed.into(), 0xc1a5);
         let variables = init(train.shape, classes, &mut rng)?;
         let zeros = || -> Result<Tensors> { variables.iter().map(|(n, v)| Ok((n.clone(), v.zeros_like()?))).collect() };
-        let mut optimizer = AdamW { mean: zeros()?, square: zeros()?, weight_decay: 0.01, clip: 1.0 };
+        let mut optimizer = AdamW { mean: zeros()?, square: zeros()?, weight_decay: 0.01, clip: 1.0, betas: BETAS };
         let steps = (train.len().div_ceil(options.batch) * options.epochs) as f64;
         let mut order: Vec<usize> = (0..train.len()).collect();
         let mut step = 0u64;

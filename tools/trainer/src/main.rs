@@ -4,6 +4,7 @@ mod checkpoint;
 mod classifier;
 mod cli;
 mod data;
+mod distill;
 mod eval;
 mod export;
 mod fit;
@@ -16,6 +17,7 @@ mod process;
 mod quantize;
 mod sample;
 mod sequences;
+mod teacher;
 mod train;
 mod tune;
 
@@ -33,6 +35,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(Box<cli::train::TrainArgs>),
+    Distill(Box<cli::distill::DistillArgs>),
     Export(cli::export::ExportArgs),
     Sample(cli::sample::SampleArgs),
     TrainClassifier(cli::train_classifier::TrainClassifierArgs),
@@ -48,6 +51,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => cli::train::run(&args),
+        Command::Distill(args) => cli::distill::run(&args),
         Command::Export(args) => cli::export::run(&args),
         Command::Sample(args) => cli::sample::run(&args),
         Command::TrainClassifier(args) => cli::train_classifier::run(&args),

@@ -5,8 +5,8 @@ use crate::ops::{AdamUpdate, adam, mix, mix_square, sum_of_squares};
 use candle_core::{Result, Tensor, Var, backprop::GradStore, bail};
 use std::collections::BTreeMap;
 
-const BETA1: f64 = 0.9;
-const BETA2: f64 = 0.999;
+/// The usual decays of the means of gradients and of their squares.
+pub const BETAS: [f64; 2] = [0.9, 0.999];
 const EPSILON: f64 = 1e-8;
 
 /// The optimiser's state: the running means of the gradients and of their squares.
@@ -19,6 +19,8 @@ pub struct AdamW {
     pub weight_decay: f64,
     /// The greatest norm that the whole gradient may have.
     pub clip: f64,
+    /// The decays of the means of gradients and of their squares.
+    pub betas: [f64; 2],
 }
 
 impl AdamW {
@@ -39,12 +41,13 @@ impl AdamW {
         }
         let norm = square.sqrt();
         let scale = if norm > self.clip { self.clip / norm } else { 1.0 };
+        let [beta1, beta2] = self.betas;
         let unbiased = |beta: f64| 1.0 / (1.0 - beta.powf(step as f64));
         let update = AdamUpdate {
             keep: 1.0 - rate * self.weight_decay,
             rate,
-            mean_scale: unbiased(BETA1),
-            square_scale: unbiased(BETA2),
+            mean_scale: unbiased(beta1),
+            square_scale: unbiased(beta2),
             epsilon: EPSILON,
         };
         for (name, variable) in variables {
@@ -52,8 +55,8 @@ impl AdamW {
             let (Some(mean), Some(square)) = (self.mean.get_mut(name), self.square.get_mut(name)) else {
                 bail!("the optimiser has no state for {name}");
             };
-            mix(mean, gradient, BETA1, (1.0 - BETA1) * scale)?;
-            mix_square(square, gradient, BETA2, (1.0 - BETA2) * scale * scale)?;
+            mix(mean, gradient, beta1, (1.0 - beta1) * scale)?;
+            mix_square(square, gradient, beta2, (1.0 - beta2) * scale * scale)?;
             adam(variable, mean, square, update)?;
         }
         Ok(norm)
@@ -92,7 +95,7 @@ mod tests {
         let w = Var::from_tensor(&Tensor::new(&start, &Device::Cpu).unwrap()).unwrap();
         let variables = BTreeMap::from([("w".to_string(), w.clone())]);
         let zeros = || Tensors::from([("w".to_string(), w.zeros_like().unwrap())]);
-        let mut adam = AdamW { mean: zeros(), square: zeros(), weight_decay: 0.1, clip: 2.0 };
+        let mut adam = AdamW { mean: zeros(), square: zeros(), weight_decay: 0.1, clip: 2.0, betas: BETAS };
         let mut reference = start.map(|w| Reference { w: w.into(), mean: 0.0, square: 0.0 });
         for t in 1..=20 {
             // the loss Σ w⁴/4 has the gradient w³: clipped while it is long, not clipped later

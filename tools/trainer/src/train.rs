@@ -15,10 +15,12 @@ pub use batch::Batch;
 
 use crate::checkpoint::{Checkpoint, Header};
 use crate::data::Samples;
+use crate::distill::{self, DistillConfig, Distillation, Student};
 use crate::network::{Given, NetworkConfig, Tensors};
 use crate::noise_path::{self, TimeSampling};
 use crate::ops::mix;
-use crate::optimizer::{AdamW, tensors};
+use crate::optimizer::{AdamW, BETAS, tensors};
+use crate::teacher::Teacher;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 use edgegen::config::{PredictionType, SchedulerConfig};
@@ -119,6 +121,8 @@ pub struct Trainer {
     optimizer: AdamW,
     /// The trained network whose guided prediction is learnt instead of the noise itself.
     teacher: Option<Tensors>,
+    /// What is learnt instead of denoising, if this is a student for few calls.
+    distillation: Option<Distillation>,
     /// The epoch, and its order of the samples.
     order: (u64, Vec<usize>),
     device: Device,
@@ -141,6 +145,7 @@ enum Stream {
     Init,
     Order,
     Step,
+    Critic,
 }
 
 fn rng(seed: u64, stream: Stream, index: u64) -> Pcg64 {
@@ -162,9 +167,24 @@ impl Trainer {
         network.check()?;
         let initial = network.init(&mut rng(train.seed, Stream::Init, 0), &device)?;
         let zeros = initial.iter().map(|(n, t)| Ok((n.clone(), t.zeros_like()?))).collect::<Result<Tensors>>()?;
-        let header = Header { network, scheduler, train, class_names, normalization: None, step: 0, seconds: 0.0 };
-        let checkpoint =
-            Checkpoint { header, ema: initial.clone(), model: initial, adam_mean: zeros.clone(), adam_square: zeros };
+        let header = Header {
+            network,
+            scheduler,
+            train,
+            class_names,
+            normalization: None,
+            distill: None,
+            step: 0,
+            seconds: 0.0,
+        };
+        let checkpoint = Checkpoint {
+            header,
+            ema: initial.clone(),
+            model: initial,
+            adam_mean: zeros.clone(),
+            adam_square: zeros,
+            distillation: distill::State::default(),
+        };
         Self::from_checkpoint(checkpoint, device)
     }
 
@@ -173,7 +193,7 @@ impl Trainer {
     /// # Errors
     /// When its parts do not fit together.
     pub fn from_checkpoint(checkpoint: Checkpoint, device: Device) -> Result<Self> {
-        let Checkpoint { header, model, ema, adam_mean, adam_square } = checkpoint;
+        let Checkpoint { header, model, ema, adam_mean, adam_square, distillation } = checkpoint;
         header.train.check()?;
         let schedule = Schedule::from_config(&header.scheduler)?;
         noise_path::check(&header.scheduler)?;
@@ -192,11 +212,13 @@ impl Trainer {
             tensors.into_iter().map(|(name, t)| Ok((name, t.copy()?))).collect()
         };
         let (weight_decay, clip) = (header.train.weight_decay, header.train.clip);
-        let optimizer = AdamW { mean: copy(adam_mean)?, square: copy(adam_square)?, weight_decay, clip };
+        let betas = header.distill.map_or(BETAS, |config| config.betas());
+        let optimizer = AdamW { mean: copy(adam_mean)?, square: copy(adam_square)?, weight_decay, clip, betas };
         let weights = loss_weights(&schedule, header.train.weighting, header.scheduler.prediction_type);
         let ema = copy(ema)?;
+        let distillation = header.distill.map(|config| Distillation::new(config, distillation)).transpose()?;
         let (teacher, order) = (None, (0, Vec::new()));
-        Ok(Trainer { header, schedule, weights, variables, ema, optimizer, teacher, order, device })
+        Ok(Trainer { header, schedule, weights, variables, ema, optimizer, teacher, distillation, order, device })
     }
 
     /// A copy of the averaged network of `teacher`, which is to learn `teacher`'s prediction under guidance
@@ -213,10 +235,28 @@ impl Trainer {
             ema: teacher.ema.clone(),
             adam_mean: zeros.clone(),
             adam_square: zeros,
+            distillation: distill::State::default(),
         };
         let mut trainer = Self::from_checkpoint(copy, device)?;
         trainer.set_teacher(teacher)?;
         Ok(trainer)
+    }
+
+    /// A copy of `teacher` that is to need fewer network calls than it: see [`distill`].
+    ///
+    /// # Errors
+    /// As [`new`](Trainer::new), and when what it is distilled for is out of range.
+    pub fn distilled(teacher: Teacher, train: TrainConfig, config: DistillConfig, device: Device) -> Result<Self> {
+        config.check()?;
+        let Teacher { header, weights } = teacher;
+        let zeros = weights.iter().map(|(n, t)| Ok((n.clone(), t.zeros_like()?))).collect::<Result<Tensors>>()?;
+        let mut rng = rng(train.seed, Stream::Critic, 0);
+        let distillation = distill::State::new(&config, &header.network, weights.clone(), &mut rng, &device)?;
+        let scheduler = distill::scheduler(&header.scheduler)?;
+        let header = Header { train, scheduler, distill: Some(config), step: 0, seconds: 0.0, ..header };
+        let (adam_mean, adam_square) = (zeros.clone(), zeros);
+        let model = weights.clone();
+        Self::from_checkpoint(Checkpoint { header, model, ema: weights, adam_mean, adam_square, distillation }, device)
     }
 
     /// Remembers what the data was scaled by.
@@ -250,6 +290,7 @@ impl Trainer {
             ema: self.ema.clone(),
             adam_mean: self.optimizer.mean.clone(),
             adam_square: self.optimizer.square.clone(),
+            distillation: self.distillation.as_ref().map(Distillation::state).unwrap_or_default(),
         })
     }
 
@@ -274,6 +315,26 @@ impl Trainer {
 
     fn step_on_this_thread(&mut self, data: &dyn Samples) -> Result<StepReport> {
         let step = self.header.step;
+        let (loss, reported) = match &self.distillation {
+            Some(_) => self.distillation_loss(data, step)?,
+            None => {
+                let loss = self.denoising_loss(data, step)?;
+                (loss.clone(), loss)
+            }
+        };
+        let value = f64::from(reported.to_scalar::<f32>()?);
+        let finite = value.is_finite() && loss.to_scalar::<f32>()?.is_finite();
+        ensure!(finite, "the loss is no longer finite at step {step}: lower --rate");
+        let rate = self.header.train.rate_at(step);
+        let gradients = loss.backward()?;
+        let gradient_norm = self.optimizer.step(&self.variables, &gradients, step + 1, rate)?;
+        self.update_ema(step)?;
+        self.header.step = step + 1;
+        Ok(StepReport { loss: value, gradient_norm, rate })
+    }
+
+    /// The loss of a prediction.
+    fn denoising_loss(&mut self, data: &dyn Samples, step: u64) -> Result<Tensor> {
         let batch = self.batch(data, step)?;
         let parameters = tensors(&self.variables);
         let output = self.header.network.forward(&parameters, &batch.x, &batch.t, &batch.given)?;
@@ -282,15 +343,22 @@ impl Trainer {
             None => batch.target,
         };
         let error = (output - target)?.sqr()?;
-        let loss = error.broadcast_mul(&batch.weight)?.mean_all()?;
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        ensure!(value.is_finite(), "the loss is no longer finite at step {step}: lower --rate");
-        let rate = self.header.train.rate_at(step);
-        let gradients = loss.backward()?;
-        let gradient_norm = self.optimizer.step(&self.variables, &gradients, step + 1, rate)?;
-        self.update_ema(step)?;
-        self.header.step = step + 1;
-        Ok(StepReport { loss: value, gradient_norm, rate })
+        Ok(error.broadcast_mul(&batch.weight)?.mean_all()?)
+    }
+
+    /// The loss of a student for few calls, and the part of it that says how far it is.
+    fn distillation_loss(&mut self, data: &dyn Samples, step: u64) -> Result<(Tensor, Tensor)> {
+        let indices = self.indices(data.count(), step);
+        let mut rng = rng(self.header.train.seed, Stream::Step, step);
+        let (Some(distillation), Some(config)) = (&mut self.distillation, &self.header.distill) else {
+            anyhow::bail!("this is no student for few calls");
+        };
+        let batch = distill::Batch::draw(&self.header, config, data, &indices, &mut rng, &self.device)?;
+        let parameters = &tensors(&self.variables);
+        let Header { network, scheduler, .. } = &self.header;
+        let student = Student { network, scheduler, parameters, average: &self.ema };
+        let losses = distillation.losses(&student, &batch, step + 1)?;
+        Ok((losses.total, losses.consistency))
     }
 
     /// The teacher's prediction for a batch under guidance; without a class it is its plain one.

@@ -1,5 +1,8 @@
 //! The program from outside: training, interruption, resuming, and what it says of bad input.
 
+#[path = "command_line/distill.rs"]
+mod distill;
+
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

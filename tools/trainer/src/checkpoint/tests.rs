@@ -22,6 +22,7 @@ fn small() -> Checkpoint {
         .unwrap(),
         class_names: vec!["a".into(), "b".into()],
         normalization: None,
+        distill: None,
         step: 4,
         seconds: 2.5,
     };
@@ -35,7 +36,7 @@ fn small() -> Checkpoint {
         header.network.shapes().map(|(name, shape)| (name, tensor(shape))).collect()
     };
     let (model, ema, adam_mean, adam_square) = (tensors(1.0), tensors(0.5), tensors(0.25), tensors(0.1));
-    Checkpoint { header, model, ema, adam_mean, adam_square }
+    Checkpoint { header, model, ema, adam_mean, adam_square, distillation: distill::State::default() }
 }
 
 fn bits(tensors: &Tensors) -> Vec<(String, Vec<usize>, Vec<u32>)> {

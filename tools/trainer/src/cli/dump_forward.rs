@@ -1,6 +1,6 @@
 //! `edgegen-trainer dump-forward`: a batch and what candle predicts for it, for `check/onnx_check.py`.
 
-use super::train::open_checkpoint;
+use super::run::open_checkpoint;
 use crate::network::{Given, NetworkConfig};
 use crate::process;
 use anyhow::{Context, Result};

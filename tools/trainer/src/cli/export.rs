@@ -1,7 +1,7 @@
 //! `edgegen-trainer export`.
 
 use super::data::{Data, SequenceArgs};
-use super::train::open_checkpoint;
+use super::run::open_checkpoint;
 use crate::checkpoint::{Checkpoint, write_atomically};
 use crate::export::{Recommendation, calibrate, float_layers, quantize, to_onnx};
 use anyhow::{Context, Result, bail};
@@ -29,18 +29,18 @@ pub struct ExportArgs {
     /// Samples to calibrate int8 on
     #[arg(long, default_value_t = 512, value_name = "N")]
     calibration: usize,
-    /// The sampler that the file recommends
-    #[arg(long, default_value = "dpm++2m", value_name = "NAME")]
-    sampler: String,
-    /// The number of steps that the file recommends
-    #[arg(long, default_value_t = 10, value_name = "N")]
-    steps: usize,
+    /// The sampler that the file recommends [default: dpm++2m; consistency for a student of distill]
+    #[arg(long, value_name = "NAME")]
+    sampler: Option<String>,
+    /// The number of steps that the file recommends [default: 10; a student's --calls]
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
     /// The guidance weight that the file recommends
     #[arg(long, default_value_t = 1.0, value_name = "W")]
     guidance: f32,
-    /// The step spacing that the file recommends
-    #[arg(long, default_value = "trailing", value_name = "NAME")]
-    spacing: String,
+    /// The step spacing that the file recommends [default: trailing; tuned for a student]
+    #[arg(long, value_name = "NAME")]
+    spacing: Option<String>,
     #[command(flatten)]
     sequences: SequenceArgs,
 }
@@ -59,13 +59,19 @@ pub enum Format {
 /// # Errors
 /// When the checkpoint or the data does not fit, or the file cannot be written.
 pub fn run(args: &ExportArgs) -> Result<()> {
-    edgegen::solver::Solver::from_name(&args.sampler)?;
+    if let Some(sampler) = &args.sampler {
+        edgegen::solver::Solver::from_name(sampler)?;
+    }
     let checkpoint = open_checkpoint(&args.checkpoint, &Device::Cpu)?;
+    let (sampler, steps, spacing) = match checkpoint.header.distill {
+        Some(config) => ("consistency", config.calls, "tuned"),
+        None => ("dpm++2m", 10, "trailing"),
+    };
     let recommendation = Recommendation {
-        sampler: args.sampler.clone(),
-        steps: args.steps,
+        sampler: args.sampler.clone().unwrap_or(sampler.into()),
+        steps: args.steps.unwrap_or(steps),
         guidance: args.guidance,
-        spacing: args.spacing.clone(),
+        spacing: args.spacing.clone().unwrap_or(spacing.into()),
     };
     let model = to_onnx(&checkpoint.header, &checkpoint.ema, &recommendation)?;
     let model = match args.format {

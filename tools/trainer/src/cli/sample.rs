@@ -8,7 +8,7 @@ use clap::Args;
 use edgegen::output::{Format, Picture, encode_csv, encode_npy, encode_picture, write_file};
 use std::path::PathBuf;
 
-/// Sample from a checkpoint with deterministic DDIM, to see how training does.
+/// Sample from a checkpoint with deterministic DDIM, or a student in its few calls, to see how training does.
 #[derive(Args, Debug)]
 pub struct SampleArgs {
     /// The checkpoint
@@ -22,12 +22,12 @@ pub struct SampleArgs {
     /// Samples of each class
     #[arg(long, default_value_t = 8, value_name = "N")]
     count: usize,
-    /// DDIM steps
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    steps: usize,
-    /// The weight of classifier-free guidance; 1 is none
-    #[arg(long, default_value_t = 1.5, value_name = "WEIGHT")]
-    guidance: f64,
+    /// DDIM steps, or a student's network calls [default: 20; a student's --calls]
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// The weight of classifier-free guidance; 1 is none [default: 1.5; 1 for a student]
+    #[arg(long, value_name = "WEIGHT")]
+    guidance: Option<f64>,
     /// What the noise comes from
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -52,17 +52,19 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     ensure!(args.count > 0, "--count must be at least 1");
     let device = device(args.gpu)?;
     let Checkpoint { header, model, ema, .. } = Checkpoint::load(&args.checkpoint, &device)?;
-    let steps = header.scheduler.num_train_timesteps;
-    ensure!((1..=steps).contains(&args.steps), "--steps must lie in 1 to {steps}, not {}", args.steps);
-    ensure!(args.guidance.is_finite(), "--guidance must be a finite number, not {}", args.guidance);
+    let most = header.scheduler.num_train_timesteps;
+    let (steps, guidance) = header.distill.map_or((20, 1.5), |config| (config.calls, 1.0));
+    let (steps, guidance) = (args.steps.unwrap_or(steps), args.guidance.unwrap_or(guidance));
+    ensure!((1..=most).contains(&steps), "--steps must lie in 1 to {most}, not {steps}");
+    ensure!(guidance.is_finite(), "--guidance must be a finite number, not {guidance}");
     let classes = match &args.class {
         Some(class) => vec![class_index(class, &header)?],
         None => (0..header.network.unet()?.classes).collect(),
     };
     let labels: Vec<usize> = classes.iter().flat_map(|c| std::iter::repeat_n(*c, args.count)).collect();
-    let request = sample::Request { labels: &labels, steps: args.steps, guidance: args.guidance, seed: args.seed };
+    let request = sample::Request { labels: &labels, steps, guidance, seed: args.seed };
     let parameters = if args.no_ema { &model } else { &ema };
-    let samples = sample::ddim(&header.network, parameters, &header.scheduler, &device, &request)?;
+    let samples = sample::samples(&header, parameters, &device, &request)?;
     let samples: Vec<&[f32]> = samples.iter().map(Vec::as_slice).collect();
     let bytes = match format {
         Format::Npy => encode_npy(&samples, header.network.shape())?,

@@ -4,12 +4,13 @@ use super::model::float_layers;
 use super::quantize::activations;
 use crate::checkpoint::Header;
 use crate::data::{Condition, Samples};
+use crate::distill::times;
 use crate::network::NetworkConfig;
 use crate::noise_path::level_at;
 use anyhow::{Context, Result};
 use edgegen::noise::Noise;
 use edgegen::schedule::Schedule;
-use exec::{At, GraphInput, Inputs, Isa, Plan, ResultShape};
+use exec::{At, GraphInput, Inputs, Isa, Plan, ResultShape, Workspace};
 use onnx::budget::Budget;
 use onnx::pb::{ModelProto, ValueInfoProto};
 use std::collections::BTreeMap;
@@ -28,8 +29,8 @@ pub type Ranges = BTreeMap<String, Range>;
 
 /// Measures the ranges of everything that [`quantize`](super::quantize()) rounds, by running the float
 /// model on `count` samples of the data, noised to times spread evenly over the schedule, under their
-/// labels and, every fourth, without one, and after a clean beginning if the network takes one. Each range is the
-/// one with the least squared rounding error.
+/// labels and, every fourth, without one, and after a clean beginning if the network takes one. A student for few calls
+/// sees its own runs instead, from noise on. Each range is the one with the least squared rounding error.
 ///
 /// # Errors
 /// When the model does not run.
@@ -37,41 +38,108 @@ pub fn calibrate(model: &ModelProto, header: &Header, data: &dyn Samples, count:
     let graph = model.graph.as_ref().context("a model without a graph")?;
     let names: Vec<String> = activations(graph, &float_layers(&header.network)).into_iter().collect();
     let plan = observer(model, &header.network, &names)?;
-    let schedule = Schedule::from_config(&header.scheduler)?;
-    let clean_time = schedule.told_clean().time;
-    let mut seen: Vec<Observed> = names.iter().map(|_| Observed::default()).collect();
-    let mut workspace = plan.workspace();
-    let mut prediction = vec![0.0; plan.sample_len()];
-    for i in 0..count {
+    let workspace = plan.workspace();
+    let prediction = vec![0.0; plan.sample_len()];
+    let seen = names.iter().map(|_| Observed::default()).collect();
+    let mut observer = Observer { header, data, plan, workspace, prediction, seen };
+    match header.distill {
+        Some(_) => observer.see_runs(count)?,
+        None => observer.see_data(count)?,
+    }
+    Ok(names.into_iter().zip(observer.seen.iter().map(Observed::range)).collect())
+}
+
+/// A model that is run for what it makes on the way.
+struct Observer<'a> {
+    header: &'a Header,
+    data: &'a dyn Samples,
+    plan: Plan,
+    workspace: Workspace,
+    prediction: Vec<f32>,
+    seen: Vec<Observed>,
+}
+
+impl Observer<'_> {
+    /// Runs the model on noised samples of the data.
+    fn see_data(&mut self, count: usize) -> Result<()> {
+        let (header, data) = (self.header, self.data);
+        let schedule = Schedule::from_config(&header.scheduler)?;
+        let clean_time = schedule.told_clean().time;
+        for i in 0..count {
+            let sample = self.bind(i);
+            let level = level_at(&schedule, (i as f64 + 0.5) / count as f64);
+            let (gamma, sigma) = (level.gamma as f32, level.sigma as f32);
+            let mut noise = Noise::new(0xca11b, i as u64);
+            let mut x = Vec::new();
+            data.append(sample, &mut x);
+            // the lengths of clean beginnings in turn
+            let clean = i % (header.network.prefix() + 1);
+            let known = clean * data.sample_shape()[data.sample_shape().len() - 1];
+            x.iter_mut().enumerate().for_each(|(k, x)| {
+                let noised = gamma * *x + sigma * noise.sample();
+                *x = if k < known { *x } else { noised };
+            });
+            let class = match data.given(sample) {
+                Condition::Label(_) if i % 4 == 3 => header.network.classes(),
+                Condition::Label(label) => label,
+                Condition::Numbers(_) => 0,
+            };
+            self.see(At { x: &x, t: level.time, class, first: (clean, clean_time), ..At::default() });
+        }
+        Ok(())
+    }
+
+    /// Makes `count` calls in runs of one call, two, four and ten, as the sampler `consistency` makes them, each under what a
+    /// sample of the data is conditioned on.
+    fn see_runs(&mut self, count: usize) -> Result<()> {
+        let config = &self.header.scheduler;
+        let schedule = Schedule::from_config(config)?;
+        let range = if config.clip_sample { config.clip_sample_range as f32 } else { f32::INFINITY };
+        let (mut calls, mut run) = (0, 0);
+        while calls < count {
+            let sample = self.bind(run);
+            let class = match self.data.given(sample) {
+                Condition::Label(label) => label,
+                Condition::Numbers(_) => 0,
+            };
+            let mut noise = Noise::new(0xca11b, run as u64);
+            // of no noise to begin with: the first level is all noise
+            let mut x0 = vec![0.0; self.prediction.len()];
+            for time in times(&schedule, [1, 2, 4, 10][run % 4]) {
+                let level = schedule.level(time);
+                let (gamma, sigma) = (level.gamma as f32, level.sigma as f32);
+                let x: Vec<f32> = x0.iter().map(|x0| gamma * x0 + sigma * noise.sample()).collect();
+                self.see(At { x: &x, t: time, class, ..At::default() });
+                let kept = if config.is_flow() { 1.0 } else { gamma };
+                for ((x0, x), said) in x0.iter_mut().zip(&x).zip(&self.prediction) {
+                    *x0 = (kept * x - sigma * said).clamp(-range, range);
+                }
+                calls += 1;
+            }
+            run += 1;
+        }
+        Ok(())
+    }
+
+    /// Binds what a sample of the data, the `i`-th that is taken, is conditioned on, and says which it is.
+    fn bind(&mut self, i: usize) -> usize {
         // a stride that is coprime to any data set's order by class
-        let sample = (i * 7919) % data.count();
-        let level = level_at(&schedule, (i as f64 + 0.5) / count as f64);
-        let (gamma, sigma) = (level.gamma as f32, level.sigma as f32);
-        let mut noise = Noise::new(0xca11b, i as u64);
-        let mut x = Vec::new();
-        data.append(sample, &mut x);
-        // the lengths of clean beginnings in turn
-        let clean = i % (header.network.prefix() + 1);
-        let known = clean * data.sample_shape()[data.sample_shape().len() - 1];
-        x.iter_mut().enumerate().for_each(|(k, x)| {
-            let noised = gamma * *x + sigma * noise.sample();
-            *x = if k < known { *x } else { noised };
-        });
-        let (class, numbers): (usize, &[f32]) = match data.given(sample) {
-            Condition::Label(label) => (if i % 4 == 3 { header.network.classes() } else { label }, &[]),
-            Condition::Numbers(numbers) => (0, numbers),
+        let sample = (i * 7919) % self.data.count();
+        let numbers: &[f32] = match self.data.given(sample) {
+            Condition::Label(_) => &[],
+            Condition::Numbers(numbers) => numbers,
         };
-        plan.bind(&mut workspace, 0, Some(numbers).filter(|n| !n.is_empty()).into_iter());
-        plan.run(
-            &mut workspace,
-            At { x: &x, t: level.time, class, first: (clean, clean_time), ..At::default() },
-            &mut prediction,
-        );
-        for (seen, output) in seen.iter_mut().zip(workspace.observed()) {
+        self.plan.bind(&mut self.workspace, 0, Some(numbers).filter(|n| !n.is_empty()).into_iter());
+        sample
+    }
+
+    /// Makes one call, and takes what it makes on the way into account.
+    fn see(&mut self, at: At) {
+        self.plan.run(&mut self.workspace, at, &mut self.prediction);
+        for (seen, output) in self.seen.iter_mut().zip(self.workspace.observed()) {
             seen.add(output);
         }
     }
-    Ok(names.into_iter().zip(seen.iter().map(Observed::range)).collect())
 }
 
 /// A plan of the model that gives the named tensors beside its prediction.

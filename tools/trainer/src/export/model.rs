@@ -84,8 +84,12 @@ fn scheduler(trained: &SchedulerConfig) -> String {
     if trained.is_flow() {
         // nothing of a schedule of β, which is no part of the class
         let class = trained.class.class_name.as_deref();
-        return serde_json::json!({"_class_name": class, "num_train_timesteps": trained.num_train_timesteps, "shift": 1.0})
-            .to_string();
+        let mut config =
+            serde_json::json!({"_class_name": class, "num_train_timesteps": trained.num_train_timesteps, "shift": 1.0});
+        if !trained.tuned_timesteps.is_empty() {
+            config["tuned_timesteps"] = serde_json::json!(trained.tuned_timesteps);
+        }
+        return config.to_string();
     }
     // what diffusers, which does not know every spacing, is to use
     let mut scheduler = SchedulerConfig { timestep_spacing: Spacing::Trailing, ..trained.clone() };
@@ -106,6 +110,9 @@ fn metadata(header: &Header, recommendation: &Recommendation) -> Result<Vec<Stri
         ("edgegen.training", serde_json::to_string(&header.train)?),
         ("edgegen.trained_steps", header.step.to_string()),
     ];
+    if let Some(config) = &header.distill {
+        entries.push(("edgegen.distilled", serde_json::to_string(config)?));
+    }
     match &header.network {
         NetworkConfig::Unet(config) => entries.extend([
             ("edgegen.classes", serde_json::to_string(&header.class_names)?),

@@ -1,6 +1,7 @@
 use super::{Recommendation, calibrate, float_layers, quantize, to_onnx};
 use crate::checkpoint::Header;
 use crate::data::Dataset;
+use crate::distill::DistillConfig;
 use crate::network::{Given, NetworkConfig, SequenceConfig, Tensors, UnetConfig};
 use crate::noise_path::{TimeSampling, flow_config};
 use crate::train::{TrainConfig, Weighting};
@@ -35,7 +36,16 @@ fn header(network: &NetworkConfig) -> Header {
         ..SchedulerConfig::default()
     };
     let class_names = (0..network.classes()).map(|c| format!("class {c}")).collect();
-    Header { network: network.clone(), scheduler, train, class_names, normalization: None, step: 5, seconds: 1.0 }
+    Header {
+        network: network.clone(),
+        scheduler,
+        train,
+        class_names,
+        normalization: None,
+        distill: None,
+        step: 5,
+        seconds: 1.0,
+    }
 }
 
 fn unet(
@@ -247,5 +257,127 @@ fn an_exported_flow_is_followed_as_it_was_trained() {
         let worst = made.sample.iter().zip(&x).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let size = x.iter().map(|v| v.abs()).fold(0.0, f32::max);
         assert!(worst < 1e-4 * size && size > 0.5, "{config:?}: off by {worst} of {size}");
+    }
+}
+
+/// A student's file says by itself how it is run: from each estimate to the next level by fresh noise, at its own times.
+#[test]
+fn a_students_file_runs_in_few_calls_by_default() {
+    let distill = Some(DistillConfig { calls: 2, adversarial: 0.05 });
+    let vp = SchedulerConfig {
+        beta_schedule: BetaSchedule::SquaredCosine,
+        prediction_type: PredictionType::V,
+        ..SchedulerConfig::default()
+    };
+    for network in [unet([1, 8, 8], 2, &[1, 2], 1, true), sequence([8, 3], 2, &[1, 2], 1)] {
+        for scheduler in [vp.clone(), flow_config(100)] {
+            let scheduler = crate::distill::scheduler(&scheduler).unwrap();
+            let header = Header { scheduler, distill, ..header(&network) };
+            let recommendation =
+                Recommendation { sampler: "consistency".into(), steps: 2, guidance: 1.0, spacing: "tuned".into() };
+            let float = to_onnx(&header, &parameters(&network), &recommendation).unwrap();
+            let model = open(&float, false);
+            let settings = Settings::of(&model).unwrap();
+            assert_eq!((settings.steps, settings.spacing), (2, Some(Spacing::Tuned)));
+            let schedule = Schedule::from_config(model.scheduler_config()).unwrap();
+            for steps in [1, 2, 4, 7, 10, 20] {
+                let mut settings = settings.clone();
+                settings.steps = steps;
+                let grid = settings.grid(model.scheduler_config(), &schedule).unwrap();
+                let found: Vec<f64> = grid.steps().iter().map(|s| s.from.time).collect();
+                assert_eq!((found.len(), found[0]), (steps, header.scheduler.tuned_timesteps[&1][0]));
+                if [1, 2, 4, 10].contains(&steps) {
+                    assert_eq!(found, crate::distill::times(&schedule, steps));
+                }
+            }
+            let (hand, own) = (by_hand(&model, &header, &schedule), by_default(&model));
+            let worst = hand.iter().zip(&own).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-4, "{:?}: off by {worst}", header.scheduler.prediction_type);
+        }
+    }
+}
+
+/// A sample of one class or one vector of numbers at the defaults.
+fn by_default(model: &Model) -> Vec<f32> {
+    let mut generator = model.generator().build().unwrap();
+    generator.run(&edgegen::Request::new(4, 0).conditions(&condition(model))).unwrap().sample.to_vec()
+}
+
+fn condition(model: &Model) -> Condition {
+    if model.takes_class() {
+        return Condition::class(1);
+    }
+    let mut condition = Condition::default();
+    condition.named.insert("global_cond".into(), vec![0.3, -0.2]);
+    condition
+}
+
+/// The same, two calls one after the other.
+fn by_hand(model: &Model, header: &Header, schedule: &Schedule) -> Vec<f32> {
+    let mut network = model.network().unwrap();
+    network.bind(0, &condition(model)).unwrap();
+    let len = header.network.shape().iter().product();
+    let mut noise = Noise::new(4, 0);
+    let (mut x, mut out) = (vec![0.0; len], vec![0.0; len]);
+    noise.fill(&mut x);
+    let times = crate::distill::times(schedule, 2);
+    for (i, time) in times.iter().enumerate() {
+        let level = schedule.level(*time);
+        network.predict(&x, *time, 0, &mut out).unwrap();
+        let flow = header.scheduler.is_flow();
+        for (x, out) in x.iter_mut().zip(&out) {
+            let kept = if flow { 1.0 } else { level.gamma };
+            let x0 = kept * f64::from(*x) - level.sigma * f64::from(*out);
+            *x = if header.scheduler.clip_sample { x0.clamp(-1.0, 1.0) } else { x0 } as f32;
+        }
+        if let Some(next) = times.get(i + 1) {
+            let next = schedule.level(*next);
+            let mut fresh = vec![0.0; len];
+            noise.fill(&mut fresh);
+            x.iter_mut()
+                .zip(fresh)
+                .for_each(|(x, z)| *x = (next.gamma * f64::from(*x) + next.sigma * f64::from(z)) as f32);
+        }
+    }
+    x
+}
+
+/// Calibrated along its own runs, a student in 8 bits makes nearly what it makes in float.
+#[test]
+fn a_student_is_quantized_along_its_own_runs() {
+    let network = unet([1, 8, 8], 2, &[1, 2], 1, true);
+    let scheduler = SchedulerConfig {
+        beta_schedule: BetaSchedule::SquaredCosine,
+        prediction_type: PredictionType::V,
+        ..SchedulerConfig::default()
+    };
+    let scheduler = crate::distill::scheduler(&scheduler).unwrap();
+    let distill = Some(DistillConfig { calls: 2, adversarial: 0.0 });
+    let header = Header { scheduler, distill, ..header(&network) };
+    let recommendation =
+        Recommendation { sampler: "consistency".into(), steps: 2, guidance: 1.0, spacing: "tuned".into() };
+    let float = to_onnx(&header, &parameters(&network), &recommendation).unwrap();
+    let data = Dataset {
+        pixels: vec![30; 6 * 64],
+        shape: [1, 8, 8],
+        labels: vec![0, 1, 2, 0, 1, 2],
+        class_names: (0..3).map(|c| format!("class {c}")).collect(),
+    };
+    let ranges = calibrate(&float, &header, &data, 64).unwrap();
+    // ranges are those of runs from noise, not of the data, which is nearly all one grey
+    let of_data = calibrate(&float, &Header { distill: None, ..header.clone() }, &data, 64).unwrap();
+    assert_ne!(ranges, of_data);
+    let int8 = quantize(&float, &ranges, &float_layers(&network)).unwrap();
+    let samples = |model: &ModelProto, steps: usize| {
+        let model = open(model, false);
+        let mut generator = model.generator().steps(steps).build().unwrap();
+        let sample = |i| generator.run(&edgegen::Request::new(8, i).class(i as usize % 3)).unwrap().sample.to_vec();
+        (0..12).flat_map(sample).collect::<Vec<f32>>()
+    };
+    for steps in [1, 2, 4] {
+        let (a, b) = (samples(&float, steps), samples(&int8, steps));
+        let rms = |v: &mut dyn Iterator<Item = f32>| (v.map(|v| v * v).sum::<f32>() / a.len() as f32).sqrt();
+        let error = rms(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / rms(&mut a.iter().copied());
+        assert!(error < 0.08, "{steps} calls: off by {error}");
     }
 }

@@ -1,9 +1,11 @@
 //! The networks that are trained: a U-Net of pictures, and one of sequences.
 
+mod critic;
 mod layers;
 mod sequence;
 mod unet;
 
+pub use critic::CriticConfig;
 pub use layers::{Tensors, frequencies};
 pub use sequence::{Block, SequenceConfig};
 pub use unet::UnetConfig;
@@ -33,6 +35,17 @@ pub enum Given {
     Labels(Tensor),
     /// Numbers `[B, C]`, f32.
     Numbers(Tensor),
+}
+
+/// What a network makes of a sample before the way up.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The embedding of time and condition, `[B, E]`.
+    pub embedding: Tensor,
+    /// What each level leaves for the way up, `[B, C, H, W]`; of sequences H is 1.
+    pub skips: Vec<Tensor>,
+    /// What the middle makes of the last level.
+    pub middle: Tensor,
 }
 
 impl NetworkConfig {
@@ -75,6 +88,14 @@ impl NetworkConfig {
         }
     }
 
+    /// The numbers that a sequence is conditioned on; 0 for pictures.
+    pub fn conditions(&self) -> usize {
+        match self {
+            NetworkConfig::Unet(_) => 0,
+            NetworkConfig::Sequence(config) => config.conditions,
+        }
+    }
+
     /// The most steps at a sequence's beginning that the network may be given clean, by a time for each step; 0 for networks
     /// that take one time.
     pub fn prefix(&self) -> usize {
@@ -96,23 +117,7 @@ impl NetworkConfig {
     /// # Errors
     /// When the device fails.
     pub fn init(&self, rng: &mut impl Rng, device: &Device) -> Result<Tensors> {
-        let mut uniform = || rng.random_range(-1.0f32..1.0);
-        self.parameters()
-            .into_iter()
-            .map(|p| {
-                let len = p.shape.iter().product();
-                let values: Vec<f32> = match p.init {
-                    Init::Zero => vec![0.0; len],
-                    Init::One => vec![1.0; len],
-                    Init::FanIn(n) => (0..len).map(|_| uniform() / (n as f32).sqrt()).collect(),
-                    // the sum of twelve uniform numbers is normal enough to start from
-                    Init::Normal(std) => {
-                        (0..len).map(|_| (0..12).map(|_| uniform()).sum::<f32>() / 2.0 * std).collect()
-                    }
-                };
-                Ok((p.name, Tensor::from_vec(values, p.shape, device)?))
-            })
-            .collect()
+        start(self.parameters(), rng, device)
     }
 
     /// The name and shape of every parameter.
@@ -139,17 +144,48 @@ impl NetworkConfig {
     /// # Errors
     /// When a shape does not fit, or `given` is not what the network is conditioned on.
     pub fn forward(&self, parameters: &Tensors, x: &Tensor, t: &Tensor, given: &Given) -> Result<Tensor> {
+        let encoded = self.encode(parameters, x, t, given)?;
+        match self {
+            NetworkConfig::Unet(config) => config.decode(&Layers { parameters, groups: config.groups }, encoded),
+            NetworkConfig::Sequence(config) => config.decode(&Layers { parameters, groups: config.groups }, encoded),
+        }
+    }
+
+    /// What the network makes of x before the way up: see [`forward`](Self::forward).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode(&self, parameters: &Tensors, x: &Tensor, t: &Tensor, given: &Given) -> Result<Encoded> {
         match (self, given) {
             (NetworkConfig::Unet(config), Given::Labels(labels)) => {
-                config.forward(&Layers { parameters, groups: config.groups }, x, t, labels)
+                config.encode(&Layers { parameters, groups: config.groups }, x, t, labels)
             }
             (NetworkConfig::Sequence(config), Given::Numbers(numbers)) if config.conditions > 0 => {
-                config.forward(&Layers { parameters, groups: config.groups }, x, t, Some(numbers))
+                config.encode(&Layers { parameters, groups: config.groups }, x, t, Some(numbers))
             }
             (NetworkConfig::Sequence(config), Given::Nothing) if config.conditions == 0 => {
-                config.forward(&Layers { parameters, groups: config.groups }, x, t, None)
+                config.encode(&Layers { parameters, groups: config.groups }, x, t, None)
             }
             _ => bail!("the network is conditioned on something else than what is given"),
         }
     }
+}
+
+/// Fresh values of these parameters.
+fn start(parameters: Vec<Parameter>, rng: &mut impl Rng, device: &Device) -> Result<Tensors> {
+    let mut uniform = || rng.random_range(-1.0f32..1.0);
+    parameters
+        .into_iter()
+        .map(|p| {
+            let len = p.shape.iter().product();
+            let values: Vec<f32> = match p.init {
+                Init::Zero => vec![0.0; len],
+                Init::One => vec![1.0; len],
+                Init::FanIn(n) => (0..len).map(|_| uniform() / (n as f32).sqrt()).collect(),
+                // the sum of twelve uniform numbers is normal enough to start from
+                Init::Normal(std) => (0..len).map(|_| (0..12).map(|_| uniform()).sum::<f32>() / 2.0 * std).collect(),
+            };
+            Ok((p.name, Tensor::from_vec(values, p.shape, device)?))
+        })
+        .collect()
 }

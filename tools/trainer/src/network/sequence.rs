@@ -13,6 +13,7 @@
 //! A network of prefixes takes a time for each step of the sequence. Those that are told less than the greatest are clean: a
 //! channel beside the sequence's marks them by 1, and FiLM is told the greatest, which is that of the others.
 
+use super::Encoded;
 use super::layers::{Init, Layers, Parameter, Parameters};
 use crate::ops::upsample2_wide;
 use candle_core::{DType, Result, Tensor};
@@ -185,7 +186,9 @@ impl SequenceConfig {
         self.parameters().into_iter().map(of).sum()
     }
 
-    pub(super) fn forward(&self, net: &Layers, x: &Tensor, t: &Tensor, given: Option<&Tensor>) -> Result<Tensor> {
+    /// The half before the way up.
+    pub(super) fn encode(&self, net: &Layers, x: &Tensor, t: &Tensor, given: Option<&Tensor>) -> Result<Encoded> {
+        let input_gradient = x.track_op();
         let mut x = x.transpose(1, 2)?;
         let mut time = t.clone();
         if self.prefix > 0 {
@@ -199,23 +202,28 @@ impl SequenceConfig {
         }
         let embedding = embedding.silu()?;
         let levels = self.multipliers.len();
-        let block = |name: String, x: &Tensor| self.block(net, &name, x, &embedding);
-        let mut h = net.conv("in", &x.unsqueeze(2)?.contiguous()?, 1, false)?;
+        let mut h = net.conv("in", &x.unsqueeze(2)?.contiguous()?, 1, input_gradient)?;
         let mut skips = Vec::with_capacity(levels);
         for level in 0..levels {
             for i in 0..self.blocks {
-                h = block(format!("d{level}.{i}"), &h)?;
+                h = self.block(net, &format!("d{level}.{i}"), &h, &embedding)?;
             }
             skips.push(h.clone());
             if level + 1 < levels {
                 h = net.conv(&format!("down{level}"), &h, 2, true)?;
             }
         }
-        h = block("m0".into(), &h)?;
-        for level in (0..levels).rev() {
-            h = Tensor::cat(&[&h, &skips[level]], 1)?;
+        h = self.block(net, "m0", &h, &embedding)?;
+        Ok(Encoded { embedding, skips, middle: h })
+    }
+
+    /// The prediction from what [`encode`](Self::encode) gives.
+    pub(super) fn decode(&self, net: &Layers, encoded: Encoded) -> Result<Tensor> {
+        let Encoded { embedding, skips, middle: mut h } = encoded;
+        for (level, skip) in skips.iter().enumerate().rev() {
+            h = Tensor::cat(&[&h, skip], 1)?;
             for i in 0..self.blocks {
-                h = block(format!("u{level}.{i}"), &h)?;
+                h = self.block(net, &format!("u{level}.{i}"), &h, &embedding)?;
             }
             if level > 0 {
                 h = net.conv(&format!("up{level}"), &upsample2_wide(&h)?, 1, true)?;

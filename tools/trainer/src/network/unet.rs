@@ -10,6 +10,7 @@
 //! a channel, group norm + SiLU + convolution, plus the input. Patches (`patch` 2 or more) trade
 //! resolution for channels, which small CPUs run faster.
 
+use super::Encoded;
 use super::layers::{Init, Layers, Parameter, Parameters, frequencies};
 use crate::ops::{conv2d, upsample2};
 use candle_core::{D, Result, Tensor};
@@ -183,16 +184,17 @@ fn residual(p: &mut Parameters, name: &str, from: usize, to: usize, embedding: u
 }
 
 impl UnetConfig {
-    /// The prediction for x `[B, C, H, W]` at the training steps t `[B]` (f32) under the labels y `[B]`
+    /// The half before the way up, for x `[B, C, H, W]` at the training steps t `[B]` (f32) under the labels y `[B]`
     /// (u32; `classes` is "no class").
     ///
     /// # Errors
     /// When a shape does not fit.
-    pub(super) fn forward(&self, net: &Layers, x: &Tensor, t: &Tensor, y: &Tensor) -> Result<Tensor> {
+    pub(super) fn encode(&self, net: &Layers, x: &Tensor, t: &Tensor, y: &Tensor) -> Result<Encoded> {
         let embedding = net.time(t, self.base)?;
         let embedding = (embedding + net.get("label.w").index_select(y, 0)?)?.silu()?;
         let levels = self.multipliers.len();
-        let mut h = net.conv("in", &self.split_patches(x)?, 1, false)?;
+        // a sample that is itself computed, as a network's is whose samples are judged, has a gradient
+        let mut h = net.conv("in", &self.split_patches(x)?, 1, x.track_op())?;
         let mut skips = Vec::with_capacity(levels);
         for level in 0..levels {
             for block in 0..self.blocks {
@@ -210,8 +212,17 @@ impl UnetConfig {
         if self.middle_blocks > 1 {
             h = self.block(net, "m1", &h, &embedding)?;
         }
-        for level in (0..levels).rev() {
-            h = Tensor::cat(&[&h, &skips[level]], 1)?;
+        Ok(Encoded { embedding, skips, middle: h })
+    }
+
+    /// The prediction from what [`encode`](Self::encode) gives.
+    ///
+    /// # Errors
+    /// When a shape does not fit.
+    pub(super) fn decode(&self, net: &Layers, encoded: Encoded) -> Result<Tensor> {
+        let Encoded { embedding, skips, middle: mut h } = encoded;
+        for (level, skip) in skips.iter().enumerate().rev() {
+            h = Tensor::cat(&[&h, skip], 1)?;
             for block in 0..self.blocks {
                 h = self.block(net, &format!("u{level}.{block}"), &h, &embedding)?;
             }

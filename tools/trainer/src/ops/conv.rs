@@ -377,18 +377,28 @@ impl CustomOp3 for Conv2d {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let g = self.geometry(x.dims(), w.dims());
         let d_out = d_out.contiguous()?;
-        let (dx, dw, db) = with_f32([x, w, &d_out], |[x, w, d_out]| gradients(&g, self.input_gradient, x, w, d_out))?;
+        // those of a network that stays as it is are plain numbers
+        let weight_gradient = w.track_op();
+        let (dx, dw, db) =
+            with_f32([x, w, &d_out], |[x, w, d_out]| gradients(&g, self.input_gradient, weight_gradient, x, w, d_out))?;
         let device = x.device();
         let dx = self.input_gradient.then(|| Tensor::from_vec(dx, x.shape(), device)).transpose()?;
-        let dw = Tensor::from_vec(dw, w.shape(), device)?;
+        let dw = weight_gradient.then(|| Tensor::from_vec(dw, w.shape(), device)).transpose()?;
         let db = Tensor::from_vec(db, (g.batch, g.c_out), device)?;
         let db = if bias.dims().len() == 2 { db } else { db.sum(0)? };
-        Ok((dx, Some(dw), Some(db)))
+        Ok((dx, dw, Some(db)))
     }
 }
 
 /// The gradients of x, of w, and of the bias of each sample.
-fn gradients(g: &Geometry, dx_wanted: bool, x: &[f32], w: &[f32], d_out: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+fn gradients(
+    g: &Geometry,
+    dx_wanted: bool,
+    dw_wanted: bool,
+    x: &[f32],
+    w: &[f32],
+    d_out: &[f32],
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let mut dx = vec![0f32; if dx_wanted { g.batch * g.input_len() } else { 0 }];
     let mut db = vec![0f32; g.batch * g.c_out];
     let (dx_parts, db_parts) = (Parts::of(&mut dx), Parts::of(&mut db));
@@ -397,7 +407,7 @@ fn gradients(g: &Geometry, dx_wanted: bool, x: &[f32], w: &[f32], d_out: &[f32])
     let no_bias = vec![0.0; g.c_in];
     let share = g.batch.div_ceil(PARTS);
     let of_part = |part: usize| {
-        let mut dw = vec![0f32; g.c_out * g.taps()];
+        let mut dw = vec![0f32; if dw_wanted { g.c_out * g.taps() } else { 0 }];
         let end = ((part + 1) * share).min(g.batch);
         for first in (part * share..end).step_by(g.together()) {
             let count = g.together().min(end - first);
@@ -419,7 +429,7 @@ fn gradients(g: &Geometry, dx_wanted: bool, x: &[f32], w: &[f32], d_out: &[f32])
     };
     let partial: Vec<Vec<f32>> = (0..PARTS.min(g.batch)).into_par_iter().map(of_part).collect();
     let mut partial = partial.into_iter();
-    let mut dw = partial.next().unwrap_or_else(|| vec![0.0; g.c_out * g.taps()]);
+    let mut dw = partial.next().unwrap_or_default();
     let partial: Vec<_> = partial.collect();
     dw.par_chunks_mut(1 << 14).enumerate().for_each(|(i, dw)| {
         for part in &partial {
@@ -443,7 +453,8 @@ fn mirrored_weights(g: &Geometry, w: &[f32]) -> Vec<f32> {
     mirrored
 }
 
-/// The gradients of a few pictures: adds to dw, writes db, and adds to dx, which begins as zeros.
+/// The gradients of a few pictures: adds to dw, which is empty where it is not wanted, writes db, and adds to dx, which begins
+/// as zeros.
 fn backward(g: &Geometry, x: &[f32], w: &[f32], d_out: &[f32], dw: &mut [f32], db: &mut [f32], dx: Option<&mut [f32]>) {
     let (pixels, taps) = (g.pixels_out(), g.taps());
     let count = x.len() / g.input_len();
@@ -465,8 +476,10 @@ fn backward(g: &Geometry, x: &[f32], w: &[f32], d_out: &[f32], dw: &mut [f32], d
         };
         let dy = Matrix::rows(dy, columns);
         let pointwise = g.is_pointwise() && count == 1;
-        let input = if pointwise { x } else { unfold(g, x, unfolded) };
-        matmul(g.c_out, taps, columns, dw, true, dy, Matrix::rows(input, columns).transposed());
+        if !dw.is_empty() {
+            let input = if pointwise { x } else { unfold(g, x, unfolded) };
+            matmul(g.c_out, taps, columns, dw, true, dy, Matrix::rows(input, columns).transposed());
+        }
         if let Some(dx) = dx {
             let w = Matrix::rows(w, taps).transposed();
             if pointwise {
