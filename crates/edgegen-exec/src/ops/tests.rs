@@ -5,6 +5,7 @@ use crate::testing::{Attribute, Builder, kernel, noise, random_plan, steps_and_r
 use crate::{At, Numbers};
 use kernels::Isa;
 use kernels::arena::Precision;
+use onnx::pb::tensor_proto::DataType;
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
