@@ -366,6 +366,10 @@ fn weights_of_4_bits_in_blocks_are_those_of_8_that_they_come_to() {
             b.stored(&[outputs, inputs, taps], &numbers)
         };
         let made = b.op("Conv", &["x", &weights], &[Attribute::Ints("pads", &[1; 2])]);
+        // to as many channels as the sample has
+        let back: Vec<f32> = (0..inputs * outputs).map(|i| (i % 7) as f32 - 3.0).collect();
+        let back = b.stored(&[inputs, outputs, 1], &back);
+        let made = b.op("Conv", &[&made, &back], &[]);
         steps_and_result(&mut b, &dims, &made).1
     };
     let (blocks, numbers) = (run(true), run(false));
