@@ -4,10 +4,11 @@
     nice -n 10 python3 tools/bench/trained_networks.py target/trained 8
     python3 tools/bench/quantize.py target/release/edgegen-trainer target/release/edgegen target/trained
 
-Writes NAME.int8.onnx beside NAME.onnx, or takes the one that is there. onnxruntime's calibration (MinMax, Entropy, Percentile), a scale for each output channel, of Conv, MatMul and Gemm, sees the data
-noised to levels spread over the schedule. All files then make samples from the same noise under the same conditions by the same
-20-step DDIM loop, run by onnxruntime, and by edgegen. Distances are root mean squares over all numbers, from the float network's
-samples by the same runtime. Times are a network call's by edgegen, the files taking turns.
+Quantized files are written beside NAME.onnx, and those that are there are taken. onnxruntime's calibration (MinMax, Entropy,
+Percentile), a scale for each output channel, of Conv, MatMul and Gemm, sees the data noised to levels spread over the schedule.
+All files then make samples from the same noise under the same conditions by the same 20-step DDIM loop, run by onnxruntime, and by
+edgegen. Distances are root mean squares over all numbers, from the float network's samples by the same runtime. Times are a
+network call's by edgegen, the files taking turns.
 """
 
 import json
@@ -18,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -72,7 +74,6 @@ def by_onnxruntime(path, data):
             eps = network.run(None, {"sample": x, "timestep": np.array([t]), **data.given(len(data.samples) - 1 - k)})[0]
             x0 = np.clip((x - (1 - bar[t]) ** 0.5 * eps) / bar[t] ** 0.5, -1, 1)
             following = bar[times[i + 1]] if i + 1 < STEPS else 1.0
-            eps = (x - bar[t] ** 0.5 * x0) / (1 - bar[t]) ** 0.5
             x = (following**0.5 * x0 + (1 - following) ** 0.5 * eps).astype(np.float32)
         all_of.append(x)
     return np.concatenate(all_of)
@@ -117,14 +118,16 @@ def main():
                                       check=True, capture_output=True, text=True)
                 print("\n".join("  " + line for line in done.stdout.splitlines()[-3:]), flush=True)
             for kind, method in CALIBRATIONS.items():
-                files[kind] = Path(place) / f"{kind}.onnx"
+                files[kind] = folder / f"{name}.{kind}.onnx"
+                if files[kind].exists():
+                    continue
                 quantize_static(str(source), str(files[kind]), Noised(data), quant_format=QuantFormat.QDQ, per_channel=True,
                                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=method,
                                 op_types_to_quantize=["Conv", "MatMul", "Gemm"])
-            # what edgegen needs to know of the schedule
-            schedule = Path(place) / "scheduler_config.json"
-            import onnx
-            schedule.write_text({p.key: p.value for p in onnx.load(source, load_external_data=False).metadata_props}["edgegen.scheduler"])
+                # what edgegen is to know of it
+                model = onnx.load(files[kind])
+                model.metadata_props.extend(onnx.load(source).metadata_props)
+                onnx.save(model, files[kind])
             exact = by_onnxruntime(source, data)
             distances = {kind: rms(by_onnxruntime(path, data), exact) for kind, path in files.items()}
             ours = by_edgegen(program, source, data, place)
