@@ -86,7 +86,8 @@ impl<'g> Folder<'g> {
         let Some(name) = node.input.get(input).map(String::as_str) else { return false };
         let fits = |last: Option<usize>| last == Some(k);
         let direct = match self.stored.get(name) {
-            Some(dims) => dims.last().is_none_or(|d| *d == k as i64 || *d == 1),
+            // a number for each channel: one for all is part of a function that is recognised as a whole, such as GELU
+            Some(dims) => dims.last() == Some(&(k as i64)),
             None => !self.of_sample.contains(name) && fits(self.shapes.get(name).and_then(|s| s.last().copied())),
         };
         if direct {
@@ -94,5 +95,53 @@ impl<'g> Folder<'g> {
             return true;
         }
         self.of_sample.contains(name) && self.readers.get(name) == Some(&1) && self.divide(name, k, edits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::graph::{node, tensor_f32};
+
+    /// LN(x) (1 + scale) + shift, of which scale and shift are made of the time, as a DiT has it; then a product by one number.
+    fn graph() -> (GraphProto, HashMap<String, Vec<usize>>) {
+        let graph = GraphProto {
+            node: vec![
+                node("LayerNormalization", &["x", "ones"], "normed", &[]),
+                node("Add", &["scale", "one"], "more", &[]),
+                node("Mul", &["normed", "more"], "scaled", &[]),
+                node("Add", &["scaled", "shift"], "y", &[]),
+                node("Mul", &["y", "half"], "z", &[]),
+                node("Identity", &["z"], "out", &[]),
+            ],
+            initializer: vec![
+                tensor_f32("ones", &[3], &[1.0; 3]),
+                tensor_f32("one", &[], &[1.0]),
+                tensor_f32("half", &[], &[0.5]),
+            ],
+            ..Default::default()
+        };
+        let shapes = ["scale", "shift", "more"].map(|name| (name.to_string(), vec![1, 1, 3]));
+        (graph, HashMap::from(shapes))
+    }
+
+    #[test]
+    fn what_time_makes_is_divided_in_the_place_of_the_value() {
+        let (graph, shapes) = graph();
+        let folder = Folder::new(&graph, &shapes, "x");
+        let (scale, shift) = (Edit { node: 2, input: 1 }, Edit { node: 3, input: 1 });
+        assert_eq!(folder.fold("y", 3, 1), Fold::Into(vec![scale, shift]));
+        // somebody else reads it, too
+        assert_eq!(folder.fold("y", 3, 0), Fold::Step);
+        // by one number for all channels nothing can be divided
+        assert_eq!(folder.fold("z", 3, 1), Fold::Step);
+        assert_eq!(folder.fold("x", 3, 1), Fold::Step);
+    }
+
+    #[test]
+    fn scales_go_from_those_of_values_to_those_of_weights() {
+        let of = |exponent| scales(&[4.0, 1.0], &[1.0, 1.0], exponent);
+        assert!((of(0.5)[0] / of(0.5)[1] - 2.0).abs() < 1e-5);
+        assert!((of(1.0)[0] / of(1.0)[1] - 4.0).abs() < 1e-5);
     }
 }

@@ -113,16 +113,9 @@ fn divide(writer: &mut Writer, input: &str, by: &[f32], fold: &Fold, first: usiz
         let divided = match stored {
             Some(t) => {
                 let values = floats(t).with_context(|| format!("{read} is not of floats"))?;
-                let last = t.dims.last().copied().unwrap_or(1);
-                let mut dims: Vec<usize> = t.dims.iter().map(|d| *d as usize).collect();
-                let values: Vec<f32> = if last == 1 && by.len() > 1 {
-                    dims.pop();
-                    values.iter().flat_map(|v| inverse.iter().map(move |s| v * s)).collect()
-                } else {
-                    dims.pop();
-                    values.chunks(by.len()).flat_map(|row| row.iter().zip(&inverse).map(|(v, s)| v * s)).collect()
-                };
-                dims.push(by.len());
+                let dims: Vec<usize> = t.dims.iter().map(|d| *d as usize).collect();
+                let of_row = |row: &[f32]| -> Vec<f32> { row.iter().zip(&inverse).map(|(v, s)| v * s).collect() };
+                let values: Vec<f32> = values.chunks(by.len()).flat_map(of_row).collect();
                 writer.store(format!("{read}/smooth"), |name| tensor_f32(name, &dims, &values))
             }
             None => {
