@@ -94,22 +94,28 @@ fn least_error(all: Range, seen: &[Weighted]) -> Range {
         if found < best.0 {
             best = (found, range);
         }
-        best.1
+        best
     };
-    let shares = || (1..24).map(|i| 0.92f32.powi(i));
-    shares().for_each(|s| _ = attempt(Range { low: all.low * s, high: all.high * s }));
-    for _ in 0..2 {
-        let at = attempt(all);
-        [0.7, 0.8, 0.87, 0.94, 1.06, 1.13, 1.2, 1.35]
-            .iter()
-            .for_each(|s| _ = attempt(Range { high: (at.high * s).min(all.high), ..at }));
-        let at = attempt(all);
-        [0.7, 0.8, 0.87, 0.94, 1.06, 1.13, 1.2, 1.35]
-            .iter()
-            .for_each(|s| _ = attempt(Range { low: (at.low * s).max(all.low), ..at }));
+    (1..24).map(|i| 0.92f32.powi(i)).for_each(|s| _ = attempt(Range { low: all.low * s, high: all.high * s }));
+    let mut last = attempt(all);
+    for _ in 0..ROUNDS {
+        let before = last.0;
+        let at = last.1;
+        FACTORS.iter().for_each(|s| last = attempt(Range { high: (at.high * s).min(all.high), ..at }));
+        let at = last.1;
+        FACTORS.iter().for_each(|s| last = attempt(Range { low: (at.low * s).max(all.low), ..at }));
+        if last.0 >= ENOUGH * before {
+            break;
+        }
     }
-    best.1
+    last.1
 }
+
+/// What an end of a range is multiplied with to find a better one, and how often at most.
+const FACTORS: [f32; 8] = [0.7, 0.8, 0.87, 0.94, 1.06, 1.13, 1.2, 1.35];
+const ROUNDS: usize = 16;
+/// What is left of the error where another round is not worth it.
+const ENOUGH: f64 = 0.99;
 
 #[cfg(test)]
 mod tests {

@@ -180,8 +180,8 @@ mod tests {
     fn weights_are_fitted_to_what_is_seen_of_their_input() {
         let (n, k, o) = (600, 40, 4);
         let exact = rows(n, k, 1);
-        // a clipped input
-        let seen: Vec<f32> = exact.iter().map(|v| v.clamp(-1.0, 1.0)).collect();
+        // an input of which a tenth is lost
+        let seen: Vec<f32> = exact.iter().map(|v| 0.9 * v).collect();
         let weights = rows(o, k, 2);
         let fitted = Moments::of(&seen, k).unwrap().refit(&weights, &seen, &exact).unwrap();
         let wanted = product(&exact, &weights, k).unwrap();
@@ -189,7 +189,7 @@ mod tests {
             let made = product(&seen, w, k).unwrap();
             made.iter().zip(&wanted).map(|(a, b)| f64::from(a - b).powi(2)).sum()
         };
-        assert!(off(&fitted) < 0.3 * off(&weights), "{} after {}", off(&fitted), off(&weights));
+        assert!(off(&fitted) < 0.1 * off(&weights), "{} after {}", off(&fitted), off(&weights));
     }
 
     #[test]
