@@ -30,7 +30,7 @@ pub struct DistillArgs {
     /// Go on from the checkpoint in --out, with the options that it was begun with
     #[arg(long)]
     resume: bool,
-    /// The weight of the loss by which samples pass for data; 0 leaves it out [default: 0.05; 0 of sequences]
+    /// The weight of the loss by which samples pass for data; 0 leaves it out [default: 0.05; 0.1 of sequences]
     #[arg(long, value_name = "W")]
     adversarial: Option<f64>,
     /// Steps in all; on resuming, a new end for the learning rate's course [default: 8000]
@@ -78,7 +78,7 @@ pub struct DistillArgs {
 
 impl DistillArgs {
     fn config(&self, pictures: bool) -> DistillConfig {
-        let adversarial = self.adversarial.unwrap_or(if pictures { 0.05 } else { 0.0 });
+        let adversarial = self.adversarial.unwrap_or(if pictures { 0.05 } else { 0.1 });
         DistillConfig { calls: self.calls.unwrap_or(2), adversarial }
     }
 

@@ -3,13 +3,12 @@
 //!
 //! The student begins as the teacher, and its estimate of x_0 at a time t is its consistency function `f(x_t, t)`: at no noise it
 //! is x itself. It learns to say at t what its moving average says at t/2, where two DDIM steps of the teacher lead from
-//! x_t; the loss is pseudo-Huber, as in arXiv 2310.14189. (That the average is what is learnt from, and that the gap stays
-//! half the time, were measured: docs/quality.md.)
+//! x_t; the loss is pseudo-Huber, as in arXiv 2310.14189. (Learning from the network itself, while the gap shrinks, diverged in a
+//! prototype.)
 //!
 //! Such a loss alone leaves estimates too alike: a mean of what x_t may have come from. So heads over the teacher's features
 //! ([`CriticConfig`]) tell estimates from the data under noise of every level, with the hinge loss of arXiv 1802.05957, and
-//! the student learns to pass (as in arXiv 2310.02279 and 2403.12015). That also takes the student nearer to the data than
-//! its teacher is.
+//! the student learns to pass (as in arXiv 2310.02279 and 2403.12015).
 //!
 //! A run goes from x_T to an estimate, and from each estimate to a lower level by fresh noise: the sampler `consistency`, at the
 //! times that [`times`] gives, which the exported file holds.

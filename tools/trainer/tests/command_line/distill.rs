@@ -44,9 +44,12 @@ fn a_student_is_distilled_interrupted_resumed_and_exported() {
     let exported = folder.path().join("teacher.onnx");
     let export = ["export", "--checkpoint", teacher, "--out", exported.to_str().unwrap()];
     assert_success(&run(trainer(&export)));
-    let again = folder.path().join("again");
-    let options = ["--teacher", exported.to_str().unwrap(), "--calls", "2", "--steps", "2"];
-    assert_success(&run(distill(&data, &again, &options)));
+    let flow = folder.path().join("flow");
+    assert_success(&run(train(&data, &flow, &["--steps", "2", "--path", "flow"])));
+    for (name, teacher) in [("again", &exported), ("of_flow", &flow)] {
+        let options = ["--teacher", teacher.to_str().unwrap(), "--calls", "4", "--steps", "2"];
+        assert_success(&run(distill(&data, &folder.path().join(name), &options)));
+    }
 }
 
 #[test]
