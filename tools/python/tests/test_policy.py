@@ -123,7 +123,7 @@ def test_what_is_wrong_is_told(model, given, words):
         ({}, ValueError, "lacks global_cond"),
         ({"global_cond": np.zeros(5)}, ValueError, "5 numbers, but must have 4"),
         ({"global_cond": np.array([0, np.nan, 0, 0])}, ValueError, "element 1 is NaN"),
-        ({"global_cond": "left"}, TypeError, "float64"),
+        ({"global_cond": "left"}, TypeError, "must be numbers"),
         ({"global_cond": np.zeros(4), "image": np.zeros(2)}, ValueError, "nothing called 'image'"),
     ],
 )
