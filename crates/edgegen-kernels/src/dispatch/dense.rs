@@ -8,7 +8,7 @@ use half::f16;
 /// Runs a group normalization, with `work` of four times the channels.
 ///
 /// # Panics
-/// As [`convolve`].
+/// As [`convolve`](crate::convolve).
 pub fn normalize(
     isa: Isa,
     n: &dense::GroupNorm,
@@ -42,7 +42,7 @@ dispatched! {
     /// Scales and shifts every channel of a picture.
     ///
     /// # Panics
-    /// As [`convolve`].
+    /// As [`convolve`](crate::convolve).
     scale_channels[8: d](a: &dense::Affine, input: ImageView, output: ImageView, part: Part, memory: Memory)
         match input.precision {
             Precision::F32 => dense::scale::<_, f32>(d, a, input, output, part, memory),
@@ -54,7 +54,7 @@ dispatched! {
     /// Does something to every number of a picture.
     ///
     /// # Panics
-    /// As [`convolve`].
+    /// As [`convolve`](crate::convolve).
     map[8: d](op: dense::Map, input: ImageView, output: dense::Output, part: Part, memory: Memory)
         match input.precision {
             Precision::F32 => dense::map::<_, f32>(d, op, input, output, part, memory),

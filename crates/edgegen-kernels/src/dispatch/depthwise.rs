@@ -8,7 +8,7 @@ use half::f16;
 /// Runs a depthwise convolution.
 ///
 /// # Panics
-/// As [`convolve`].
+/// As [`convolve`](crate::convolve).
 pub fn convolve_depthwise(isa: Isa, run: &depthwise::Run, part: Part, memory: Memory) {
     match run.input.precision {
         Precision::F32 => depthwise_floats(isa, run, part, memory),
