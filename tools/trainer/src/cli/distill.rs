@@ -1,7 +1,7 @@
 //! `edgegen-trainer distill`.
 
 use super::data::{Data, SequenceArgs};
-use super::run::{self, CHECKPOINT, Run, checkpoint_file};
+use super::run::{self, CHECKPOINT, RunArgs, checkpoint_file};
 use crate::checkpoint::Checkpoint;
 use crate::distill::DistillConfig;
 use crate::noise_path::TimeSampling;
@@ -59,21 +59,8 @@ pub struct DistillArgs {
     flip: bool,
     #[command(flatten)]
     sequences: SequenceArgs,
-    /// What all random numbers come from
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Steps between checkpoints
-    #[arg(long, default_value_t = 500, value_name = "N")]
-    save_every: u64,
-    /// Steps between sample grids; 0 for none
-    #[arg(long, default_value_t = 2000, value_name = "N")]
-    sample_every: u64,
-    /// Threads [default: every core]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Train on the first NVIDIA GPU (needs a build with the cuda feature)
-    #[arg(long)]
-    gpu: bool,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 impl DistillArgs {
@@ -95,14 +82,14 @@ impl DistillArgs {
             flip: self.flip,
             weighting: Weighting::Simple,
             time_sampling: TimeSampling::Uniform,
-            seed: self.seed,
+            seed: self.run.seed,
             guidance: 1.0,
         }
     }
 
     /// A student, fresh or gone on with, and the data.
     fn student(&self) -> Result<(Trainer, Data)> {
-        let device = device(self.gpu)?;
+        let device = device(self.run.gpu)?;
         let path = self.out.join(CHECKPOINT);
         if self.resume {
             let trainer = Trainer::from_checkpoint(Checkpoint::load(&path, &device)?, device)?;
@@ -187,13 +174,13 @@ impl DistillArgs {
 /// # Errors
 /// When the teacher, the data, an option or the checkpoint does not fit, or a file cannot be written.
 pub fn run(args: &DistillArgs) -> Result<()> {
-    process::configure(args.threads);
+    process::configure(args.run.threads);
     if let Some(calls) = args.calls {
         DistillConfig { calls, adversarial: 0.0 }.check()?;
     }
     let (mut trainer, data) = args.student()?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     run::describe(&trainer, &data);
-    let run = Run { out: &args.out, save_every: args.save_every, sample_every: args.sample_every };
+    let run = args.run.run(&args.out);
     run.train(&mut trainer, data.samples())
 }

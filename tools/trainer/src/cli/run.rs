@@ -7,6 +7,7 @@ use crate::sample;
 use crate::train::Trainer;
 use anyhow::{Context, Result};
 use candle_core::Device;
+use clap::Args;
 use edgegen::output::{Format, Picture, encode_picture, write_file};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -18,6 +19,33 @@ use std::time::Instant;
 /// The file name of the checkpoint in the output folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 const LOSS_CURVE: &str = "loss.csv";
+
+/// What a run of any kind is given.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// What all random numbers come from
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    save_every: u64,
+    /// Steps between sample grids; 0 for none
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    sample_every: u64,
+    /// Threads [default: every core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Train on the first NVIDIA GPU (needs a build with the cuda feature)
+    #[arg(long)]
+    pub gpu: bool,
+}
+
+impl RunArgs {
+    /// A run that writes to the folder `out`.
+    pub fn run<'a>(&self, out: &'a Path) -> Run<'a> {
+        Run { out, save_every: self.save_every, sample_every: self.sample_every }
+    }
+}
 
 /// The checkpoint at `path`, which may be the folder that holds it.
 pub fn open_checkpoint(path: &Path, device: &Device) -> Result<Checkpoint> {

@@ -1,7 +1,7 @@
 //! `edgegen-trainer train`.
 
 use super::data::{Data, SequenceArgs};
-use super::run::{self, CHECKPOINT, Run, open_checkpoint};
+use super::run::{self, CHECKPOINT, RunArgs, open_checkpoint};
 use crate::checkpoint::Checkpoint;
 use crate::network::{NetworkConfig, SequenceConfig, UnetConfig};
 use crate::noise_path::{NoisePath, TimeSampling, flow_config};
@@ -114,21 +114,8 @@ pub struct TrainArgs {
     /// The classes' names, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     class_names: Option<Vec<String>>,
-    /// What all random numbers come from
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Steps between checkpoints
-    #[arg(long, default_value_t = 500, value_name = "N")]
-    save_every: u64,
-    /// Steps between sample grids; 0 for none
-    #[arg(long, default_value_t = 2000, value_name = "N")]
-    sample_every: u64,
-    /// Threads [default: every core]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Train on the first NVIDIA GPU (needs a build with the cuda feature)
-    #[arg(long)]
-    gpu: bool,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 fn parse_schedule(name: &str) -> Result<BetaSchedule, String> {
@@ -214,13 +201,13 @@ impl TrainArgs {
             flip: self.flip,
             weighting: self.weighting,
             time_sampling: self.time_sampling,
-            seed: self.seed,
+            seed: self.run.seed,
             guidance: self.guidance.unwrap_or(1.0),
         }
     }
 
     fn trainer(&self, data: &Data) -> Result<Trainer> {
-        let device = device(self.gpu)?;
+        let device = device(self.run.gpu)?;
         let path = self.out.join(CHECKPOINT);
         let teacher = self.teacher.as_deref().map(|path| open_checkpoint(path, &device)).transpose()?;
         if self.resume {
@@ -278,7 +265,7 @@ impl TrainArgs {
 /// # Errors
 /// When the data, an option or the checkpoint does not fit, or a file cannot be written.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    process::configure(args.threads);
+    process::configure(args.run.threads);
     let data = Data::open(&args.data, args.size, args.class_names.as_deref(), &args.sequences)?;
     let pictures = matches!(data, Data::Pictures(_));
     ensure!(!args.flip || pictures, "--flip mirrors pictures; sequences are not mirrored");
@@ -289,6 +276,6 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     let mut trainer = args.trainer(&data)?;
     run::describe(&trainer, &data);
-    let run = Run { out: &args.out, save_every: args.save_every, sample_every: args.sample_every };
+    let run = args.run.run(&args.out);
     run.train(&mut trainer, data.samples())
 }
