@@ -7,7 +7,7 @@ use super::{limits, measure};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use edgegen::model::{MadeUp, Role};
-use edgegen::noise::{self, Noise};
+use edgegen::noise::Noise;
 use edgegen::{Condition, Generator, Model, Network, Request, output};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -122,11 +122,17 @@ fn milliseconds(start: Instant) -> f64 {
 
 /// What is given, and otherwise any class, and zeros for every other condition: what a call costs does not depend on them.
 fn condition(model: &Model, given: &Given) -> Result<Condition> {
-    let class = model.takes_class().then(|| noise::choice(0, 0, model.num_classes().unwrap_or(1)));
+    let class = model.drawn_class(0, 0).or(model.takes_class().then_some(0));
     let others = model.inputs().iter().filter(|i| i.role == Role::Condition);
     let mut condition = given.condition(model, class)?;
     others.for_each(|input| _ = condition.named.entry(input.name.clone()).or_insert_with(|| vec![0.0; input.len()]));
     Ok(condition)
+}
+
+fn generator(args: &BenchArgs, model: &Model) -> Result<Generator> {
+    let mut settings = args.sampling.settings(model)?;
+    settings.threads = args.threads;
+    Ok(Generator::new(model, &settings)?)
 }
 
 fn time_network(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<f64> {
@@ -145,9 +151,7 @@ fn time_network(args: &BenchArgs, model: &Model, condition: &Condition) -> Resul
 }
 
 fn time_samples(args: &BenchArgs, model: &Model, condition: &Condition) -> Result<(f64, usize, u64)> {
-    let mut settings = args.sampling.settings(model)?;
-    settings.threads = args.threads;
-    let mut generator = Generator::new(model, &settings)?;
+    let mut generator = generator(args, model)?;
     let seen = [condition.clone(), another(model, condition)];
     let mut generate = |index: u64| -> Result<usize> {
         Ok(generator.run(&Request::new(0, index).conditions(&seen[index as usize % 2]))?.outcome.nfe)
@@ -184,7 +188,7 @@ fn time_fresh_process() -> Result<(f64, Option<u64>)> {
     for _ in 0..3 {
         let mut command = Command::new(&program);
         // as this one was started, so that no option is lost on the way
-        command.args(std::env::args_os().skip(1)).arg("--once").arg(folder.path().join("sample.npy"));
+        command.args(["bench", "--once"]).arg(folder.path().join("sample.npy")).args(std::env::args_os().skip(2));
         let start = Instant::now();
         let output = command
             .stdin(Stdio::null())
@@ -204,9 +208,7 @@ fn once(args: &BenchArgs, file: &Path) -> Result<()> {
     let given = args.conditions.read()?;
     let model = args.model_args.open_made_up(args.model.as_deref(), &given)?;
     let condition = condition(&model, &given)?;
-    let mut settings = args.sampling.settings(&model)?;
-    settings.threads = args.threads;
-    let mut generator = Generator::new(&model, &settings)?;
+    let mut generator = generator(args, &model)?;
     let run = generator.run(&Request::new(0, 0).conditions(&condition))?;
     output::write_file(file, &output::encode_npy(&[run.sample], model.sample_shape())?)?;
     print(&measure::peak_rss_bytes().map_or(String::new(), |bytes| bytes.to_string()))

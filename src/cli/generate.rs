@@ -261,7 +261,6 @@ fn check_size(args: &GenerateArgs, model: &Model, made: &Made, format: Format, j
     limits::memory(args.asks_for_count(), job.count, each)?;
     if let (true, &[_, height, width]) = (format.is_picture(), shape) {
         let layout = if args.writes_each() { (1, 1) } else { args.layout(job.count) };
-        let scale = usize::from(args.scale);
         limits::grid(format, layout, (width.saturating_mul(scale), height.saturating_mul(scale)))?;
     }
     Ok(())

@@ -99,8 +99,9 @@ impl Spacing {
     /// When there is none of that name.
     pub fn from_name(name: &str) -> Result<Self> {
         serde_json::from_value(serde_json::Value::String(name.to_lowercase())).map_err(|_| {
-            let usage = "give leading, trailing, linspace, karras, log-snr or tuned";
-            Error::invalid(format!("unknown spacing '{name}': {}", suggest::advice(name, Self::NAMES, usage)))
+            let [most @ .., last] = Self::NAMES;
+            let usage = format!("give {} or {last}", most.join(", "));
+            Error::invalid(format!("unknown spacing '{name}': {}", suggest::advice(name, Self::NAMES, &usage)))
         })
     }
 }

@@ -19,7 +19,7 @@ pub fn drop_activation_quantization(graph: &mut GraphProto) -> usize {
 
 /// The same, and of the pairs that make the graph's outputs too: what they round is called as the output is.
 pub fn drop_all_quantization(graph: &mut GraphProto) -> usize {
-    let mut dropped = drop_activation_quantization(graph);
+    let dropped = drop_activation_quantization(graph);
     let outputs: HashSet<String> = graph.output.iter().map(|o| o.name.clone()).collect();
     let made: HashSet<String> = graph.node.iter().flat_map(|n| n.output.iter().cloned()).collect();
     let rounded: HashMap<String, String> = graph
@@ -48,13 +48,12 @@ pub fn drop_all_quantization(graph: &mut GraphProto) -> usize {
         }
     }
     drop_unread_levels(graph);
-    dropped += called.len();
-    dropped
+    dropped + called.len()
 }
 
-/// The same as [`drop_activation_quantization`], but for what a convolution made or reads in 8 bits, and what is multiplied so with a stored 8-bit matrix. Of pairs
-/// of 16 bits the bounds stay: their steps are finer than anything that is computed here, but what lies beyond is cut off. So
-/// do those of 8 bits that begin at 0, which stand for a ReLU that quantizers take out.
+/// The same as [`drop_activation_quantization`], but for what a convolution made or reads in 8 bits, and what is multiplied so
+/// with a stored 8-bit matrix. Of pairs of 16 bits the bounds stay: their steps are finer than anything that is computed here,
+/// but what lies beyond is cut off. So do those of 8 bits that begin at 0, which stand for a ReLU that quantizers take out.
 pub fn drop_quantization_but_of_weighted(graph: &mut GraphProto) -> usize {
     let first = |names: &[String]| names.first().cloned();
     let is = |node: &&NodeProto, op: &str| node.op_type == op;
