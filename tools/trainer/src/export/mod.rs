@@ -8,9 +8,9 @@ mod quantize;
 mod sequence;
 mod unet;
 
-pub use calibrate::calibrate;
+pub use calibrate::{Range, calibrate};
 pub use model::{Recommendation, float_layers, to_onnx};
-pub use quantize::quantize;
+pub use quantize::{affine, quantize};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,9 @@
 //! The range that a value's 8 bits cover.
 
+use crate::export::affine;
 use clap::ValueEnum;
+
+pub use crate::export::Range;
 
 /// How ranges are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -11,15 +14,6 @@ pub enum RangeBy {
     Percentile,
     /// All numbers.
     MinMax,
-}
-
-/// The least and the greatest number that is to be represented.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Range {
-    /// The least.
-    pub low: f32,
-    /// The greatest.
-    pub high: f32,
 }
 
 /// The scale and zero point of u8 levels.
@@ -34,9 +28,8 @@ pub struct Levels {
 impl Levels {
     /// Those over a range, which is widened to hold 0 exactly.
     pub fn of(range: Range) -> Self {
-        let (low, high) = (range.low.min(0.0), range.high.max(0.0));
-        let scale = ((high - low) / 255.0).max(1e-8);
-        Levels { scale, zero: (-low / scale).round().clamp(0.0, 255.0) as u8 }
+        let (scale, zero) = affine(range);
+        Levels { scale, zero }
     }
 
     /// A number as QuantizeLinear and DequantizeLinear round it.
